@@ -1,0 +1,135 @@
+"""The interface that every backend implements; `ipa.pipeline` knows nothing else of it.
+
+Arrays cross it as numpy. What a backend keeps for itself (tensors on a device, keys and values) is
+opaque here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .adapter import AdapterSpec
+from .model import AdapterFiles, ModelFolder
+from .schedule import Step
+from .specs import ClipVisionSpec
+
+Array: TypeAlias = Any
+"""A backend's own tensor."""
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """Image tokens of one image prompt: (1, T, D) each; T counts all its pictures' tokens."""
+
+    conditional: Array
+    unconditional: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One image prompt as the network sees it: tokens, and the adapter that turns them into K, V."""
+
+    adapter: str
+    tokens: ImageTokens
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedAdapter:
+    """What a backend knows of an adapter after loading it.
+
+    `encoder_name` says which image encoder it uses; `nbytes` is what the adapter itself holds.
+    """
+
+    spec: AdapterSpec
+    encoder: ClipVisionSpec
+    encoder_name: str
+    preprocessing: Mapping[str, Any]
+    nbytes: int
+
+
+class Backend(Protocol):
+    """One framework, one loaded model. Not thread-safe: the pipeline serialises its calls."""
+
+    name: str
+    dtype: str
+    model: ModelFolder
+
+    def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
+        """Load weights and, unless the model's own fits, the image encoder. All or nothing."""
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter, and its encoder if nothing else uses it."""
+
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> Array:
+        """(N, 77) token ids to text states (N, 77, D)."""
+
+    def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
+        """(N, 3, S, S) normalised pixels to image tokens, those of all N pictures joined."""
+
+    def embed_images(self, adapter: str, pixels: Floats) -> Floats:
+        """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""
+
+    def condition(self, text: Sequence[Array], branches: Sequence[Branch], *, guided: bool) -> Any:
+        """Keys and values of text and images for every site, computed once per generation.
+
+        Args:
+            text: Text states (1, 77, D): [negative, positive] if guided, else [positive].
+            branches: The image prompts.
+            guided: Whether unconditional rows are needed.
+        """
+
+    def from_numpy(self, array: Floats) -> Array:
+        """Float32 latents as the backend's tensor."""
+
+    def to_numpy(self, array: Array) -> Floats:
+        """The inverse; waits for the computation."""
+
+    def predict(
+        self,
+        latents: Array,
+        step: Step,
+        conditioning: Any,
+        scales: Sequence[Sequence[float]],
+    ) -> Array:
+        """One evaluation of the UNet on latents (N, C, h, w) in float32.
+
+        Args:
+            latents: x, not yet multiplied by the step's input_scale.
+            step: The row; its timestep and input_scale are used.
+            conditioning: What `condition` returned.
+            scales: λ for each branch (outer) and site (inner, in the order of site numbers). A
+                branch whose λ is 0 at a site is skipped there.
+
+        Returns:
+            (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.
+        """
+
+    def guide(self, output: Array, guidance_scale: float) -> Array:
+        """Classifier-free guidance on what `predict` returned: (N, C, h, w)."""
+
+    def advance(
+        self, step: Step, latents: Array, output: Array, previous: Array | None, noise: Array | None
+    ) -> tuple[Array, Array]:
+        """Apply a row: the next latents, and the denoised estimate."""
+
+    def decode(self, latents: Array) -> Floats:
+        """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1]."""
+
+    def encode(self, pixels: Floats) -> Array:
+        """Pictures (N, 3, H, W) in [-1, 1] to latents, the mean of the posterior, scaled."""
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able: versions, device, dtype, bytes of each component."""
+
+    def peak_memory(self) -> int | None:
+        """Peak bytes since `reset_peak_memory`, or None where the framework does not count."""
+
+    def reset_peak_memory(self) -> None:
+        """Start counting again."""

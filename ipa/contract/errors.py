@@ -1,0 +1,42 @@
+"""The error tree: every message says what was wrong, what was found, and what to do."""
+
+from __future__ import annotations
+
+
+class IpaError(Exception):
+    """Root of every error that this project raises on purpose.
+
+    Args:
+        what: What is wrong, naming the file or the argument.
+        found: What was found instead of what was needed.
+        remedy: What the reader can do about it.
+    """
+
+    def __init__(self, what: str, *, found: str = "", remedy: str = "") -> None:
+        self.what, self.found, self.remedy = what, found, remedy
+        parts = [what.rstrip(".")]
+        if found:
+            parts.append(f"found: {found.rstrip('.')}")
+        if remedy:
+            parts.append(f"remedy: {remedy.rstrip('.')}")
+        super().__init__("; ".join(parts) + ".")
+
+
+class RequestError(IpaError):
+    """An argument of a call cannot be honoured."""
+
+
+class CheckpointError(IpaError):
+    """A file or folder of weights is missing, damaged, or not what is needed."""
+
+
+class BackendError(IpaError):
+    """A backend is not installed, or cannot run here."""
+
+
+class NumericalError(IpaError):
+    """A computation gave NaN, infinity, or a constant picture."""
+
+
+class Cancelled(IpaError):
+    """The caller asked to stop; the pipeline is ready for the next call."""

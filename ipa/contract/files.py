@@ -1,0 +1,128 @@
+"""How checkpoints lie on disk: which file holds a component, and what a file announces itself as.
+
+The extension is only a hint: what counts is how the file begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+
+STEMS: Mapping[str, str] = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "image_encoder": "model",
+}
+"""File stem of each component's weights in diffusers' folder layout."""
+
+_MAX_JSON_BYTES = 64 << 20  # a shard index of a large model has some MiB
+# How files that are not safetensors begin: (offset, bytes, what it is, what to do).
+_FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
+    (
+        0,
+        b"version https://git-lfs",
+        "a Git LFS pointer",
+        "the weights were not downloaded: run `git lfs pull`",
+    ),
+    (0, b"<!DO", "a web page", "download the file itself, not the page that shows it"),
+    (0, b"<!do", "a web page", "download the file itself, not the page that shows it"),
+    (0, b"<html", "a web page", "download the file itself, not the page that shows it"),
+    (0, b"GGUF", "a GGUF file", "use the original safetensors file"),
+    (
+        0,
+        b"PK\x03\x04",
+        "a torch zip archive (pickle)",
+        "use the .safetensors file of the same model",
+    ),
+    (0, b"\x80", "a pickle", "use the .safetensors file of the same model"),
+    (257, b"ustar", "a tar archive", "use the .safetensors file of the same model"),
+)
+
+
+def require_safetensors(path: Path) -> None:
+    """Raise CheckpointError unless a file begins as safetensors do; name what it is instead."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist", remedy="check the path")
+    with path.open("rb") as file:
+        start = file.read(512)
+    for offset, magic, what, remedy in _FOREIGN:
+        if start[offset : offset + len(magic)] == magic:
+            raise CheckpointError(f"{path} holds no weights", found=what, remedy=remedy)
+    if len(start) < 10 or start[8:9] != b"{":
+        found = "an empty file" if not start else f"a file that begins with {start[:8]!r}"
+        raise CheckpointError(
+            f"{path} is not a safetensors file", found=found, remedy="download it again"
+        )
+
+
+def find_weights(folder: Path, stem: str, variant: str | None = None) -> tuple[Path, ...]:
+    """The weight files of a component: one, or the shards that its index lists.
+
+    Args:
+        folder: The component's folder.
+        stem: File name without suffixes, see `STEMS`.
+        variant: "fp16" and the like; None takes the plain file.
+
+    Raises:
+        CheckpointError: Nothing is there, or a file is no safetensors file.
+    """
+    tag = f".{variant}" if variant else ""
+    single = folder / f"{stem}{tag}.safetensors"
+    index = folder / f"{stem}.safetensors.index{tag}.json"
+    if single.is_file():
+        files: tuple[Path, ...] = (single,)
+    elif index.is_file():
+        files = _shards(index)
+    else:
+        present = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+        raise CheckpointError(
+            f"{folder}: no weights called {single.name}",
+            found=", ".join(present)
+            or ("an empty folder" if folder.is_dir() else "no such folder"),
+            remedy="check the path; variant= selects files such as *.fp16.safetensors; "
+            "pickled .bin weights are not read",
+        )
+    for file in files:
+        require_safetensors(file)
+    return files
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(n, str) for n in weight_map.values()):
+        raise CheckpointError(f"{index}: weight_map must map tensor names to file names")
+    names = sorted(set(weight_map.values()))
+    if not names:
+        raise CheckpointError(f"{index} lists no shards")
+    for name in names:
+        if name != Path(name).name or name in {".", ".."} or "\\" in name or "\0" in name:
+            raise CheckpointError(f"{index}: a shard must lie beside its index", found=repr(name))
+        if not (index.parent / name).is_file():
+            raise CheckpointError(
+                f"{index}: shard {name} is missing", remedy="finish the download of this folder"
+            )
+    return tuple(index.parent / name for name in names)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a small file. Raises CheckpointError if it is missing or is none."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path} does not exist", remedy="check the path, or finish the download"
+        )
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise CheckpointError(
+            f"{path} is too large for a configuration", found=f"{path.stat().st_size} bytes"
+        )
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON", found=str(error)) from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object", found=type(value).__name__)
+    return value

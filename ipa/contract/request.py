@@ -1,0 +1,148 @@
+"""What a user asks for, checked once and then trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .errors import RequestError
+
+Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
+"""A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
+
+Scale: TypeAlias = "float | Mapping[str, Any]"
+"""A number, or diffusers' nested dict of blocks: {"down": {"block_2": [0.0, 1.0]}, "up": …}."""
+
+MAX_SIDE = 8192
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrompt:
+    """A picture, or several, as a prompt.
+
+    Attributes:
+        image: The picture, or a sequence of pictures whose tokens are attended to jointly, in one
+            softmax, as in diffusers.
+        adapter: Name of a loaded adapter; None takes the only one.
+        scale: λ, the weight of the image branch: a number (0 is the base model, 1 is usual), or
+            diffusers' nested dict of blocks. None takes the adapter's own scale.
+        start: The fraction of the steps before which the prompt is off, in [0, 1].
+        end: The fraction after which it is off. Step i of n is on if start ≤ i/n and
+            (i+1)/n ≤ end (IP-Adapter's own rule, ip_adapter/custom_pipelines.py).
+    """
+
+    image: Picture | Sequence[Picture] = field(repr=False)
+    adapter: str | None = field(default=None, kw_only=True)
+    scale: Scale | None = field(default=None, kw_only=True)
+    start: float = field(default=0.0, kw_only=True)
+    end: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise RequestError("an image prompt needs a picture", found="an empty list")
+        if self.scale is not None:
+            check_scale(self.scale, "ImagePrompt.scale")
+        if not (0.0 <= self.start <= self.end <= 1.0):
+            raise RequestError(
+                "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
+                found=f"start={self.start}, end={self.end}",
+            )
+
+    @property
+    def images(self) -> tuple[Picture, ...]:
+        """The pictures, one or more."""
+        if isinstance(self.image, (Image.Image, np.ndarray)):
+            return (self.image,)
+        return tuple(self.image)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One call of a pipeline; argument names are diffusers'.
+
+    Attributes:
+        prompt: Text; "" conditions on pictures alone.
+        negative_prompt: What to steer away from; None is "".
+        image_prompts: Pictures as prompts.
+        width: Pixels; None takes the model's own size. A multiple of the VAE's factor.
+        height: As width.
+        num_inference_steps: Evaluations of the network.
+        guidance_scale: Classifier-free guidance; at 1 or below the unconditional half is not run.
+        scheduler: A name of `ipa.prepare.schedules.NAMES`; None takes the checkpoint's own.
+        seed: Starting noise, the same as torch's CPU generator would draw. 0 is a seed.
+        num_images: Pictures, made with the seeds seed, seed + 1, …
+        latents: Starting noise instead of the seed's: (num_images, C, H/f, W/f), standard normal.
+        output_type: "pil", "np" or "latent".
+    """
+
+    prompt: str = ""
+    negative_prompt: str | None = None
+    image_prompts: tuple[ImagePrompt, ...] = ()
+    width: int | None = None
+    height: int | None = None
+    num_inference_steps: int = 30
+    guidance_scale: float = 7.5
+    scheduler: str | None = None
+    seed: int = 0
+    num_images: int = 1
+    latents: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    output_type: str = "pil"
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative_prompt"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "negative_prompt" and value is None):
+                raise RequestError(f"{name} must be a string", found=type(value).__name__)
+        _check_integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
+        _check_integer("num_images", self.num_images, 1, 1024)
+        _check_integer("seed", self.seed, 0, 2**64 - 1)
+        for name in ("width", "height"):
+            if getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), 1, MAX_SIDE)
+        if not _is_finite(self.guidance_scale):
+            raise RequestError(
+                "guidance_scale must be a finite number", found=repr(self.guidance_scale)
+            )
+        if self.output_type not in {"pil", "np", "latent"}:
+            raise RequestError(
+                'output_type must be "pil", "np" or "latent"', found=repr(self.output_type)
+            )
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional half is computed."""
+        return self.guidance_scale > 1.0
+
+
+def check_scale(scale: object, name: str) -> None:
+    """Raise RequestError unless a scale is finite, at every depth of diffusers' nested form."""
+    if isinstance(scale, Mapping):
+        for key, value in scale.items():
+            check_scale(value, f"{name}[{key!r}]")
+    elif isinstance(scale, (list, tuple)):
+        for index, value in enumerate(scale):
+            check_scale(value, f"{name}[{index}]")
+    elif not _is_finite(scale):
+        raise RequestError(
+            f"{name} must be a finite number", found=repr(scale), remedy="0 to 1 is usual"
+        )
+
+
+def _is_finite(value: object) -> bool:
+    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(
+        value, bool
+    )
+    return number and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _check_integer(name: str, value: object, low: int, high: int) -> None:
+    good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not good or not low <= value <= high:  # type: ignore[operator]
+        raise RequestError(f"{name} must be an integer from {low} to {high}", found=repr(value))

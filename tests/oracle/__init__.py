@@ -1,0 +1,1 @@
+"""The judges: other people's code (diffusers, transformers) on fresh random weights."""
