@@ -97,8 +97,8 @@ class AdapterSpec:
                     f"{where} was made for another base model: {key} does not fit {site.path}",
                     found=f"{'no such tensor' if found is None else found}, "
                     f"needed ({site.width}, {self.context_width})",
-                    remedy="use the adapter made for this base (SD1.5 adapters have context width 768, "
-                    "SDXL adapters 2048)",
+                    remedy="use the adapter made for this base (context width 768 for SD1.5, "
+                    "2048 for SDXL)",
                 )
         spare = sum(k.endswith(".to_k_ip.weight") for k in shapes) - len(sites)
         if spare:
@@ -128,7 +128,7 @@ class AdapterSpec:
             raise CheckpointError(
                 f"{where}: the image encoder does not fit this {self.projector} adapter",
                 found=f"an encoder with hidden_size {encoder.width} and projection_dim "
-                f"{encoder.projection}; the adapter takes {self.feature} of width {self.feature_width}",
+                f"{encoder.projection}; needed: {self.feature} of width {self.feature_width}",
                 remedy=f"use {self.encoder_needed}, with image_encoder_folder=",
             )
 
@@ -178,7 +178,7 @@ def _from_projector(shapes: Shapes, context_width: int, where: str) -> AdapterSp
     raise CheckpointError(
         f"{where}: this kind of IP-Adapter is not supported",
         found=f"image_proj tensors {', '.join(sorted(shapes)[:4])}",
-        remedy="supported: base, light, vit-G (linear); plus, plus-face (resampler); full-face (mlp)",
+        remedy="supported: base, light, vit-G; plus, plus-face; full-face",
     )
 
 

@@ -34,7 +34,7 @@ class ImageTokens:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One image prompt as the network sees it: tokens, and the adapter that turns them into K, V."""
+    """One image prompt as the network sees it: its tokens, and the adapter that made them."""
 
     adapter: str
     tokens: ImageTokens

@@ -7,13 +7,12 @@ name; it is never ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from .config import Config, block_kinds, integer, integers, per_level, require_fixed, require_known
 from .errors import CheckpointError
 
-Config = Mapping[str, Any]
 Activation = Literal["quick_gelu", "gelu"]
 
 # Keys with the only value that is implemented. A missing key means that value.
@@ -54,6 +53,26 @@ _UNET_INERT = frozenset(
         "addition_time_embed_dim",
         "dropout",
         "projection_class_embeddings_input_dim",
+    }
+)
+_UNET_READ = frozenset(
+    {
+        "in_channels",
+        "out_channels",
+        "block_out_channels",
+        "down_block_types",
+        "up_block_types",
+        "layers_per_block",
+        "transformer_layers_per_block",
+        "attention_head_dim",
+        "cross_attention_dim",
+        "norm_num_groups",
+        "norm_eps",
+        "use_linear_projection",
+        "flip_sin_to_cos",
+        "freq_shift",
+        "upcast_attention",
+        "sample_size",
     }
 )
 _VAE_FIXED: Config = {
@@ -104,36 +123,27 @@ class UNetSpec:
     @classmethod
     def from_config(cls, config: Config, where: str = "unet/config.json") -> UNetSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
-        _require_fixed(config, _UNET_FIXED, where)
-        _require_known(config, cls._read_keys() | _UNET_FIXED.keys() | _UNET_INERT, where)
-        channels = _integers(config, "block_out_channels", where)
+        require_fixed(config, _UNET_FIXED, where)
+        require_known(config, _UNET_READ | _UNET_FIXED.keys() | _UNET_INERT, where)
+        channels = integers(config, "block_out_channels", where)
         levels = len(channels)
         return cls(
-            in_channels=_integer(config, "in_channels", where, 4),
-            out_channels=_integer(config, "out_channels", where, 4),
+            in_channels=integer(config, "in_channels", where, 4),
+            out_channels=integer(config, "out_channels", where, 4),
             channels=channels,
-            down_attention=_block_kinds(config, "down_block_types", _DOWN_BLOCKS, levels, where),
-            up_attention=_block_kinds(config, "up_block_types", _UP_BLOCKS, levels, where),
-            layers=_per_level(config, "layers_per_block", levels, where, 2),
-            transformer_layers=_per_level(config, "transformer_layers_per_block", levels, where, 1),
-            heads=_per_level(config, "attention_head_dim", levels, where, 8),
-            context_width=_integer(config, "cross_attention_dim", where, 1280),
-            norm_groups=_integer(config, "norm_num_groups", where, 32),
+            down_attention=block_kinds(config, "down_block_types", _DOWN_BLOCKS, levels, where),
+            up_attention=block_kinds(config, "up_block_types", _UP_BLOCKS, levels, where),
+            layers=per_level(config, "layers_per_block", levels, where, 2),
+            transformer_layers=per_level(config, "transformer_layers_per_block", levels, where, 1),
+            heads=per_level(config, "attention_head_dim", levels, where, 8),
+            context_width=integer(config, "cross_attention_dim", where, 1280),
+            norm_groups=integer(config, "norm_num_groups", where, 32),
             norm_eps=float(config.get("norm_eps", 1e-5)),
             linear_projection=bool(config.get("use_linear_projection", False)),
             flip_sin_to_cos=bool(config.get("flip_sin_to_cos", True)),
             freq_shift=float(config.get("freq_shift", 0)),
             upcast_attention=bool(config.get("upcast_attention") or False),
             sample_size=config.get("sample_size"),
-        )
-
-    @staticmethod
-    def _read_keys() -> frozenset[str]:
-        return frozenset(
-            "in_channels out_channels block_out_channels down_block_types up_block_types "
-            "layers_per_block transformer_layers_per_block attention_head_dim cross_attention_dim "
-            "norm_num_groups norm_eps use_linear_projection flip_sin_to_cos freq_shift "
-            "upcast_attention sample_size".split()
         )
 
 
@@ -161,20 +171,20 @@ class VaeSpec:
     @classmethod
     def from_config(cls, config: Config, where: str = "vae/config.json") -> VaeSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
-        _require_fixed(config, _VAE_FIXED, where)
-        channels = _integers(config, "block_out_channels", where)
+        require_fixed(config, _VAE_FIXED, where)
+        channels = integers(config, "block_out_channels", where)
         for key, kind in (
             ("down_block_types", "DownEncoderBlock2D"),
             ("up_block_types", "UpDecoderBlock2D"),
         ):
-            _block_kinds(config, key, {kind: True}, len(channels), where)
+            block_kinds(config, key, {kind: True}, len(channels), where)
         return cls(
-            in_channels=_integer(config, "in_channels", where, 3),
-            out_channels=_integer(config, "out_channels", where, 3),
-            latent_channels=_integer(config, "latent_channels", where, 4),
+            in_channels=integer(config, "in_channels", where, 3),
+            out_channels=integer(config, "out_channels", where, 3),
+            latent_channels=integer(config, "latent_channels", where, 4),
             channels=channels,
-            layers=_integer(config, "layers_per_block", where, 1),
-            norm_groups=_integer(config, "norm_num_groups", where, 32),
+            layers=integer(config, "layers_per_block", where, 1),
+            norm_groups=integer(config, "norm_num_groups", where, 32),
             mid_attention=bool(config.get("mid_block_add_attention", True)),
             quant_conv=bool(config.get("use_quant_conv", True)),
             post_quant_conv=bool(config.get("use_post_quant_conv", True)),
@@ -202,15 +212,15 @@ class ClipTextSpec:
         """Parse transformers' CLIPTextConfig; its many generic keys are left unread."""
         projected = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
         return cls(
-            width=_integer(config, "hidden_size", where, 512),
-            intermediate=_integer(config, "intermediate_size", where, 2048),
-            layers=_integer(config, "num_hidden_layers", where, 12),
-            heads=_integer(config, "num_attention_heads", where, 8),
+            width=integer(config, "hidden_size", where, 512),
+            intermediate=integer(config, "intermediate_size", where, 2048),
+            layers=integer(config, "num_hidden_layers", where, 12),
+            heads=integer(config, "num_attention_heads", where, 8),
             activation=_activation(config, where),
             norm_eps=float(config.get("layer_norm_eps", 1e-5)),
-            positions=_integer(config, "max_position_embeddings", where, 77),
-            vocabulary=_integer(config, "vocab_size", where, 49408),
-            projection=_integer(config, "projection_dim", where, 512) if projected else None,
+            positions=integer(config, "max_position_embeddings", where, 77),
+            vocabulary=integer(config, "vocab_size", where, 49408),
+            projection=integer(config, "projection_dim", where, 512) if projected else None,
         )
 
 
@@ -240,83 +250,17 @@ class ClipVisionSpec:
     ) -> ClipVisionSpec:
         """Parse transformers' CLIPVisionConfig; its many generic keys are left unread."""
         return cls(
-            width=_integer(config, "hidden_size", where, 768),
-            intermediate=_integer(config, "intermediate_size", where, 3072),
-            layers=_integer(config, "num_hidden_layers", where, 12),
-            heads=_integer(config, "num_attention_heads", where, 12),
+            width=integer(config, "hidden_size", where, 768),
+            intermediate=integer(config, "intermediate_size", where, 3072),
+            layers=integer(config, "num_hidden_layers", where, 12),
+            heads=integer(config, "num_attention_heads", where, 12),
             activation=_activation(config, where),
             norm_eps=float(config.get("layer_norm_eps", 1e-5)),
-            image_size=_integer(config, "image_size", where, 224),
-            patch_size=_integer(config, "patch_size", where, 32),
-            channels=_integer(config, "num_channels", where, 3),
-            projection=_integer(config, "projection_dim", where, 512),
+            image_size=integer(config, "image_size", where, 224),
+            patch_size=integer(config, "patch_size", where, 32),
+            channels=integer(config, "num_channels", where, 3),
+            projection=integer(config, "projection_dim", where, 512),
         )
-
-
-def _require_fixed(config: Config, fixed: Config, where: str) -> None:
-    for key, needed in fixed.items():
-        found = config.get(key, needed)
-        if found != needed and not (found is None and not needed):
-            raise CheckpointError(
-                f"{where}: {key} is not supported with this value",
-                found=repr(found),
-                remedy=f"only {needed!r} is implemented; use a model of the Stable Diffusion 1.x family",
-            )
-
-
-def _require_known(config: Config, known: frozenset[str], where: str) -> None:
-    unknown = [k for k, v in config.items() if k not in known and not k.startswith("_") and v]
-    if unknown:
-        raise CheckpointError(
-            f"{where}: keys that this version does not know",
-            found=", ".join(f"{key}={config[key]!r}" for key in unknown),
-            remedy="they may change the computation; use a plain Stable Diffusion UNet",
-        )
-
-
-def _block_kinds(
-    config: Config, key: str, kinds: Mapping[str, bool], levels: int, where: str
-) -> tuple[bool, ...]:
-    names = config.get(key)
-    if (
-        not isinstance(names, (list, tuple))
-        or len(names) != levels
-        or any(n not in kinds for n in names)
-    ):
-        raise CheckpointError(
-            f"{where}: {key} is not supported",
-            found=repr(names),
-            remedy=f"{levels} entries out of {sorted(kinds)} are needed",
-        )
-    return tuple(kinds[name] for name in names)
-
-
-def _integer(config: Config, key: str, where: str, default: int) -> int:
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{where}: {key} must be a positive integer", found=repr(value))
-    return value
-
-
-def _integers(config: Config, key: str, where: str) -> tuple[int, ...]:
-    values = config.get(key)
-    good = isinstance(values, (list, tuple)) and len(values) > 0
-    if not good or not all(type(v) is int and v > 0 for v in values or ()):
-        raise CheckpointError(
-            f"{where}: {key} must be a list of positive integers", found=repr(values)
-        )
-    return tuple(values or ())
-
-
-def _per_level(config: Config, key: str, levels: int, where: str, default: int) -> tuple[int, ...]:
-    if not isinstance(config.get(key, default), (list, tuple)):
-        return (_integer(config, key, where, default),) * levels
-    values = _integers(config, key, where)
-    if len(values) != levels:
-        raise CheckpointError(
-            f"{where}: {key} must have one entry per level", found=f"{values} for {levels} levels"
-        )
-    return values
 
 
 def _activation(config: Config, where: str) -> Activation:

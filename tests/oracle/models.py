@@ -227,3 +227,14 @@ def write_adapter(
     """Write adapter tensors as one safetensors file."""
     safetensors.torch.save_file({k: v.to(dtype).contiguous() for k, v in tensors.items()}, path)
     return path
+
+
+def unet_sites(config: dict[str, Any]) -> list[tuple[int, int]]:
+    """(number, width) of every cross-attention, from diffusers' own enumeration."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**config)
+    return [
+        (number, unet.get_submodule(name.removesuffix(".processor")).to_q.out_features)
+        for number, name in enumerate(unet.attn_processors)
+        if name.endswith("attn2.processor")
+    ]

@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv, on a Mac and on Linux; python3 ≥ 3.11 and make suffice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BACKEND ?= mlx
+
+.PHONY: demo test lint bench parity clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/ipa-mlx demo --backend $(BACKEND)
+
+test: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
+
+parity: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.true_size $(PARITY_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
+	-$(BIN)/ipa-mlx accelerate
+	@touch $@
+
+# open_clip_torch is there for its vocabulary file alone, so without what it depends on.
+$(VENV)/.dev: $(VENV)/.runtime
+	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps open_clip_torch
+	@touch $@

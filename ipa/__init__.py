@@ -1,0 +1,37 @@
+"""IP-Adapter for Apple MLX, with a PyTorch reference: pictures as prompts for Stable Diffusion.
+
+import ipa
+pipe = ipa.load("demo")
+"""
+
+from __future__ import annotations
+
+from ipa.contract.errors import (
+    BackendError,
+    Cancelled,
+    CheckpointError,
+    IpaError,
+    NumericalError,
+    RequestError,
+)
+from ipa.contract.request import ImagePrompt
+from ipa.contract.result import Progress, Result
+from ipa.loading import load
+from ipa.pipeline import Pipeline
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "Cancelled",
+    "CheckpointError",
+    "ImagePrompt",
+    "IpaError",
+    "NumericalError",
+    "Pipeline",
+    "Progress",
+    "RequestError",
+    "Result",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,216 @@
+"""The command line: `ipa-mlx demo | generate | inspect`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ipa.app.demo import DemoReport, run_demo
+from ipa.app.generate import generate as run_generate
+from ipa.app.generate import load_adapters, parse_image_prompt, parse_scale
+from ipa.app.inspection import show_inspection
+from ipa.app.output import output_paths
+from ipa.app.show import cancel_on_interrupt
+from ipa.app.versions import show_versions
+from ipa.contract.errors import (
+    BackendError,
+    Cancelled,
+    CheckpointError,
+    IpaError,
+    NumericalError,
+    RequestError,
+)
+from ipa.loading import accelerate as build_accelerator
+from ipa.loading import load
+
+EXIT_CODES: dict[type[IpaError], int] = {
+    RequestError: 2,
+    CheckpointError: 3,
+    BackendError: 4,
+    NumericalError: 5,
+    Cancelled: 130,
+}
+
+app = typer.Typer(
+    help="IP-Adapter for Apple MLX: pictures as prompts for Stable Diffusion.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn our own errors into one line and an exit code; others are bugs and keep their trace."""
+    try:
+        yield
+    except IpaError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(str(error))}")
+        raise typer.Exit(EXIT_CODES.get(type(error), 1)) from error
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print versions and leave.")] = False,
+    verbose: Annotated[bool, typer.Option(help="With --version: devices and libraries.")] = False,
+) -> None:
+    if version:
+        show_versions(verbose=verbose)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the sheet goes.")] = Path(
+        "ipa-mlx-demo.png"
+    ),
+    references: Annotated[int, typer.Option(min=2, max=8, help="Reference pictures.")] = 4,
+    backend: Backend = None,
+    as_json: Json = False,
+) -> None:
+    """Render reference pictures that the embedded model has never seen, as a labelled sheet."""
+    with _explained(), cancel_on_interrupt() as cancel:
+        output_paths(output, 1)
+        report = run_demo(output, backend=backend, count=references, cancel=cancel)
+    if as_json:
+        _print_json({**asdict(report), "sheet": str(report.sheet.resolve())})
+        return
+    _show_demo(report)
+
+
+@app.command()
+def generate(  # one parameter per option
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
+    negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    image_prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image-prompt",
+            "-i",
+            metavar="[ADAPTER=]FILE[:SCALE][@START-END]",
+            help="A picture as a prompt; may be repeated.",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Folder, hub id, or demo.")] = "demo",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            "-a",
+            metavar="[NAME=]SOURCE",
+            help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
+        ),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="Default weight of image prompts: a number, or JSON by block.")
+    ] = "1.0",
+    width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
+    steps: Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")] = 30,
+    guidance_scale: Annotated[float, typer.Option("--guidance", "-g", help="1 is off.")] = 7.5,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
+    num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
+    backend: Backend = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
+    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
+    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a picture from words and pictures; the whole request is kept inside the PNG."""
+    with _explained(), cancel_on_interrupt() as cancel:
+        output_paths(output, max(1, num_images))
+        prompts = [parse_image_prompt(text) for text in image_prompt or ()]
+        pipe = load(
+            model,
+            backend=backend,
+            dtype=dtype,
+            device=device,
+            revision=revision,
+            variant=variant,
+            offline=offline,
+        )
+        load_adapters(pipe, model, adapter or (), parse_scale(scale))
+        arguments: dict[str, Any] = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "image_prompts": prompts,
+            "width": width,
+            "height": height,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+            "scheduler": scheduler,
+            "seed": seed,
+            "num_images": num_images,
+        }
+        result, paths = run_generate(pipe, output, arguments, cancel)
+    if as_json:
+        _print_json({"files": [str(path.resolve()) for path in paths], **result.info})
+        return
+    for warning in result.info["warnings"]:
+        Console(stderr=True).print(f"[yellow]warning:[/] {_plain(warning)}")
+    for path in paths:
+        typer.echo(path)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A model folder, a component, or a weights file.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
+    with _explained():
+        show_inspection(path, as_json=as_json)
+
+
+@app.command()
+def accelerate() -> None:
+    """On Linux: build a bridge to numpy's OpenBLAS, so that MLX computes faster on the CPU."""
+    with _explained():
+        typer.echo(build_accelerator())
+
+
+def _show_demo(report: DemoReport) -> None:
+    table = Table(
+        title="Likeness to the reference (cosine in the demo's CLIP space)", title_justify="left"
+    )
+    for title in ("scale", "own reference", "other references"):
+        table.add_column(title, justify="right")
+    for row in report.likeness:
+        table.add_row(f"{row['scale']:.2f}", f"{row['own']:.3f}", f"{row['others']:.3f}")
+    console = Console()
+    console.print(table)
+    described = (
+        f"{report.pictures} pictures in {report.seconds:.1f} s on {report.backend['backend']}"
+    )
+    console.print(f"{described} ({report.backend['device']}, {report.backend['dtype']})")
+    typer.echo(f"Sheet: {report.sheet.resolve()}")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
+
+
+def main() -> None:
+    """Entry point of the `ipa-mlx` command."""
+    app()

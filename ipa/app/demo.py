@@ -1,0 +1,156 @@
+"""`ipa-mlx demo`: pictures that follow reference pictures the model has never seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ipa import demo
+from ipa.app.output import save_png
+from ipa.app.sheet import contact_sheet
+from ipa.app.show import progress_bar
+from ipa.contract.backend import Floats
+from ipa.contract.request import ImagePrompt
+from ipa.loading import load
+from ipa.pipeline import Pipeline
+from ipa.run import CancelSignal
+
+STEPS, GUIDANCE, MIX_SCALE = 8, 4.0, 0.7
+SCALES = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference picture and what its file name says it shows."""
+
+    image: Image.Image
+    colour: str
+    pattern: str
+    shape: str
+    background: str
+
+    @classmethod
+    def open(cls, path: Path) -> Reference:
+        """From a file called colour-pattern-shape-on-background.png."""
+        colour, pattern, shape, _, background = path.stem.split("-")
+        return cls(Image.open(path).convert("RGB"), colour, pattern, shape, background)
+
+    @property
+    def caption(self) -> str:
+        """The picture in words that the demo's text encoder knows."""
+        return f"a {self.colour} {self.pattern} {self.shape} on a {self.background} background"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the sheet: its title, its prompt for a row, and the label below."""
+
+    title: str
+    make: Callable[[Reference, Reference], tuple[str, list[ImagePrompt]]]
+    label: Callable[[Reference, Reference], str] = lambda reference, other: ""
+
+
+def columns() -> list[Column]:
+    """What the sheet shows beside the reference; `other` is the reference of another row."""
+    scaled = [
+        Column(f"picture × {scale:g}", lambda r, _, s=scale: ("", [ImagePrompt(r.image, scale=s)]))  # type: ignore[misc]
+        for scale in SCALES
+    ]
+    return [
+        Column("words only", lambda r, _: (r.caption, []), lambda r, _: f"{r.pattern} {r.shape}"),
+        *scaled,
+        Column(
+            "picture + words",
+            lambda r, o: (f"a {o.shape}", [ImagePrompt(r.image, scale=MIX_SCALE)]),
+            lambda _, o: f"“a {o.shape}”",
+        ),
+        Column(
+            "two pictures",
+            lambda r, o: ("", [ImagePrompt([r.image, o.image])]),
+            lambda _, o: f"+ {o.colour} {o.shape}",
+        ),
+    ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoReport:
+    """What the demo did: where the sheet is, and how well pictures followed.
+
+    `likeness` has one row per scale: the mean cosine, in the demo's own CLIP space, of a picture to
+    its own reference and to the other references.
+    """
+
+    sheet: Path
+    pictures: int
+    seconds: float
+    likeness: list[dict[str, float]]
+    backend: dict[str, Any]
+
+
+def run_demo(
+    output: Path, *, backend: str | None, count: int, cancel: CancelSignal | None = None
+) -> DemoReport:
+    """Render the sheet of the first `count` references to `output`."""
+    began = time.perf_counter()
+    pipe = load("demo", backend=backend)
+    pipe.load_ip_adapter(demo.adapter("base"))
+    references = [Reference.open(path) for path in demo.references()[:count]]
+    others = [*references[1:], references[0]]
+    kinds = columns()
+    made: list[list[Image.Image]] = []
+    with progress_bar(STEPS * len(kinds) * len(references)) as bar:
+        for seed, (reference, other) in enumerate(zip(references, others, strict=True)):
+            row = []
+            for kind in kinds:
+                bar.describe(f"{reference.colour} {reference.shape}: {kind.title}")
+                prompt, image_prompts = kind.make(reference, other)
+                result = pipe(
+                    prompt,
+                    image_prompts=image_prompts,
+                    num_inference_steps=STEPS,
+                    guidance_scale=GUIDANCE,
+                    seed=seed,
+                    on_progress=bar,
+                    cancel=cancel,
+                )
+                row.append(result.images[0])
+            made.append(row)
+    rows = [[r.image, *row] for r, row in zip(references, made, strict=True)]
+    labels = [
+        [f"{r.pattern} {r.shape}", *(kind.label(r, o) for kind in kinds)]
+        for r, o in zip(references, others, strict=True)
+    ]
+    save_png(contact_sheet(rows, ["reference", *(k.title for k in kinds)], labels), output)
+    return DemoReport(
+        sheet=output,
+        pictures=len(kinds) * len(references),
+        seconds=time.perf_counter() - began,
+        likeness=_likeness(pipe, references, made),
+        backend=pipe.info(),
+    )
+
+
+def _likeness(
+    pipe: Pipeline, references: Sequence[Reference], made: Sequence[Sequence[Image.Image]]
+) -> list[dict[str, float]]:
+    """Mean cosines to the own and to the other references, for each scale."""
+    targets = _normalised(pipe.embed_images([r.image for r in references]))
+    rows = []
+    for column, scale in enumerate(SCALES, start=1):
+        cosines = _normalised(pipe.embed_images([row[column] for row in made])) @ targets.T
+        own = float(np.diag(cosines).mean())
+        away = (float(cosines.sum()) - own * len(references)) / max(
+            1, cosines.size - len(references)
+        )
+        rows.append({"scale": scale, "own": round(own, 4), "others": round(away, 4)})
+    return rows
+
+
+def _normalised(embeddings: Floats) -> Floats:
+    return np.asarray(embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True))

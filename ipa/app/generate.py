@@ -1,0 +1,98 @@
+"""`ipa-mlx generate`: options become a call, pictures become files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ipa import demo
+from ipa.app.output import output_paths, save_png
+from ipa.app.show import progress_bar
+from ipa.contract.errors import RequestError
+from ipa.contract.request import ImagePrompt, Scale
+from ipa.contract.result import Result
+from ipa.pipeline import Pipeline
+from ipa.prepare.images import open_image
+from ipa.run import CancelSignal
+
+_WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
+
+
+def parse_image_prompt(text: str) -> ImagePrompt:
+    """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
+    rest, options = text, {}
+    if window := _WINDOW.match(rest):
+        rest = window["rest"]
+        try:
+            options = {"start": float(window["start"]), "end": float(window["end"])}
+        except ValueError as error:
+            raise RequestError("a window is two fractions", found=text) from error
+    head, colon, tail = rest.rpartition(":")
+    scale = _number(tail) if colon else None
+    if scale is not None:
+        rest = head
+    name, equals, file = rest.partition("=")
+    if not equals or Path(rest).exists():
+        name, file = "", rest
+    return ImagePrompt(open_image(Path(file)), adapter=name or None, scale=scale, **options)
+
+
+def parse_scale(text: str) -> Scale:
+    """A number, or diffusers' nested dict as JSON."""
+    number = _number(text)
+    if number is not None:
+        return number
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RequestError("a scale is a number or a JSON object", found=text) from error
+    if not isinstance(value, dict):
+        raise RequestError("a scale is a number or a JSON object", found=text)
+    return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def load_adapters(pipe: Pipeline, model: str, adapters: Sequence[str], scale: Scale) -> None:
+    """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
+
+    SOURCE is a file, or REPOSITORY/PATH on the hub (owner/name/folder/file.safetensors).
+    """
+    if not adapters and model == "demo":
+        pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
+    for text in adapters:
+        name, equals, source = text.partition("=")
+        if not equals or Path(text).exists():
+            name, source = "", text
+        where: dict[str, Any] = {"source": source}
+        parts = source.split("/")
+        if not Path(source).exists() and len(parts) > 2:
+            where = {
+                "source": "/".join(parts[:2]),
+                "subfolder": "/".join(parts[2:-1]),
+                "weight_name": parts[-1],
+            }
+        pipe.load_ip_adapter(**where, name=name or None, scale=scale)
+
+
+def generate(
+    pipe: Pipeline, output: Path, arguments: dict[str, Any], cancel: CancelSignal
+) -> tuple[Result, list[Path]]:
+    """Run a call with a progress bar and write its pictures, the request inside each."""
+    paths = output_paths(output, arguments["num_images"])
+    with progress_bar(arguments["num_inference_steps"]) as bar:
+        bar.describe("generating")
+        result = pipe(**arguments, on_progress=bar, cancel=cancel)
+    for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
+        request = result.info["request"]
+        own = {**request, "seed": request["seeds"][number], "num_images": 1}
+        save_png(image, path, {**result.info, "request": own})
+    return result, paths

@@ -1,0 +1,66 @@
+"""Progress on the terminal. It goes to standard error: standard output belongs to results."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from ipa.contract.result import Progress
+
+
+class ProgressBar:
+    """One bar over several runs of the same number of steps each."""
+
+    def __init__(self, bars: Bars, total: int) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=total)
+        self._finished = 0
+
+    def describe(self, text: str) -> None:
+        """What is being made."""
+        self._bars.update(self._task, description=text)
+
+    def __call__(self, event: Progress) -> None:
+        """Take an event of a run."""
+        if event.stage == "denoise":
+            self._bars.update(self._task, completed=self._finished + event.step)
+        elif event.stage == "done":
+            self._finished = int(self._bars.tasks[0].completed)
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[ProgressBar]:
+    """A bar on standard error while the block runs; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield ProgressBar(bars, total)
+
+
+@contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that a run ends between two steps; a second Ctrl-C ends at once."""
+    cancel = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,85 @@
+"""`ipa.load`: a name becomes a pipeline on a backend, which is imported only then."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ipa.contract.errors import BackendError, RequestError
+from ipa.pipeline import Pipeline
+from ipa.prepare.sources import resolve_model
+
+# Backend: (package with open_backend, framework that must be installed, how to install it, options)
+_BACKENDS = {
+    "mlx": ("ipa_mlx", "mlx", "pip install ipa-mlx", frozenset({"dtype"})),
+    "torch": ("ipa_torch", "torch", "pip install 'ipa-mlx[torch]'", frozenset({"dtype", "device"})),
+}
+
+
+def load(
+    model: str | Path,
+    *,
+    backend: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    offline: bool = False,
+) -> Pipeline:
+    """Load a model.
+
+    Args:
+        model: "demo" (embedded), a diffusers folder, a converted folder, or a hub id.
+        backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
+        dtype: "float32", "float16" or "bfloat16"; None takes what suits the device.
+        device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
+        revision: Branch, tag or commit on the hub.
+        variant: "fp16" and the like, in the weights' file names.
+        offline: Never ask the hub; use the local cache.
+
+    Raises:
+        BackendError: The backend is unknown or not installed.
+        CheckpointError: The model is missing, damaged or not supported.
+    """
+    chosen = _choose(backend)
+    package, _, _, accepted = _BACKENDS[chosen]
+    options: dict[str, Any] = {"dtype": dtype, "device": device}
+    spare = [name for name, value in options.items() if value is not None and name not in accepted]
+    if spare:
+        raise RequestError(f"the {chosen} backend takes no {', '.join(spare)}")
+    folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+    opened = importlib.import_module(package).open_backend(
+        folder, **{name: value for name, value in options.items() if name in accepted}
+    )
+    return Pipeline(opened)
+
+
+def _choose(backend: str | None) -> str:
+    if backend is not None and backend not in _BACKENDS:
+        raise BackendError(
+            "unknown backend", found=repr(backend), remedy=f"one of {', '.join(_BACKENDS)}"
+        )
+    for name, (_, framework, install, _) in _BACKENDS.items():
+        if backend not in {None, name}:
+            continue
+        if importlib.util.find_spec(framework) is not None:
+            return name
+        if backend == name:
+            raise BackendError(f"the {name} backend needs {framework}", remedy=install)
+    raise BackendError("neither mlx nor torch is installed", remedy=_BACKENDS["mlx"][2])
+
+
+def environments() -> dict[str, dict[str, str]]:
+    """What each installed backend runs on: device, libraries, and what would make it faster."""
+    return {
+        name: importlib.import_module(package).environment()
+        for name, (package, framework, _, _) in _BACKENDS.items()
+        if importlib.util.find_spec(framework) is not None
+    }
+
+
+def accelerate() -> str:
+    """Give MLX's Linux CPU wheel a fast BLAS; see `ipa_mlx.blas.build`."""
+    return str(importlib.import_module("ipa_mlx.blas").build())

@@ -1,0 +1,261 @@
+"""A loaded model and its adapters: what a program holds in its hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.backend import Backend, Floats
+from ipa.contract.errors import RequestError
+from ipa.contract.request import ImagePrompt, Picture, Request, Scale
+from ipa.contract.result import Progress, Result
+from ipa.plan import AttachedAdapter, Plan, make_plan, prompts_from_ip_adapter_image
+from ipa.prepare.images import clip_pixels
+from ipa.prepare.scales import site_scales
+from ipa.prepare.sources import resolve_adapter
+from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.run import CancelSignal, Run
+
+
+class RequestArguments(TypedDict, total=False):
+    """The keywords of a call that `ipa.contract.request.Request` documents."""
+
+    negative_prompt: str | None
+    width: int | None
+    height: int | None
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str | None
+    seed: int
+    num_images: int
+    latents: npt.NDArray[np.float32] | None
+    output_type: str
+
+
+class Pipeline:
+    """A loaded model, ready to make pictures. Made by `ipa.load`.
+
+    Calls from several threads wait for one another. An adapter is an argument of the network and
+    never changes it: with λ = 0, or after unloading, the base model's output is the same, bit for
+    bit.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._tokenizer = ClipTokenizer.from_folder(backend.model.path / "tokenizer")
+        self._adapters: dict[str, AttachedAdapter] = {}
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def load_ip_adapter(
+        self,
+        source: str | Path,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        name: str | None = None,
+        scale: Scale = 1.0,
+        image_encoder_folder: str | None = "image_encoder",
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> str:
+        """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
+
+        Args:
+            source: A .safetensors file, a folder, or a hub id.
+            weight_name: File inside the folder or repository.
+            subfolder: Folder of the file inside it.
+            name: What image prompts call it; by default the file's stem.
+            scale: λ where an image prompt gives none.
+            image_encoder_folder: Where its image encoder lies; None takes the model's own.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Returns:
+            The adapter's name.
+
+        Raises:
+            CheckpointError: The file is damaged, or made for another base model or encoder.
+            RequestError: The name is taken, or the scale does not fit the UNet.
+        """
+        site_scales(scale, self._backend.model.sites)
+        files = resolve_adapter(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            image_encoder_folder=image_encoder_folder,
+            revision=revision,
+            offline=offline,
+        )
+        chosen = name or files.weights.stem
+        with self._owned():
+            if chosen in self._adapters:
+                raise RequestError(
+                    "an adapter of this name is loaded",
+                    found=chosen,
+                    remedy="pass another name=, or unload_ip_adapter first",
+                )
+            loaded = self._backend.load_adapter(chosen, files)
+            self._adapters[chosen] = AttachedAdapter(files.weights.name, loaded, scale)
+        return chosen
+
+    def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
+        """Set λ where image prompts give none.
+
+        Args:
+            scale: A number or diffusers' nested dict, for the adapter `name` or for all; or a list
+                with one of them per loaded adapter.
+            name: The adapter; None is all of them.
+        """
+        names = list(self._adapters) if name is None else [self._known(name)]
+        given = scale if isinstance(scale, (list, tuple)) else [scale] * len(names)
+        scales = [cast("Scale", entry) for entry in given]
+        if len(scales) != len(names) or not names:
+            raise RequestError(
+                "scale needs one entry per adapter",
+                found=f"{len(scales)} entries for {len(names)} adapters",
+                remedy="pass a number, or a list as long as the adapters loaded",
+            )
+        for entry in scales:
+            site_scales(entry, self._backend.model.sites)
+        for adapter, entry in zip(names, scales, strict=True):
+            self._adapters[adapter] = replace(self._adapters[adapter], scale=entry)
+
+    def unload_ip_adapter(self, name: str | None = None) -> None:
+        """Forget one adapter, or all of them."""
+        names = list(self._adapters) if name is None else [self._known(name)]
+        with self._owned():
+            for adapter in names:
+                self._backend.unload_adapter(adapter)
+                del self._adapters[adapter]
+
+    def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
+        """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
+
+        For comparing pictures: the cosine of two embeddings is their likeness to that encoder.
+        """
+        if not self._adapters:
+            raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
+        name = next(iter(self._adapters)) if adapter is None else self._known(adapter)
+        pixels = clip_pixels(images, self._adapters[name].loaded.preprocessing)
+        with self._owned():
+            return self._backend.embed_images(name, pixels)
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded, JSON-able."""
+        adapters = {
+            name: {
+                "file": attached.file,
+                "projector": attached.loaded.spec.projector,
+                "tokens": attached.loaded.spec.tokens or attached.loaded.encoder.tokens,
+                "scale": attached.scale,
+                "image_encoder": attached.loaded.encoder_name,
+                "bytes": attached.loaded.nbytes,
+            }
+            for name, attached in self._adapters.items()
+        }
+        model = self._backend.model
+        return {
+            "model": model.name,
+            "sites": len(model.sites),
+            "adapters": adapters,
+            **self._backend.describe(),
+        }
+
+    def __call__(
+        self,
+        prompt: str = "",
+        *,
+        image_prompts: Sequence[ImagePrompt] = (),
+        ip_adapter_image: Picture | Sequence[Any] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: CancelSignal | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> Result:
+        """Make pictures.
+
+        Args:
+            prompt: Text; "" conditions on pictures alone.
+            image_prompts: Pictures as prompts.
+            ip_adapter_image: diffusers' form of the same: a picture, or a list with one entry per
+                loaded adapter, an entry being a picture or a list of pictures.
+            on_progress: Called with every event, in this thread.
+            cancel: Asked between steps whether to stop.
+            **arguments: See `ipa.contract.request.Request`.
+
+        Raises:
+            RequestError: An argument cannot be honoured; nothing was computed.
+            Cancelled: `cancel` was set; the pipeline stays usable.
+            NumericalError: The computation gave NaN or a picture of one single colour.
+        """
+        result: Result | None = None
+        for event in self.stream(
+            prompt,
+            image_prompts=image_prompts,
+            ip_adapter_image=ip_adapter_image,
+            cancel=cancel,
+            **arguments,
+        ):
+            result = event.result
+            if on_progress is not None:
+                on_progress(event)
+        if result is None:
+            raise RuntimeError("a stream ended without its result")
+        return result
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        image_prompts: Sequence[ImagePrompt] = (),
+        ip_adapter_image: Picture | Sequence[Any] | None = None,
+        cancel: CancelSignal | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> Iterator[Progress]:
+        """The same as a call, as a generator of events; the last one carries the result.
+
+        Arguments are checked at once, before the first event is asked for.
+        """
+        prompts = tuple(image_prompts)
+        if ip_adapter_image is not None:
+            if prompts:
+                raise RequestError("pass image_prompts or ip_adapter_image, not both")
+            prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
+        request = Request(prompt=prompt, image_prompts=prompts, **arguments)
+        plan = make_plan(request, self._backend.model, self._tokenizer, self._adapters)
+        return self._run(plan, cancel)
+
+    def _run(self, plan: Plan, cancel: CancelSignal | None) -> Iterator[Progress]:
+        with self._owned():
+            yield from Run(self._backend, plan, cancel, self._adapters).events()
+
+    def _known(self, name: str) -> str:
+        if name not in self._adapters:
+            raise RequestError(
+                "no such adapter",
+                found=name,
+                remedy=f"loaded: {', '.join(self._adapters) or 'none'}",
+            )
+        return name
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Hold the backend for one run; other threads wait."""
+        if self._owner == threading.get_ident():
+            raise RequestError(
+                "this pipeline is in the middle of a stream in this very thread",
+                remedy="take the stream to its end, or close() it, before the next call",
+            )
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = None

@@ -1,0 +1,217 @@
+"""From a request to everything that a run needs, decided and checked before any memory is spent."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ipa.contract.backend import Floats, LoadedAdapter
+from ipa.contract.errors import RequestError
+from ipa.contract.model import ModelFolder
+from ipa.contract.request import ImagePrompt, Picture, Request, Scale
+from ipa.contract.schedule import Schedule
+from ipa.prepare.images import clip_pixels
+from ipa.prepare.noise import NoiseStream
+from ipa.prepare.scales import SiteScales, is_open, site_scales
+from ipa.prepare.schedules import make_schedule, scheduler_name
+from ipa.prepare.tokenizer import ClipTokenizer, Tokens
+
+_DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedAdapter:
+    """A loaded adapter as the pipeline keeps it: its file's name and its default scale."""
+
+    file: str
+    loaded: LoadedAdapter
+    scale: Scale
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedPrompt:
+    """One image prompt: prepared pixels, λ per site while it is on, and its window."""
+
+    adapter: str
+    pixels: Floats
+    scales: SiteScales
+    start: float
+    end: float
+
+    def at(self, step: int, steps: int) -> SiteScales:
+        """λ per site at a step: 0 everywhere outside the window."""
+        if is_open(self.start, self.end, step, steps):
+            return self.scales
+        return (0.0,) * len(self.scales)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A run: tokens, pictures, schedule, noise. `tokens` is (negative, positive) or (positive,)."""
+
+    request: Request
+    width: int
+    height: int
+    tokens: tuple[Tokens, ...]
+    prompts: tuple[PlannedPrompt, ...]
+    schedule: Schedule
+    seeds: tuple[int, ...]
+    latent_shape: tuple[int, int, int]
+    warnings: tuple[str, ...]
+
+    def scales(self, step: int) -> list[SiteScales]:
+        """λ[prompt][site] at a step."""
+        return [prompt.at(step, len(self.schedule.steps)) for prompt in self.prompts]
+
+    def describe(self, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
+        """JSON-able: the request as it was understood."""
+        request = self.request
+        return {
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "image_prompts": [
+                _describe_prompt(prompt, plan.adapter, adapters)
+                for prompt, plan in zip(request.image_prompts, self.prompts, strict=True)
+            ],
+            "width": self.width,
+            "height": self.height,
+            "num_inference_steps": request.num_inference_steps,
+            "guidance_scale": float(request.guidance_scale),
+            "scheduler": self.schedule.name,
+            "seed": int(request.seed),
+            "num_images": request.num_images,
+            "seeds": list(self.seeds),
+            "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
+        }
+
+
+def make_plan(
+    request: Request,
+    model: ModelFolder,
+    tokenizer: ClipTokenizer,
+    adapters: Mapping[str, AttachedAdapter],
+) -> Plan:
+    """Check a request against a model and its adapters, and prepare what the backend is given.
+
+    Raises:
+        RequestError: Something cannot be honoured; nothing has been computed yet.
+    """
+    width, height = _size(request, model)
+    factor = model.vae.scale_factor
+    shape = (model.unet.in_channels, height // factor, width // factor)
+    if request.latents is not None and request.latents.shape != (request.num_images, *shape):
+        raise RequestError(
+            "latents have the wrong shape",
+            found=str(request.latents.shape),
+            remedy=f"{(request.num_images, *shape)} is needed for {width} × {height}",
+        )
+    texts = [request.prompt]
+    if request.guided:
+        texts.insert(0, request.negative_prompt or "")
+    tokens = tuple(tokenizer.encode(text) for text in texts)
+    warnings = [f"the prompt is too long; this was cut: {t.dropped!r}" for t in tokens if t.dropped]
+    name = request.scheduler
+    if name is None:
+        name, warning = scheduler_name(model.scheduler)
+        warnings += [warning] if warning else []
+    return Plan(
+        request=request,
+        width=width,
+        height=height,
+        tokens=tokens,
+        prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
+        schedule=make_schedule(name, model.scheduler, request.num_inference_steps),
+        seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
+        latent_shape=shape,
+        warnings=tuple(warnings),
+    )
+
+
+def prompts_from_ip_adapter_image(
+    image: Picture | Sequence[Any], adapters: Mapping[str, AttachedAdapter]
+) -> tuple[ImagePrompt, ...]:
+    """diffusers' `ip_adapter_image`: a picture, or a list with one entry per loaded adapter."""
+    entries = list(image) if isinstance(image, (list, tuple)) else [image]
+    if len(entries) != len(adapters):
+        raise RequestError(
+            "ip_adapter_image needs one entry per loaded adapter",
+            found=f"{len(entries)} entries; loaded: {', '.join(adapters) or 'no adapter'}",
+            remedy="load adapters with load_ip_adapter; several pictures for one adapter are a "
+            "list in the list: [[a, b]]",
+        )
+    return tuple(ImagePrompt(e, adapter=name) for e, name in zip(entries, adapters, strict=True))
+
+
+def starting_noise(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
+    """x_T before the schedule's factor: (N, C, h, w), one stream per picture."""
+    if plan.request.latents is not None:
+        return np.ascontiguousarray(plan.request.latents, dtype=np.float32)
+    return draw(plan, streams)
+
+
+def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
+    """Fresh standard noise, one (1, C, h, w) draw per picture from its own stream."""
+    return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
+
+
+def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
+    factor = model.vae.scale_factor
+    default = (model.unet.sample_size or _DEFAULT_LATENT_SIDE) * factor
+    width = default if request.width is None else request.width
+    height = default if request.height is None else request.height
+    if width % factor or height % factor:
+        raise RequestError(
+            f"width and height must be multiples of {factor}",
+            found=f"{width} × {height}",
+            remedy=f"try {-(-width // factor) * factor} × {-(-height // factor) * factor}",
+        )
+    return width, height
+
+
+def _plan_prompt(
+    prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
+) -> PlannedPrompt:
+    name = _adapter_name(prompt, adapters)
+    attached = adapters[name]
+    scale = attached.scale if prompt.scale is None else prompt.scale
+    return PlannedPrompt(
+        adapter=name,
+        pixels=clip_pixels(prompt.images, attached.loaded.preprocessing),
+        scales=site_scales(scale, model.sites),
+        start=prompt.start,
+        end=prompt.end,
+    )
+
+
+def _adapter_name(prompt: ImagePrompt, adapters: Mapping[str, AttachedAdapter]) -> str:
+    if prompt.adapter is None and len(adapters) == 1:
+        return next(iter(adapters))
+    if prompt.adapter in adapters:
+        return str(prompt.adapter)
+    raise RequestError(
+        "an image prompt must name a loaded adapter",
+        found=f"{prompt.adapter!r}; loaded: {', '.join(adapters) or 'none'}",
+        remedy="load one with load_ip_adapter, and pass ImagePrompt(..., adapter=name)",
+    )
+
+
+def _describe_prompt(
+    prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
+) -> dict[str, Any]:
+    scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
+    return {
+        "adapter": adapter,
+        "file": adapters[adapter].file,
+        "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
+        "scale": dict(scale) if isinstance(scale, Mapping) else float(scale),
+        "start": prompt.start,
+        "end": prompt.end,
+    }
+
+
+def _sha256(array: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"""What happens before tensors: pictures, token ids, noise and schedules, in numpy alone."""

@@ -1,0 +1,68 @@
+"""Which image encoder an adapter uses, and how pictures are prepared for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.errors import CheckpointError
+from ipa.contract.files import read_json
+from ipa.contract.model import AdapterFiles, ModelFolder
+from ipa.contract.specs import ClipVisionSpec
+
+from .images import default_preprocessing
+
+_PREPROCESSING = "preprocessor_config.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncoderFiles:
+    """An image encoder that fits an adapter: where it lies, what it is, what it wants to see."""
+
+    folder: Path
+    variant: str | None
+    spec: ClipVisionSpec
+    preprocessing: Mapping[str, Any]
+
+
+def find_encoder(adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder) -> EncoderFiles:
+    """The encoder that comes with the adapter, else the model's own.
+
+    Raises:
+        CheckpointError: There is none, or the one found gives features of another width.
+    """
+    if files.image_encoder is not None:
+        folder, variant = files.image_encoder, None
+        spec = ClipVisionSpec.from_config(
+            read_json(folder / "config.json"), str(folder / "config.json")
+        )
+    elif model.image_encoder is not None:
+        folder, variant, spec = model.path / "image_encoder", model.variant, model.image_encoder
+    else:
+        raise CheckpointError(
+            f"{files.weights.name} needs an image encoder",
+            found="none beside the file, and none in the model",
+            remedy=f"pass image_encoder_folder= with {adapter.encoder_needed}",
+        )
+    adapter.check_encoder(spec, files.weights.name)
+    return EncoderFiles(
+        folder=folder,
+        variant=variant,
+        spec=spec,
+        preprocessing=_preprocessing(folder, model.path, spec.image_size),
+    )
+
+
+def _preprocessing(folder: Path, model: Path, image_size: int) -> Mapping[str, Any]:
+    """The encoder's own settings, or the model's where they are of the right size, or CLIP's."""
+    for path in (folder / _PREPROCESSING, model / "feature_extractor" / _PREPROCESSING):
+        if path.is_file():
+            settings: Mapping[str, Any] = read_json(path)
+            crop = settings.get("crop_size", image_size)
+            side = crop.get("height") if isinstance(crop, dict) else crop
+            if side == image_size:
+                return settings
+    return default_preprocessing(image_size)

@@ -1,0 +1,125 @@
+"""From what a user names (a folder, a hub id, "demo") to files on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ipa import demo
+from ipa.contract.errors import CheckpointError
+from ipa.contract.model import AdapterFiles, ModelFolder
+
+from .model_folder import open_model_folder
+
+_DEMO = "demo"
+_MODEL_PATTERNS = (
+    "model_index.json",
+    "*/config.json",
+    "*/scheduler_config.json",
+    "*/preprocessor_config.json",
+    "tokenizer/*",
+    "unet/*{tag}.safetensors*",
+    "vae/*{tag}.safetensors*",
+    "text_encoder/*{tag}.safetensors*",
+    "image_encoder/*{tag}.safetensors*",
+)
+
+
+def resolve_model(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    offline: bool = False,
+) -> ModelFolder:
+    """A model by name.
+
+    Args:
+        model: "demo", a diffusers folder, a converted folder, or a hub id (owner/name).
+        revision: Branch, tag or commit on the hub.
+        variant: "fp16" and the like, in the file names.
+        offline: Use the local cache only.
+
+    Raises:
+        CheckpointError: It does not exist or is not a supported model.
+    """
+    path = demo.model() if model == _DEMO else Path(model).expanduser()
+    if not path.exists() and _is_hub_id(str(model)):
+        tag = f".{variant}" if variant else ""
+        patterns = [pattern.format(tag=tag) for pattern in _MODEL_PATTERNS]
+        path = _snapshot(str(model), patterns, revision, offline)
+    return open_model_folder(path, name=str(model), variant=variant)
+
+
+def resolve_adapter(
+    source: str | Path,
+    *,
+    weight_name: str | None = None,
+    subfolder: str = "",
+    image_encoder_folder: str | None = "image_encoder",
+    revision: str | None = None,
+    offline: bool = False,
+) -> AdapterFiles:
+    """An IP-Adapter file and the image encoder that comes with it, found as diffusers finds it.
+
+    Args:
+        source: A .safetensors file, a folder, or a hub id.
+        weight_name: File name inside the folder or repository.
+        subfolder: Folder of the file inside it.
+        image_encoder_folder: Folder of the encoder: a bare name lies beside the weight file, a path
+            with "/" starts at `source`. None: the model's own encoder.
+        revision: Branch, tag or commit on the hub.
+        offline: Use the local cache only.
+    """
+    root = Path(source).expanduser()
+    if root.is_file():
+        root, weight_name, subfolder = root.parent, root.name, ""
+    if weight_name is None:
+        raise CheckpointError(
+            f"{source}: which file?",
+            remedy='pass weight_name=, such as "ip-adapter_sd15.safetensors"',
+        )
+    encoder = image_encoder_folder
+    if encoder is not None and "/" not in encoder and subfolder:
+        encoder = f"{subfolder}/{encoder}"
+    file = f"{subfolder}/{weight_name}" if subfolder else weight_name
+    if not root.exists() and _is_hub_id(str(source)):
+        patterns = [file, *([f"{encoder}/*.json", f"{encoder}/*.safetensors"] if encoder else [])]
+        root = _snapshot(str(source), patterns, revision, offline)
+    if not (root / file).is_file():
+        raise CheckpointError(
+            f"{root / file} does not exist", remedy="check the path, subfolder= and weight_name="
+        )
+    folder = root / encoder if encoder else None
+    if folder is not None and not (folder / "config.json").is_file():
+        if image_encoder_folder != "image_encoder":
+            raise CheckpointError(
+                f"{folder} holds no image encoder",
+                remedy="config.json and model.safetensors are needed",
+            )
+        folder = None
+    return AdapterFiles(name=weight_name, weights=root / file, image_encoder=folder)
+
+
+def _is_hub_id(name: str) -> bool:
+    owner, slash, repository = name.partition("/")
+    plain = all(part and not part.startswith((".", "~")) for part in (owner, repository))
+    return bool(slash) and plain and "/" not in repository and "\\" not in name
+
+
+def _snapshot(repository: str, patterns: list[str], revision: str | None, offline: bool) -> Path:
+    """Download what is needed of a repository, or find it in the cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(
+                repository, revision=revision, allow_patterns=patterns, local_files_only=offline
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{repository}: neither a folder here nor available from the hub",
+            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            remedy="check the name, the network and your access, or give a local folder",
+        ) from error

@@ -1,0 +1,132 @@
+"""One generation, from a plan to a result: the only loop there is, for every backend."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from ipa.contract.backend import Array, Backend, Branch, Floats
+from ipa.contract.errors import Cancelled, NumericalError
+from ipa.contract.result import Progress, Result
+from ipa.plan import AttachedAdapter, Plan, draw, starting_noise
+from ipa.prepare.images import to_pil
+from ipa.prepare.noise import NoiseStream
+
+
+class CancelSignal(Protocol):
+    """Anything that says whether to stop: a `threading.Event` is one."""
+
+    def is_set(self) -> bool:
+        """True once the run should stop."""
+
+
+class Run:
+    """One generation: the state of the loop, gone when it ends."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        plan: Plan,
+        cancel: CancelSignal | None,
+        adapters: Mapping[str, AttachedAdapter],
+    ) -> None:
+        self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
+        self.timings: dict[str, float] = {}
+
+    def events(self) -> Iterator[Progress]:
+        """Encode, denoise, decode."""
+        self.backend.reset_peak_memory()
+        steps = len(self.plan.schedule.steps)
+        yield Progress(stage="encode", step=0, total=1)
+        with self._timed("encode"):
+            conditioning = self._encode()
+        yield Progress(stage="encode", step=1, total=1)
+        latents = np.empty(0, dtype=np.float32)
+        began = time.perf_counter()
+        for done, current in self._denoise(conditioning):
+            latents, eta = current, (time.perf_counter() - began) / done * (steps - done)
+            yield Progress(stage="denoise", step=done, total=steps, eta_s=eta)
+        self.timings["denoise"] = time.perf_counter() - began
+        images: Any = []
+        if self.plan.request.output_type != "latent":
+            self._check_cancel("decode")
+            yield Progress(stage="decode", step=0, total=1)
+            with self._timed("decode"):
+                images = self._decode(latents)
+            yield Progress(stage="decode", step=1, total=1)
+        result = Result(images=images, latents=latents, info=self._info())
+        yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=result)
+
+    def _encode(self) -> Any:
+        text = [self.backend.encode_text(tokens.ids[None]) for tokens in self.plan.tokens]
+        branches = []
+        for prompt in self.plan.prompts:
+            self._check_cancel("encode")
+            tokens = self.backend.encode_images(prompt.adapter, prompt.pixels)
+            branches.append(Branch(prompt.adapter, tokens))
+        return self.backend.condition(text, branches, guided=self.plan.request.guided)
+
+    def _denoise(self, conditioning: Any) -> Iterator[tuple[int, Floats]]:
+        """Yields the number of finished steps and the latents, checked to be finite."""
+        plan, backend = self.plan, self.backend
+        streams = [NoiseStream(seed) for seed in plan.seeds]
+        x = backend.from_numpy(
+            starting_noise(plan, streams) * np.float32(plan.schedule.noise_scale)
+        )
+        stochastic = any(step.x_noise for step in plan.schedule.steps)
+        previous: Array | None = None
+        for number, step in enumerate(plan.schedule.steps):
+            self._check_cancel(f"denoise, step {number + 1}")
+            output = backend.predict(x, step, conditioning, plan.scales(number))
+            output = backend.guide(output, plan.request.guidance_scale)
+            noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
+            x, previous = backend.advance(step, x, output, previous, noise)
+            latents = backend.to_numpy(x)
+            self._check_finite(latents, number)
+            yield number + 1, latents
+
+    def _decode(self, latents: Floats) -> Any:
+        pictures = self.backend.decode(self.backend.from_numpy(latents))
+        for number, picture in enumerate(pictures):
+            if np.ptp(picture) == 0.0:
+                raise NumericalError(
+                    f"picture {number} is of one single colour",
+                    found=f"every value is {picture.flat[0]:.3f}",
+                    remedy='load with dtype="float32"; if it stays, check the model\'s files',
+                )
+        return to_pil(pictures) if self.plan.request.output_type == "pil" else pictures
+
+    def _info(self) -> dict[str, Any]:
+        described = self.backend.describe()
+        return {
+            "ipa_mlx": importlib.metadata.version("ipa-mlx"),
+            "model": self.backend.model.name,
+            "request": self.plan.describe(self.adapters),
+            "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
+            "peak_memory_bytes": self.backend.peak_memory(),
+            "warnings": [*self.plan.warnings, *described.pop("warnings", ())],
+            **described,
+        }
+
+    def _check_cancel(self, where: str) -> None:
+        if self.cancel is not None and self.cancel.is_set():
+            raise Cancelled("the run was cancelled", found=f"before: {where}")
+
+    def _check_finite(self, latents: Floats, number: int) -> None:
+        if not np.isfinite(latents).all():
+            raise NumericalError(
+                f"step {number + 1} of {len(self.plan.schedule.steps)} gave NaN or infinity",
+                found=f"scheduler {self.plan.schedule.name}",
+                remedy='load with dtype="float32", or lower guidance_scale and the scales',
+            )
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.timings[stage] = time.perf_counter() - began

@@ -1,0 +1,41 @@
+"""IP-Adapter on Apple MLX. Importing this package imports neither mlx nor torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipa.contract.model import ModelFolder
+    from ipa.pipeline import Pipeline
+
+    from .backend import Runtime
+
+
+def load(model: str, **options: Any) -> Pipeline:
+    """`ipa.load` with the backend fixed to "mlx"."""
+    import ipa
+
+    return ipa.load(model, backend="mlx", **options)
+
+
+def open_backend(model: ModelFolder, *, dtype: str | None = None) -> Runtime:
+    """Load a model folder into the MLX backend; called by `ipa.load`."""
+    from .blas import preload
+
+    preload()  # before MLX's own library is loaded, or it has no effect
+    from . import backend
+
+    return backend.load(model, dtype=dtype)
+
+
+def environment() -> dict[str, str]:
+    """What MLX runs on here; loads MLX."""
+    from .blas import ADVICE, preload
+
+    fast = preload()
+    import mlx.core as mx
+
+    facts = {"device": str(mx.default_device())}
+    if mx.default_device() == mx.cpu:
+        facts["BLAS"] = fast or ADVICE
+    return facts

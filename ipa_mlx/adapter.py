@@ -1,0 +1,85 @@
+"""An IP-Adapter as a function: image features to tokens, tokens to keys and values per site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.backend import ImageTokens
+from ipa.contract.sites import Site
+
+from .attention import CrossAttention
+from .clip import VisionEncoder
+from .conditioning import KeyValue
+from .loading import fill
+from .projectors import PROJECTORS
+
+_PROJECTOR = "projector."
+
+
+@dataclass(frozen=True)
+class ImageAdapter:
+    """Weights of one adapter, next to a base model that it never changes.
+
+    `projections` maps "<site path>.to_k.weight" and "….to_v.weight" to matrices (C, D).
+    """
+
+    spec: AdapterSpec
+    projector: nn.Module
+    projections: dict[str, mx.array]
+
+    @classmethod
+    def build(
+        cls, spec: AdapterSpec, weights: Iterable[tuple[str, mx.array]], where: str
+    ) -> ImageAdapter:
+        """From converted tensors; the converters have checked them against the sites."""
+        given = dict(weights)
+        projector = PROJECTORS[spec.projector](spec)
+        own = {n.removeprefix(_PROJECTOR): a for n, a in given.items() if n.startswith(_PROJECTOR)}
+        fill(projector, own.items(), where)
+        projections = {
+            n.removeprefix("sites."): a for n, a in given.items() if n.startswith("sites.")
+        }
+        return cls(spec, projector, projections)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the adapter's own weights, without the encoder."""
+        own = (array for _, array in tree_flatten(self.projector.parameters()))
+        return sum(a.nbytes for a in (*own, *self.projections.values()))
+
+    def tokens(self, encoder: VisionEncoder, pixels: mx.array) -> ImageTokens:
+        """Normalised pixels (N, S, S, 3) to tokens, those of all N pictures joined: (1, N·T, D).
+
+        The unconditional tokens are those of a zero embedding, or of the states of an all-zero
+        (mean grey) picture: what the adapters were trained with (tutorial_train*.py).
+        """
+        if self.spec.feature == "embedding":
+            features = encoder.embedding(pixels)
+            nothing = mx.zeros_like(features[:1])
+        else:
+            features = encoder.states(mx.concatenate([pixels, mx.zeros_like(pixels[:1])]))
+            features, nothing = features[:-1], features[-1:]
+        projected = self.projector(mx.concatenate([features, nothing]))
+        count, tokens, width = features.shape[0], *projected.shape[1:]
+        return ImageTokens(
+            projected[:-1].reshape(1, count * tokens, width),
+            mx.tile(projected[-1:], (1, count, 1)),
+        )
+
+    def keys_values(
+        self, tokens: mx.array, sites: Sequence[Site], attentions: Sequence[CrossAttention]
+    ) -> tuple[KeyValue, ...]:
+        """Tokens (R, T, D) to keys and values of every site."""
+        return tuple(
+            attention.split(
+                tokens @ self.projections[f"{site.path}.to_k.weight"].T,
+                tokens @ self.projections[f"{site.path}.to_v.weight"].T,
+            )
+            for site, attention in zip(sites, attentions, strict=True)
+        )

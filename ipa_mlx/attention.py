@@ -1,0 +1,165 @@
+"""Attention, and the decoupled cross-attention of IP-Adapter (arXiv 2308.06721, eq. 5)."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .conditioning import Context, KeyValue
+from .layers import FeedForward, GroupNorm
+
+_FUSED_WIDTHS = (64, 72, 80, 96, 128)  # head widths with a fused Metal kernel (MLX 0.32)
+_MAX_SCORES = 1 << 26  # elements of one score matrix where no fused kernel avoids it
+
+
+def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx.array:
+    """softmax(q kᵀ / √d) v, the softmax in float32.
+
+    Args:
+        q: (B, heads, L, d).
+        k: (B, heads, T, d).
+        v: (B, heads, T, d).
+        mask: "causal" or None.
+
+    Returns:
+        (B, heads, L, d).
+    """
+    scale = q.shape[-1] ** -0.5
+    if mx.default_device() == mx.gpu and q.shape[-1] < _FUSED_WIDTHS[0] and q.shape[-2] > 8:
+        return attend_padded(q, k, v, _FUSED_WIDTHS[0], scale, mask)
+    fused = mx.default_device() == mx.gpu and q.shape[-1] in _FUSED_WIDTHS
+    batch, heads, length, _ = q.shape
+    rows = max(1, _MAX_SCORES // (batch * heads * k.shape[-2]))
+    if fused or mask or length <= rows:
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    parts = [
+        mx.fast.scaled_dot_product_attention(q[:, :, i : i + rows], k, v, scale=scale)
+        for i in range(0, length, rows)
+    ]
+    return mx.concatenate(parts, axis=2)
+
+
+def attend_padded(
+    q: mx.array, k: mx.array, v: mx.array, width: int, scale: float, mask: str | None = None
+) -> mx.array:
+    """Attention with heads padded by zeros to a width that has a fused kernel.
+
+    Exact: zeros add nothing to q kᵀ, and the padded columns of v are cut off. SD1.5's outer blocks
+    have heads of 40, for which Metal would write out the whole score matrix.
+    """
+    head = q.shape[-1]
+    q, k, v = (mx.pad(x, [(0, 0), (0, 0), (0, 0), (0, width - head)]) for x in (q, k, v))
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)[..., :head]
+
+
+def split_heads(x: mx.array, heads: int) -> mx.array:
+    """(B, L, C) to (B, heads, L, C / heads)."""
+    batch, length, width = x.shape
+    return x.reshape(batch, length, heads, width // heads).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x: mx.array) -> mx.array:
+    """The inverse of `split_heads`."""
+    batch, _, length, _ = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+
+
+class SelfAttention(nn.Module):
+    """Self-attention; CLIP's and the VAE's projections have biases, the UNet's have none."""
+
+    def __init__(self, width: int, heads: int, *, bias: bool = False, upcast: bool = False) -> None:
+        super().__init__()
+        self.heads, self.upcast = heads, upcast
+        self.to_q = nn.Linear(width, width, bias=bias)
+        self.to_k = nn.Linear(width, width, bias=bias)
+        self.to_v = nn.Linear(width, width, bias=bias)
+        self.to_out = nn.Linear(width, width)
+
+    def __call__(self, x: mx.array, mask: str | None = None) -> mx.array:
+        """(B, L, C) to the same."""
+        q, k, v = (split_heads(f(x), self.heads) for f in (self.to_q, self.to_k, self.to_v))
+        if self.upcast:
+            q, k, v = (a.astype(mx.float32) for a in (q, k, v))
+        return self.to_out(merge_heads(attend(q, k, v, mask)).astype(x.dtype))
+
+
+class CrossAttention(nn.Module):
+    """Text cross-attention plus one branch per image prompt, with the same queries.
+
+    `site` is its rank among the UNet's sites; the UNet sets it.
+    """
+
+    def __init__(self, width: int, context_width: int, heads: int, *, upcast: bool = False) -> None:
+        super().__init__()
+        self.heads, self.upcast, self.site = heads, upcast, -1
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width, width, bias=False)
+        self.to_v = nn.Linear(context_width, width, bias=False)
+        self.to_out = nn.Linear(width, width)
+
+    def keys_values(self, text: mx.array) -> KeyValue:
+        """Text states (R, T, D) to keys and values."""
+        return self.split(self.to_k(text), self.to_v(text))
+
+    def split(self, keys: mx.array, values: mx.array) -> KeyValue:
+        """(R, T, C) keys and values by head, in the precision in which they are used."""
+        pair = [mx.contiguous(split_heads(x, self.heads)) for x in (keys, values)]
+        return KeyValue(*(x.astype(mx.float32) if self.upcast else x for x in pair))
+
+    def __call__(self, x: mx.array, context: Context) -> mx.array:
+        """(B, L, C) to the same; B is a multiple of the conditioning's rows.
+
+        All pictures of a row share its keys and values, so their queries are put side by side:
+        nothing is repeated.
+        """
+        shape, rows = x.shape, context.conditioning.rows
+        q = split_heads(self.to_q(x.reshape(rows, -1, shape[-1])), self.heads)
+        text = context.text_at(self.site)
+        if self.upcast:
+            q = q.astype(mx.float32)
+        out = attend(q, text.keys, text.values)
+        for scale, image in context.images_at(self.site):
+            out = out + scale * attend(q, image.keys, image.values)
+        return self.to_out(merge_heads(out).astype(x.dtype)).reshape(shape)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward; each with a norm before and a residual."""
+
+    def __init__(self, width: int, context_width: int, heads: int, *, upcast: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = SelfAttention(width, heads, upcast=upcast)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = CrossAttention(width, context_width, heads, upcast=upcast)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def __call__(self, x: mx.array, context: Context) -> mx.array:
+        """(B, L, C) to the same."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class Transformer2D(nn.Module):
+    """Transformer blocks over the pixels of a picture, with a residual around the whole."""
+
+    def __init__(
+        self, width: int, context_width: int, heads: int, layers: int, groups: int, *, upcast: bool
+    ) -> None:
+        super().__init__()
+        self.norm = GroupNorm(groups, width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width)
+        self.transformer_blocks = [
+            TransformerBlock(width, context_width, heads, upcast=upcast) for _ in range(layers)
+        ]
+        self.proj_out = nn.Linear(width, width)
+
+    def __call__(self, x: mx.array, context: Context) -> mx.array:
+        """(B, H, W, C) to the same."""
+        batch, height, width, channels = x.shape
+        y = self.proj_in(self.norm(x)).reshape(batch, height * width, channels)
+        for block in self.transformer_blocks:
+            y = block(y, context)
+        return x + self.proj_out(y).reshape(x.shape)

@@ -1,0 +1,260 @@
+"""The MLX backend: one loaded model, and the stages of a generation on it.
+
+MLX is lazy: every array is evaluated before it leaves a method, so that a pipeline may be used from
+another thread than the one that loaded it, and so that memory is bounded by one stage.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import numpy.typing as npt
+from ipa_convert import read_adapter, read_component
+from mlx.utils import tree_flatten
+
+from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
+from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.model import AdapterFiles, ModelFolder
+from ipa.contract.schedule import Step
+from ipa.prepare.encoders import EncoderFiles, find_encoder
+
+from .adapter import ImageAdapter
+from .blas import preload
+from .clip import TextEncoder, VisionEncoder
+from .conditioning import Conditioning, Context
+from .loading import arrays, fill
+from .sampler import advance, guide
+from .unet import UNet
+from .vae import Vae
+
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+@dataclass(frozen=True)
+class _Attached:
+    adapter: ImageAdapter
+    encoder: EncoderFiles
+
+
+@dataclass
+class Runtime:
+    """`ipa.contract.backend.Backend` on MLX. Latents are (N, h, w, C) float32 inside."""
+
+    model: ModelFolder
+    dtype: str
+    unet: UNet
+    vae: Vae
+    text_encoder: TextEncoder
+    name: str = "mlx"
+    warnings: list[str] = field(default_factory=list)
+    _encoders: dict[Path, VisionEncoder] = field(default_factory=dict)
+    _adapters: dict[str, _Attached] = field(default_factory=dict)
+
+    @property
+    def _precision(self) -> mx.Dtype:
+        return DTYPES[self.dtype]
+
+    def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
+        """See `Backend.load_adapter`."""
+        spec, converted = read_adapter(
+            files.weights, self.model.sites, self.model.unet.context_width
+        )
+        encoder = find_encoder(spec, files, self.model)
+        adapter = ImageAdapter.build(spec, arrays(converted, self._precision), files.weights.name)
+        if encoder.folder not in self._encoders:
+            self._encoders[encoder.folder] = self._load_encoder(encoder)
+        self._adapters[name] = _Attached(adapter, encoder)
+        return LoadedAdapter(
+            spec=spec,
+            encoder=encoder.spec,
+            encoder_name=str(encoder.folder),
+            preprocessing=encoder.preprocessing,
+            nbytes=adapter.nbytes,
+        )
+
+    def _load_encoder(self, files: EncoderFiles) -> VisionEncoder:
+        converted = read_component("image_encoder", files.folder, files.spec, variant=files.variant)
+        encoder = VisionEncoder(files.spec)
+        fill(encoder, arrays(converted, self._precision), str(files.folder))
+        return encoder
+
+    def unload_adapter(self, name: str) -> None:
+        """See `Backend.unload_adapter`."""
+        del self._adapters[name]
+        used = {attached.encoder.folder for attached in self._adapters.values()}
+        self._encoders = {k: v for k, v in self._encoders.items() if k in used}
+
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> mx.array:
+        """See `Backend.encode_text`."""
+        states = self.text_encoder(mx.array(token_ids))
+        mx.eval(states)
+        return states
+
+    def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
+        """See `Backend.encode_images`."""
+        attached = self._adapters[adapter]
+        encoder = self._encoders[attached.encoder.folder]
+        tokens = attached.adapter.tokens(encoder, _channels_last(pixels).astype(self._precision))
+        mx.eval(tokens.conditional, tokens.unconditional)
+        return tokens
+
+    def embed_images(self, adapter: str, pixels: Floats) -> Floats:
+        """See `Backend.embed_images`."""
+        encoder = self._encoders[self._adapters[adapter].encoder.folder]
+        embedding = encoder.embedding(_channels_last(pixels).astype(self._precision))
+        return np.array(embedding.astype(mx.float32))
+
+    def condition(
+        self, text: Sequence[mx.array], branches: Sequence[Branch], *, guided: bool
+    ) -> Conditioning:
+        """See `Backend.condition`."""
+        attentions, sites = self.unet.cross_attentions, self.model.sites
+        states = mx.concatenate(list(text))
+        images = []
+        for branch in branches:
+            tokens = branch.tokens.conditional
+            if guided:
+                tokens = mx.concatenate([branch.tokens.unconditional, tokens])
+            adapter = self._adapters[branch.adapter].adapter
+            images.append(adapter.keys_values(tokens, sites, attentions))
+        conditioning = Conditioning(
+            rows=len(text),
+            text=tuple(attention.keys_values(states) for attention in attentions),
+            images=tuple(images),
+        )
+        mx.eval(*conditioning.arrays())
+        return conditioning
+
+    def from_numpy(self, array: Floats) -> mx.array:
+        """(N, C, h, w) to (N, h, w, C)."""
+        return _channels_last(array)
+
+    def to_numpy(self, array: mx.array) -> Floats:
+        """(N, h, w, C) to (N, C, h, w)."""
+        return np.array(array.astype(mx.float32).transpose(0, 3, 1, 2))
+
+    def predict(
+        self,
+        latents: mx.array,
+        step: Step,
+        conditioning: Conditioning,
+        scales: Sequence[Sequence[float]],
+    ) -> mx.array:
+        """See `Backend.predict`."""
+        x = (latents * step.input_scale).astype(self._precision)
+        rows = mx.concatenate([x] * conditioning.rows)
+        output = self.unet(rows, step.timestep, Context(conditioning, scales))
+        return output.astype(mx.float32).reshape(conditioning.rows, *latents.shape)
+
+    def guide(self, output: mx.array, guidance_scale: float) -> mx.array:
+        """See `Backend.guide`."""
+        return guide(output, guidance_scale)
+
+    def advance(
+        self,
+        step: Step,
+        latents: mx.array,
+        output: mx.array,
+        previous: mx.array | None,
+        noise: mx.array | None,
+    ) -> tuple[mx.array, mx.array]:
+        """See `Backend.advance`. Evaluates: the one place per step where MLX computes."""
+        latents, denoised = advance(step, latents, output, previous, noise)
+        mx.eval(latents, denoised)
+        return latents, denoised
+
+    def decode(self, latents: mx.array) -> Floats:
+        """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
+        pictures = np.concatenate(
+            [self._decode_one(latents[i : i + 1]) for i in range(len(latents))]
+        )
+        if not np.isfinite(pictures).all():
+            raise NumericalError(
+                "the decoded picture has NaN or infinite pixels",
+                found=f"dtype {self.dtype}",
+                remedy='check the VAE\'s weights, or load with dtype="float32"',
+            )
+        return pictures
+
+    def _decode_one(self, latents: mx.array) -> Floats:
+        picture = np.array(self.vae.decode(latents.astype(self._precision)).astype(mx.float32))
+        if self.dtype != "float32" and not np.isfinite(picture).all():
+            self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
+            self.vae.set_dtype(mx.float32)
+            picture = np.array(self.vae.decode(latents))
+            self.vae.set_dtype(self._precision)
+        return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
+
+    def encode(self, pixels: Floats) -> mx.array:
+        """See `Backend.encode`."""
+        latents = self.vae.encode(_channels_last(pixels).astype(self._precision)).astype(mx.float32)
+        mx.eval(latents)
+        return latents
+
+    def describe(self) -> dict[str, Any]:
+        """See `Backend.describe`."""
+        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
+        return {
+            "backend": self.name,
+            "versions": {"mlx": mx.__version__, "python": platform.python_version()},
+            "device": str(mx.default_device()),
+            "blas": preload(),
+            "dtype": self.dtype,
+            "bytes": {name: _nbytes(module) for name, module in parts.items()},
+        }
+
+    def peak_memory(self) -> int | None:
+        """See `Backend.peak_memory`."""
+        return int(mx.get_peak_memory())
+
+    def reset_peak_memory(self) -> None:
+        """See `Backend.reset_peak_memory`."""
+        mx.reset_peak_memory()
+
+
+def load(model: ModelFolder, *, dtype: str | None = None) -> Runtime:
+    """Load a model folder, original or converted.
+
+    Args:
+        model: The folder, its configs parsed.
+        dtype: "float32", "float16" or "bfloat16"; None takes float16 on a GPU and float32 on a CPU
+            (where MLX has no fast half-precision matrix product).
+
+    Raises:
+        CheckpointError: Weights are missing, left over, misshapen or not finite.
+    """
+    chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
+    if chosen not in DTYPES:
+        raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
+    converted = {
+        name: read_component(name, model.path / name, spec, variant=model.variant)
+        for name, spec in (
+            ("unet", model.unet),
+            ("vae", model.vae),
+            ("text_encoder", model.text_encoder),
+        )
+    }
+    modules = {
+        "unet": UNet(model.unet),
+        "vae": Vae(model.vae),
+        "text_encoder": TextEncoder(model.text_encoder),
+    }
+    for name, module in modules.items():
+        fill(module, arrays(converted[name], DTYPES[chosen]), f"{model.name}/{name}")
+    return Runtime(model=model, dtype=chosen, **modules)
+
+
+def _channels_last(array: Floats) -> mx.array:
+    return mx.array(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
+
+
+def _nbytes(module: nn.Module) -> int:
+    return sum(array.nbytes for _, array in tree_flatten(module.parameters()))

@@ -1,0 +1,12 @@
+/* MLX calls cblas_sgemm; numpy's wheel carries OpenBLAS under another name and with 64-bit integers.
+   Built into the environment by `ipa-mlx accelerate`, loaded before MLX by blas.py. */
+#include <stdint.h>
+
+void scipy_cblas_sgemm64_(int order, int trans_a, int trans_b, int64_t m, int64_t n, int64_t k,
+                          float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                          float beta, float *c, int64_t ldc);
+
+void cblas_sgemm(int order, int trans_a, int trans_b, int m, int n, int k, float alpha,
+                 const float *a, int lda, const float *b, int ldb, float beta, float *c, int ldc) {
+  scipy_cblas_sgemm64_(order, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}

@@ -1,0 +1,123 @@
+"""The shape of the house: mirrors, package list, sizes, silence. It decays if nobody looks."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = {"ipa": "ipa", "ipa_mlx": "ipa_mlx", "ipa_torch": "ipa_torch", "ipa_convert": "convert"}
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 300, 45, 9
+# What diffusers and transformers bring themselves, so that the reference has no file for it.
+MLX_ONLY = {
+    "blas.py": "a fast BLAS for MLX's Linux wheel",
+    "blocks.py": "diffusers has its own blocks",
+    "clip.py": "transformers has its own towers",
+    "layers.py": "torch has its own layers",
+    "projectors.py": "diffusers has its own projectors",
+    "unet.py": "diffusers has its own UNet",
+    "vae.py": "diffusers has its own autoencoder",
+}
+# Names that both backends have in files of the same name.
+SHARED_NAMES = {
+    "adapter.py": {"ImageAdapter"},
+    "backend.py": {"Runtime", "load"},
+    "conditioning.py": {"Conditioning", "KeyValue"},
+    "sampler.py": {"advance", "guide"},
+    "__init__.py": {"load", "open_backend"},
+}
+
+
+def modules() -> list[Path]:
+    return [p for folder in PACKAGES.values() for p in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            yield node
+
+
+def names(path: Path) -> set[str]:
+    body = ast.parse(path.read_text("utf-8")).body
+    return {node.name for node in body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+
+
+def test_files_are_short() -> None:
+    long = {str(p.relative_to(ROOT)): len(p.read_text("utf-8").splitlines()) for p in modules()}
+    assert not {name: lines for name, lines in long.items() if lines > MAX_FILE}
+
+
+def test_functions_are_short() -> None:
+    """Counted without the docstring."""
+    long = {}
+    for path in modules():
+        for node in functions(path):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            lines = (node.end_lineno or 0) - first.lineno + 1
+            parameters = len(node.args.args) + len(node.args.kwonlyargs)
+            if lines > MAX_FUNCTION or parameters > MAX_PARAMETERS:
+                long[f"{path.relative_to(ROOT)}:{node.name}"] = (lines, parameters)
+    assert not long
+
+
+def test_every_module_says_what_it_is() -> None:
+    mute = [
+        str(p.relative_to(ROOT))
+        for p in modules()
+        if not ast.get_docstring(ast.parse(p.read_text("utf-8")))
+    ]
+    assert not mute
+
+
+def test_values_are_frozen_in_the_shared_half() -> None:
+    loose = []
+    for path in [*(ROOT / "ipa").rglob("*.py"), *(ROOT / "convert").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                loose += [
+                    f"{path.relative_to(ROOT)}:{node.name}"
+                    for decorator in node.decorator_list
+                    if "dataclass" in ast.unparse(decorator)
+                    and "frozen=True" not in ast.unparse(decorator)
+                ]
+    assert not loose
+
+
+def test_only_the_application_prints() -> None:
+    loud = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in modules()
+        if "app" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.stdout.write"}
+    ]
+    assert not loud
+
+
+def test_backends_mirror_each_other() -> None:
+    mlx = {p.name for p in (ROOT / "ipa_mlx").glob("*.py")} - MLX_ONLY.keys()
+    torch = {p.name for p in (ROOT / "ipa_torch").glob("*.py")}
+    assert mlx == torch
+
+
+@pytest.mark.parametrize("file", SHARED_NAMES)
+def test_backends_share_names(file: str) -> None:
+    for package in ("ipa_mlx", "ipa_torch"):
+        assert SHARED_NAMES[file] <= names(ROOT / package / file), package
+
+
+def test_packages_are_listed() -> None:
+    """A sub-package that pyproject.toml forgets is silently absent from the wheel."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        listed = set(tomllib.load(file)["tool"]["setuptools"]["packages"])
+    present = set()
+    for package, folder in PACKAGES.items():
+        for init in (ROOT / folder).rglob("*.py"):
+            parts = init.parent.relative_to(ROOT / folder).parts
+            present.add(".".join((package, *parts)))
+    assert listed == present

@@ -1,0 +1,61 @@
+"""Models that many tests share: built once per process, never changed by a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from oracle import models
+from PIL import Image
+
+import ipa
+from ipa import demo
+
+BACKENDS = ("mlx", "torch")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model of odd shapes, with a linear and a resampler adapter beside it."""
+    folder = models.build_folder(tmp_path_factory.mktemp("tiny"), seed=1)
+    sites = models.unet_sites(models.Tiny().unet)
+    shared = {"context": models.UNET["cross_attention_dim"]}
+    linear = models.adapter_tensors(
+        "linear", sites, feature=models.VISION["projection_dim"], seed=2, **shared
+    )
+    plus = models.adapter_tensors(
+        "resampler", sites, feature=models.VISION["hidden_size"], tokens=6, seed=3, **shared
+    )
+    full = models.adapter_tensors(
+        "mlp", sites, feature=models.VISION["hidden_size"], seed=4, **shared
+    )
+    for name, tensors in {"linear": linear, "plus": plus, "full": full}.items():
+        models.write_adapter(folder / f"{name}.safetensors", tensors)
+    return folder
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every law holds on both backends."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def references() -> list[Image.Image]:
+    """The demo's eight reference pictures."""
+    return [Image.open(path).convert("RGB") for path in demo.references()]
+
+
+def load(folder: Path, backend: str, *adapters: str) -> ipa.Pipeline:
+    """A pipeline in float32 on the CPU with adapters of `tiny` loaded."""
+    device = {"device": "cpu"} if backend == "torch" else {}
+    pipe = ipa.load(folder, backend=backend, dtype="float32", **device)
+    for name in adapters:
+        pipe.load_ip_adapter(folder / f"{name}.safetensors", name=name)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def open_pipeline():
+    """`load` above, for tests that need a pipeline of their own."""
+    return load
