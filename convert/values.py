@@ -1,0 +1,93 @@
+"""What happens to values: the check that they are numbers, and changes of precision.
+
+Both go through an array in pieces, so that no second copy of a large tensor is made on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.errors import CheckpointError
+
+from .dtypes import NUMPY, Array
+
+_PIECE = 1 << 18  # elements; a piece and its temporaries stay in the cache
+_HALF_MAX = 65504.0
+
+# Unsigned type of the same size, and the exponent's bits: all set in NaN and infinity only.
+_EXPONENT: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
+    "F32": (np.uint32, 0x7F80_0000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+
+
+def check_finite(array: Array, dtype: str, name: str, where: str) -> None:
+    """Raise CheckpointError if a tensor holds NaN or infinity."""
+    kind, mask = _EXPONENT[dtype]
+    bits = array.reshape(-1).view(kind)
+    for start, piece in _pieces(bits):
+        special = (piece & kind(mask)) == mask
+        if special.any():
+            raise CheckpointError(
+                f"{where}: {name} holds values that are not finite",
+                found=f"NaN or infinity at position {start + int(special.argmax())} of {bits.size}",
+                remedy="the file is damaged or the training failed: download it again, "
+                "or use another one",
+            )
+
+
+def cast(array: Array, source: str, target: str, name: str) -> Array:
+    """A finite tensor in another precision; exact, or rounded to nearest even.
+
+    Raises:
+        CheckpointError: A value is beyond the target's range.
+    """
+    if source == target:
+        return array
+    result = np.empty(array.shape, NUMPY[target])
+    flat = result.reshape(-1)
+    for start, piece in _pieces(array.reshape(-1)):
+        rounded = _narrow(_widen(piece, source), target, name)
+        flat[start : start + piece.size] = rounded
+    return result
+
+
+def _pieces(flat: Array) -> Iterator[tuple[int, Array]]:
+    for start in range(0, flat.size, _PIECE):
+        yield start, flat[start : start + _PIECE]
+
+
+def _widen(piece: Array, source: str) -> npt.NDArray[np.float32]:
+    if source == "BF16":
+        return (piece.astype(np.uint32) << 16).view(np.float32)
+    return piece.astype(np.float32, copy=False)
+
+
+def _narrow(piece: npt.NDArray[np.float32], target: str, name: str) -> Array:
+    if target == "F32":
+        return piece
+    if target == "F16":
+        largest = float(np.abs(piece).max())
+        if largest > _HALF_MAX:
+            _overflow(name, "float16", largest)
+        return piece.astype(np.float16)
+    bits = piece.view(np.uint32)
+    upper = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    if ((upper & 0x7F80) == 0x7F80).any():
+        _overflow(name, "bfloat16", float(np.abs(piece).max()))
+    return upper
+
+
+def _overflow(name: str, target: str, largest: float) -> NoReturn:
+    raise CheckpointError(
+        f"{name} does not fit {target}",
+        found=f"a value of size {largest:g}",
+        remedy='convert with dtype="bfloat16", or keep float32'
+        if target == "float16"
+        else "keep float32",
+    )
