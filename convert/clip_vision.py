@@ -1,0 +1,56 @@
+"""CLIP's image tower: transformers' CLIPVisionModelWithProjection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ipa.contract.specs import ClipVisionSpec
+
+from . import clip_layers
+from .layout import Tensor
+from .modules import convolution, linear, norm
+from .rules import Drop, Rename
+from .table import Table
+
+TITLE = "CLIP image encoder"
+
+RENAMES = (
+    Rename("vision_model.embeddings.class_embedding", "class_embedding"),
+    Rename("vision_model.embeddings.patch_embedding.weight", "patch_embedding.weight"),
+    Rename("vision_model.embeddings.position_embedding.weight", "position_embedding.weight"),
+    Rename("vision_model.pre_layrnorm.*", "pre_norm.*"),
+    Rename("vision_model.encoder.layers.**", "layers.**"),
+    *clip_layers.RENAMES,
+    Rename("vision_model.post_layernorm.*", "post_norm.*"),
+    Rename("visual_projection.weight", "projection.weight"),
+)
+
+# "layrnorm" is a misspelling in transformers that every public file keeps; some ports mended it.
+ALIASES = (Rename("vision_model.pre_layernorm.*", "vision_model.pre_layrnorm.*"),)
+
+DROPS = (Drop("vision_model.embeddings.position_ids", "it counts 0, 1, 2, …: no weights"),)
+
+
+def table(spec: ClipVisionSpec) -> Table:
+    """The table of an image tower."""
+    return Table(
+        title=TITLE,
+        tensors=tuple(tensors(spec)),
+        renames=RENAMES,
+        aliases=ALIASES,
+        drops=DROPS,
+    )
+
+
+def tensors(spec: ClipVisionSpec) -> Iterator[Tensor]:
+    """Every tensor, as transformers names and stores it."""
+    embeddings, width = "vision_model.embeddings", spec.width
+    yield Tensor(f"{embeddings}.class_embedding", (width,))
+    yield from convolution(
+        f"{embeddings}.patch_embedding", spec.channels, width, spec.patch_size, bias=False
+    )
+    yield Tensor(f"{embeddings}.position_embedding.weight", (spec.tokens, width))
+    yield from norm("vision_model.pre_layrnorm", width)
+    yield from clip_layers.layers("vision_model", spec)
+    yield from norm("vision_model.post_layernorm", width)
+    yield from linear("visual_projection", width, spec.projection, bias=False)

@@ -1,0 +1,68 @@
+"""Reading the parts of a model, and adapters, as our MLX modules want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.files import STEMS
+from ipa.contract.sites import Site
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+
+from . import clip_text, clip_vision, ip_adapter, unet, vae
+from .checkpoint import open_file, open_folder
+from .converted import Converted
+from .plan import convert
+from .table import Table
+
+Component: TypeAlias = Literal["unet", "vae", "text_encoder", "image_encoder"]
+Spec: TypeAlias = UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec
+
+TABLES: Mapping[Component, Callable[[Any], Table]] = {
+    "unet": unet.table,
+    "vae": vae.table,
+    "text_encoder": clip_text.table,
+    "image_encoder": clip_vision.table,
+}
+"""Each component's table, from its spec."""
+
+
+def read_component(
+    component: Component, folder: Path, spec: Spec, *, variant: str | None = None
+) -> Converted:
+    """A component's tensors under their MLX names, from an original or a converted folder.
+
+    Only headers are read here; values are read one by one from what this returns.
+
+    Args:
+        component: Which part of the model.
+        folder: Its folder, with weights called as `ipa.contract.files.STEMS` says.
+        spec: Its structure, from its config.json.
+        variant: "fp16" and the like, in the file names.
+
+    Raises:
+        CheckpointError: The weights are damaged, or are not exactly those of that structure.
+    """
+    return convert(open_folder(folder, STEMS[component], variant), TABLES[component](spec))
+
+
+def read_adapter(
+    path: Path, sites: tuple[Site, ...], context_width: int
+) -> tuple[AdapterSpec, Converted]:
+    """An IP-Adapter's structure and tensors.
+
+    Args:
+        path: A safetensors file.
+        sites: The cross-attentions of the UNet that it is for.
+        context_width: Width of that UNet's context.
+
+    Raises:
+        CheckpointError: It is damaged, no IP-Adapter, of an unsupported kind, or for another base.
+    """
+    checkpoint = open_file(path)
+    spec = ip_adapter.detect(checkpoint)
+    spec.check_context(context_width, checkpoint.where)
+    spec.check_unet(ip_adapter.canonical_shapes(checkpoint), sites, checkpoint.where)
+    return spec, convert(checkpoint, ip_adapter.table(spec, sites))

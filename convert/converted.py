@@ -1,0 +1,77 @@
+"""A checkpoint under our MLX modules' names: every tensor checked by header, none read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .checkpoint import Stored
+from .dtypes import Array
+from .layout import Layout, Tensor
+from .values import check_finite
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvertedTensor:
+    """One tensor on its way to MLX.
+
+    Attributes:
+        name: Its name in the MLX module.
+        tensor: What the original checkpoint calls it and how it stores it.
+        layout: What is done to its axes on reading; AS_IS if the file is converted already.
+        stored: Where its values are.
+    """
+
+    name: str
+    tensor: Tensor
+    layout: Layout
+    stored: Stored
+
+    @property
+    def dtype(self) -> str:
+        """ "F32", "F16" or "BF16"."""
+        return self.stored.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape in MLX."""
+        return self.tensor.target_shape
+
+    def array(self) -> Array:
+        """Read it: contiguous, in MLX's layout; BF16 as uint16.
+
+        Raises:
+            CheckpointError: It holds NaN or infinity.
+        """
+        values = self.stored.array()
+        check_finite(values, self.dtype, self.stored.name, self.stored.where)
+        return np.require(self.layout.to_target(values), requirements=["C", "ALIGNED"])
+
+    def original(self) -> Array:
+        """Read it as the original checkpoint lays it out: the inverse of the conversion."""
+        values = self.tensor.layout.to_source(self.array(), self.tensor.shape)
+        return np.ascontiguousarray(values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Converted(Mapping[str, ConvertedTensor]):
+    """Tensors by their names in MLX; `where` is the file or folder, for messages."""
+
+    where: str
+    tensors: Mapping[str, ConvertedTensor]
+
+    def __getitem__(self, name: str) -> ConvertedTensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def originals(self) -> Iterator[tuple[str, str, Array]]:
+        """The way back: (name, dtype, values) as the original checkpoint holds them."""
+        for tensor in self.tensors.values():
+            yield tensor.tensor.name, tensor.dtype, tensor.original()

@@ -1,0 +1,180 @@
+"""Saying what a file or folder holds, from headers alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from ipa.contract.errors import CheckpointError
+
+from .checkpoint import Checkpoint, open_file, open_folder
+from .facts import facts
+from .families import SUPPORTED, UNKNOWN, family
+from .safetensors_file import nbytes
+
+_INDEX = re.compile(r"(.+)\.safetensors\.index(?:\.(.+))?\.json")
+_SHARD = re.compile(r".+-[0-9]+-of-[0-9]+.*\.safetensors")
+_PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
+_MODEL_PARTS = {"unet", "vae", "text_encoder"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One checkpoint: a file, or the shards of one component.
+
+    Attributes:
+        name: Its path inside what was inspected.
+        family: What it is: "Stable Diffusion UNet", "IP-Adapter", "LoRA", …
+        variant: Which kind of it, with the public names that it may have.
+        base: The base model that it belongs to: "SD1.5", "SD2", "SDXL", …
+        encoder: The image encoder that an adapter needs.
+        tensors: Number of tensors.
+        parameters: Number of weights; integer buffers are not counted.
+        bytes: Size of the tensors.
+        dtypes: Number of tensors of each type.
+        converted: Whether it is in MLX's names and layout already.
+        remarks: Whatever else is worth knowing.
+    """
+
+    name: str
+    family: str
+    variant: str
+    base: str
+    encoder: str
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]
+    converted: bool
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What a path holds; sums over its parts. JSON-able with `dataclasses.asdict`."""
+
+    path: str
+    kind: Literal["file", "component", "model", "folder"]
+    family: str
+    variant: str
+    base: str
+    encoder: str
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]
+    converted: bool
+    parts: tuple[Part, ...]
+    remarks: tuple[str, ...]
+
+
+def inspect(path: Path | str) -> Inspection:
+    """Recognise a safetensors file, a component's folder, a whole model, or a folder of files.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or one that is damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _sum(path, "file", (_part(path.name, open_file(path)),), ())
+    parts, remarks = tuple(_folder_parts(path)), tuple(_pickles(path))
+    if not parts:
+        present = ", ".join(sorted(p.name for p in path.iterdir())[:8])
+        raise CheckpointError(
+            f"{path} holds no checkpoint",
+            found=present or "an empty folder",
+            remedy="give a .safetensors file, or a model's or a component's folder",
+        )
+    if (path / "model_index.json").is_file():
+        return _sum(path, "model", parts, remarks)
+    is_component = (path / "config.json").is_file() and len({p.family for p in parts}) == 1
+    return _sum(path, "component" if is_component else "folder", parts, remarks)
+
+
+def _folder_parts(root: Path) -> Iterator[Part]:
+    """The checkpoints in a folder and in its subfolders, one level deep."""
+    for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
+        names = sorted(p.name for p in folder.iterdir() if p.is_file())
+        shown = "" if folder == root else f"{folder.name}/"
+        for match in filter(None, map(_INDEX.fullmatch, names)):
+            stem, variant = match.groups()
+            yield _part(f"{shown}{stem}", open_folder(folder, stem, variant))
+        for name in names:
+            if name.endswith(".safetensors") and not _SHARD.fullmatch(name):
+                yield _part(f"{shown}{name}", open_file(folder / name))
+
+
+def _pickles(root: Path) -> Iterator[str]:
+    found = [p for p in (*root.glob("*"), *root.glob("*/*")) if p.suffix in _PICKLES]
+    for path in sorted(found):
+        yield f"{path.relative_to(root)}: pickled weights, not read"
+
+
+def _part(name: str, checkpoint: Checkpoint) -> Part:
+    kind = family(checkpoint)
+    known = facts(kind, checkpoint)
+    remarks = list(known.remarks)
+    if kind == UNKNOWN:
+        remarks.append(f"tensors such as {', '.join(sorted(checkpoint)[:3])}")
+    elif kind not in SUPPORTED:
+        remarks.append("not supported by this version")
+    weights = [t for t in checkpoint.values() if t.dtype.startswith(("F", "BF", "C"))]
+    return Part(
+        name=name,
+        family=kind,
+        variant=known.variant,
+        base=known.base,
+        encoder=known.encoder,
+        tensors=len(checkpoint),
+        parameters=sum(prod(t.shape) for t in weights),
+        bytes=sum(nbytes(t.dtype, t.shape) for t in checkpoint.values()),
+        dtypes=dict(Counter(t.dtype for t in checkpoint.values())),
+        converted=checkpoint.converted,
+        remarks=tuple(remarks),
+    )
+
+
+def _sum(
+    path: Path,
+    kind: Literal["file", "component", "model", "folder"],
+    parts: tuple[Part, ...],
+    remarks: tuple[str, ...],
+) -> Inspection:
+    dtypes: Counter[str] = Counter()
+    for part in parts:
+        dtypes.update(part.dtypes)
+    alone = parts[0] if len(parts) == 1 else None
+    return Inspection(
+        path=str(path),
+        kind=kind,
+        family=_family(parts),
+        variant=alone.variant if alone else "",
+        base=_base(parts),
+        encoder=alone.encoder if alone else "",
+        tensors=sum(p.tensors for p in parts),
+        parameters=sum(p.parameters for p in parts),
+        bytes=sum(p.bytes for p in parts),
+        dtypes=dict(dtypes),
+        converted=all(p.converted for p in parts),
+        parts=() if kind == "file" else parts,
+        remarks=(*(alone.remarks if alone else ()), *remarks),
+    )
+
+
+def _family(parts: tuple[Part, ...]) -> str:
+    kinds = {part.family for part in parts}
+    if len(kinds) == 1:
+        return kinds.pop()
+    folders = {part.name.split("/")[0] for part in parts if "/" in part.name}
+    return "Stable Diffusion model" if folders >= _MODEL_PARTS else "several checkpoints"
+
+
+def _base(parts: tuple[Part, ...]) -> str:
+    """The one base that all parts which tell it agree on."""
+    bases = {part.base for part in parts if part.base}
+    return bases.pop() if len(bases) == 1 else ", ".join(sorted(bases))

@@ -1,0 +1,128 @@
+"""From a checkpoint to a network: a plan that is total, or an error that lists everything wrong.
+
+Every tensor of the checkpoint is used exactly once or dropped for a written reason; every tensor of
+the network is filled exactly once, with exactly its shape. Only headers are looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ipa.contract.errors import CheckpointError
+
+from .checkpoint import Checkpoint, Stored
+from .converted import Converted, ConvertedTensor
+from .dtypes import WEIGHTS
+from .families import family
+from .layout import Layout, Tensor
+from .table import Table
+
+_SHOWN = 3  # names of each kind of problem in a message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """A place to fill: the name and shape to look for, and where it goes."""
+
+    tensor: Tensor
+    target: str
+    layout: Layout  # what to do on the way: AS_IS if the file is converted already
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The stored shape that is expected."""
+        return self.tensor.target_shape if self.layout is Layout.AS_IS else self.tensor.shape
+
+
+def convert(checkpoint: Checkpoint, table: Table) -> Converted:
+    """Match a checkpoint with a network.
+
+    Raises:
+        CheckpointError: One tensor is missing, left over, doubled, misshapen or of another type.
+    """
+    slots = _slots(table, converted=checkpoint.converted)
+    sources, surplus = _sources(checkpoint, table, slots)
+    problems = {
+        "missing": [name for name in slots if name not in sources],
+        "left over": surplus,
+        "given twice": [" and ".join(s.name for s in v) for v in sources.values() if len(v) > 1],
+        "of another shape": list(_misshapen(slots, sources)),
+        "of an unsupported type": [
+            f"{stored.name} ({stored.dtype})"
+            for group in sources.values()
+            for stored in group
+            if stored.dtype not in WEIGHTS
+        ],
+        "landing on one name": _collisions(slots),
+    }
+    if any(problems.values()):
+        raise _error(checkpoint, table, problems)
+    return Converted(
+        checkpoint.where,
+        {
+            slot.target: ConvertedTensor(
+                name=slot.target,
+                tensor=slot.tensor,
+                layout=slot.layout,
+                stored=sources[name][0],
+            )
+            for name, slot in slots.items()
+        },
+    )
+
+
+def _slots(table: Table, *, converted: bool) -> dict[str, Slot]:
+    """Slots by the name to look for: MLX's own in a converted file, else the canonical one."""
+    targets = ((tensor, table.target(tensor)) for tensor in table.tensors)
+    if converted:
+        return {t: Slot(tensor=x, target=t, layout=Layout.AS_IS) for x, t in targets}
+    return {x.name: Slot(tensor=x, target=t, layout=x.layout) for x, t in targets}
+
+
+def _sources(
+    checkpoint: Checkpoint, table: Table, slots: Mapping[str, Slot]
+) -> tuple[Mapping[str, Sequence[Stored]], list[str]]:
+    """Stored tensors by canonical name, and the names that nothing asks for."""
+    sources: dict[str, list[Stored]] = defaultdict(list)
+    surplus = []
+    for name, stored in checkpoint.items():
+        canonical = name if checkpoint.converted else table.canonical(name)
+        if canonical in slots:
+            sources[canonical].append(stored)
+        elif checkpoint.converted or not any(drop.matches(canonical) for drop in table.drops):
+            surplus.append(name)
+    return sources, surplus
+
+
+def _misshapen(slots: Mapping[str, Slot], sources: Mapping[str, Sequence[Stored]]) -> Iterator[str]:
+    for name, group in sources.items():
+        slot = slots[name]
+        for stored in group:
+            if not slot.layout.accepts(slot.shape, stored.shape):
+                yield f"{stored.name} {stored.shape}, needed {slot.shape}"
+
+
+def _collisions(slots: Mapping[str, Slot]) -> list[str]:
+    counts = Counter(slot.target for slot in slots.values())
+    return [name for name, count in counts.items() if count > 1]
+
+
+def _error(
+    checkpoint: Checkpoint, table: Table, problems: Mapping[str, Sequence[str]]
+) -> CheckpointError:
+    parts = []
+    for kind, names in problems.items():
+        if names:
+            rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            parts.append(f"{len(names)} {kind}: {'; '.join(names[:_SHOWN])}{rest}")
+    kind = family(checkpoint)
+    if kind != table.title:
+        parts.insert(0, f"tensors of this kind: {kind}")
+    return CheckpointError(
+        f"{checkpoint.where} does not fit this {table.title}",
+        found=". ".join(parts),
+        remedy="weights and config.json must belong to one model: check the file, "
+        "or download both again",
+    )

@@ -1,0 +1,35 @@
+"""What a network's file must look like: its table of tensors and names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .layout import Tensor
+from .rules import Drop, Rename, rename
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """Everything that a conversion knows of one network.
+
+    Attributes:
+        title: The network in words, as `families` calls it.
+        tensors: What the original checkpoint must hold, in its canonical spelling.
+        renames: From there to the names in our MLX modules.
+        aliases: From other spellings in use to the canonical one.
+        drops: What may be left out: a closed list.
+    """
+
+    title: str
+    tensors: tuple[Tensor, ...]
+    renames: tuple[Rename, ...]
+    aliases: tuple[Rename, ...] = ()
+    drops: tuple[Drop, ...] = ()
+
+    def target(self, tensor: Tensor) -> str:
+        """The tensor's name in our MLX module."""
+        return rename(tensor.name, self.renames)
+
+    def canonical(self, name: str) -> str:
+        """The canonical spelling of a name in a file."""
+        return rename(name, self.aliases)
