@@ -40,7 +40,7 @@ class Run:
 
     def events(self) -> Iterator[Progress]:
         """Encode, denoise, decode."""
-        self.backend.reset_peak_memory()
+        self.backend.reset()
         steps = len(self.plan.schedule.steps)
         yield Progress(stage="encode", step=0, total=1)
         with self._timed("encode"):

@@ -209,14 +209,16 @@ class Runtime:
             "blas": preload(),
             "dtype": self.dtype,
             "bytes": {name: _nbytes(module) for name, module in parts.items()},
+            "warnings": list(self.warnings),
         }
 
     def peak_memory(self) -> int | None:
         """See `Backend.peak_memory`."""
         return int(mx.get_peak_memory())
 
-    def reset_peak_memory(self) -> None:
-        """See `Backend.reset_peak_memory`."""
+    def reset(self) -> None:
+        """See `Backend.reset`."""
+        self.warnings.clear()
         mx.reset_peak_memory()
 
 

@@ -15,7 +15,7 @@ def contact_sheet(
     columns: Sequence[str],
     labels: Sequence[Sequence[str]] | None = None,
 ) -> Image.Image:
-    """Rows of pictures under column titles; `labels` puts a line under each picture ("" is none)."""
+    """Rows of pictures under column titles, with a line under each if `labels` are given."""
     line = _LABEL if labels is not None else 0
     width = _GAP + len(columns) * (_CELL + _GAP)
     height = _GAP + _LABEL + len(rows) * (_CELL + line + _GAP)

@@ -126,10 +126,10 @@ class Backend(Protocol):
         """Pictures (N, 3, H, W) in [-1, 1] to latents, the mean of the posterior, scaled."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: versions, device, dtype, bytes of each component."""
+        """JSON-able: versions, device, dtype, bytes of each component, warnings of this run."""
 
     def peak_memory(self) -> int | None:
-        """Peak bytes since `reset_peak_memory`, or None where the framework does not count."""
+        """Peak bytes since `reset`, or None where the framework does not count."""
 
-    def reset_peak_memory(self) -> None:
-        """Start counting again."""
+    def reset(self) -> None:
+        """Begin a run: count peak memory anew, forget the warnings of the run before."""

@@ -20,6 +20,7 @@ STEMS: Mapping[str, str] = {
 }
 """File stem of each component's weights in diffusers' folder layout."""
 
+_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _MAX_JSON_BYTES = 64 << 20  # a shard index of a large model has some MiB
 # How files that are not safetensors begin: (offset, bytes, what it is, what to do).
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
@@ -50,14 +51,16 @@ def require_safetensors(path: Path) -> None:
         raise CheckpointError(f"{path} does not exist", remedy="check the path")
     with path.open("rb") as file:
         start = file.read(512)
+    # First, since a header's length may begin with any byte, also with that of a pickle (0x80).
+    if int.from_bytes(start[:8], "little") <= _MAX_HEADER_BYTES and start[8:9] == b"{":
+        return
     for offset, magic, what, remedy in _FOREIGN:
         if start[offset : offset + len(magic)] == magic:
             raise CheckpointError(f"{path} holds no weights", found=what, remedy=remedy)
-    if len(start) < 10 or start[8:9] != b"{":
-        found = "an empty file" if not start else f"a file that begins with {start[:8]!r}"
-        raise CheckpointError(
-            f"{path} is not a safetensors file", found=found, remedy="download it again"
-        )
+    found = "an empty file" if not start else f"a file that begins with {start[:8]!r}"
+    raise CheckpointError(
+        f"{path} is not a safetensors file", found=found, remedy="download it again"
+    )
 
 
 def find_weights(folder: Path, stem: str, variant: str | None = None) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""Who may import whom; each arrow is also walked in a process where the others cannot be imported."""
+"""Who may import whom; also walked in a process where the others cannot be imported."""
 
 from __future__ import annotations
 

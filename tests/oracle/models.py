@@ -1,4 +1,4 @@
-"""Tiny models of odd shapes, written as diffusers folders; every tensor differs from every other."""
+"""Tiny random models of odd shapes, as diffusers folders; every tensor differs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""The PyTorch reference over diffusers and transformers. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipa.contract.model import ModelFolder
+    from ipa.pipeline import Pipeline
+
+    from .backend import Runtime
+
+
+def load(model: str, **options: Any) -> Pipeline:
+    """`ipa.load` with the backend fixed to "torch"."""
+    import ipa
+
+    return ipa.load(model, backend="torch", **options)
+
+
+def open_backend(
+    model: ModelFolder, *, dtype: str | None = None, device: str | None = None
+) -> Runtime:
+    """Load a model folder into the PyTorch backend; called by `ipa.load`."""
+    from . import backend
+
+    return backend.load(model, dtype=dtype, device=device)
+
+
+def environment() -> dict[str, str]:
+    """What torch runs on here; loads torch."""
+    import torch
+
+    from .backend import best_device
+
+    return {"device": best_device(), "threads": str(torch.get_num_threads())}

@@ -1,0 +1,105 @@
+"""An IP-Adapter as a function, its weights read and numbered by diffusers' own code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.backend import ImageTokens
+from ipa.contract.errors import CheckpointError
+from ipa.contract.sites import Site
+
+from .attention import keys_values
+from .conditioning import KeyValue
+from .loading import quiet, read_shapes, read_tensors
+
+_ASSUMED = {"linear": ("tokens", 4), "resampler": ("layers", 4)}  # by diffusers' loaders
+
+
+@dataclass(frozen=True)
+class ImageAdapter:
+    """Weights of one adapter, next to a base model that it never changes.
+
+    `projections` has (to_k, to_v), each (C, D), for every site in the order of site numbers.
+    """
+
+    spec: AdapterSpec
+    projector: torch.nn.Module
+    projections: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+
+    @classmethod
+    def read(
+        cls, path: Path, unet: UNet2DConditionModel, sites: Sequence[Site], context_width: int
+    ) -> ImageAdapter:
+        """From an original file. Raises CheckpointError if it does not fit the UNet."""
+        spec = check_file(path, sites, context_width)
+        parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+        for key, tensor in read_tensors(path).items():
+            part, _, rest = key.partition(".")
+            parts[part][rest] = tensor.to(unet.device, unet.dtype)
+        try:
+            with quiet():
+                projector = unet._convert_ip_adapter_image_proj_to_diffusers(parts["image_proj"])
+                processors: Any = unet._convert_ip_adapter_attn_to_diffusers([parts])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{path.name} cannot be loaded", found=str(error)) from error
+        found = [processors[f"{site.path}.processor"] for site in sites]
+        projections = tuple((p.to_k_ip[0].weight.data, p.to_v_ip[0].weight.data) for p in found)
+        projector = projector.to(unet.device, unet.dtype).eval().requires_grad_(requires_grad=False)
+        return cls(spec, projector, projections)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the adapter's own weights, without the encoder."""
+        own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
+        return sum(tensor.nbytes for tensor in own)
+
+    def tokens(self, encoder: torch.nn.Module, pixels: torch.Tensor) -> ImageTokens:
+        """Normalised pixels (N, 3, S, S) to tokens, those of all N pictures joined: (1, N·T, D).
+
+        The unconditional tokens are those of a zero embedding, or of the states of an all-zero
+        (mean grey) picture: what the adapters were trained with (tutorial_train*.py).
+        """
+        if self.spec.feature == "embedding":
+            features = encoder(pixels).image_embeds
+            nothing = torch.zeros_like(features[:1])
+        else:
+            features = encoder(pixels, output_hidden_states=True).hidden_states[-2]
+            grey = torch.zeros_like(pixels[:1])
+            nothing = encoder(grey, output_hidden_states=True).hidden_states[-2]
+        conditional, unconditional = self.projector(features), self.projector(nothing)
+        return ImageTokens(
+            conditional.flatten(0, 1)[None], unconditional.repeat(1, len(features), 1)
+        )
+
+    def keys_values(
+        self, tokens: torch.Tensor, attentions: Sequence[Attention]
+    ) -> tuple[KeyValue, ...]:
+        """Tokens (R, T, D) to keys and values of every site."""
+        return tuple(
+            keys_values(tokens, weights, attention.heads)
+            for weights, attention in zip(self.projections, attentions, strict=True)
+        )
+
+
+def check_file(path: Path, sites: Sequence[Site], context_width: int) -> AdapterSpec:
+    """The adapter's kind, from its header alone, if diffusers can load it into this UNet."""
+    shapes = read_shapes(path)
+    spec = AdapterSpec.from_shapes(shapes, path.name)
+    spec.check_context(context_width, path.name)
+    spec.check_unet(shapes, tuple(sites), path.name)
+    field, needed = _ASSUMED.get(spec.projector, ("", 0))
+    if field and getattr(spec, field) != needed:
+        raise CheckpointError(
+            f"{path.name}: the reference cannot load this {spec.projector} adapter",
+            found=f"{getattr(spec, field)} {field}; diffusers assumes {needed}",
+            remedy="use the mlx backend",
+        )
+    return spec

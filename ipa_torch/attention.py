@@ -1,0 +1,69 @@
+"""The decoupled cross-attention of IP-Adapter (arXiv 2308.06721, eq. 5) in diffusers' modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch.nn.functional import scaled_dot_product_attention as attend
+
+from ipa.contract.sites import Site
+
+from .conditioning import Context, KeyValue
+
+
+class DecoupledAttention:
+    """An attention processor: text cross-attention plus one branch per image prompt.
+
+    Image keys and values are an argument of the call (`ip_hidden_states`, the name that diffusers
+    lets pass), never state. Without any it computes what diffusers' AttnProcessor2_0 does, to the
+    bit.
+    """
+
+    def __init__(self, site: int) -> None:
+        self.site = site
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        ip_hidden_states: Context | None = None,
+    ) -> torch.Tensor:
+        """(B, L, C) queries and (B, T, D) text to (B, L, C); no mask is used in these models."""
+        q = split_heads(attn.to_q(hidden_states), attn.heads)
+        k = split_heads(attn.to_k(encoder_hidden_states), attn.heads)
+        v = split_heads(attn.to_v(encoder_hidden_states), attn.heads)
+        out = attend(q, k, v, attn_mask=attention_mask)
+        for scale, image in ip_hidden_states.images_at(self.site) if ip_hidden_states else ():
+            out = out + scale * attend(q, image.keys, image.values)
+        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+
+
+def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+    """(B, L, C) to (B, heads, L, C / heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def install(unet: UNet2DConditionModel, sites: Sequence[Site]) -> list[Attention]:
+    """Give every site our processor, once, at load; adapters change nothing after that.
+
+    Returns:
+        The sites' attention modules, in the order of their numbers.
+    """
+    modules = [unet.get_submodule(site.path) for site in sites]
+    for rank, module in enumerate(modules):
+        module.set_processor(DecoupledAttention(rank))
+    return modules
+
+
+def keys_values(
+    tokens: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor], heads: int
+) -> KeyValue:
+    """Image tokens (R, T, D) to the keys and values of one site."""
+    to_k, to_v = weights
+    return KeyValue(split_heads(tokens @ to_k.T, heads), split_heads(tokens @ to_v.T, heads))

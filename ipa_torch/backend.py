@@ -1,0 +1,274 @@
+"""The PyTorch reference: one loaded model, and the stages of a generation on it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+import transformers
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection
+
+from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
+from ipa.contract.errors import BackendError, NumericalError, RequestError
+from ipa.contract.model import AdapterFiles, ModelFolder
+from ipa.contract.schedule import Step
+from ipa.prepare.encoders import EncoderFiles, find_encoder
+
+from .adapter import ImageAdapter, check_file
+from .attention import install
+from .conditioning import Conditioning, Context
+from .loading import DTYPES, load_component
+from .sampler import advance, guide
+
+
+@dataclass(frozen=True)
+class _Attached:
+    adapter: ImageAdapter
+    encoder: EncoderFiles
+
+
+@dataclass
+class Runtime:
+    """`ipa.contract.backend.Backend` on diffusers' and transformers' modules."""
+
+    model: ModelFolder
+    dtype: str
+    device: str
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    attentions: list[Attention]
+    name: str = "torch"
+    warnings: list[str] = field(default_factory=list)
+    _encoders: dict[Path, torch.nn.Module] = field(default_factory=dict)
+    _adapters: dict[str, _Attached] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
+        """See `Backend.load_adapter`."""
+        width = self.model.unet.context_width
+        spec = check_file(files.weights, self.model.sites, width)
+        encoder = find_encoder(spec, files, self.model)
+        adapter = ImageAdapter.read(files.weights, self.unet, self.model.sites, width)
+        if encoder.folder not in self._encoders:
+            self._encoders[encoder.folder] = load_component(
+                CLIPVisionModelWithProjection,
+                "image_encoder",
+                encoder.folder,
+                DTYPES[self.dtype],
+                encoder.variant,
+            ).to(self.device)
+        self._adapters[name] = _Attached(adapter, encoder)
+        return LoadedAdapter(
+            spec=spec,
+            encoder=encoder.spec,
+            encoder_name=str(encoder.folder),
+            preprocessing=encoder.preprocessing,
+            nbytes=adapter.nbytes,
+        )
+
+    def unload_adapter(self, name: str) -> None:
+        """See `Backend.unload_adapter`."""
+        del self._adapters[name]
+        used = {attached.encoder.folder for attached in self._adapters.values()}
+        self._encoders = {k: v for k, v in self._encoders.items() if k in used}
+
+    @torch.inference_mode()
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> torch.Tensor:
+        """See `Backend.encode_text`."""
+        ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.device)
+        return self.text_encoder(ids).last_hidden_state
+
+    @torch.inference_mode()
+    def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
+        """See `Backend.encode_images`."""
+        attached = self._adapters[adapter]
+        encoder = self._encoders[attached.encoder.folder]
+        return attached.adapter.tokens(encoder, self._cast(pixels))
+
+    @torch.inference_mode()
+    def embed_images(self, adapter: str, pixels: Floats) -> Floats:
+        """See `Backend.embed_images`."""
+        encoder = self._encoders[self._adapters[adapter].encoder.folder]
+        return self.to_numpy(encoder(self._cast(pixels)).image_embeds)
+
+    @torch.inference_mode()
+    def condition(
+        self, text: Sequence[torch.Tensor], branches: Sequence[Branch], *, guided: bool
+    ) -> Conditioning:
+        """See `Backend.condition`."""
+        images = []
+        for branch in branches:
+            tokens = branch.tokens.conditional
+            if guided:
+                tokens = torch.cat([branch.tokens.unconditional, tokens])
+            adapter = self._adapters[branch.adapter].adapter
+            images.append(adapter.keys_values(tokens, self.attentions))
+        return Conditioning(torch.cat(list(text)), tuple(images))
+
+    def from_numpy(self, array: Floats) -> torch.Tensor:
+        """Latents as a float32 tensor on the device."""
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def to_numpy(self, array: torch.Tensor) -> Floats:
+        """The inverse."""
+        return array.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        latents: torch.Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        scales: Sequence[Sequence[float]],
+    ) -> torch.Tensor:
+        """See `Backend.predict`."""
+        rows = (latents * step.input_scale).to(self.unet.dtype).repeat(conditioning.rows, 1, 1, 1)
+        repeated = conditioning.repeated(len(latents))
+        output = self.unet(
+            rows,
+            torch.tensor(step.timestep, dtype=torch.float32, device=self.device),
+            repeated.text,
+            cross_attention_kwargs={"ip_hidden_states": Context(repeated.images, scales)},
+            return_dict=False,
+        )[0]
+        return output.float().unflatten(0, (conditioning.rows, -1))
+
+    @torch.inference_mode()
+    def guide(self, output: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+        """See `Backend.guide`."""
+        return guide(output, guidance_scale)
+
+    @torch.inference_mode()
+    def advance(
+        self,
+        step: Step,
+        latents: torch.Tensor,
+        output: torch.Tensor,
+        previous: torch.Tensor | None,
+        noise: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Backend.advance`."""
+        return advance(step, latents, output, previous, noise)
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> Floats:
+        """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
+        pictures = np.concatenate([self._decode_one(latent[None]) for latent in latents])
+        if not np.isfinite(pictures).all():
+            raise NumericalError(
+                "the decoded picture has NaN or infinite pixels",
+                found=f"dtype {self.dtype}",
+                remedy='check the VAE\'s weights, or load with dtype="float32"',
+            )
+        return pictures
+
+    def _decode_one(self, latents: torch.Tensor) -> Floats:
+        scaled = latents / self.model.vae.scaling_factor
+        picture = self.vae.decode(scaled.to(self.vae.dtype)).sample
+        if self.dtype != "float32" and not torch.isfinite(picture).all():
+            self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
+            picture = self.vae.float().decode(scaled).sample
+            self.vae.to(DTYPES[self.dtype])
+        return self.to_numpy((picture.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
+
+    @torch.inference_mode()
+    def encode(self, pixels: Floats) -> torch.Tensor:
+        """See `Backend.encode`."""
+        mean = self.vae.encode(self._cast(pixels)).latent_dist.mean
+        return mean.float() * self.model.vae.scaling_factor
+
+    def describe(self) -> dict[str, Any]:
+        """See `Backend.describe`."""
+        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
+        return {
+            "backend": self.name,
+            "versions": {
+                "torch": torch.__version__,
+                "diffusers": diffusers.__version__,
+                "transformers": transformers.__version__,
+                "python": platform.python_version(),
+            },
+            "device": self.device,
+            "dtype": self.dtype,
+            "bytes": {name: _nbytes(module) for name, module in parts.items()},
+            "warnings": list(self.warnings),
+        }
+
+    def peak_memory(self) -> int | None:
+        """See `Backend.peak_memory`: torch counts on CUDA alone."""
+        if not self.device.startswith("cuda"):
+            return None
+        return int(torch.cuda.max_memory_allocated(self.device))
+
+    def reset(self) -> None:
+        """See `Backend.reset`."""
+        self.warnings.clear()
+        if self.device.startswith("cuda"):
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _cast(self, array: Floats) -> torch.Tensor:
+        return self.from_numpy(array).to(DTYPES[self.dtype])
+
+
+def best_device() -> str:
+    """The fastest device that torch finds here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = None) -> Runtime:
+    """Load a model folder.
+
+    Args:
+        model: The folder, its configs parsed; an original, not one converted for MLX.
+        dtype: "float32", "float16" or "bfloat16"; None takes float32 on a CPU, else float16.
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest there is.
+
+    Raises:
+        BackendError: The device is not there.
+        CheckpointError: Weights are missing, left over, misshapen or not finite.
+    """
+    place = _device(device)
+    chosen = dtype or ("float32" if place == "cpu" else "float16")
+    if chosen not in DTYPES:
+        raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
+    parts: dict[str, Any] = {
+        name: load_component(kind, name, model.path / name, DTYPES[chosen], model.variant).to(place)
+        for name, kind in (
+            ("unet", UNet2DConditionModel),
+            ("vae", AutoencoderKL),
+            ("text_encoder", CLIPTextModel),
+        )
+    }
+    attentions = install(parts["unet"], model.sites)
+    return Runtime(model=model, dtype=chosen, device=place, attentions=attentions, **parts)
+
+
+def _device(device: str | None) -> str:
+    if device is None:
+        return best_device()
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(
+            f"torch cannot use the device {device!r}",
+            found=str(error).splitlines()[0],
+            remedy="leave device= out, or pass cpu, cuda or mps",
+        ) from error
+    return device
+
+
+def _nbytes(module: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.parameters())

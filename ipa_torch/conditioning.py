@@ -1,0 +1,65 @@
+"""What the UNet attends to: text states, and image keys and values computed once per generation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def repeated(self, count: int) -> KeyValue:
+        """Each row `count` times, for as many pictures."""
+        if count == 1:
+            return self
+        return KeyValue(
+            self.keys.repeat_interleave(count, dim=0), self.values.repeat_interleave(count, dim=0)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """Text states (R, 77, D), and each image prompt's keys and values by site.
+
+    The text's own keys and values are left to diffusers' modules. R is 2 if guided (unconditional
+    first), else 1.
+    """
+
+    text: torch.Tensor
+    images: tuple[tuple[KeyValue, ...], ...]
+
+    @property
+    def rows(self) -> int:
+        """R."""
+        return int(self.text.shape[0])
+
+    def repeated(self, count: int) -> Conditioning:
+        """Each row `count` times, for as many pictures: all unconditional rows come first."""
+        if count == 1:
+            return self
+        images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
+        return Conditioning(self.text.repeat_interleave(count, dim=0), images)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Image prompts with the weights of one step; `scales[j][i]` is λ of prompt j at site i."""
+
+    images: tuple[tuple[KeyValue, ...], ...]
+    scales: Sequence[Sequence[float]]
+
+    def images_at(self, site: int) -> Iterator[tuple[float, KeyValue]]:
+        """λ, keys and values of every image prompt that is on at a site.
+
+        One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
+        """
+        for scale, pairs in zip(self.scales, self.images, strict=True):
+            if scale[site] != 0.0:
+                yield scale[site], pairs[site]
