@@ -1,0 +1,88 @@
+"""The noise that `torch.Generator("cpu").manual_seed(seed)` draws, computed without torch.
+
+Facts from ATen: `CPUGeneratorImpl.cpp` (the words of MT19937), `DistributionTemplates.h`
+(`normal_fill`, `normal_fill_16`) and `DistributionsHelper.h` (`normal_distribution<double>`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.errors import RequestError
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+_BLOCK = 16  # values per Box–Muller block of `normal_fill`, and the least count that takes it
+_HALF = _BLOCK // 2
+
+
+class NoiseStream:
+    """Standard normal draws in the order and with the values of torch's CPU generator."""
+
+    def __init__(self, seed: int) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+            raise RequestError("seed must be an integer", found=repr(seed))
+        if not 0 <= seed < 2**64:
+            raise RequestError("seed must be from 0 to 2**64 - 1", found=str(seed))
+        self._words = np.random.MT19937()
+        # torch seeds MT19937 with the low 32 bits, by the same init_genrand as RandomState.
+        np.random.RandomState(self._words).seed(int(seed) & 0xFFFFFFFF)
+        self._spare: float | None = None
+
+    def normal(self, shape: Sequence[int]) -> Floats:
+        """The next `torch.randn(shape, generator=…, dtype=torch.float32)`."""
+        sides = tuple(shape)
+        if any(isinstance(s, bool) or not isinstance(s, (int, np.integer)) or s < 0 for s in sides):
+            raise RequestError("a shape must hold integers that are not negative", found=f"{sides}")
+        count = int(np.prod(sides, dtype=np.int64))
+        values = self._blocks(count) if count >= _BLOCK else self._pairs(count)
+        return values.astype(np.float32).reshape(sides)
+
+    def _blocks(self, count: int) -> Doubles:
+        """`normal_fill`: Box–Muller in blocks of 16; the last 16 are drawn anew if needed."""
+        uniforms = self._uniform24(count)
+        whole = count - count % _BLOCK
+        values = np.empty(count)
+        values[:whole] = _box_muller(uniforms[:whole])
+        if whole < count:
+            values[-_BLOCK:] = _box_muller(self._uniform24(_BLOCK))
+        return values
+
+    def _pairs(self, count: int) -> Doubles:
+        """`normal_distribution<double>`: cosine first; the sine waits for the next small draw."""
+        values = np.empty(count)
+        for index in range(count):
+            if self._spare is not None:
+                values[index], self._spare = self._spare, None
+                continue
+            angle, radius = self._uniform53(2)
+            theta = 2.0 * np.pi * angle
+            length = np.sqrt(-2.0 * np.log1p(-radius))
+            values[index], self._spare = length * np.cos(theta), float(length * np.sin(theta))
+        return values
+
+    def _uniform24(self, count: int) -> Doubles:
+        """Float32 uniforms in [0, 1): the low 24 bits of one word each."""
+        words = self._words.random_raw(count) & np.uint64(0xFFFFFF)
+        return words.astype(np.float64) * 2.0**-24
+
+    def _uniform53(self, count: int) -> Doubles:
+        """Double uniforms in [0, 1): the low 53 bits of two words, the high word drawn first."""
+        words = self._words.random_raw(2 * count).reshape(count, 2)
+        joined = (words[:, 0] << np.uint64(32)) | words[:, 1]
+        return (joined & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
+
+
+def _box_muller(uniforms: Doubles) -> Doubles:
+    """`normal_fill_16`: the first 8 of a block give the radii, its last 8 the angles.
+
+    The angle is rounded to float32 as in torch: that rounding alone moves a value by up to 1e-6.
+    """
+    blocks = uniforms.reshape(-1, 2, _HALF)
+    radius = np.sqrt(-2.0 * np.log(1.0 - blocks[:, 0]))
+    theta = (np.float32(2.0 * np.pi) * blocks[:, 1].astype(np.float32)).astype(np.float64)
+    return np.stack([radius * np.cos(theta), radius * np.sin(theta)], axis=1).reshape(-1)
