@@ -1,0 +1,111 @@
+"""The noise of a diffusion process: ᾱ_t and σ_t of the training steps, Karras' levels, timesteps.
+
+The tables are rounded to float32 exactly where diffusers rounds them (scheduling_ddim.py,
+scheduling_euler_discrete.py): models were trained on those values, and 1 − ᾱ magnifies their
+rounding a thousandfold at the clean end.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.errors import CheckpointError
+
+from .sampler_config import SamplerConfig
+
+Single = npt.NDArray[np.float32]
+Double = npt.NDArray[np.float64]
+
+_RHO = 7.0  # Karras et al. 2022, arXiv 2206.00364, table 1
+_COSINE_OFFSET = 0.008  # Nichol and Dhariwal 2021, arXiv 2102.09672, equation 17
+_MAX_BETA = 0.999
+_LEAST_ALPHA = 2.0**-24  # stands in for 0 where a σ must be finite, as in diffusers
+
+
+def signal_levels(config: SamplerConfig, *, finite: bool) -> Single:
+    """ᾱ_t of every training step, float32 as in diffusers.
+
+    Args:
+        config: The sampler's configuration.
+        finite: Replace the terminal 0 of a zero-SNR schedule, so that σ is finite.
+    """
+    betas = _betas(config)
+    if betas.min() <= 0.0 or betas.max() >= 1.0:
+        raise CheckpointError(
+            "scheduler_config.json: betas must lie between 0 and 1",
+            found=f"values from {betas.min():g} to {betas.max():g}",
+        )
+    if config.zero_terminal_snr:
+        betas = _zero_terminal_snr(betas)
+    levels = _running_product(np.float32(1.0) - betas)
+    if config.zero_terminal_snr and finite:
+        levels[-1] = _LEAST_ALPHA
+    return levels
+
+
+def noise_levels(signal: Single) -> Single:
+    """σ_t = √((1 − ᾱ_t) / ᾱ_t), float32."""
+    return np.asarray(np.sqrt((np.float32(1.0) - signal) / signal), np.float32)
+
+
+def karras_levels(first: float, last: float, count: int, config: SamplerConfig) -> Double:
+    """Karras' levels from σ_max down to σ_min, which the config may override."""
+    low = (config.sigma_min or last) ** (1.0 / _RHO)
+    high = (config.sigma_max or first) ** (1.0 / _RHO)
+    ramp = np.linspace(0.0, 1.0, count)
+    return np.asarray((high + ramp * (low - high)) ** _RHO, np.float64)
+
+
+def timesteps_of(sigmas: Double, table: Single) -> Double:
+    """The fractional training steps whose log σ is interpolated to these values."""
+    logs = np.log(table)
+    wanted = np.log(np.maximum(sigmas, 1e-10))
+    low = np.clip(np.searchsorted(logs, wanted, side="right") - 1, 0, len(logs) - 2)
+    # The difference of two table entries stays float32, as in diffusers' _sigma_to_t.
+    weight = (logs[low] - wanted) / (logs[low] - logs[low + 1])
+    weight = np.clip(weight, 0.0, 1.0)
+    return np.asarray((1.0 - weight) * low + weight * (low + 1), np.float64)
+
+
+def _betas(config: SamplerConfig) -> Single:
+    if config.trained_betas is not None:
+        return np.array(config.trained_betas, np.float32)
+    start, end, count = config.beta_start, config.beta_end, config.train_steps
+    if config.beta_schedule == "linear":
+        return _linspace(start, end, count)
+    if config.beta_schedule == "scaled_linear":
+        return _linspace(math.sqrt(start), math.sqrt(end), count) ** 2
+    bars = [_cosine(i / count) for i in range(count + 1)]
+    return np.array([min(1.0 - bars[i + 1] / bars[i], _MAX_BETA) for i in range(count)], np.float32)
+
+
+def _cosine(time: float) -> float:
+    angle = (time + _COSINE_OFFSET) / (1.0 + _COSINE_OFFSET) * math.pi / 2.0
+    return math.cos(angle) ** 2
+
+
+def _linspace(start: float, end: float, count: int) -> Single:
+    """torch.linspace in float32: from either end to the middle, each entry rounded once (FMA)."""
+    first, last = np.float32(start), np.float32(end)
+    step = np.float64((last - first) / np.float32(max(count - 1, 1)))
+    index = np.arange(count)
+    rising = np.float64(first) + step * index
+    falling = np.float64(last) - step * (count - 1 - index)
+    return np.where(index < count // 2, rising, falling).astype(np.float32)
+
+
+def _running_product(factors: Single) -> Single:
+    """torch.cumprod of float32 on the CPU: accumulated in double, rounded at every entry."""
+    return np.cumprod(factors.astype(np.float64)).astype(np.float32)
+
+
+def _zero_terminal_snr(betas: Single) -> Single:
+    """Algorithm 1 of Lin et al. 2023, arXiv 2305.08891: shift and scale √ᾱ so that it ends at 0."""
+    roots = np.sqrt(_running_product(np.float32(1.0) - betas))
+    first, last = roots[0].copy(), roots[-1].copy()
+    roots = (roots - last) * (first / (first - last))
+    bars = roots**2
+    return np.float32(1.0) - np.concatenate([bars[:1], bars[1:] / bars[:-1]])

@@ -1,0 +1,255 @@
+"""scheduler_config.json as one sampler reads it: diffusers' defaults per class, refusals by name.
+
+A key that the file holds wins over the default of the class that is chosen, and keys that the
+class does not know are ignored: what `NewScheduler.from_config(old.config)` does in diffusers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from ipa.contract.errors import CheckpointError
+
+Config: TypeAlias = Mapping[str, Any]
+Family = Literal["ddim", "euler", "euler_ancestral", "dpmpp_2m"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["leading", "linspace", "trailing"]
+
+_WHERE = "scheduler_config.json"
+_MAX_TRAIN_STEPS = 100_000
+
+# Defaults shared by diffusers' four classes, then what each class has of its own.
+_COMMON: Config = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "rescale_betas_zero_snr": False,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "set_alpha_to_one": True,
+    "final_sigmas_type": "zero",
+    "sigma_min": None,
+    "sigma_max": None,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "lower_order_final": True,
+    "euler_at_final": False,
+    "lambda_min_clipped": -math.inf,
+}
+_OF_ALL = frozenset(
+    {
+        "num_train_timesteps",
+        "beta_start",
+        "beta_end",
+        "beta_schedule",
+        "trained_betas",
+        "prediction_type",
+        "timestep_spacing",
+        "steps_offset",
+        "rescale_betas_zero_snr",
+    }
+)
+# sigma_min and sigma_max belong to Euler's class; the others find them in the config all the same.
+_KNOWN: Mapping[Family, frozenset[str]] = {
+    "ddim": _OF_ALL | {"clip_sample", "clip_sample_range", "set_alpha_to_one"},
+    "euler": _OF_ALL | {"final_sigmas_type"},
+    "euler_ancestral": _OF_ALL,
+    "dpmpp_2m": _OF_ALL
+    | {
+        "final_sigmas_type",
+        "solver_order",
+        "solver_type",
+        "lower_order_final",
+        "euler_at_final",
+        "lambda_min_clipped",
+    },
+}
+_KARRAS_KEYS = frozenset({"sigma_min", "sigma_max"})
+_DEFAULTS: Mapping[Family, Config] = {
+    "ddim": {**_COMMON, "timestep_spacing": "leading", "clip_sample": True},
+    "euler": _COMMON,
+    "euler_ancestral": _COMMON,
+    "dpmpp_2m": _COMMON,
+}
+_OFF: tuple[object, ...] = (False, None)
+# Keys that change the result, with the values that are implemented.
+_FIXED: Mapping[Family, Mapping[str, tuple[object, ...]]] = {
+    "ddim": {"thresholding": _OFF},
+    "euler": {
+        "use_exponential_sigmas": _OFF,
+        "use_beta_sigmas": _OFF,
+        "interpolation_type": ("linear",),
+        "timestep_type": ("discrete",),
+    },
+    "euler_ancestral": {},
+    "dpmpp_2m": {
+        "thresholding": _OFF,
+        "use_exponential_sigmas": _OFF,
+        "use_beta_sigmas": _OFF,
+        "use_lu_lambdas": _OFF,
+        "use_flow_sigmas": _OFF,
+        "use_dynamic_shifting": _OFF,
+        "variance_type": (None,),
+        "algorithm_type": ("dpmsolver++", "deis"),
+    },
+}
+# diffusers takes the solver types of UniPC and DEIS for the midpoint rule.
+_SOLVERS = {
+    "midpoint": "midpoint",
+    "heun": "heun",
+    "logrho": "midpoint",
+    "bh1": "midpoint",
+    "bh2": "midpoint",
+}
+_PREDICTIONS: Mapping[str, Prediction] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+    "original_sample": "sample",
+}
+_SPACINGS: Mapping[str, Spacing] = {s: s for s in ("leading", "linspace", "trailing")}
+_BETA_SCHEDULES = {s: s for s in ("linear", "scaled_linear", "squaredcos_cap_v2")}
+_FINAL = {s: s for s in ("zero", "sigma_min")}
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerConfig:
+    """What a sampler needs to know; names and meanings are diffusers'."""
+
+    family: Family
+    karras: bool
+    train_steps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    trained_betas: tuple[float, ...] | None
+    zero_terminal_snr: bool
+    prediction: Prediction
+    spacing: Spacing
+    steps_offset: int
+    clip: float | None
+    set_alpha_to_one: bool
+    final_sigmas_type: str
+    sigma_min: float | None
+    sigma_max: float | None
+    solver_order: int
+    solver_type: str
+    lower_order_final: bool
+    euler_at_final: bool
+    lambda_min_clipped: float
+
+    @classmethod
+    def from_config(cls, config: Config, family: Family, *, karras: bool) -> SamplerConfig:
+        """Parse. Raises CheckpointError for a value that is not implemented, naming its key."""
+        _refuse(config, _FIXED[family])
+        defaulted = config.get("_use_default_values") or ()
+        known = _KNOWN[family] | (_KARRAS_KEYS if karras else frozenset())
+        given = {k: v for k, v in config.items() if k in known and k not in defaulted}
+        values = {**_DEFAULTS[family], **given}
+        train_steps = _integer(values, "num_train_timesteps", 1, _MAX_TRAIN_STEPS)
+        return cls(
+            family=family,
+            karras=karras,
+            train_steps=train_steps,
+            beta_start=_number(values, "beta_start", 0.0, 1.0),
+            beta_end=_number(values, "beta_end", 0.0, 1.0),
+            beta_schedule=_choice(values, "beta_schedule", _BETA_SCHEDULES),
+            trained_betas=_betas(values["trained_betas"], train_steps),
+            zero_terminal_snr=_flag(values, "rescale_betas_zero_snr"),
+            prediction=_choice(values, "prediction_type", _PREDICTIONS),
+            spacing=_choice(values, "timestep_spacing", _SPACINGS),
+            steps_offset=_integer(values, "steps_offset", 0, train_steps),
+            clip=_clip(values),
+            set_alpha_to_one=_flag(values, "set_alpha_to_one"),
+            final_sigmas_type=_choice(values, "final_sigmas_type", _FINAL),
+            sigma_min=_optional_number(values, "sigma_min"),
+            sigma_max=_optional_number(values, "sigma_max"),
+            solver_order=_integer(values, "solver_order", 1, 2),
+            solver_type=_choice(values, "solver_type", _SOLVERS),
+            lower_order_final=_flag(values, "lower_order_final"),
+            euler_at_final=_flag(values, "euler_at_final"),
+            lambda_min_clipped=_number(values, "lambda_min_clipped", -math.inf, math.inf),
+        )
+
+
+def _refuse(config: Config, fixed: Mapping[str, tuple[object, ...]]) -> None:
+    for key, implemented in fixed.items():
+        if key in config and config[key] not in implemented:
+            raise CheckpointError(
+                f"{_WHERE}: {key} is not supported with this value",
+                found=repr(config[key]),
+                remedy=f"implemented: {', '.join(map(repr, implemented))}; "
+                "name another sampler with scheduler=",
+            )
+
+
+def _choice(values: Config, key: str, known: Mapping[str, _T]) -> _T:
+    value = values[key]
+    if not isinstance(value, str) or value not in known:
+        raise CheckpointError(
+            f"{_WHERE}: {key} is not supported with this value",
+            found=repr(value),
+            remedy=f"implemented: {', '.join(known)}",
+        )
+    return known[value]
+
+
+def _flag(values: Config, key: str) -> bool:
+    value = values[key]
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"{_WHERE}: {key} must be true or false", found=repr(value))
+    return bool(value)
+
+
+def _integer(values: Config, key: str, low: int, high: int) -> int:
+    value = values[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise CheckpointError(
+            f"{_WHERE}: {key} must be an integer from {low} to {high}", found=repr(value)
+        )
+    return value
+
+
+def _number(values: Config, key: str, low: float, high: float) -> float:
+    value = values[key]
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not low <= value <= high:
+        raise CheckpointError(
+            f"{_WHERE}: {key} must be a number from {low} to {high}", found=repr(value)
+        )
+    return float(value)
+
+
+def _optional_number(values: Config, key: str) -> float | None:
+    if values[key] is None:
+        return None
+    value = _number(values, key, 0.0, math.inf)
+    if not 0.0 < value < math.inf:
+        raise CheckpointError(f"{_WHERE}: {key} must be above 0", found=repr(value))
+    return value
+
+
+def _clip(values: Config) -> float | None:
+    limit = _number(values, "clip_sample_range", 0.0, math.inf)
+    return limit if _flag(values, "clip_sample") else None
+
+
+def _betas(value: object, train_steps: int) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or len(value) != train_steps:
+        raise CheckpointError(
+            f"{_WHERE}: trained_betas must have one entry per training step",
+            found=f"{len(value) if isinstance(value, (list, tuple)) else type(value).__name__}, "
+            f"needed {train_steps}",
+        )
+    return tuple(_number({"trained_betas": b}, "trained_betas", 0.0, 1.0) for b in value)

@@ -1,0 +1,206 @@
+"""diffusers' schedulers behind our names, a fake network, and whole trajectories with both.
+
+Printed by `cd tests && python -m oracle.schedulers`: how far our rows are from diffusers' samplers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+)
+
+from ipa.contract.schedule import Schedule
+from ipa.prepare.schedules import NAMES, make_schedule
+
+from .models import SCHEDULER
+
+CLASSES: Mapping[str, Any] = {
+    "ddim": DDIMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "dpmpp_2m": DPMSolverMultistepScheduler,
+}
+OWN_NAMES = ("ddim_karras", "euler_ancestral_karras")
+"""Names of ours that diffusers has no counterpart of."""
+
+COMPARABLE = tuple(name for name in NAMES if name not in OWN_NAMES)
+_SEED = 20240
+_SHAPE = (2, 4, 6, 5)
+_KARRAS = "_karras"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one sampler did with the fake network."""
+
+    timesteps: np.ndarray
+    noise_scale: float
+    latents: np.ndarray
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One line of the table: the largest differences of a whole run.
+
+    Absolute for timesteps and final latents, relative for the factor on the starting noise.
+    """
+
+    name: str
+    steps: int
+    timesteps: float
+    noise_scale: float
+    latents: float
+
+
+def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
+    """The scheduler object of diffusers that one of our names stands for.
+
+    The config may name any class; as in diffusers' `from_config`, its keys win over the defaults.
+    """
+    if name not in COMPARABLE:
+        raise KeyError(f"diffusers has no {name}")
+    scheduler_class = CLASSES[name.removesuffix(_KARRAS)]
+    options = {}
+    if name.removesuffix(_KARRAS) in {"euler", "dpmpp_2m"}:
+        options = {"use_karras_sigmas": name.endswith(_KARRAS)}
+    return scheduler_class.from_config(dict(config), **options)
+
+
+def fake_network(latents: np.ndarray, timestep: float) -> np.ndarray:
+    """A smooth function of latents and time, of the size of a network's output."""
+    mixed = np.tanh(0.6 * latents + 0.3 * np.roll(latents, 1, axis=-1) - 0.2)
+    return mixed * (0.5 + timestep / 1500.0) + 0.1 * np.sin(timestep / 200.0 + latents)
+
+
+def starting_noise() -> np.ndarray:
+    return np.random.default_rng(_SEED).standard_normal(_SHAPE)
+
+
+def step_noise(index: int) -> np.ndarray:
+    """The fresh noise of a step, the same for both sides."""
+    return np.random.default_rng((_SEED, index)).standard_normal(_SHAPE)
+
+
+def run_diffusers(name: str, config: Mapping[str, Any], steps: int, *, double: bool) -> Run:
+    """A whole run with diffusers' scheduler object.
+
+    Its `step` rounds latents to float32. `double` widens that to float64, and the tables that
+    `set_timesteps` made with it, so that what is left to compare is the formulas.
+    """
+    scheduler = diffusers_scheduler(name, config)
+    scheduler.set_timesteps(steps)
+    # Without it, two equal timesteps at the start make diffusers begin with the second.
+    getattr(scheduler, "set_begin_index", lambda _: None)(0)
+    # diffusers makes one timestep too many, -1, for some trailing spacings.
+    timesteps = scheduler.timesteps[:steps]
+    noise_scale = float(scheduler.init_noise_sigma)
+    if double:
+        _widen(scheduler)
+    latents = torch.from_numpy(starting_noise()) * float(scheduler.init_noise_sigma)
+    for index, timestep in enumerate(timesteps):
+        scaled = scheduler.scale_model_input(latents, timestep)
+        output = torch.from_numpy(fake_network(scaled.numpy(), float(timestep)))
+        with _patched(scheduler, index, double=double):
+            latents = scheduler.step(output, timestep, latents).prev_sample
+    return Run(timesteps.numpy().astype(np.float64), noise_scale, latents.numpy())
+
+
+def _widen(scheduler: Any) -> None:
+    for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):
+        if isinstance(getattr(scheduler, table, None), torch.Tensor):
+            setattr(scheduler, table, getattr(scheduler, table).double())
+
+
+class _DoubleTorch:
+    """torch, except that float32 means float64."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+@contextmanager
+def _patched(scheduler: Any, index: int, *, double: bool) -> Iterator[None]:
+    """Within it, a scheduler's noise is `step_noise`, and its rounding is as asked for."""
+    module = sys.modules[type(scheduler).__module__]
+    with ExitStack() as stack:
+        if isinstance(scheduler, EulerAncestralDiscreteScheduler):
+            noise = torch.from_numpy(step_noise(index))
+            stack.enter_context(patch.object(module, "randn_tensor", lambda *_, **__: noise))
+        if double:
+            stack.enter_context(patch.object(module, "torch", _DoubleTorch()))
+        yield
+
+
+def run_rows(schedule: Schedule) -> Run:
+    """A whole run with our rows, in float64 numpy."""
+    latents = starting_noise() * schedule.noise_scale
+    previous = np.zeros_like(latents)
+    for index, step in enumerate(schedule.steps):
+        output = fake_network(step.input_scale * latents, step.timestep)
+        denoised = step.denoised_x * latents + step.denoised_output * output
+        if step.clip is not None:
+            denoised = np.clip(denoised, -step.clip, step.clip)
+        latents = (
+            step.x_x * latents
+            + step.x_output * output
+            + step.x_denoised * denoised
+            + step.x_previous * previous
+            + step.x_noise * step_noise(index)
+        )
+        previous = denoised
+    timesteps = np.array([step.timestep for step in schedule.steps])
+    return Run(timesteps, schedule.noise_scale, latents)
+
+
+def deviation(
+    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True
+) -> Deviation:
+    """How far our run is from diffusers', absolutely."""
+    ours = run_rows(make_schedule(name, config, steps))
+    theirs = run_diffusers(name, config, steps, double=double)
+    assert ours.timesteps.shape == theirs.timesteps.shape, (name, steps)
+    return Deviation(
+        name,
+        steps,
+        float(np.abs(ours.timesteps - theirs.timesteps).max()),
+        abs(ours.noise_scale / theirs.noise_scale - 1.0),
+        float(np.abs(ours.latents - theirs.latents).max()),
+    )
+
+
+def deviation_table(
+    config: Mapping[str, Any] = SCHEDULER,
+    steps: tuple[int, ...] = (1, 4, 20, 50),
+    *,
+    double: bool = True,
+) -> list[Deviation]:
+    """Every comparable sampler at several step counts."""
+    return [deviation(name, config, n, double=double) for name in COMPARABLE for n in steps]
+
+
+def format_table(rows: list[Deviation]) -> str:
+    head = f"{'scheduler':<18}{'steps':>6}{'timesteps':>12}{'noise scale':>13}{'latents':>12}"
+    lines = [
+        f"{r.name:<18}{r.steps:>6}{r.timesteps:>12.1e}{r.noise_scale:>13.1e}{r.latents:>12.1e}"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+if __name__ == "__main__":
+    for wide, title in ((True, "diffusers widened to float64"), (False, "diffusers as it is")):
+        print(title, format_table(deviation_table(double=wide)), sep="\n", end="\n\n")
