@@ -1,0 +1,258 @@
+"""Pictures on their way in and out: files, PIL images and arrays; CLIP's pixels; the VAE's pixels.
+
+Sources: transformers' `CLIPImageProcessorPil` (image_processing_backends.py, image_transforms.py)
+and diffusers' `VaeImageProcessor` (image_processor.py); the arithmetic and its dtypes are theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.request import MAX_SIDE, Picture
+
+from .clip_recipe import ClipRecipe
+
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 64 << 20
+"""Most pixels of a picture that is opened, or made by a resize: 192 MiB of RGB."""
+
+# Decoders in C that need no other program; PIL's list has one that runs Ghostscript.
+_FORMATS = frozenset(
+    {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"}
+)
+# What PIL's decoders raise on damaged files, by their own admission and by fuzzing.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Decode a picture file fully, turned upright as its EXIF orientation says.
+
+    16-bit grey is reduced to 8 bits. Raises RequestError for what is missing, damaged, no picture,
+    or has more than MAX_PIXELS (told from the header, before anything is decoded).
+    """
+    where = Path(path)
+    if not where.is_file():
+        found = "a folder" if where.is_dir() else "no such file"
+        raise RequestError(f"picture {where} cannot be read", found=found, remedy="check the path")
+    Image.init()
+    try:
+        with Image.open(where, formats=tuple(_FORMATS & Image.OPEN.keys())) as image:
+            _check_pixels(image.width, image.height, f"picture {where}")
+            image.load()
+            return ImageOps.exif_transpose(_eight_bits(image))
+    except UnidentifiedImageError as error:
+        raise RequestError(
+            f"{where} is not a picture that can be read",
+            remedy=f"supported formats: {', '.join(sorted(_FORMATS))}",
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RequestError(
+            f"picture {where} is too large",
+            found=str(error),
+            remedy=f"shrink it below {MAX_PIXELS} pixels",
+        ) from error
+    except _DECODE_ERRORS as error:
+        raise RequestError(
+            f"picture {where} is damaged",
+            found=str(error) or type(error).__name__,
+            remedy="save or download it again",
+        ) from error
+
+
+def to_rgb(picture: Picture) -> Image.Image:
+    """Any picture as 8-bit RGB. Transparency lies on white (transformers' `convert_to_rgb`)."""
+    if isinstance(picture, np.ndarray):
+        return Image.fromarray(_array_bytes(picture))
+    if not isinstance(picture, Image.Image):
+        raise RequestError(
+            "a picture must be a PIL image or an array (H, W) or (H, W, 3)",
+            found=type(picture).__name__,
+            remedy="open files with ipa.prepare.images.open_image",
+        )
+    if picture.width == 0 or picture.height == 0:
+        raise RequestError("a picture has no pixels", found=f"{picture.width} × {picture.height}")
+    try:
+        if "A" in picture.getbands() or picture.info.get("transparency") is not None:
+            opaque = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+            picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
+        return picture.convert("RGB")
+    except _DECODE_ERRORS as error:
+        raise RequestError(
+            "a picture cannot be converted to RGB",
+            found=f"mode {picture.mode}: {error}",
+            remedy="convert it to RGB before",
+        ) from error
+
+
+def clip_pixels(pictures: Sequence[Picture], preprocessing: Mapping[str, Any]) -> Floats:
+    """Normalised pixels (N, 3, S, S) for a CLIP vision tower.
+
+    Byte-exact to transformers' CLIPImageProcessorPil for PIL images and uint8 arrays. Arrays in
+    [0, 1] are first rounded to 8 bits, where transformers would truncate.
+
+    Args:
+        pictures: One or more pictures of any sizes.
+        preprocessing: What preprocessor_config.json holds; see `default_preprocessing`.
+
+    Raises:
+        CheckpointError: The configuration asks for something that is not implemented.
+        RequestError: A picture cannot be used.
+    """
+    recipe = ClipRecipe.from_config(preprocessing)
+    if not pictures:
+        raise RequestError("at least one picture is needed", found="none")
+    return np.stack([_clip_picture(to_rgb(picture), recipe) for picture in pictures])
+
+
+def default_preprocessing(image_size: int) -> dict[str, Any]:
+    """CLIP's own preprocessing, for encoders that come without preprocessor_config.json."""
+    return {
+        "do_resize": True,
+        "size": {"shortest_edge": image_size},
+        "resample": int(Image.Resampling.BICUBIC),
+        "do_center_crop": True,
+        "crop_size": {"height": image_size, "width": image_size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "do_convert_rgb": True,
+    }
+
+
+def vae_pixels(picture: Picture, width: int, height: int) -> Floats:
+    """A picture as the VAE's encoder takes it: (1, 3, height, width) in [-1, 1], Lanczos resize.
+
+    As diffusers' VaeImageProcessor does with PIL images, except that pictures are made RGB before
+    the resize and not after it: the same for RGB and grey ones.
+    """
+    for name, side in (("width", width), ("height", height)):
+        if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MAX_SIDE:
+            raise RequestError(f"{name} must be an integer from 1 to {MAX_SIDE}", found=repr(side))
+    resized = to_rgb(picture).resize((width, height), resample=Image.Resampling.LANCZOS)
+    unit = np.asarray(resized).astype(np.float32) / np.float32(255.0)
+    return np.ascontiguousarray((np.float32(2.0) * unit - np.float32(1.0)).transpose(2, 0, 1)[None])
+
+
+def to_pil(images: npt.NDArray[np.float32]) -> list[Image.Image]:
+    """Pictures (N, H, W, 3) in [0, 1] as PIL images, rounded half to even (numpy_to_pil)."""
+    if images.ndim != 4 or images.shape[-1] != 3 or 0 in images.shape[1:]:
+        raise RequestError("pictures must have the shape (N, H, W, 3)", found=str(images.shape))
+    if not np.isfinite(images).all():
+        raise NumericalError("a decoded picture holds NaN or infinity")
+    if images.size and (images.min() < 0.0 or images.max() > 1.0):
+        raise RequestError(
+            "pictures must lie in [0, 1]", found=f"values from {images.min()} to {images.max()}"
+        )
+    return [Image.fromarray(image) for image in (images * 255).round().astype(np.uint8)]
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits: PIL's own conversion to RGB would clip it to white."""
+    if not image.mode.startswith("I;16"):
+        return image
+    wide = np.asarray(image).astype(np.float64)
+    grey = Image.fromarray(np.round(wide / 257.0).astype(np.uint8))
+    grey.info = dict(image.info)
+    return grey
+
+
+def _check_pixels(width: int, height: int, what: str, remedy: str = "shrink it") -> None:
+    if width * height > MAX_PIXELS:
+        raise RequestError(
+            f"{what} is too large",
+            found=f"{width} × {height} pixels; the limit is {MAX_PIXELS}",
+            remedy=remedy,
+        )
+
+
+def _array_bytes(array: npt.NDArray[Any]) -> Bytes:
+    """An array (H, W) or (H, W, 3), uint8 or float in [0, 1], as uint8 (H, W, 3)."""
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise RequestError(
+            "an array picture must have the shape (H, W) or (H, W, 3)", found=f"{array.shape}"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise RequestError("an array picture holds NaN or infinity")
+        if array.min() < 0.0 or array.max() > 1.0:
+            raise RequestError(
+                "a float picture must lie in [0, 1]",
+                found=f"values from {array.min():g} to {array.max():g}",
+                remedy="divide by 255, or pass uint8",
+            )
+        array = np.round(array.astype(np.float32) * np.float32(255.0)).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise RequestError(
+            "an array picture must be uint8, or float in [0, 1]", found=str(array.dtype)
+        )
+    grey_or_rgb = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
+    return np.ascontiguousarray(grey_or_rgb)
+
+
+def _clip_picture(image: Image.Image, recipe: ClipRecipe) -> Floats:
+    """Resize and crop in uint8, scale in float64, normalise in float32: (3, S, S)."""
+    if recipe.resizes:
+        width, height = recipe.resized(image.width, image.height)
+        _check_pixels(
+            width,
+            height,
+            f"a picture of {image.width} × {image.height} resized for the image encoder",
+            remedy="its sides differ too much: crop it nearer to a square",
+        )
+        image = image.resize((width, height), resample=recipe.resample)
+    pixels = np.asarray(image).transpose(2, 0, 1)
+    if recipe.crop is not None:
+        pixels = _centre_crop(pixels, *recipe.crop)
+    if pixels.shape[1:] != recipe.output:
+        raise RequestError(
+            "a picture does not have the size that the image encoder takes",
+            found=f"{pixels.shape[2]} × {pixels.shape[1]}, needed {recipe.output[1]} × "
+            f"{recipe.output[0]}; this encoder's preprocessing does not resize",
+        )
+    values = pixels.astype(np.float32)
+    if recipe.scale is not None:
+        values = (pixels.astype(np.float64) * recipe.scale).astype(np.float32)
+    if recipe.mean is not None and recipe.std is not None:
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (recipe.mean, recipe.std))
+        values = (values - mean) / std
+    return values
+
+
+def _centre_crop(pixels: Bytes, height: int, width: int) -> Bytes:
+    """The middle of (3, H, W); where the picture is smaller, black around it (`center_crop`)."""
+    tall, wide = max(height, pixels.shape[1]), max(width, pixels.shape[2])
+    # transformers rounds the padding up and, without padding, the offset down.
+    above, left = -(-(tall - pixels.shape[1]) // 2), -(-(wide - pixels.shape[2]) // 2)
+    top = (pixels.shape[1] - height) // 2 + above
+    side = (pixels.shape[2] - width) // 2 + left
+    canvas = pixels
+    if (tall, wide) != pixels.shape[1:]:
+        canvas = np.zeros((3, tall, wide), np.uint8)
+        canvas[:, above : above + pixels.shape[1], left : left + pixels.shape[2]] = pixels
+    return canvas[:, top : top + height, side : side + width]
