@@ -41,8 +41,11 @@ _DECODE_ERRORS = (
     IndexError,
     KeyError,
     TypeError,
-    OverflowError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )

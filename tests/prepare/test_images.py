@@ -361,7 +361,9 @@ def test_damaged_bytes_never_escape_the_error_tree(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
-    suffix = data.draw(st.sampled_from(["png", "jpg", "webp", "gif", "tiff", "bmp", "tga"]))
+    suffix = data.draw(
+        st.sampled_from(["png", "jpg", "webp", "gif", "tiff", "bmp", "tga", "jp2", "avif"])
+    )
     path = folder / f"picture.{suffix}"
     _picture(12, 9).save(path)
     content = bytearray(path.read_bytes())
