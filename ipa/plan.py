@@ -17,7 +17,7 @@ from ipa.contract.schedule import Schedule
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.scales import SiteScales, is_open, site_scales
-from ipa.prepare.schedules import make_schedule, scheduler_name
+from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
 from ipa.prepare.tokenizer import ClipTokenizer, Tokens
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
@@ -124,7 +124,7 @@ def make_plan(
         height=height,
         tokens=tokens,
         prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
-        schedule=make_schedule(name, model.scheduler, request.num_inference_steps),
+        schedule=make_schedule(name, pipeline_config(model.scheduler), request.num_inference_steps),
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
         warnings=tuple(warnings),

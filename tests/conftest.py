@@ -16,22 +16,8 @@ BACKENDS = ("mlx", "torch")
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model of odd shapes, with a linear and a resampler adapter beside it."""
-    folder = models.build_folder(tmp_path_factory.mktemp("tiny"), seed=1)
-    sites = models.unet_sites(models.Tiny().unet)
-    shared = {"context": models.UNET["cross_attention_dim"]}
-    linear = models.adapter_tensors(
-        "linear", sites, feature=models.VISION["projection_dim"], seed=2, **shared
-    )
-    plus = models.adapter_tensors(
-        "resampler", sites, feature=models.VISION["hidden_size"], tokens=6, seed=3, **shared
-    )
-    full = models.adapter_tensors(
-        "mlp", sites, feature=models.VISION["hidden_size"], seed=4, **shared
-    )
-    for name, tensors in {"linear": linear, "plus": plus, "full": full}.items():
-        models.write_adapter(folder / f"{name}.safetensors", tensors)
-    return folder
+    """A random model of odd shapes, with an adapter of each kind beside it."""
+    return models.build_with_adapters(tmp_path_factory.mktemp("tiny"), seed=1)
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

@@ -133,48 +133,59 @@ class AdapterSpec:
             )
 
 
+def _linear(shapes: Shapes, context_width: int, where: str) -> AdapterSpec:
+    rows, feature_width = _matrix(shapes, "proj.weight", where)
+    if rows % context_width:
+        raise CheckpointError(
+            f"{where}: image_proj.proj.weight has {rows} rows",
+            found=f"no multiple of the context width {context_width}",
+        )
+    return AdapterSpec(
+        projector="linear",
+        feature="embedding",
+        feature_width=feature_width,
+        tokens=rows // context_width,
+        context_width=context_width,
+    )
+
+
+def _mlp(shapes: Shapes, context_width: int, where: str) -> AdapterSpec:
+    width, feature_width = _matrix(shapes, "proj.0.weight", where)
+    return AdapterSpec(
+        projector="mlp",
+        feature="states",
+        feature_width=feature_width,
+        tokens=0,
+        context_width=context_width,
+        width=width,
+    )
+
+
+def _resampler(shapes: Shapes, context_width: int, where: str) -> AdapterSpec:
+    latents = shapes["latents"]
+    if len(latents) != 3:
+        raise CheckpointError(f"{where}: image_proj.latents must be (1, T, C)", found=str(latents))
+    numbers = {key.split(".")[1] for key in shapes if key.startswith("layers.")}
+    return AdapterSpec(
+        projector="resampler",
+        feature="states",
+        feature_width=_matrix(shapes, "proj_in.weight", where)[1],
+        tokens=latents[1],
+        context_width=context_width,
+        width=latents[2],
+        layers=len(numbers),
+        heads=_matrix(shapes, "layers.0.0.to_q.weight", where)[0] // HEAD_WIDTH,
+    )
+
+
+# The tensor that only this kind of projector has, and how to read the rest.
+_PROJECTORS = {"proj.weight": _linear, "proj.3.weight": _mlp, "latents": _resampler}
+
+
 def _from_projector(shapes: Shapes, context_width: int, where: str) -> AdapterSpec:
-    if "proj.weight" in shapes:
-        rows, feature_width = _matrix(shapes, "proj.weight", where)
-        if rows % context_width:
-            raise CheckpointError(
-                f"{where}: image_proj.proj.weight has {rows} rows",
-                found=f"no multiple of the context width {context_width}",
-            )
-        return AdapterSpec(
-            projector="linear",
-            feature="embedding",
-            feature_width=feature_width,
-            tokens=rows // context_width,
-            context_width=context_width,
-        )
-    if "proj.3.weight" in shapes:
-        width, feature_width = _matrix(shapes, "proj.0.weight", where)
-        return AdapterSpec(
-            projector="mlp",
-            feature="states",
-            feature_width=feature_width,
-            tokens=0,
-            context_width=context_width,
-            width=width,
-        )
-    if "latents" in shapes and len(shapes["latents"]) == 3:
-        _, tokens, width = shapes["latents"]
-        numbers = {
-            int(k.split(".")[1])
-            for k in shapes
-            if k.startswith("layers.") and k.split(".")[1].isdigit()
-        }
-        return AdapterSpec(
-            projector="resampler",
-            feature="states",
-            feature_width=_matrix(shapes, "proj_in.weight", where)[1],
-            tokens=tokens,
-            context_width=context_width,
-            width=width,
-            layers=len(numbers),
-            heads=_matrix(shapes, "layers.0.0.to_q.weight", where)[0] // HEAD_WIDTH,
-        )
+    for key, read in _PROJECTORS.items():
+        if key in shapes:
+            return read(shapes, context_width, where)
     raise CheckpointError(
         f"{where}: this kind of IP-Adapter is not supported",
         found=f"image_proj tensors {', '.join(sorted(shapes)[:4])}",

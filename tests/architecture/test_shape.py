@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"ipa": "ipa", "ipa_mlx": "ipa_mlx", "ipa_torch": "ipa_torch", "ipa_convert": "convert"}
-MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 300, 45, 9
+MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 300, 40, 9
 # What diffusers and transformers bring themselves, so that the reference has no file for it.
 MLX_ONLY = {
     "blas.py": "a fast BLAS for MLX's Linux wheel",
@@ -60,7 +60,8 @@ def test_functions_are_short() -> None:
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             lines = (node.end_lineno or 0) - first.lineno + 1
             parameters = len(node.args.args) + len(node.args.kwonlyargs)
-            if lines > MAX_FUNCTION or parameters > MAX_PARAMETERS:
+            is_command = path.name == "cli.py"  # a command has one parameter per option
+            if lines > MAX_FUNCTION or (parameters > MAX_PARAMETERS and not is_command):
                 long[f"{path.relative_to(ROOT)}:{node.name}"] = (lines, parameters)
     assert not long
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from oracle.measure import relative
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from benchmarks import true_models
@@ -25,12 +26,6 @@ from ipa.contract.files import STEMS
 from ipa.prepare.model_folder import open_model_folder
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def distance(found: Array, reference: Array) -> float:
-    """Relative L2."""
-    a, b = np.asarray(found, np.float64), np.asarray(reference, np.float64)
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
 class Comparison:
@@ -56,9 +51,9 @@ class Comparison:
             {
                 "component": name,
                 "parameters": sum(p.numel() for p in module.parameters()),
-                "mlx to reference": distance(ours, single),
-                "mlx to float64": distance(ours, exact),
-                "reference to float64": distance(single, exact),
+                "mlx to reference": relative(ours, single),
+                "mlx to float64": relative(ours, exact),
+                "reference to float64": relative(single, exact),
             }
         )
 

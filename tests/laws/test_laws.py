@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from oracle.measure import relative
 from PIL import Image
 
 import ipa
@@ -18,11 +19,14 @@ Open = Callable[..., Pipeline]
 CALL: dict[str, Any] = {
     "num_inference_steps": 3,
     "guidance_scale": 3.0,
-    "width": 16,
-    "height": 12,
+    "width": 64,
+    "height": 48,
     "output_type": "latent",
     "seed": 5,
 }
+# Where only the order of sums changes, relative L2 of the latents: measured 1.2e-6 on
+# both backends.
+ROUNDING = 5e-6
 
 
 @pytest.fixture(scope="module")
@@ -83,15 +87,14 @@ def test_unloaded_adapter_is_the_base_model(
 def test_order_of_adapters_does_not_matter(pipe: Pipeline, references: list) -> None:
     one, two = prompt(references[0], scale=0.7), prompt(references[1], "plus", scale=0.4)
     there, back = run(pipe, one, two), run(pipe, two, one)
-    # Only the order of a sum changes; measured 2e-6 (mlx), 2e-6 (torch).
-    assert np.abs(there - back).max() < 1e-5
+    assert relative(there, back) < ROUNDING
 
 
 def test_pictures_of_one_prompt_are_attended_to_jointly(pipe: Pipeline, references: list) -> None:
     """The same picture twice is the same picture once: softmax over doubled tokens."""
     once = run(pipe, prompt(references[0]))
     twice = run(pipe, prompt([references[0], references[0]]))
-    assert np.abs(once - twice).max() < 1e-5
+    assert relative(twice, once) < ROUNDING
 
 
 def test_batch_is_single_runs(pipe: Pipeline, references: list) -> None:
@@ -100,7 +103,7 @@ def test_batch_is_single_runs(pipe: Pipeline, references: list) -> None:
     batch = run(pipe, image, num_images=3, scheduler="euler_ancestral")
     for number in range(3):
         alone = run(pipe, image, seed=CALL["seed"] + number, scheduler="euler_ancestral")
-        assert np.abs(batch[number] - alone[0]).max() < 1e-5
+        assert relative(batch[number], alone[0]) < ROUNDING
 
 
 def test_same_call_same_bits(pipe: Pipeline, references: list) -> None:
@@ -162,7 +165,7 @@ def test_stream_reports_every_step_and_ends_with_the_result(pipe: Pipeline) -> N
     stages = [order.index(e.stage) for e in events]
     assert stages == sorted(stages)
     assert [e.result is not None for e in events] == [False] * (len(events) - 1) + [True]
-    assert events[-1].result.images[0].size == (16, 12)
+    assert events[-1].result.images[0].size == (64, 48)
 
 
 def test_abandoned_stream_frees_the_pipeline(pipe: Pipeline, base: np.ndarray) -> None:

@@ -45,9 +45,10 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 12,
 }
 VAE: dict[str, Any] = {
-    "block_out_channels": (12, 24),
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    # Four levels: diffusers wants multiples of 8 pixels, so this allows latents of any size.
+    "block_out_channels": (6, 12, 12, 18),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
     "layers_per_block": 1,
     "norm_num_groups": 6,
     "latent_channels": 4,
@@ -238,3 +239,21 @@ def unet_sites(config: dict[str, Any]) -> list[tuple[int, int]]:
         for number, name in enumerate(unet.attn_processors)
         if name.endswith("attn2.processor")
     ]
+
+
+def build_with_adapters(root: Path, tiny: Tiny | None = None, *, seed: int = 0) -> Path:
+    """`build_folder`, with linear.safetensors, plus.safetensors and full.safetensors beside it."""
+    tiny = tiny or Tiny()
+    build_folder(root, tiny, seed=seed)
+    shared = {"sites": unet_sites(tiny.unet), "context": tiny.unet["cross_attention_dim"]}
+    pooled, width = tiny.vision["projection_dim"], tiny.vision["hidden_size"]
+    for number, (name, kind, options) in enumerate(
+        (
+            ("linear", "linear", {"feature": pooled}),
+            ("plus", "resampler", {"feature": width, "tokens": 6}),
+            ("full", "mlp", {"feature": width}),
+        )
+    ):
+        tensors = adapter_tensors(kind, seed=100 * seed + number, **shared, **options)
+        write_adapter(root / f"{name}.safetensors", tensors)
+    return root

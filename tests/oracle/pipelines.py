@@ -1,0 +1,60 @@
+"""Stock diffusers, run on the same folder, the same pictures and the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+
+from ipa_torch.loading import quiet
+from oracle.schedulers import diffusers_scheduler
+
+
+def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> StableDiffusionPipeline:
+    """A stock pipeline in float32 on the CPU, with IP-Adapters of the original layout."""
+    with quiet():
+        pipe = StableDiffusionPipeline.from_pretrained(
+            folder, torch_dtype=torch.float32, local_files_only=True
+        )
+        if adapters:
+            pipe.load_ip_adapter(
+                [str(path.parent) for path in adapters],
+                subfolder=[""] * len(adapters),
+                weight_name=[path.name for path in adapters],
+                image_encoder_folder=None,
+            )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def run_diffusers(
+    pipe: StableDiffusionPipeline,
+    prompt: str,
+    *,
+    images: Any = None,
+    scale: Any = None,
+    seed: int = 0,
+    scheduler: str | None = None,
+    num_images: int = 1,
+    output_type: str = "latent",
+    **arguments: Any,
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3)."""
+    if scheduler is not None:
+        pipe.scheduler = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
+    if scale is not None:
+        pipe.set_ip_adapter_scale(scale)
+    generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(num_images)]
+    out = pipe(
+        prompt,
+        ip_adapter_image=images,
+        generator=generators,
+        num_images_per_prompt=num_images,
+        output_type=output_type,
+        **arguments,
+    ).images
+    return out.numpy() if isinstance(out, torch.Tensor) else np.asarray(out)
