@@ -10,8 +10,14 @@ from PIL import Image
 
 import ipa
 from ipa import demo
+from ipa_mlx.blas import preload
 
 BACKENDS = ("mlx", "torch")
+
+
+def pytest_configure() -> None:
+    """Before any test imports MLX, or a fast BLAS could not be put in front of its own."""
+    preload()
 
 
 @pytest.fixture(scope="session")

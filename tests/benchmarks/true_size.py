@@ -241,7 +241,7 @@ def compare_resampler(c: Comparison) -> None:
     }
     with torch.device("meta"):
         unet = UNet2DConditionModel(**true_models.UNET)
-    reference = unet._convert_ip_adapter_image_proj_to_diffusers(weights)
+    reference = unet._convert_ip_adapter_image_proj_to_diffusers(weights, low_cpu_mem_usage=False)
     c.record(
         "plus resampler",
         reference,
@@ -259,6 +259,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "model_index.json").is_file():
             true_models.build(folder)
         c = Comparison(folder)
