@@ -101,16 +101,20 @@ def _folder_parts(root: Path) -> Iterator[Part]:
     for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
         names = sorted(p.name for p in folder.iterdir() if p.is_file())
         shown = "" if folder == root else f"{folder.name}/"
-        for match in filter(None, map(_INDEX.fullmatch, names)):
+        indices = [m for m in map(_INDEX.fullmatch, names) if m]
+        for match in indices:
             stem, variant = match.groups()
             yield _part(f"{shown}{stem}", open_folder(folder, stem, variant))
         for name in names:
-            if name.endswith(".safetensors") and not _SHARD.fullmatch(name):
+            in_index = indices and _SHARD.fullmatch(name)
+            if name.endswith(".safetensors") and not in_index:
                 yield _part(f"{shown}{name}", open_file(folder / name))
 
 
 def _pickles(root: Path) -> Iterator[str]:
-    found = [p for p in (*root.glob("*"), *root.glob("*/*")) if p.suffix in _PICKLES]
+    found = [
+        p for p in (*root.glob("*"), *root.glob("*/*")) if p.suffix in _PICKLES and p.is_file()
+    ]
     for path in sorted(found):
         yield f"{path.relative_to(root)}: pickled weights, not read"
 

@@ -1,0 +1,137 @@
+"""Every tensor has its own place in our MLX modules, and every place is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mlx.nn as nn
+import pytest
+from ipa_convert import clip_text, clip_vision, ip_adapter, unet, vae
+from ipa_convert.rules import Rename
+from ipa_convert.table import Table
+from mlx.utils import tree_flatten
+from oracle import models
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.sites import cross_attention_sites
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from ipa_mlx.clip import TextEncoder, VisionEncoder
+from ipa_mlx.projectors import PROJECTORS
+from ipa_mlx.unet import UNet
+from ipa_mlx.vae import Vae
+
+UNET = UNetSpec.from_config(models.UNET)
+LINEAR_UNET = UNetSpec.from_config(models.UNET | {"use_linear_projection": True})
+VAE = VaeSpec.from_config(models.VAE)
+PLAIN_VAE = VaeSpec.from_config(
+    models.VAE
+    | {"use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": False}
+)
+TEXT = ClipTextSpec.from_config(models.TEXT)
+PROJECTED_TEXT = ClipTextSpec.from_config(
+    models.TEXT | {"architectures": ["CLIPTextModelWithProjection"]}
+)
+VISION = ClipVisionSpec.from_config(models.VISION)
+SITES = cross_attention_sites(UNET)
+SHARED = {"feature_width": 30, "context_width": 40}
+ADAPTERS = {
+    "linear": AdapterSpec(projector="linear", feature="embedding", tokens=3, **SHARED),
+    "mlp": AdapterSpec(projector="mlp", feature="states", tokens=0, width=50, **SHARED),
+    "resampler": AdapterSpec(
+        projector="resampler", feature="states", tokens=5, width=32, layers=3, heads=2, **SHARED
+    ),
+}
+TABLES = {
+    "unet": unet.table(UNET),
+    "vae": vae.table(VAE),
+    "text": clip_text.table(TEXT),
+    "projected text": clip_text.table(PROJECTED_TEXT),
+    "vision": clip_vision.table(VISION),
+    **{name: ip_adapter.table(spec, SITES) for name, spec in ADAPTERS.items()},
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "module"),
+    [
+        (unet.table(UNET), lambda: UNet(UNET)),
+        (unet.table(LINEAR_UNET), lambda: UNet(LINEAR_UNET)),
+        (vae.table(VAE), lambda: Vae(VAE)),
+        (vae.table(PLAIN_VAE), lambda: Vae(PLAIN_VAE)),
+        (clip_text.table(TEXT), lambda: TextEncoder(TEXT)),
+        (clip_text.table(PROJECTED_TEXT), lambda: TextEncoder(PROJECTED_TEXT)),
+        (clip_vision.table(VISION), lambda: VisionEncoder(VISION)),
+    ],
+)
+def test_targets_are_the_modules_parameters(table: Table, module: Callable[[], nn.Module]) -> None:
+    parameters = {name: array.shape for name, array in tree_flatten(module().parameters())}
+    assert {table.target(t): t.target_shape for t in table.tensors} == parameters
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_adapter_targets(kind: str) -> None:
+    projector = tree_flatten(PROJECTORS[kind](ADAPTERS[kind]).parameters())
+    expected: dict[str, Any] = {f"projector.{name}": array.shape for name, array in projector}
+    for site in SITES:
+        for part in ("to_k", "to_v"):
+            expected[f"sites.{site.path}.{part}.weight"] = (site.width, 40)
+    table = TABLES[kind]
+    assert {table.target(t): t.target_shape for t in table.tensors} == expected
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_two_tensors_share_a_target(name: str) -> None:
+    table = TABLES[name]
+    assert len({table.target(tensor) for tensor in table.tensors}) == len(table.tensors)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_rule_is_dead(name: str) -> None:
+    """Every renaming is used, except those for a projection that this spec has not."""
+    table = TABLES[name]
+    names = {tensor.name for tensor in table.tensors}
+    used: set[Rename] = set()
+    for spelling in names:
+        for rule in table.renames:
+            renamed = rule.apply(spelling)
+            if renamed != spelling:
+                used.add(rule)
+            spelling = renamed
+    spare = {r.source for r in table.renames if r not in used}
+    assert spare <= ({"text_projection.weight"} if name == "text" else set())
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_canonical_names_are_neither_aliases_nor_dropped(name: str) -> None:
+    table = TABLES[name]
+    for tensor in table.tensors:
+        assert table.canonical(tensor.name) == tensor.name
+        assert not any(drop.matches(tensor.name) for drop in table.drops)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_drops_give_their_reason(name: str) -> None:
+    assert all(len(drop.reason) > 20 for drop in TABLES[name].drops)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "name", "renamed"),
+    [
+        ("**.to_out.0.*", "**.to_out.*", "a.b.to_out.0.bias", "a.b.to_out.bias"),
+        ("**.to_out.0.*", "**.to_out.*", "a.xto_out.0.bias", None),
+        ("**.to_out.0.*", "**.to_out.*", "a.to_out.01.bias", None),
+        ("**.to_out.0.*", "**.to_out.*", "a.to_out.0.b.c", None),
+        ("**.to_out.0.*", "**.to_out.*", "to_out.0.bias", None),
+        ("blocks.1.*", "b.1.*", "blocks.10.x", None),
+        ("blocks.#.*", "b.#.*", "blocks.10.x", "b.10.x"),
+        ("blocks.#.*", "b.#.*", "blocks.١.x", None),  # a digit, but not one of ours
+        ("a.b", "c", "aXb", None),
+        ("k.weight", "key", "to_k.weight", None),
+        ("layers.#.0.*.weight", "l.#.*.w", "layers.3.0.to_q.weight", "l.3.to_q.w"),
+    ],
+)
+def test_rules_match_whole_components(
+    source: str, target: str, name: str, renamed: str | None
+) -> None:
+    assert Rename(source, target).apply(name) == (renamed or name)
