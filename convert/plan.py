@@ -42,7 +42,8 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
     Raises:
         CheckpointError: One tensor is missing, left over, doubled, misshapen or of another type.
     """
-    slots = _slots(table, converted=checkpoint.converted)
+    targets = [table.target(tensor) for tensor in table.tensors]
+    slots = _slots(table, targets, converted=checkpoint.converted)
     sources, surplus = _sources(checkpoint, table, slots)
     problems = {
         "missing": [name for name in slots if name not in sources],
@@ -55,7 +56,7 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
             for stored in group
             if stored.dtype not in WEIGHTS
         ],
-        "landing on one name": _collisions(slots),
+        "landing on one name": [name for name, count in Counter(targets).items() if count > 1],
     }
     if any(problems.values()):
         raise _error(checkpoint, table, problems)
@@ -73,12 +74,12 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
     )
 
 
-def _slots(table: Table, *, converted: bool) -> dict[str, Slot]:
+def _slots(table: Table, targets: Sequence[str], *, converted: bool) -> dict[str, Slot]:
     """Slots by the name to look for: MLX's own in a converted file, else the canonical one."""
-    targets = ((tensor, table.target(tensor)) for tensor in table.tensors)
+    pairs = zip(table.tensors, targets, strict=True)
     if converted:
-        return {t: Slot(tensor=x, target=t, layout=Layout.AS_IS) for x, t in targets}
-    return {x.name: Slot(tensor=x, target=t, layout=x.layout) for x, t in targets}
+        return {t: Slot(tensor=x, target=t, layout=Layout.AS_IS) for x, t in pairs}
+    return {x.name: Slot(tensor=x, target=t, layout=x.layout) for x, t in pairs}
 
 
 def _sources(
@@ -102,11 +103,6 @@ def _misshapen(slots: Mapping[str, Slot], sources: Mapping[str, Sequence[Stored]
         for stored in group:
             if not slot.layout.accepts(slot.shape, stored.shape):
                 yield f"{stored.name} {stored.shape}, needed {slot.shape}"
-
-
-def _collisions(slots: Mapping[str, Slot]) -> list[str]:
-    counts = Counter(slot.target for slot in slots.values())
-    return [name for name, count in counts.items() if count > 1]
 
 
 def _error(

@@ -8,12 +8,16 @@ from typing import Any
 import mlx.nn as nn
 import pytest
 from ipa_convert import clip_text, clip_vision, ip_adapter, unet, vae
+from ipa_convert.checkpoint import Checkpoint
+from ipa_convert.layout import Tensor
+from ipa_convert.plan import convert
 from ipa_convert.rules import Rename
 from ipa_convert.table import Table
 from mlx.utils import tree_flatten
 from oracle import models
 
 from ipa.contract.adapter import AdapterSpec
+from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
 from ipa_mlx.clip import TextEncoder, VisionEncoder
@@ -84,6 +88,14 @@ def test_adapter_targets(kind: str) -> None:
 def test_no_two_tensors_share_a_target(name: str) -> None:
     table = TABLES[name]
     assert len({table.target(tensor) for tensor in table.tensors}) == len(table.tensors)
+
+
+@pytest.mark.parametrize("converted", [False, True])
+def test_a_table_that_maps_two_tensors_to_one_name(converted: bool) -> None:
+    tensors = tuple(Tensor(name, (2,)) for name in ("a.weight", "b.weight"))
+    table = Table(title="test", tensors=tensors, renames=(Rename("*.weight", "c.weight"),))
+    with pytest.raises(CheckpointError, match=r"1 landing on one name: c\.weight"):
+        convert(Checkpoint("here", {}, converted), table)
 
 
 @pytest.mark.parametrize("name", TABLES)
