@@ -172,24 +172,21 @@ class Runtime:
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        pictures = np.concatenate(
-            [self._decode_one(latents[i : i + 1]) for i in range(len(latents))]
-        )
-        if not np.isfinite(pictures).all():
-            raise NumericalError(
-                "the decoded picture has NaN or infinite pixels",
-                found=f"dtype {self.dtype}",
-                remedy='check the VAE\'s weights, or load with dtype="float32"',
-            )
-        return pictures
+        return np.concatenate([self._decode_one(latents[i : i + 1]) for i in range(len(latents))])
 
     def _decode_one(self, latents: mx.array) -> Floats:
         picture = np.array(self.vae.decode(latents.astype(self._precision)).astype(mx.float32))
         if self.dtype != "float32" and not np.isfinite(picture).all():
             self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
-            self.vae.set_dtype(mx.float32)
+            self.vae.set_dtype(mx.float32)  # widening and going back loses nothing
             picture = np.array(self.vae.decode(latents))
             self.vae.set_dtype(self._precision)
+        if not np.isfinite(picture).all():  # before the clip, which hides infinity
+            raise NumericalError(
+                "the decoded picture has NaN or infinite pixels",
+                found=f"dtype {self.dtype}",
+                remedy='check the VAE\'s weights, or load with dtype="float32"',
+            )
         return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
 
     def encode(self, pixels: Floats) -> mx.array:
