@@ -21,6 +21,7 @@ from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
 from ipa.prepare.tokenizer import ClipTokenizer, Tokens
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
+_SHOWN = 200  # characters of a text that did not fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,11 @@ class Plan:
             ],
             "width": self.width,
             "height": self.height,
-            "num_inference_steps": request.num_inference_steps,
+            "num_inference_steps": int(request.num_inference_steps),
             "guidance_scale": float(request.guidance_scale),
             "scheduler": self.schedule.name,
             "seed": int(request.seed),
-            "num_images": request.num_images,
+            "num_images": int(request.num_images),
             "seeds": list(self.seeds),
             "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
         }
@@ -103,17 +104,13 @@ def make_plan(
     width, height = _size(request, model)
     factor = model.vae.scale_factor
     shape = (model.unet.in_channels, height // factor, width // factor)
-    if request.latents is not None and request.latents.shape != (request.num_images, *shape):
-        raise RequestError(
-            "latents have the wrong shape",
-            found=str(request.latents.shape),
-            remedy=f"{(request.num_images, *shape)} is needed for {width} × {height}",
-        )
+    if request.latents is not None:
+        _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     texts = [request.prompt]
     if request.guided:
         texts.insert(0, request.negative_prompt or "")
     tokens = tuple(tokenizer.encode(text) for text in texts)
-    warnings = [f"the prompt is too long; this was cut: {t.dropped!r}" for t in tokens if t.dropped]
+    warnings = _text_warnings(tokens, guided=request.guided)
     name = request.scheduler
     if name is None:
         name, warning = scheduler_name(model.scheduler)
@@ -124,7 +121,9 @@ def make_plan(
         height=height,
         tokens=tokens,
         prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
-        schedule=make_schedule(name, pipeline_config(model.scheduler), request.num_inference_steps),
+        schedule=make_schedule(
+            name, pipeline_config(model.scheduler), int(request.num_inference_steps)
+        ),
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
         warnings=tuple(warnings),
@@ -158,6 +157,35 @@ def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
     return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
 
 
+def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
+    if not isinstance(latents, np.ndarray) or not np.issubdtype(latents.dtype, np.floating):
+        raise RequestError(
+            "latents must be a numpy array of floats",
+            found=str(getattr(latents, "dtype", type(latents).__name__)),
+        )
+    if latents.shape != shape:
+        raise RequestError(
+            "latents have the wrong shape",
+            found=str(latents.shape),
+            remedy=f"{shape} is needed for {size}",
+        )
+    if not (np.abs(latents) <= np.finfo(np.float32).max).all():  # false for NaN too
+        raise RequestError(
+            "latents hold NaN, infinity, or more than float32 can", remedy="pass standard noise"
+        )
+
+
+def _text_warnings(tokens: Sequence[Tokens], *, guided: bool) -> list[str]:
+    names = ("negative_prompt", "prompt") if guided else ("prompt",)
+    warnings = []
+    for name, text in zip(names, tokens, strict=True):
+        if text.dropped:
+            more = f" and {len(text.dropped) - _SHOWN} characters more"
+            rest = more if len(text.dropped) > _SHOWN else ""
+            warnings.append(f"{name} is too long; this was cut: {text.dropped[:_SHOWN]!r}{rest}")
+    return warnings
+
+
 def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     factor = model.vae.scale_factor
     default = (model.unet.sample_size or _DEFAULT_LATENT_SIDE) * factor
@@ -169,7 +197,7 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
             found=f"{width} × {height}",
             remedy=f"try {-(-width // factor) * factor} × {-(-height // factor) * factor}",
         )
-    return width, height
+    return int(width), int(height)
 
 
 def _plan_prompt(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import CheckpointError
 
 Config = Mapping[str, Any]
+
+MOST = 1 << 20
+"""Largest integer of a config: wide vocabularies have 250 thousand entries."""
+MOST_LAYERS = 256
+"""Most layers of a network or level (48 in the deepest known), and most attention heads (40)."""
 
 
 def require_fixed(config: Config, fixed: Config, where: str) -> None:
@@ -41,7 +46,7 @@ def block_kinds(
     if (
         not isinstance(names, (list, tuple))
         or len(names) != levels
-        or any(n not in kinds for n in names)
+        or any(not isinstance(n, str) or n not in kinds for n in names)
     ):
         raise CheckpointError(
             f"{where}: {key} is not supported",
@@ -51,21 +56,32 @@ def block_kinds(
     return tuple(kinds[name] for name in names)
 
 
-def integer(config: Config, key: str, where: str, default: int) -> int:
-    """A positive integer."""
+def integer(config: Config, key: str, where: str, default: int, most: int = MOST) -> int:
+    """A positive integer, small enough that no network is built of an absurd size."""
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{where}: {key} must be a positive integer", found=repr(value))
-    return value
+    if not _is_natural(value, most):
+        raise CheckpointError(
+            f"{where}: {key} must be an integer from 1 to {most}", found=repr(value)[:80]
+        )
+    return int(value)
 
 
-def integers(config: Config, key: str, where: str) -> tuple[int, ...]:
+def number(config: Config, key: str, where: str, default: float) -> float:
+    """A finite number that is not negative."""
+    value = config.get(key, default)
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not 0 <= value <= MOST:
+        raise CheckpointError(f"{where}: {key} must be a number from 0", found=repr(value)[:80])
+    return float(value)
+
+
+def integers(config: Config, key: str, where: str, most: int = MOST) -> tuple[int, ...]:
     """A list of positive integers."""
     values = config.get(key)
     good = isinstance(values, (list, tuple)) and len(values) > 0
-    if not good or not all(type(v) is int and v > 0 for v in values or ()):
+    if not good or not all(_is_natural(value, most) for value in values or ()):
         raise CheckpointError(
-            f"{where}: {key} must be a list of positive integers", found=repr(values)
+            f"{where}: {key} must be a list of integers from 1 to {most}", found=repr(values)[:80]
         )
     return tuple(values or ())
 
@@ -73,10 +89,31 @@ def integers(config: Config, key: str, where: str) -> tuple[int, ...]:
 def per_level(config: Config, key: str, levels: int, where: str, default: int) -> tuple[int, ...]:
     """One positive integer per level, from one number for all or a list."""
     if not isinstance(config.get(key, default), (list, tuple)):
-        return (integer(config, key, where, default),) * levels
-    values = integers(config, key, where)
+        return (integer(config, key, where, default, MOST_LAYERS),) * levels
+    values = integers(config, key, where, MOST_LAYERS)
     if len(values) != levels:
         raise CheckpointError(
             f"{where}: {key} must have one entry per level", found=f"{values} for {levels} levels"
         )
     return values
+
+
+def require_divisible(widths: Sequence[int], parts: Sequence[int], what: str, where: str) -> None:
+    """Raise CheckpointError unless every width divides into its number of parts."""
+    for width, count in zip(widths, parts, strict=True):
+        if width % count:
+            raise CheckpointError(
+                f"{where}: {width} channels do not divide into {what}", found=str(count)
+            )
+
+
+def width_and_heads(config: Config, where: str, width: int, heads: int) -> tuple[int, int]:
+    """Hidden size and attention heads of a CLIP tower, with the defaults of its class."""
+    width = integer(config, "hidden_size", where, width)
+    heads = integer(config, "num_attention_heads", where, heads, MOST_LAYERS)
+    require_divisible((width,), (heads,), "attention heads", where)
+    return width, heads
+
+
+def _is_natural(value: object, most: int = MOST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most

@@ -45,14 +45,23 @@ class ImagePrompt:
     end: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple)):
+            raise RequestError(
+                "an image prompt needs a picture, or a list of pictures",
+                found=type(self.image).__name__,
+                remedy="open files with ipa.prepare.images.open_image",
+            )
         if not self.images:
             raise RequestError("an image prompt needs a picture", found="an empty list")
+        if self.adapter is not None and not isinstance(self.adapter, str):
+            raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
         if self.scale is not None:
             check_scale(self.scale, "ImagePrompt.scale")
-        if not (0.0 <= self.start <= self.end <= 1.0):
+        numbers = _is_finite(self.start) and _is_finite(self.end)
+        if not numbers or not 0.0 <= self.start <= self.end <= 1.0:
             raise RequestError(
                 "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
-                found=f"start={self.start}, end={self.end}",
+                found=f"start={self.start!r}, end={self.end!r}",
             )
 
     @property
@@ -100,6 +109,13 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, str) and not (name == "negative_prompt" and value is None):
                 raise RequestError(f"{name} must be a string", found=type(value).__name__)
+        for entry in self.image_prompts:
+            if not isinstance(entry, ImagePrompt):
+                raise RequestError(
+                    "image_prompts must be a list of ImagePrompt",
+                    found=type(entry).__name__,
+                    remedy="write image_prompts=[ipa.ImagePrompt(picture)]",
+                )
         _check_integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
         _check_integer("num_images", self.num_images, 1, 1024)
         _check_integer("seed", self.seed, 0, 2**64 - 1)
@@ -136,10 +152,12 @@ def check_scale(scale: object, name: str) -> None:
 
 
 def _is_finite(value: object) -> bool:
-    number = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(
-        value, bool
-    )
-    return number and math.isfinite(value)  # type: ignore[arg-type]
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:

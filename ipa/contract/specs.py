@@ -10,7 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .config import Config, block_kinds, integer, integers, per_level, require_fixed, require_known
+from .config import (
+    MOST_LAYERS,
+    Config,
+    block_kinds,
+    integer,
+    integers,
+    number,
+    per_level,
+    require_divisible,
+    require_fixed,
+    require_known,
+    width_and_heads,
+)
 from .errors import CheckpointError
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -127,6 +139,10 @@ class UNetSpec:
         require_known(config, _UNET_READ | _UNET_FIXED.keys() | _UNET_INERT, where)
         channels = integers(config, "block_out_channels", where)
         levels = len(channels)
+        heads = per_level(config, "attention_head_dim", levels, where, 8)
+        groups = integer(config, "norm_num_groups", where, 32)
+        require_divisible(channels, heads, "attention heads", where)
+        require_divisible(channels, (groups,) * levels, "norm groups", where)
         return cls(
             in_channels=integer(config, "in_channels", where, 4),
             out_channels=integer(config, "out_channels", where, 4),
@@ -135,15 +151,17 @@ class UNetSpec:
             up_attention=block_kinds(config, "up_block_types", _UP_BLOCKS, levels, where),
             layers=per_level(config, "layers_per_block", levels, where, 2),
             transformer_layers=per_level(config, "transformer_layers_per_block", levels, where, 1),
-            heads=per_level(config, "attention_head_dim", levels, where, 8),
+            heads=heads,
             context_width=integer(config, "cross_attention_dim", where, 1280),
-            norm_groups=integer(config, "norm_num_groups", where, 32),
-            norm_eps=float(config.get("norm_eps", 1e-5)),
+            norm_groups=groups,
+            norm_eps=number(config, "norm_eps", where, 1e-5),
             linear_projection=bool(config.get("use_linear_projection", False)),
             flip_sin_to_cos=bool(config.get("flip_sin_to_cos", True)),
-            freq_shift=float(config.get("freq_shift", 0)),
+            freq_shift=number(config, "freq_shift", where, 0),
             upcast_attention=bool(config.get("upcast_attention") or False),
-            sample_size=config.get("sample_size"),
+            sample_size=integer(config, "sample_size", where, 64)
+            if config.get("sample_size") is not None
+            else None,
         )
 
 
@@ -178,17 +196,19 @@ class VaeSpec:
             ("up_block_types", "UpDecoderBlock2D"),
         ):
             block_kinds(config, key, {kind: True}, len(channels), where)
+        groups = integer(config, "norm_num_groups", where, 32)
+        require_divisible(channels, (groups,) * len(channels), "norm groups", where)
         return cls(
             in_channels=integer(config, "in_channels", where, 3),
             out_channels=integer(config, "out_channels", where, 3),
             latent_channels=integer(config, "latent_channels", where, 4),
             channels=channels,
-            layers=integer(config, "layers_per_block", where, 1),
-            norm_groups=integer(config, "norm_num_groups", where, 32),
+            layers=integer(config, "layers_per_block", where, 1, MOST_LAYERS),
+            norm_groups=groups,
             mid_attention=bool(config.get("mid_block_add_attention", True)),
             quant_conv=bool(config.get("use_quant_conv", True)),
             post_quant_conv=bool(config.get("use_post_quant_conv", True)),
-            scaling_factor=float(config.get("scaling_factor", 0.18215)),
+            scaling_factor=number(config, "scaling_factor", where, 0.18215),
             force_upcast=bool(config.get("force_upcast", True)),
         )
 
@@ -210,14 +230,15 @@ class ClipTextSpec:
     @classmethod
     def from_config(cls, config: Config, where: str = "text_encoder/config.json") -> ClipTextSpec:
         """Parse transformers' CLIPTextConfig; its many generic keys are left unread."""
-        projected = "CLIPTextModelWithProjection" in (config.get("architectures") or ())
+        projected = "CLIPTextModelWithProjection" in str(config.get("architectures"))
+        width, heads = width_and_heads(config, where, 512, 8)
         return cls(
-            width=integer(config, "hidden_size", where, 512),
+            width=width,
             intermediate=integer(config, "intermediate_size", where, 2048),
-            layers=integer(config, "num_hidden_layers", where, 12),
-            heads=integer(config, "num_attention_heads", where, 8),
+            layers=integer(config, "num_hidden_layers", where, 12, MOST_LAYERS),
+            heads=heads,
             activation=_activation(config, where),
-            norm_eps=float(config.get("layer_norm_eps", 1e-5)),
+            norm_eps=number(config, "layer_norm_eps", where, 1e-5),
             positions=integer(config, "max_position_embeddings", where, 77),
             vocabulary=integer(config, "vocab_size", where, 49408),
             projection=integer(config, "projection_dim", where, 512) if projected else None,
@@ -249,13 +270,14 @@ class ClipVisionSpec:
         cls, config: Config, where: str = "image_encoder/config.json"
     ) -> ClipVisionSpec:
         """Parse transformers' CLIPVisionConfig; its many generic keys are left unread."""
+        width, heads = width_and_heads(config, where, 768, 12)
         return cls(
-            width=integer(config, "hidden_size", where, 768),
+            width=width,
             intermediate=integer(config, "intermediate_size", where, 3072),
-            layers=integer(config, "num_hidden_layers", where, 12),
-            heads=integer(config, "num_attention_heads", where, 12),
+            layers=integer(config, "num_hidden_layers", where, 12, MOST_LAYERS),
+            heads=heads,
             activation=_activation(config, where),
-            norm_eps=float(config.get("layer_norm_eps", 1e-5)),
+            norm_eps=number(config, "layer_norm_eps", where, 1e-5),
             image_size=integer(config, "image_size", where, 224),
             patch_size=integer(config, "patch_size", where, 32),
             channels=integer(config, "num_channels", where, 3),

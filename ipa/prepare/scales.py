@@ -20,11 +20,11 @@ def site_scales(scale: Scale, sites: Sequence[Site]) -> SiteScales:
     entry per transformer of the block, or one for all of them. What is not named is 0.
 
     Raises:
-        RequestError: A section, block or list length that the UNet does not have.
+        RequestError: A section, block or list length that the UNet does not have, or no number.
     """
     check_scale(scale, "scale")
     if not isinstance(scale, Mapping):
-        return (float(scale),) * len(sites)
+        return (_number(scale, "scale"),) * len(sites)
     _check_names("scale", scale, {site.section for site in sites})
     counts = Counter((s.section, s.block, s.attention) for s in sites)
     per_block = Counter((section, block) for section, block, _ in counts)
@@ -40,15 +40,21 @@ def _at(scale: Mapping[str, Any], site: Site, transformers: int) -> float:
     if isinstance(value, Mapping):
         block = f"block_{site.block}"
         name, value = f"{name}[{block!r}]", value.get(block, 0.0)
-    if not isinstance(value, (list, tuple)):
-        return float(value)
-    if len(value) not in {1, transformers}:
-        raise RequestError(
-            f"{name} has one entry per transformer of the block",
-            found=f"{len(value)} entries",
-            remedy=f"give {transformers}, or one for all",
-        )
-    return float(value[site.attention if len(value) > 1 else 0])
+    if isinstance(value, (list, tuple)):
+        if len(value) not in {1, transformers}:
+            raise RequestError(
+                f"{name} has one entry per transformer of the block",
+                found=f"{len(value)} entries",
+                remedy=f"give {transformers}, or one for all",
+            )
+        value = value[site.attention if len(value) > 1 else 0]
+    return _number(value, name)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, (Mapping, list, tuple)):
+        raise RequestError(f"{name} must be a number here", found=repr(value)[:80])
+    return float(value)
 
 
 def _check_names(where: str, given: Mapping[str, Any], known: set[Any]) -> None:
