@@ -31,6 +31,6 @@ def environment() -> dict[str, str]:
     """What torch runs on here; loads torch."""
     import torch
 
-    from .backend import best_device
+    from .loading import best_device
 
     return {"device": best_device(), "threads": str(torch.get_num_threads())}

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
-from ipa.contract.adapter import AdapterSpec
+import torch
+from ipa.contract.adapter import AdapterSpec, Shapes
 from ipa.contract.backend import ImageTokens
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import Site
 
 from .attention import keys_values
 from .conditioning import KeyValue
-from .loading import quiet, read_shapes, read_tensors
+from .loading import MALFORMED, quiet, read_shapes, read_tensors, reason
 
 _ASSUMED = {"linear": ("tokens", 4), "resampler": ("layers", 4)}  # by diffusers' loaders
 
@@ -41,15 +41,22 @@ class ImageAdapter:
         """From an original file. Raises CheckpointError if it does not fit the UNet."""
         spec = check_file(path, sites, context_width)
         parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for key, tensor in read_tensors(path).items():
+        for key, tensor in read_tensors(path, unet.dtype).items():
             part, _, rest = key.partition(".")
-            parts[part][rest] = tensor.to(unet.device, unet.dtype)
+            parts[part][rest] = tensor.to(unet.device)
         try:
             with quiet():
-                projector = unet._convert_ip_adapter_image_proj_to_diffusers(parts["image_proj"])
+                # Without low_cpu_mem_usage: with it, missing and spare tensors pass unnoticed.
+                projector = unet._convert_ip_adapter_image_proj_to_diffusers(
+                    parts["image_proj"], low_cpu_mem_usage=False
+                )
                 processors: Any = unet._convert_ip_adapter_attn_to_diffusers([parts])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path.name} cannot be loaded", found=str(error)) from error
+        except MALFORMED as error:
+            raise CheckpointError(
+                f"{path.name}: its projector cannot be loaded",
+                found=reason(error),
+                remedy="download the file again",
+            ) from error
         found = [processors[f"{site.path}.processor"] for site in sites]
         projections = tuple((p.to_k_ip[0].weight.data, p.to_v_ip[0].weight.data) for p in found)
         projector = projector.to(unet.device, unet.dtype).eval().requires_grad_(requires_grad=False)
@@ -95,6 +102,7 @@ def check_file(path: Path, sites: Sequence[Site], context_width: int) -> Adapter
     spec = AdapterSpec.from_shapes(shapes, path.name)
     spec.check_context(context_width, path.name)
     spec.check_unet(shapes, tuple(sites), path.name)
+    _refuse_spare(shapes, sites, path.name)
     field, needed = _ASSUMED.get(spec.projector, ("", 0))
     if field and getattr(spec, field) != needed:
         raise CheckpointError(
@@ -103,3 +111,15 @@ def check_file(path: Path, sites: Sequence[Site], context_width: int) -> Adapter
             remedy="use the mlx backend",
         )
     return spec
+
+
+def _refuse_spare(shapes: Shapes, sites: Sequence[Site], where: str) -> None:
+    """What the projector holds is checked by torch; beside it there are keys and values alone."""
+    known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
+    spare = sorted(k for k in shapes if k not in known and not k.startswith("image_proj."))
+    if spare:
+        raise CheckpointError(
+            f"{where} has tensors that no supported adapter has",
+            found=f"{len(spare)}: {', '.join(spare[:3])}",
+            remedy="supported: base, light, vit-G; plus, plus-face; full-face",
+        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,14 @@ from typing import Any
 import diffusers
 import numpy as np
 import numpy.typing as npt
-import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
+import torch
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
-from ipa.contract.errors import BackendError, NumericalError, RequestError
+from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.prepare.encoders import EncoderFiles, find_encoder
@@ -26,8 +27,17 @@ from ipa.prepare.encoders import EncoderFiles, find_encoder
 from .adapter import ImageAdapter, check_file
 from .attention import install
 from .conditioning import Conditioning, Context
-from .loading import DTYPES, load_component
+from .loading import DTYPES, find_device, load_component, quiet
 from .sampler import advance, guide
+
+
+@contextmanager
+def precise() -> Iterator[None]:
+    """No gradients; and no TF32, which CUDA's convolutions would use for float32 by default."""
+    cudnn = torch.backends.cudnn
+    flags = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+    with torch.inference_mode(), cudnn.flags(enabled=cudnn.enabled, allow_tf32=False, **flags):
+        yield
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,7 @@ class Runtime:
     _encoders: dict[Path, torch.nn.Module] = field(default_factory=dict)
     _adapters: dict[str, _Attached] = field(default_factory=dict)
 
-    @torch.inference_mode()
+    @precise()
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
         width = self.model.unet.context_width
@@ -82,26 +92,26 @@ class Runtime:
         used = {attached.encoder.folder for attached in self._adapters.values()}
         self._encoders = {k: v for k, v in self._encoders.items() if k in used}
 
-    @torch.inference_mode()
+    @precise()
     def encode_text(self, token_ids: npt.NDArray[np.int32]) -> torch.Tensor:
         """See `Backend.encode_text`."""
         ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.device)
         return self.text_encoder(ids).last_hidden_state
 
-    @torch.inference_mode()
+    @precise()
     def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
         """See `Backend.encode_images`."""
         attached = self._adapters[adapter]
         encoder = self._encoders[attached.encoder.folder]
         return attached.adapter.tokens(encoder, self._cast(pixels))
 
-    @torch.inference_mode()
+    @precise()
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """See `Backend.embed_images`."""
         encoder = self._encoders[self._adapters[adapter].encoder.folder]
         return self.to_numpy(encoder(self._cast(pixels)).image_embeds)
 
-    @torch.inference_mode()
+    @precise()
     def condition(
         self, text: Sequence[torch.Tensor], branches: Sequence[Branch], *, guided: bool
     ) -> Conditioning:
@@ -117,13 +127,13 @@ class Runtime:
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
         """Latents as a float32 tensor on the device."""
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.tensor(array, device=self.device)
 
     def to_numpy(self, array: torch.Tensor) -> Floats:
         """The inverse."""
         return array.float().cpu().numpy()
 
-    @torch.inference_mode()
+    @precise()
     def predict(
         self,
         latents: torch.Tensor,
@@ -143,12 +153,12 @@ class Runtime:
         )[0]
         return output.float().unflatten(0, (conditioning.rows, -1))
 
-    @torch.inference_mode()
+    @precise()
     def guide(self, output: torch.Tensor, guidance_scale: float) -> torch.Tensor:
         """See `Backend.guide`."""
         return guide(output, guidance_scale)
 
-    @torch.inference_mode()
+    @precise()
     def advance(
         self,
         step: Step,
@@ -160,28 +170,35 @@ class Runtime:
         """See `Backend.advance`."""
         return advance(step, latents, output, previous, noise)
 
-    @torch.inference_mode()
+    @precise()
     def decode(self, latents: torch.Tensor) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        pictures = np.concatenate([self._decode_one(latent[None]) for latent in latents])
-        if not np.isfinite(pictures).all():
-            raise NumericalError(
-                "the decoded picture has NaN or infinite pixels",
-                found=f"dtype {self.dtype}",
-                remedy='check the VAE\'s weights, or load with dtype="float32"',
-            )
-        return pictures
+        return np.concatenate([self._decode_one(latent[None]) for latent in latents])
 
     def _decode_one(self, latents: torch.Tensor) -> Floats:
         scaled = latents / self.model.vae.scaling_factor
         picture = self.vae.decode(scaled.to(self.vae.dtype)).sample
         if self.dtype != "float32" and not torch.isfinite(picture).all():
             self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
-            picture = self.vae.float().decode(scaled).sample
-            self.vae.to(DTYPES[self.dtype])
+            picture = self._decode_in_float32(scaled)
+        if not torch.isfinite(picture).all():  # before the clamp, which hides infinity
+            raise NumericalError(
+                "the decoded picture has NaN or infinite pixels",
+                found=f"dtype {self.dtype}",
+                remedy='check the VAE\'s weights, or load with dtype="float32"',
+            )
         return self.to_numpy((picture.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
 
-    @torch.inference_mode()
+    def _decode_in_float32(self, scaled: torch.Tensor) -> torch.Tensor:
+        """The weights are widened for this once; going back loses nothing."""
+        with quiet():
+            self.vae.float()
+            try:
+                return self.vae.decode(scaled).sample
+            finally:
+                self.vae.to(DTYPES[self.dtype])
+
+    @precise()
     def encode(self, pixels: Floats) -> torch.Tensor:
         """See `Backend.encode`."""
         mean = self.vae.encode(self._cast(pixels)).latent_dist.mean
@@ -221,13 +238,6 @@ class Runtime:
         return self.from_numpy(array).to(DTYPES[self.dtype])
 
 
-def best_device() -> str:
-    """The fastest device that torch finds here."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = None) -> Runtime:
     """Load a model folder.
 
@@ -240,8 +250,8 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
         BackendError: The device is not there.
         CheckpointError: Weights are missing, left over, misshapen or not finite.
     """
-    place = _device(device)
-    chosen = dtype or ("float32" if place == "cpu" else "float16")
+    place = find_device(device)
+    chosen = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
     parts: dict[str, Any] = {
@@ -254,20 +264,6 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     }
     attentions = install(parts["unet"], model.sites)
     return Runtime(model=model, dtype=chosen, device=place, attentions=attentions, **parts)
-
-
-def _device(device: str | None) -> str:
-    if device is None:
-        return best_device()
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BackendError(
-            f"torch cannot use the device {device!r}",
-            found=str(error).splitlines()[0],
-            remedy="leave device= out, or pass cpu, cuda or mps",
-        ) from error
-    return device
 
 
 def _nbytes(module: torch.nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Reading originals with the loaders of diffusers and transformers, strictly."""
+"""Reading originals with the loaders of diffusers and transformers, strictly; and onto what."""
 
 from __future__ import annotations
 
@@ -8,14 +8,52 @@ from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging
-import torch
 import transformers.utils.logging
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-from ipa.contract.errors import CheckpointError
+import torch
+from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, find_weights, require_safetensors
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_STORED = {"F32", "F16", "BF16"}  # safetensors' tags of what weights may be
+_IGNORED = "position_ids"  # a table 0, 1, 2, … that old transformers saved with CLIP's weights
+_MAX_REASON = 300
+_DEVICES = ("cpu", "cuda", "mps")
+# What libraries raise for contents that they did not expect.
+MALFORMED = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
+
+
+def best_device() -> str:
+    """The fastest device that torch finds here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def find_device(device: str | None) -> str:
+    """A device that works; None takes the fastest. Raises BackendError for any other."""
+    if device is None:
+        return best_device()
+    remedy = f"leave device= out, or pass one of {', '.join(_DEVICES)}"
+    try:
+        kind = torch.zeros(1, device=device).device.type
+    except (RuntimeError, AssertionError) as error:
+        raise BackendError(
+            f"torch cannot use the device {device!r}", found=reason(error), remedy=remedy
+        ) from error
+    if kind not in _DEVICES:
+        raise BackendError(f"the device {device!r} is not supported", remedy=remedy)
+    return device
 
 
 def load_component(
@@ -29,21 +67,23 @@ def load_component(
     """
     for file in find_weights(folder, STEMS[component], variant):
         _shapes(file)
-    options = {"diffusers": {"torch_dtype": dtype}, "transformers": {"dtype": dtype}}
+    options: dict[str, Any] = {"variant": variant, "dtype": dtype}
+    if kind.__module__.startswith("transformers."):
+        # It names misshapen tensors only in its report, and only if it may go on.
+        options["ignore_mismatched_sizes"] = True
     try:
         with quiet():
             module, report = kind.from_pretrained(
                 folder,
-                variant=variant,
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
-                **options[kind.__module__.partition(".")[0]],
+                **options,
             )
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, *MALFORMED, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be loaded as {kind.__name__}",
-            found=str(error).strip().splitlines()[0],
+            found=reason(error),
             remedy="check that config.json belongs to these weights",
         ) from error
     _refuse(report, folder)
@@ -51,11 +91,12 @@ def load_component(
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of one safetensors file, finite."""
+def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """All tensors of one safetensors file in one precision, finite in it."""
     _shapes(path)
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        names = list(file.keys())
+        tensors = {name: file.get_tensor(name).to(dtype) for name in names}
     check_finite(tensors, path.name)
     return tensors
 
@@ -74,12 +115,23 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
                     f"{path} was converted for MLX",
                     remedy="the reference reads originals: give it the folder it was made from",
                 )
-            names = list(file.keys())
-            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            slices = {name: file.get_slice(name) for name in list(file.keys())}
+            for name, part in slices.items():
+                _require_float(path, name, part.get_dtype())
+            return {name: tuple(part.get_shape()) for name, part in slices.items()}
     except SafetensorError as error:
         raise CheckpointError(
             f"{path} is damaged", found=str(error), remedy="download it again"
         ) from error
+
+
+def _require_float(path: Path, name: str, stored: str) -> None:
+    if stored not in _STORED and _IGNORED not in name:
+        raise CheckpointError(
+            f"{path}: {name} is no floating-point weight",
+            found=stored,
+            remedy=f"use a checkpoint in {', '.join(sorted(_STORED))}",
+        )
 
 
 def check_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
@@ -87,13 +139,21 @@ def check_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(
-                f"{where}: {name} has NaN or infinite values", remedy="download the file again"
+                f"{where}: {name} has NaN or infinite values",
+                found=f"read as {str(tensor.dtype).removeprefix('torch.')}",
+                remedy='download the file again; if it is sound, load with dtype="float32"',
             )
+
+
+def reason(error: Exception) -> str:
+    """An error of a library, in a line."""
+    first = " ".join(str(error).split()).split(". ")[0]
+    return first[:_MAX_REASON] or type(error).__name__
 
 
 def _refuse(report: dict[str, Any], folder: Path) -> None:
     wrong = {
-        kind: sorted(str(k) for k in report.get(f"{kind}_keys", ()) if "position_ids" not in str(k))
+        kind: sorted(_spell(k) for k in report.get(f"{kind}_keys", ()) if _IGNORED not in str(k))
         for kind in ("missing", "unexpected", "mismatched")
     }
     found = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in wrong.items() if keys]
@@ -105,19 +165,27 @@ def _refuse(report: dict[str, Any], folder: Path) -> None:
         )
 
 
+def _spell(key: str | tuple[str, torch.Size, torch.Size]) -> str:
+    """A name, or transformers' (name, found shape, needed shape)."""
+    return key if isinstance(key, str) else f"{key[0]}: {tuple(key[1])}, needed {tuple(key[2])}"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' bars and warnings off the terminal: what matters is raised."""
+    """Keep the libraries' bars and warnings off the terminal: what matters is raised.
+
+    They also draw from torch's generator for weights that are then overwritten; it is put back.
+    """
     libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    bar = transformers.utils.logging.is_progress_bar_enabled()
+    before = [(lib.get_verbosity(), lib.is_progress_bar_enabled()) for lib in libraries]
     for library in libraries:
         library.set_verbosity(50)
-    transformers.utils.logging.disable_progress_bar()
+        library.disable_progress_bar()
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
-        for library, level in zip(libraries, levels, strict=True):
+        for library, (level, bar) in zip(libraries, before, strict=True):
             library.set_verbosity(level)
-        if bar:
-            transformers.utils.logging.enable_progress_bar()
+            if bar:
+                library.enable_progress_bar()
