@@ -14,6 +14,9 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
+
+from ipa.contract.errors import CheckpointError, RequestError
+from ipa.prepare.schedules import NAMES, make_schedule, pipeline_config, scheduler_name
 from oracle.models import SCHEDULER
 from oracle.schedulers import (
     COMPARABLE,
@@ -27,26 +30,20 @@ from oracle.schedulers import (
     run_rows,
     starting_noise,
     step_noise,
+    timed_scheduler,
 )
 
-from ipa.contract.errors import CheckpointError, RequestError
-from ipa.prepare.schedules import NAMES, make_schedule, pipeline_config, scheduler_name
-
-# Final latents, diffusers widened to float64: measured 1e-16 to 1e-8 with Stable Diffusion's
-# schedule and 2.6e-7 with any other, in units of the largest factor on the network's output. What
-# is left comes from torch's float32 square root (MKL), off by one bit in 5 of 1000 table entries.
-WIDENED = 3e-7
-# Zero terminal SNR with epsilon: that bit, magnified by 1 − ᾱ at the clean end and by 1/√ᾱ = 4096
-# at the noisy one. Measured 9.3e-5, absolute, where latents begin at 16384.
-ZERO_SNR = 1e-4
-# diffusers as it is rounds latents to float32 at every step: measured 1.4e-5 for Stable Diffusion's
-# schedule, where latents reach 50.
-ROUNDED = 2e-5
-# Fractional timesteps under Karras levels: measured 6.1e-5, one float32 step at 512–1000. All
-# others are equal.
-TIMESTEP = 6.2e-5
-# The factor on the starting noise, relative: measured 9.3e-8, one float32 step.
-NOISE_SCALE = 1.2e-7
+# Final latents in units of the largest factor on the network's output, diffusers widened to float64
+# and its square roots rounded correctly (see `oracle.schedulers.CorrectRoots`): measured 2.2e-12,
+# for the cosine schedule; 1e-14 for Stable Diffusion's. Timesteps are equal.
+WIDENED = 5e-12
+# Zero terminal SNR with epsilon: absolute, where latents begin at 16384. Measured 1.6e-11.
+ZERO_SNR = 5e-11
+# diffusers as it is rounds latents to float32 at every step, and its tables as torch's roots do on
+# this machine: measured 1.4e-5 and 1.7e-5 on two, where latents reach 50.
+ROUNDED = 3e-5
+# The factor on the starting noise, relative: measured 5.9e-8, the rounding of float32.
+NOISE_SCALE = 6e-8
 # The formulas of this file in float64, its own tables unrounded: measured 2.0e-6 (ddim_karras) and
 # 3.2e-6; 1 − ᾱ in float32 alone moves σ_min by 3.5e-5 of itself.
 INDEPENDENT = 5e-6
@@ -116,7 +113,7 @@ def _assert_same_run(
     schedule = make_schedule(name, config, steps)
     magnified = max(1.0, *(abs(s.denoised_output) for s in schedule.steps))
     found = deviation(name, config, steps)
-    assert found.timesteps <= (TIMESTEP if name == "euler_karras" else 0.0), found
+    assert found.timesteps == 0.0, found
     assert found.noise_scale <= NOISE_SCALE, found
     assert found.latents <= (allowed or WIDENED * magnified), found
 
@@ -180,13 +177,11 @@ def test_timesteps_equal_diffusers_for_many_counts(name: str, spacing: str) -> N
         range(1, 60, 6) if name.endswith("karras") else (*range(1, 64), 103, 250, 499, 777, 998)
     )
     for count in counts:
-        scheduler = diffusers_scheduler(name, config)
-        scheduler.set_timesteps(count)
+        scheduler = timed_scheduler(name, config, count, exact=True)
         ours = [step.timestep for step in make_schedule(name, config, count).steps]
         assert len(ours) == count
         wanted = scheduler.timesteps.numpy()[:count]
-        allowed = TIMESTEP if name == "euler_karras" else 0.0
-        assert np.abs(np.array(ours) - wanted).max() <= allowed, count
+        assert np.array_equal(ours, wanted), count
 
 
 def test_the_superfluous_trailing_timestep_of_diffusers_is_cut() -> None:
