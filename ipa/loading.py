@@ -13,8 +13,13 @@ from ipa.prepare.sources import resolve_model
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
 _BACKENDS = {
-    "mlx": ("ipa_mlx", "mlx", "pip install ipa-mlx", frozenset({"dtype"})),
-    "torch": ("ipa_torch", "torch", "pip install 'ipa-mlx[torch]'", frozenset({"dtype", "device"})),
+    "mlx": ("ipa_mlx", "mlx", "pip install mlx (on Linux: mlx[cpu])", frozenset({"dtype"})),
+    "torch": (
+        "ipa_torch",
+        "torch",
+        "install this project with its extra [torch]",
+        frozenset({"dtype", "device"}),
+    ),
 }
 
 

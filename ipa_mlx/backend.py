@@ -16,7 +16,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
-from ipa_convert import read_adapter, read_component
 from mlx.utils import tree_flatten
 
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
@@ -24,6 +23,7 @@ from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.prepare.encoders import EncoderFiles, find_encoder
+from ipa_convert import read_adapter, read_component
 
 from .adapter import ImageAdapter
 from .blas import preload

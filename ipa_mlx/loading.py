@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
-from ipa_convert import Converted
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ipa.contract.errors import CheckpointError
+from ipa_convert import Converted
 
 _CHUNK_BYTES = 256 << 20  # evaluated together, so that sources are freed on the way
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from oracle import models
 from PIL import Image
 
 import ipa
 from ipa import demo
 from ipa_mlx.blas import preload
+from oracle import models
 
 BACKENDS = ("mlx", "torch")
 
@@ -30,6 +31,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def backend(request: pytest.FixtureRequest) -> str:
     """Every law holds on both backends."""
     return str(request.param)
+
+
+@pytest.fixture
+def draw() -> np.random.Generator:
+    """Random numbers, the same for a test whatever ran before it."""
+    return np.random.default_rng(7)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import argparse
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from oracle.judge import WORDS, Judge, Reference, border_colour, clip_embeddings
-from oracle.pipelines import diffusers_pipeline, run_diffusers
 from PIL import Image
 
 import ipa
 from ipa import ImagePrompt, demo
+from oracle.judge import WORDS, Judge, Reference, border_colour, clip_embeddings
+from oracle.pipelines import diffusers_pipeline, run_diffusers
 
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
 Maker = Callable[[Image.Image, float, int, int, int], list[Image.Image]]

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from oracle.measure import relative
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
+import torch
 from benchmarks import true_models
 from ipa.contract.files import STEMS
 from ipa.prepare.model_folder import open_model_folder
+from oracle.measure import relative
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -60,8 +60,8 @@ class Comparison:
     def module(self, kind: type, name: str, spec: Any) -> Any:
         """An MLX module filled through the converters."""
         import mlx.core as mx
-        from ipa_convert import read_component
 
+        from ipa_convert import read_component
         from ipa_mlx.loading import arrays, fill
 
         assert name in STEMS
@@ -93,8 +93,8 @@ def nchw(array: Any) -> Array:
 def compare_unet(c: Comparison, side: int) -> None:
     """One evaluation with both rows of guidance, text and a 16-site image prompt."""
     import mlx.core as mx
-    from ipa_convert import read_adapter
 
+    from ipa_convert import read_adapter
     from ipa_mlx.adapter import ImageAdapter
     from ipa_mlx.conditioning import Conditioning, Context
     from ipa_mlx.loading import arrays
@@ -222,8 +222,8 @@ def compare_vision(c: Comparison) -> None:
 def compare_resampler(c: Comparison) -> None:
     """The plus projector against diffusers' own."""
     import mlx.core as mx
-    from ipa_convert import read_adapter
 
+    from ipa_convert import read_adapter
     from ipa_mlx.adapter import ImageAdapter
     from ipa_mlx.loading import arrays
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from diffusers import UNet2DConditionModel
-from ipa_convert import Converted, read_adapter
-from oracle import models
-from oracle.containers import array_bits, bits, save, write_sparse
 
+import torch
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import UNetSpec
+from ipa_convert import Converted, read_adapter
+from oracle import models
+from oracle.containers import array_bits, bits, save, write_sparse
 
 SD15: dict[str, Any] = {
     "block_out_channels": (320, 640, 1280, 1280),

@@ -10,14 +10,14 @@ import pytest
 import safetensors.torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ipa_convert import read_component
-from ipa_convert.safetensors_file import open_safetensors
-from oracle import models
-from oracle.containers import container, entry
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipVisionSpec
+from ipa_convert import read_component
+from ipa_convert.safetensors_file import open_safetensors
+from oracle import models
+from oracle.containers import container, entry
 
 SPEC = ClipVisionSpec.from_config(models.VISION)
 ENCODER = models.randomize(

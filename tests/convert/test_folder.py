@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
-import torch
-from ipa_convert import Converted, convert_model, folder, read_component
-from ipa_convert.values import cast
-from oracle.containers import save_shards
 
+import torch
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
+from ipa_convert import Converted, convert_model, folder, read_component
+from ipa_convert.values import cast
+from oracle.containers import save_shards
 
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 CONFIGS = {

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from transformers import CLIPConfig, CLIPModel
+
+import torch
+from ipa.contract.errors import CheckpointError
+from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_model, inspect
 from ipa_convert.families import FAMILIES, SUPPORTED, UNKNOWN, family
 from oracle import models
 from oracle.containers import save, save_shards, write_sparse
-from transformers import CLIPConfig, CLIPModel
-
-from ipa.contract.errors import CheckpointError
-from ipa.prepare.model_folder import open_model_folder
 
 SD15: dict[str, Any] = {
     "block_out_channels": (320, 640, 1280, 1280),

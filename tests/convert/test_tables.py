@@ -7,13 +7,9 @@ from math import prod
 from typing import Any
 
 import pytest
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ipa_convert import clip_text, clip_vision, unet, vae
-from ipa_convert.layout import Tensor
-from oracle import models
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -22,7 +18,11 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+import torch
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from ipa_convert import clip_text, clip_vision, unet, vae
+from ipa_convert.layout import Tensor
+from oracle import models
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"
 SD15 = {

@@ -7,23 +7,23 @@ from typing import Any
 
 import mlx.nn as nn
 import pytest
+from mlx.utils import tree_flatten
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.errors import CheckpointError
+from ipa.contract.sites import cross_attention_sites
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
 from ipa_convert import clip_text, clip_vision, ip_adapter, unet, vae
 from ipa_convert.checkpoint import Checkpoint
 from ipa_convert.layout import Tensor
 from ipa_convert.plan import convert
 from ipa_convert.rules import Rename
 from ipa_convert.table import Table
-from mlx.utils import tree_flatten
-from oracle import models
-
-from ipa.contract.adapter import AdapterSpec
-from ipa.contract.errors import CheckpointError
-from ipa.contract.sites import cross_attention_sites
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
 from ipa_mlx.clip import TextEncoder, VisionEncoder
 from ipa_mlx.projectors import PROJECTORS
 from ipa_mlx.unet import UNet
 from ipa_mlx.vae import Vae
+from oracle import models
 
 UNET = UNetSpec.from_config(models.UNET)
 LINEAR_UNET = UNetSpec.from_config(models.UNET | {"use_linear_projection": True})

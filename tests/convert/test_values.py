@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
+from transformers import CLIPVisionModelWithProjection as VisionModel
+
+import torch
+from ipa.contract.errors import CheckpointError
+from ipa.contract.files import STEMS
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
 from ipa_convert import Converted, read_component
 from ipa_convert.values import cast
 from oracle import models
 from oracle.containers import array_bits, bits, save, save_shards
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
-from transformers import CLIPVisionModelWithProjection as VisionModel
-
-from ipa.contract.errors import CheckpointError
-from ipa.contract.files import STEMS
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
 
 LINEAR = models.UNET | {"use_linear_projection": True}
 MODULES: dict[str, tuple[str, Any, Callable[[], torch.nn.Module]]] = {

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
 import torch
+from ipa.contract.errors import CheckpointError
+from ipa.contract.specs import ClipVisionSpec
 from ipa_convert import read_component
 from oracle import models
 from oracle.containers import save, save_shards
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-from ipa.contract.errors import CheckpointError
-from ipa.contract.specs import ClipVisionSpec
 
 SPEC = ClipVisionSpec.from_config(models.VISION)
 ENCODER = models.randomize(

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from oracle.judge import Reference, border_colour, clip_embeddings
 from PIL import Image
 
 import ipa
 from ipa import ImagePrompt, demo
+from oracle.judge import Reference, border_colour, clip_embeddings
 
 SCALES = (0.0, 0.5, 1.0)
 Made = dict[float, list[Image.Image]]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from oracle.measure import relative
 from PIL import Image
 
 import ipa
 from ipa import ImagePrompt, Pipeline
+from oracle.measure import relative
 
 Open = Callable[..., Pipeline]
 CALL: dict[str, Any] = {

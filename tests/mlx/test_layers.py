@@ -5,23 +5,21 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
-import torch
 from diffusers.models.embeddings import get_timestep_embedding
-from oracle.measure import relative
 
+import torch
 from ipa_mlx import attention
 from ipa_mlx.layers import ACTIVATIONS, GroupNorm, silu, sinusoid
-
-DRAW = np.random.default_rng(3)
+from oracle.measure import relative
 
 
 @pytest.mark.parametrize("mean", [0.0, 30.0])
-def test_group_norm_is_exact_on_large_pictures(mean: float) -> None:
+def test_group_norm_is_exact_on_large_pictures(mean: float, draw: np.random.Generator) -> None:
     """Float32 sums over 10⁵ values with a large mean: where a single sum loses its digits."""
-    x = (DRAW.standard_normal((1, 96, 128, 24)) + mean).astype(np.float32)
+    x = (draw.standard_normal((1, 96, 128, 24)) + mean).astype(np.float32)
     norm = GroupNorm(4, 24, eps=1e-6)
-    norm.weight = mx.array(DRAW.standard_normal(24, dtype=np.float32))
-    norm.bias = mx.array(DRAW.standard_normal(24, dtype=np.float32))
+    norm.weight = mx.array(draw.standard_normal(24, dtype=np.float32))
+    norm.bias = mx.array(draw.standard_normal(24, dtype=np.float32))
     expected = torch.nn.functional.group_norm(
         torch.from_numpy(x).double().permute(0, 3, 1, 2),
         4,
@@ -43,8 +41,8 @@ def test_sinusoid(timestep: float, flip: bool) -> None:
     assert np.abs(found - expected.numpy()).max() < 1e-4  # float32 angles up to 999: 6e-5 apart
 
 
-def test_activations() -> None:
-    x = DRAW.standard_normal(1000, dtype=np.float32) * 4
+def test_activations(draw: np.random.Generator) -> None:
+    x = draw.standard_normal(1000, dtype=np.float32) * 4
     wide = torch.from_numpy(x).double()
     expected = {
         "gelu": torch.nn.functional.gelu(wide),
@@ -55,27 +53,29 @@ def test_activations() -> None:
     assert relative(np.array(silu(mx.array(x))), torch.nn.functional.silu(wide).numpy()) < 1e-6
 
 
-def heads(length: int, width: int) -> mx.array:
-    return mx.array(DRAW.standard_normal((2, 3, length, width), dtype=np.float32))
+def heads(length: int, width: int, draw: np.random.Generator) -> mx.array:
+    return mx.array(draw.standard_normal((2, 3, length, width), dtype=np.float32))
 
 
-def test_padded_heads_change_nothing() -> None:
+def test_padded_heads_change_nothing(draw: np.random.Generator) -> None:
     """What Metal is given for heads of 40."""
-    q, k, v = heads(20, 40), heads(7, 40), heads(7, 40)
+    q, k, v = heads(20, 40, draw), heads(7, 40, draw), heads(7, 40, draw)
     padded = attention.attend_padded(q, k, v, 64, 40**-0.5)
     assert relative(np.array(padded), np.array(attention.attend(q, k, v))) < 1e-6
 
 
-def test_queries_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queries_in_parts_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator
+) -> None:
     """How the score matrix is kept small where no fused kernel avoids it."""
-    q, k, v = heads(23, 8), heads(50, 8), heads(50, 8)
+    q, k, v = heads(23, 8, draw), heads(50, 8, draw), heads(50, 8, draw)
     whole = np.array(attention.attend(q, k, v))
     monkeypatch.setattr(attention, "_MAX_SCORES", 2 * 3 * 50 * 4)
     assert relative(np.array(attention.attend(q, k, v)), whole) < 1e-6
 
 
-def test_attention_is_torchs() -> None:
-    q, k, v = heads(11, 16), heads(5, 16), heads(5, 16)
+def test_attention_is_torchs(draw: np.random.Generator) -> None:
+    q, k, v = heads(11, 16, draw), heads(5, 16, draw), heads(5, 16, draw)
     wide = [torch.from_numpy(np.array(x)).double() for x in (q, k, v)]
     expected = torch.nn.functional.scaled_dot_product_attention(*wide)
     assert relative(np.array(attention.attend(q, k, v)), expected.numpy()) < 1e-6

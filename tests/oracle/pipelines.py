@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from diffusers import StableDiffusionPipeline
 
+import torch
 from ipa_torch.loading import quiet
 from oracle.schedulers import diffusers_scheduler
 
@@ -18,7 +18,7 @@ def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> StableDif
     """A stock pipeline in float32 on the CPU, with IP-Adapters of the original layout."""
     with quiet():
         pipe = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, local_files_only=True
+            folder, dtype=torch.float32, local_files_only=True
         )
         if adapters:
             pipe.load_ip_adapter(

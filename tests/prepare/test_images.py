@@ -12,7 +12,6 @@ import pytest
 from diffusers.image_processor import VaeImageProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.models import DEMO
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -27,6 +26,7 @@ from ipa.prepare.images import (
     to_rgb,
     vae_pixels,
 )
+from oracle.models import DEMO
 
 SIZES = (
     (64, 64),

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.models import DEMO
 from transformers import CLIPTokenizer
 
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.prepare.tokenizer import ClipTokenizer
+from oracle.models import DEMO
 
 # The special tokens' rules as Stable Diffusion 1.5 and SDXL's second tokenizer publish them.
 _PLAIN = {"lstrip": False, "rstrip": False, "single_word": False}
