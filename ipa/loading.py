@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa.contract.errors import BackendError, RequestError
+from ipa.contract.model import ModelFolder
 from ipa.pipeline import Pipeline
 from ipa.prepare.sources import resolve_model
 
@@ -24,7 +25,7 @@ _BACKENDS = {
 
 
 def load(
-    model: str | Path,
+    model: str | Path | ModelFolder,
     *,
     backend: str | None = None,
     dtype: str | None = None,
@@ -36,7 +37,8 @@ def load(
     """Load a model.
 
     Args:
-        model: "demo" (embedded), a diffusers folder, a converted folder, or a hub id.
+        model: "demo" (embedded), a diffusers folder, a converted folder, a hub id, or a folder that
+            is open already (then without revision, variant and offline).
         backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
         dtype: "float32", "float16" or "bfloat16"; None takes what suits the device.
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
@@ -48,20 +50,25 @@ def load(
         BackendError: The backend is unknown or not installed.
         CheckpointError: The model is missing, damaged or not supported.
     """
-    chosen = _choose(backend)
+    chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
     options: dict[str, Any] = {"dtype": dtype, "device": device}
     spare = [name for name, value in options.items() if value is not None and name not in accepted]
     if spare:
         raise RequestError(f"the {chosen} backend takes no {', '.join(spare)}")
-    folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+    folder = (
+        model
+        if isinstance(model, ModelFolder)
+        else resolve_model(model, revision=revision, variant=variant, offline=offline)
+    )
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}
     )
     return Pipeline(opened)
 
 
-def _choose(backend: str | None) -> str:
+def choose_backend(backend: str | None) -> str:
+    """The backend that is asked for, or the best one installed. Raises BackendError."""
     if backend is not None and backend not in _BACKENDS:
         raise BackendError(
             "unknown backend", found=repr(backend), remedy=f"one of {', '.join(_BACKENDS)}"

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ipa.app.demo import DemoReport, run_demo
+from ipa.app.generate import check_arguments, load_adapters, parse_image_prompt, parse_scale
 from ipa.app.generate import generate as run_generate
-from ipa.app.generate import load_adapters, parse_image_prompt, parse_scale
 from ipa.app.inspection import show_inspection
 from ipa.app.output import output_paths
 from ipa.app.show import cancel_on_interrupt
@@ -30,7 +30,8 @@ from ipa.contract.errors import (
     RequestError,
 )
 from ipa.loading import accelerate as build_accelerator
-from ipa.loading import load
+from ipa.loading import choose_backend, load
+from ipa.prepare.sources import resolve_model
 
 EXIT_CODES: dict[type[IpaError], int] = {
     RequestError: 2,
@@ -139,21 +140,11 @@ def generate(  # one parameter per option
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with _explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
-        prompts = [parse_image_prompt(text) for text in image_prompt or ()]
-        pipe = load(
-            model,
-            backend=backend,
-            dtype=dtype,
-            device=device,
-            revision=revision,
-            variant=variant,
-            offline=offline,
-        )
-        load_adapters(pipe, model, adapter or (), parse_scale(scale))
+        default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "image_prompts": prompts,
+            "image_prompts": tuple(parse_image_prompt(text) for text in image_prompt or ()),
             "width": width,
             "height": height,
             "num_inference_steps": steps,
@@ -162,6 +153,11 @@ def generate(  # one parameter per option
             "seed": seed,
             "num_images": num_images,
         }
+        chosen = choose_backend(backend)
+        folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+        check_arguments(arguments, folder)
+        pipe = load(folder, backend=chosen, dtype=dtype, device=device)
+        load_adapters(pipe, adapter or (), default_scale, offline=offline)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:
         _print_json({"files": [str(path.resolve()) for path in paths], **result.info})
@@ -190,14 +186,13 @@ def accelerate() -> None:
 
 
 def _show_demo(report: DemoReport) -> None:
-    table = Table(
-        title="Likeness to the reference (cosine in the demo's CLIP space)", title_justify="left"
-    )
+    table = Table()
     for title in ("scale", "own reference", "other references"):
         table.add_column(title, justify="right")
     for row in report.likeness:
         table.add_row(f"{row['scale']:.2f}", f"{row['own']:.3f}", f"{row['others']:.3f}")
     console = Console()
+    console.print("Likeness to the reference: cosine in the demo's own CLIP space")
     console.print(table)
     described = (
         f"{report.pictures} pictures in {report.seconds:.1f} s on {report.backend['backend']}"

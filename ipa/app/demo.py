@@ -59,7 +59,7 @@ class Column:
 def columns() -> list[Column]:
     """What the sheet shows beside the reference; `other` is the reference of another row."""
     scaled = [
-        Column(f"picture × {scale:g}", lambda r, _, s=scale: ("", [ImagePrompt(r.image, scale=s)]))  # type: ignore[misc]
+        Column(f"picture at {scale:g}", lambda r, _, s=scale: ("", [ImagePrompt(r.image, scale=s)]))  # type: ignore[misc]
         for scale in SCALES
     ]
     return [

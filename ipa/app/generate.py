@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from ipa import demo
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
 from ipa.contract.errors import RequestError
-from ipa.contract.request import ImagePrompt, Scale
+from ipa.contract.model import ModelFolder
+from ipa.contract.request import ImagePrompt, Request, Scale
 from ipa.contract.result import Result
 from ipa.pipeline import Pipeline
+from ipa.plan import make_plan
 from ipa.prepare.images import open_image
+from ipa.prepare.tokenizer import ClipTokenizer
 from ipa.run import CancelSignal
 
 _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
@@ -24,6 +28,8 @@ _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 def parse_image_prompt(text: str) -> ImagePrompt:
     """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
     rest, options = text, {}
+    if Path(text).is_file():  # whatever its name looks like
+        return ImagePrompt(open_image(text))
     if window := _WINDOW.match(rest):
         rest = window["rest"]
         try:
@@ -61,12 +67,23 @@ def _number(text: str) -> float | None:
         return None
 
 
-def load_adapters(pipe: Pipeline, model: str, adapters: Sequence[str], scale: Scale) -> None:
+def check_arguments(arguments: dict[str, Any], model: ModelFolder) -> None:
+    """Plan the call without its pictures: what cannot be honoured is told before weights are read.
+
+    Raises:
+        RequestError: An argument is wrong for this model.
+    """
+    request = Request(**arguments)
+    tokenizer = ClipTokenizer.from_folder(model.path / "tokenizer")
+    make_plan(replace(request, image_prompts=()), model, tokenizer, {})
+
+
+def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offline: bool) -> None:
     """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
 
     SOURCE is a file, or REPOSITORY/PATH on the hub (owner/name/folder/file.safetensors).
     """
-    if not adapters and model == "demo":
+    if not adapters and pipe.info()["model"] == "demo":
         pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
     for text in adapters:
         name, equals, source = text.partition("=")
@@ -80,7 +97,7 @@ def load_adapters(pipe: Pipeline, model: str, adapters: Sequence[str], scale: Sc
                 "subfolder": "/".join(parts[2:-1]),
                 "weight_name": parts[-1],
             }
-        pipe.load_ip_adapter(**where, name=name or None, scale=scale)
+        pipe.load_ip_adapter(**where, name=name or None, scale=scale, offline=offline)
 
 
 def generate(

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ipa import demo
 from ipa.contract.errors import CheckpointError
+from ipa.contract.files import STEMS
 from ipa.contract.model import AdapterFiles, ModelFolder
 
 from .model_folder import open_model_folder
 
 _DEMO = "demo"
-_MODEL_PATTERNS = (
+_CONFIGS = (
     "model_index.json",
     "*/config.json",
     "*/scheduler_config.json",
     "*/preprocessor_config.json",
     "tokenizer/*",
-    "unet/*{tag}.safetensors*",
-    "vae/*{tag}.safetensors*",
-    "text_encoder/*{tag}.safetensors*",
-    "image_encoder/*{tag}.safetensors*",
 )
 
 
@@ -44,8 +42,7 @@ def resolve_model(
     """
     path = demo.model() if model == _DEMO else Path(model).expanduser()
     if not path.exists() and _is_hub_id(str(model)):
-        tag = f".{variant}" if variant else ""
-        patterns = [pattern.format(tag=tag) for pattern in _MODEL_PATTERNS]
+        patterns = [*_CONFIGS, *_weight_patterns(variant)]
         path = _snapshot(str(model), patterns, revision, offline)
     return open_model_folder(path, name=str(model), variant=variant)
 
@@ -98,6 +95,16 @@ def resolve_adapter(
             )
         folder = None
     return AdapterFiles(name=weight_name, weights=root / file, image_encoder=folder)
+
+
+def _weight_patterns(variant: str | None) -> Iterator[str]:
+    """The files of one precision alone: repositories hold several, of gigabytes each."""
+    tag = f".{variant}" if variant else ""
+    for component, stem in STEMS.items():
+        yield f"{component}/{stem}{tag}.safetensors"
+        yield f"{component}/{stem}.safetensors.index{tag}.json"
+        yield f"{component}/{stem}{tag}-?????-of-?????.safetensors"
+        yield f"{component}/{stem}-?????-of-?????{tag}.safetensors"
 
 
 def _is_hub_id(name: str) -> bool:
