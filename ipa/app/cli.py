@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ipa.app.demo import DemoReport, run_demo
@@ -58,12 +59,13 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except IpaError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_plain(str(error))}")
+        _say("[bold red]error:[/]", str(error))
         raise typer.Exit(EXIT_CODES.get(type(error), 1)) from error
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _say(head: str, text: str) -> None:
+    """A line on standard error, whole: paths are not broken at the edge of the terminal."""
+    Console(stderr=True, highlight=False).print(f"{head} {escape(text)}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -163,7 +165,7 @@ def generate(  # one parameter per option
         _print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return
     for warning in result.info["warnings"]:
-        Console(stderr=True).print(f"[yellow]warning:[/] {_plain(warning)}")
+        _say("[yellow]warning:[/]", warning)
     for path in paths:
         typer.echo(path)
 

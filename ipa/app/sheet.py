@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 _CELL, _GAP, _LABEL = 128, 8, 22
+_TITLE, _TEXT = 13, 12  # font sizes
 _INK, _PAPER = (24, 24, 28), (250, 250, 248)
 
 
@@ -22,7 +23,7 @@ def contact_sheet(
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(columns):
-        _centred(draw, title, column, _GAP, size=13)
+        _centred(draw, title, column, _GAP, size=_TITLE)
     for number, row in enumerate(rows):
         top = _GAP + _LABEL + number * (_CELL + line + _GAP)
         for column, picture in enumerate(row):
@@ -31,7 +32,7 @@ def contact_sheet(
                 picture.convert("RGB").resize((_CELL, _CELL), Image.Resampling.LANCZOS), (left, top)
             )
             if labels is not None:
-                _centred(draw, labels[number][column], column, top + _CELL + 3, size=11)
+                _centred(draw, labels[number][column], column, top + _CELL + 3, size=_TEXT)
     return sheet
 
 

@@ -1,0 +1,147 @@
+"""The other commands: demo, inspect, versions; and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+from typer.testing import CliRunner
+
+from ipa import demo
+from ipa.app import sheet
+from ipa.app.cli import app
+from ipa.app.demo import Reference, columns
+
+PROGRAM = Path(sys.executable).with_name("ipa-mlx")
+
+
+def test_demo(tmp_path: Path) -> None:
+    words = ["demo", "-o", str(tmp_path / "sheet.png"), "--references", "2", "--json"]
+    done = CliRunner().invoke(app, [*words, "--backend", "mlx"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["sheet"] == str(tmp_path / "sheet.png")
+    assert found["backend"]["backend"] == "mlx"
+    assert [row["scale"] for row in found["likeness"]] == [0.25, 0.5, 0.75, 1.0]
+    assert found["likeness"][-1]["own"] > 0.7 > 0.5 > found["likeness"][-1]["others"]
+    picture = Image.open(tmp_path / "sheet.png")
+    assert picture.size == (8 + 8 * 136, 8 + 22 + 2 * 158)
+    assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 1000
+
+
+def test_demo_on_the_reference_says_where_the_sheet_is(tmp_path: Path) -> None:
+    words = ["demo", "-o", str(tmp_path / "s.png"), "--references", "2", "--backend", "torch"]
+    done = CliRunner().invoke(app, words)
+    assert str(tmp_path / "s.png") in done.stdout
+    assert "own reference" in done.stdout and "0.25" in done.stdout
+    assert "14 pictures" in done.stdout and "on torch (cpu, float32)" in done.stdout
+
+
+def test_demo_checks_the_output_first(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "none" / "s.png")])
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_every_label_has_its_letters() -> None:
+    """A font without a letter draws a box, the same for each of them."""
+    references = [Reference.open(path) for path in demo.references()]
+    pairs = [(a, b) for a in references for b in references]
+    texts = [column.title for column in columns()]
+    texts += [column.label(a, b) for column in columns() for a, b in pairs]
+    font = ImageFont.load_default(sheet._TITLE)
+    box = bytes(font.getmask("\uffff"))
+    for letter in set("".join(texts)) - {" "}:
+        assert bytes(font.getmask(letter)) != box, letter
+
+
+def test_sheets_take_any_picture() -> None:
+    pictures = [Image.new("L", (3, 90), 100), Image.new("RGBA", (400, 20), (9, 9, 9, 0))]
+    made = sheet.contact_sheet([pictures], ["one", "two"])
+    assert made.size == (8 + 2 * 136, 8 + 22 + 136)
+    ImageDraw.Draw(made)  # it is a picture of its own
+
+
+def test_inspect_a_model() -> None:
+    done = CliRunner().invoke(app, ["inspect", str(demo.model()), "--json"])
+    found = json.loads(done.stdout)
+    assert (found["kind"], found["family"]) == ("model", "Stable Diffusion model")
+    assert {part["name"].split("/")[0] for part in found["parts"]} >= {"unet", "vae", "ip_adapter"}
+    assert found["bytes"] == sum(part["bytes"] for part in found["parts"])
+
+
+def test_inspect_says_which_encoder_an_adapter_needs() -> None:
+    done = CliRunner().invoke(app, ["inspect", str(demo.adapter("plus"))])
+    assert done.exit_code == 0
+    for words in ("IP-Adapter, resampler", "hidden_size 128", "65 tensors", "2.1 MB (F16)"):
+        assert words in done.stdout
+
+
+def test_inspect_shows_every_part_of_a_model() -> None:
+    shown = CliRunner(env={"COLUMNS": "160"}).invoke(app, ["inspect", str(demo.model())]).stdout
+    for words in ("Stable Diffusion model", "unet/diffusion_pytorch_model", "11.2 MB F16"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00.", b"<!DOCTYPE html>", None])
+def test_inspect_refuses_what_is_no_checkpoint(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    done = CliRunner().invoke(app, ["inspect", str(path)])
+    assert done.exit_code == 3 and "model.safetensors" in done.stderr
+
+
+def test_versions() -> None:
+    short = CliRunner().invoke(app, ["--version"]).stdout
+    assert short.startswith("ipa-mlx ") and short.count("\n") == 1
+    long = CliRunner().invoke(app, ["--version", "--verbose"]).stdout
+    assert long.startswith(short)
+    assert "mlx: device:" in long and "torch: device:" in long and "python " in long
+
+
+def test_help_names_every_command() -> None:
+    text = CliRunner().invoke(app, ["--help"]).stdout
+    assert all(name in text for name in ("demo", "generate", "inspect", "accelerate"))
+
+
+def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C in a real terminal, in the middle of the steps: code 130, no file, no trace."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, "generate", "-p", "a ring", "--steps", "900", "-o", "out.png"],
+        cwd=tmp_path,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        start_new_session=True,
+    )
+    os.close(follower)
+    shown = b""
+    deadline = time.monotonic() + 60
+    while b"/900" not in shown and time.monotonic() < deadline:
+        shown += os.read(leader, 4096)
+    assert b"/900" in shown, "a bar counts the steps"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    while chunk := _read(leader):
+        shown += chunk
+    os.close(leader)
+    assert process.wait(60) == 130
+    assert b"cancelled" in shown and b"Traceback" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def _read(leader: int) -> bytes:
+    try:
+        return os.read(leader, 4096)
+    except OSError:  # Linux: the other end has closed
+        return b""

@@ -1,0 +1,159 @@
+"""`ipa-mlx generate`, through the command line that a person types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import ipa
+from ipa import ImagePrompt, demo
+from ipa.app.cli import app
+from ipa.app.generate import parse_image_prompt, parse_scale
+from ipa.app.output import METADATA_KEY
+
+QUICK = ("--steps", "2", "--guidance", "3")
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Type `ipa-mlx …` in an empty folder that holds style.png."""
+    monkeypatch.chdir(tmp_path)
+    Image.open(demo.references()[3]).save("style.png")
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def request_of(path: Path) -> dict[str, Any]:
+    return json.loads(Image.open(path).text[METADATA_KEY])["request"]
+
+
+def test_a_picture_with_the_request_inside(call: Callable[..., Result], tmp_path: Path) -> None:
+    done = call(
+        *("generate", "-p", "a heart", "--negative-prompt", "a ring", "-i", "style.png:0.7"),
+        *("-s", 5, *QUICK, "-o", "out.png"),
+    )
+    assert (done.exit_code, done.stdout) == (0, "out.png\n")
+    kept = request_of(tmp_path / "out.png")
+    assert (kept["prompt"], kept["negative_prompt"], kept["seed"]) == ("a heart", "a ring", 5)
+    assert kept["image_prompts"][0]["scale"] == 0.7
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+def test_the_command_makes_what_the_library_makes(
+    call: Callable[..., Result], tmp_path: Path, backend: str
+) -> None:
+    done = call("generate", "-i", "style.png", *QUICK, "-s", 2, "--backend", backend)
+    assert done.exit_code == 0, done.output
+    pipe = ipa.load("demo", backend=backend)
+    pipe.load_ip_adapter(demo.adapter("base"))
+    prompt = ImagePrompt(Image.open(demo.references()[3]))
+    expected = pipe(image_prompts=[prompt], num_inference_steps=2, guidance_scale=3, seed=2)
+    found = np.asarray(Image.open(tmp_path / "out.png"))
+    assert np.array_equal(found, np.asarray(expected.images[0]))
+
+
+def test_each_picture_of_several_keeps_its_own_seed(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert call("generate", "-p", "a ring", *QUICK, "-s", 8, "--num-images", 2).exit_code == 0
+    assert not (tmp_path / "out.png").exists()
+    for number, seed in ((1, 8), (2, 9)):
+        request = request_of(tmp_path / f"out-{number}.png")
+        assert (request["seed"], request["num_images"]) == (seed, 1)
+    again = call("generate", "-p", "a ring", *QUICK, "-s", 9, "-o", "again.png")
+    assert again.exit_code == 0
+    second, alone = (np.asarray(Image.open(tmp_path / n)) for n in ("out-2.png", "again.png"))
+    assert np.abs(second.astype(int) - alone).max() <= 1
+
+
+def test_json_on_standard_output_alone(call: Callable[..., Result], tmp_path: Path) -> None:
+    done = call("generate", "-p", "a ring", *QUICK, "--json", "--width", 48, "--height", 80)
+    found = json.loads(done.stdout)
+    assert found["files"] == [str(tmp_path / "out.png")]
+    assert (found["request"]["width"], found["request"]["height"]) == (48, 80)
+    assert Image.open(tmp_path / "out.png").size == (48, 80)
+
+
+def test_adapters_by_name_and_by_file(call: Callable[..., Result], tmp_path: Path) -> None:
+    done = call(
+        *("generate", *QUICK, "--scale", '{"up": 0.5}', "--scheduler", "euler_karras"),
+        *("-a", demo.adapter("base"), "-a", f"plus={demo.adapter('plus')}"),
+        *("-i", "plus=style.png:0.25@0-0.5", "-i", "ip-adapter_tiny=style.png"),
+    )
+    assert done.exit_code == 0, done.output
+    first, second = request_of(tmp_path / "out.png")["image_prompts"]
+    assert (first["adapter"], first["scale"], first["end"]) == ("plus", 0.25, 0.5)
+    assert (second["adapter"], second["scale"]) == ("ip-adapter_tiny", {"up": 0.5})
+
+
+def test_warnings_are_shown(call: Callable[..., Result]) -> None:
+    done = call("generate", "-p", "a ring " * 60, *QUICK)
+    assert done.exit_code == 0
+    assert "warning: prompt is too long" in done.stderr
+
+
+MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
+    "missing picture": (("-i", "none.png"), 2, "none.png"),
+    "text for a picture": (("-i", "text.png"), 2, "text.png"),
+    "cut picture": (("-i", "cut.png"), 2, "damaged"),
+    "scale nan": (("-i", "style.png:nan"), 2, "finite"),
+    "default scale": (("--scale", "strong"), 2, "number or a JSON object"),
+    "default scale nan": (("-i", "style.png", "--scale", "nan"), 2, "finite"),
+    "unknown block": (("-i", "style.png", "--scale", '{"left": 1}'), 2, "left"),
+    "window": (("-i", "style.png@0.9-0.1"), 2, "window"),
+    "unknown adapter": (("-i", "other=style.png"), 2, "must name a loaded adapter"),
+    "size": (("--width", 62), 2, "multiples of 4"),
+    "no steps": (("--steps", 0), 2, "num_inference_steps"),
+    "no images": (("--num-images", 0), 2, "num_images"),
+    "negative seed": (("--seed", -1), 2, "seed"),
+    "guidance": (("--guidance", "inf"), 2, "guidance_scale"),
+    "sampler": (("--scheduler", "eulr"), 2, "did you mean 'euler'"),
+    "dtype": (("--dtype", "int4"), 2, "float16"),
+    "device for mlx": (("--device", "cuda", "--backend", "mlx"), 2, "takes no device"),
+    "suffix": (("-o", "out.jpg"), 2, ".png"),
+    "folder for a file": (("-o", "folder.png"), 2, "is a folder"),
+    "missing folder": (("-o", "none/out.png"), 2, "does not exist"),
+    "missing model": (("-m", "none/such/model"), 3, "no such model folder"),
+    "adapter file": (("-a", "text.png"), 3, "not a safetensors file"),
+    "backend": (("--backend", "jax"), 4, "mlx, torch"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_get_a_line_and_a_code(
+    name: str, call: Callable[..., Result], tmp_path: Path
+) -> None:
+    Path("text.png").write_text("a text file, not what its name says it is")
+    Path("cut.png").write_bytes(Path("style.png").read_bytes()[:200])
+    Path("folder.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    words, code, part = MISTAKES[name]
+    done = call("generate", *QUICK, *words)
+    assert done.exit_code == code, done.output
+    line = done.stderr
+    assert line.count("\n") == 1
+    assert line.startswith("error: ") and part in line
+    assert "Traceback" not in line and done.stdout == ""
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_usage_errors_are_typers_own(call: Callable[..., Result]) -> None:
+    assert call("generate", "--steps", "many").exit_code == 2
+    assert call("paint").exit_code == 2
+
+
+def test_image_prompts_are_parsed(call: Callable[..., Result], tmp_path: Path) -> None:
+    del call  # it made style.png
+    for odd in ("a=b.png", "9:16.png", "x@0-1.png", "half:0.5"):
+        Image.open("style.png").save(tmp_path / odd, format="PNG")
+        found = parse_image_prompt(odd)
+        assert (found.adapter, found.scale, found.start, found.end) == (None, None, 0.0, 1.0)
+    found = parse_image_prompt("face=9:16.png:-0.25@0.1-0.75")
+    assert (found.adapter, found.scale, found.start, found.end) == ("face", -0.25, 0.1, 0.75)
+    assert parse_scale("0.5") == 0.5 and parse_scale('{"mid": 1}') == {"mid": 1}
