@@ -1,0 +1,33 @@
+"""Every example runs as its first line says, and is short."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+def test_example(path: Path, tmp_path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) < 40
+    done = subprocess.run(
+        [sys.executable, path, "out"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    named = [tmp_path / line for line in done.stdout.splitlines() if line.endswith(".png")]
+    assert sorted(named) == sorted((tmp_path / "out").iterdir())
+    for picture in named:
+        assert Image.open(picture).size == (64, 64)
+    if match := re.search(r"largest difference of a colour: (\d+) of 255", done.stdout):
+        assert int(match[1]) <= 1
+
+
+def test_they_are_numbered_without_gaps() -> None:
+    assert [path.name[:3] for path in EXAMPLES] == [f"{n:02d}_" for n in range(1, 5)]

@@ -1,0 +1,109 @@
+"""The README is a promise: every snippet in it runs, and every command and file in it exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ipa import demo
+from oracle.hub import LocalHub, serve
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+PROGRAM = Path(sys.executable).with_name("ipa-mlx")
+
+
+def blocks(language: str) -> list[str]:
+    return [code for kind, code in BLOCKS if kind == language]
+
+
+def commands() -> Iterator[list[str]]:
+    for code in blocks("sh"):
+        for line in code.splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def run(code: str, folder: Path, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
+    assert len(blocks("python")) >= 3
+    run("\n".join(blocks("python")), tmp_path)
+    made = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert made == ["like_this.png", "star-0.png", "star-1.png"]
+
+
+@pytest.fixture
+def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
+    """The README's repositories, with small files in the same places."""
+    model, adapters = tmp_path / "model", tmp_path / "adapters" / "models"
+    shutil.copytree(tiny, model, ignore=shutil.ignore_patterns("image_encoder"))
+    for file in model.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    shutil.copytree(tiny / "image_encoder", adapters / "image_encoder")
+    shutil.copy(tiny / "plus.safetensors", adapters / "ip-adapter-plus_sd15.safetensors")
+    repositories = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": model,
+        "h94/IP-Adapter": adapters.parent,
+    }
+    with serve(repositories) as running:
+        yield running
+
+
+def test_snippets_that_need_the_hub_run(hub: LocalHub, tmp_path: Path) -> None:
+    (code,) = blocks("py")
+    report = "\nprint(pipe.info()['adapters']['style']['projector'])"
+    out = run(f"import ipa\n{code}{report}", tmp_path, hub.environment(tmp_path / "cache"))
+    assert out == "resampler\n"
+
+
+def test_commands_run(tmp_path: Path) -> None:
+    for name, path in zip(("style", "chair"), demo.references(), strict=False):
+        Image.open(path).save(tmp_path / f"{name}.png")
+    ours = [words for words in commands() if words[0] == "ipa-mlx"]
+    assert len(ours) >= 3
+    for words in ours:
+        done = subprocess.run([PROGRAM, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stderr)
+        if "-o" in words:
+            assert list(tmp_path.glob(f"{Path(words[words.index('-o') + 1]).stem}*.png"))
+
+
+def test_make_targets_and_extras_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for words in commands():
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+        elif words[:2] == ["pip", "install"]:
+            named = re.findall(r"\[(\w+)\]", words[2])
+            assert all(extra in extras["optional-dependencies"] for extra in named), words
+        else:
+            assert words[0] == "ipa-mlx", words
+
+
+def test_files_that_it_shows_exist() -> None:
+    linked = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+    assert linked
+    assert [path for path in linked if not (ROOT / path).is_file()] == []
