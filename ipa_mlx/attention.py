@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .conditioning import Context, KeyValue
-from .layers import FeedForward, GroupNorm
+from .layers import FeedForward, GroupNorm, exp, has_fast_exp
 
 _FUSED_WIDTHS = (64, 72, 80, 96, 128)  # head widths with a fused Metal kernel (MLX 0.32)
 _MAX_SCORES = 1 << 26  # elements of one score matrix where no fused kernel avoids it
@@ -30,13 +30,20 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx
     fused = mx.default_device() == mx.gpu and q.shape[-1] in _FUSED_WIDTHS
     batch, heads, length, _ = q.shape
     rows = max(1, _MAX_SCORES // (batch * heads * k.shape[-2]))
-    if fused or mask or length <= rows:
+    if fused or mask:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-    parts = [
-        mx.fast.scaled_dot_product_attention(q[:, :, i : i + rows], k, v, scale=scale)
-        for i in range(0, length, rows)
-    ]
+    if length <= rows:
+        return _attend_unfused(q, k, v, scale)
+    parts = [_attend_unfused(q[:, :, i : i + rows], k, v, scale) for i in range(0, length, rows)]
     return mx.concatenate(parts, axis=2)
+
+
+def _attend_unfused(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
+    if has_fast_exp(q):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale)
+    scores = (scale * q) @ k.transpose(0, 1, 3, 2)
+    weights = exp(scores - scores.max(axis=-1, keepdims=True))
+    return (weights @ v) / weights.sum(axis=-1, keepdims=True)
 
 
 def attend_padded(

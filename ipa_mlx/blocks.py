@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from .attention import Transformer2D
 from .conditioning import Context
-from .layers import GroupNorm, silu, upsample_nearest
+from .layers import Convolution, GroupNorm, silu, upsample_nearest
 
 
 class ResnetBlock(nn.Module):
@@ -20,11 +20,11 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = GroupNorm(groups, inputs, eps)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv1 = Convolution(inputs, outputs)
         if time_width is not None:
             self.time_emb_proj = nn.Linear(time_width, outputs)
         self.norm2 = GroupNorm(groups, outputs, eps)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.conv2 = Convolution(outputs, outputs)
         if inputs != outputs:
             self.conv_shortcut = nn.Linear(inputs, outputs)
 
@@ -86,7 +86,7 @@ class UpBlock(nn.Module):
         super().__init__()
         self.resnets, self.attentions = resnets, attentions
         if upsample is not None:
-            self.upsample = nn.Conv2d(upsample, upsample, 3, padding=1)
+            self.upsample = Convolution(upsample, upsample)
 
     def __call__(
         self,

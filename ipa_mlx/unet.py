@@ -11,7 +11,7 @@ from ipa.contract.specs import UNetSpec
 from .attention import CrossAttention, Transformer2D
 from .blocks import DownBlock, MidBlock, ResnetBlock, UpBlock
 from .conditioning import Context
-from .layers import GroupNorm, TimestepEmbedding, silu
+from .layers import Convolution, GroupNorm, TimestepEmbedding, silu
 
 
 class UNet(nn.Module):
@@ -21,7 +21,7 @@ class UNet(nn.Module):
         super().__init__()
         self.spec = spec
         first, last = spec.channels[0], spec.channels[-1]
-        self.conv_in = nn.Conv2d(spec.in_channels, first, 3, padding=1)
+        self.conv_in = Convolution(spec.in_channels, first)
         self.time_embedding = TimestepEmbedding(
             first, spec.time_width, flip_sin_to_cos=spec.flip_sin_to_cos, freq_shift=spec.freq_shift
         )
@@ -32,7 +32,7 @@ class UNet(nn.Module):
         )
         self.up_blocks = [_up_block(spec, block) for block in range(len(spec.channels))]
         self.conv_norm_out = GroupNorm(spec.norm_groups, first, spec.norm_eps)
-        self.conv_out = nn.Conv2d(first, spec.out_channels, 3, padding=1)
+        self.conv_out = Convolution(first, spec.out_channels)
         for rank, attention in enumerate(self.cross_attentions):
             attention.site = rank
 

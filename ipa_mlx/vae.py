@@ -9,7 +9,7 @@ from ipa.contract.specs import VaeSpec
 
 from .attention import SelfAttention
 from .blocks import ResnetBlock
-from .layers import GroupNorm, silu, upsample_nearest
+from .layers import Convolution, GroupNorm, silu, upsample_nearest
 
 _EPS = 1e-6  # of every group norm in the autoencoder
 
@@ -72,7 +72,7 @@ class VaeUpBlock(nn.Module):
         widths = [inputs, *[outputs] * spec.layers]
         self.resnets = [ResnetBlock(i, outputs, spec.norm_groups, _EPS) for i in widths]
         if upsample:
-            self.upsample = nn.Conv2d(outputs, outputs, 3, padding=1)
+            self.upsample = Convolution(outputs, outputs)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, inputs) to (B, 2H, 2W, outputs), or the same size without upsampling."""
@@ -87,14 +87,14 @@ class VaeEncoder(nn.Module):
     def __init__(self, spec: VaeSpec) -> None:
         super().__init__()
         widths = spec.channels
-        self.conv_in = nn.Conv2d(spec.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Convolution(spec.in_channels, widths[0])
         self.down_blocks = [
             VaeDownBlock(widths[max(i - 1, 0)], width, spec, downsample=i < len(widths) - 1)
             for i, width in enumerate(widths)
         ]
         self.mid_block = VaeMidBlock(widths[-1], spec)
         self.conv_norm_out = GroupNorm(spec.norm_groups, widths[-1], _EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * spec.latent_channels, 3, padding=1)
+        self.conv_out = Convolution(widths[-1], 2 * spec.latent_channels)
 
     def __call__(self, pixels: mx.array) -> mx.array:
         """(B, H, W, 3) in [-1, 1] to (B, H/f, W/f, 2 · latent channels)."""
@@ -110,14 +110,14 @@ class VaeDecoder(nn.Module):
     def __init__(self, spec: VaeSpec) -> None:
         super().__init__()
         widths = spec.channels[::-1]
-        self.conv_in = nn.Conv2d(spec.latent_channels, widths[0], 3, padding=1)
+        self.conv_in = Convolution(spec.latent_channels, widths[0])
         self.mid_block = VaeMidBlock(widths[0], spec)
         self.up_blocks = [
             VaeUpBlock(widths[max(i - 1, 0)], width, spec, upsample=i < len(widths) - 1)
             for i, width in enumerate(widths)
         ]
         self.conv_norm_out = GroupNorm(spec.norm_groups, widths[-1], _EPS)
-        self.conv_out = nn.Conv2d(widths[-1], spec.out_channels, 3, padding=1)
+        self.conv_out = Convolution(widths[-1], spec.out_channels)
 
     def __call__(self, latents: mx.array) -> mx.array:
         """(B, h, w, C) to (B, h·f, w·f, 3)."""
