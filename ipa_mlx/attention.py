@@ -8,7 +8,7 @@ import mlx.nn as nn
 from .conditioning import Context, KeyValue
 from .layers import FeedForward, GroupNorm, exp, has_fast_exp
 
-_FUSED_WIDTHS = (64, 72, 80, 96, 128)  # head widths with a fused Metal kernel (MLX 0.32)
+_FUSED_ON_METAL = (64, 72, 80, 96, 128)  # head widths with a fused kernel (MLX 0.32)
 _MAX_SCORES = 1 << 26  # elements of one score matrix where no fused kernel avoids it
 
 
@@ -25,17 +25,29 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx
         (B, heads, L, d).
     """
     scale = q.shape[-1] ** -0.5
-    if mx.default_device() == mx.gpu and q.shape[-1] < _FUSED_WIDTHS[0] and q.shape[-2] > 8:
-        return attend_padded(q, k, v, _FUSED_WIDTHS[0], scale, mask)
-    fused = mx.default_device() == mx.gpu and q.shape[-1] in _FUSED_WIDTHS
+    if _is_on_metal() and q.shape[-1] < _FUSED_ON_METAL[0] and q.shape[-2] > 8:
+        return attend_padded(q, k, v, _FUSED_ON_METAL[0], scale, mask)
+    if mask or _has_fused_kernel(q):
+        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     batch, heads, length, _ = q.shape
     rows = max(1, _MAX_SCORES // (batch * heads * k.shape[-2]))
-    if fused or mask:
-        return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     if length <= rows:
         return _attend_unfused(q, k, v, scale)
     parts = [_attend_unfused(q[:, :, i : i + rows], k, v, scale) for i in range(0, length, rows)]
     return mx.concatenate(parts, axis=2)
+
+
+def _is_on_metal() -> bool:
+    return mx.default_device() == mx.gpu and mx.metal.is_available()
+
+
+def _has_fused_kernel(q: mx.array) -> bool:
+    """Whether MLX attends without writing the score matrix out (0.32, on Metal and on CUDA)."""
+    width = q.shape[-1]
+    if _is_on_metal():
+        return width in _FUSED_ON_METAL
+    is_half = q.dtype in (mx.float16, mx.bfloat16)
+    return mx.default_device() == mx.gpu and is_half and width % 8 == 0 and width <= 128
 
 
 def _attend_unfused(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:

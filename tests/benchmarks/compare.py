@@ -1,7 +1,7 @@
 """`make bench`: ours and diffusers at the true SD1.5 sizes, interleaved in one run.
 
 Each round times every contender once, in turn, so that what else the machine does falls on all of
-them alike. What counts is the ratio of medians. Random weights, float32.
+them alike. What counts is the median of the rounds' ratios. Random weights, float32.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from ipa_torch.loading import quiet
 
 STEP = Step(timestep=501.0, input_scale=1.0, denoised_x=1.0, denoised_output=1.0, x_x=1.0)
 Contender = Callable[[], object]
+_PROMPTED = "ours with adapter"
 
 
-def interleaved(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
-    """Median seconds of each, after one round that is not counted."""
+def interleaved(contenders: dict[str, Contender], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in every round, after one round that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, run in contenders.items():
@@ -45,7 +46,21 @@ def interleaved(contenders: dict[str, Contender], rounds: int) -> dict[str, floa
             run()
             if number:
                 times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
+    """Median over the rounds of how much longer one takes."""
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+def summary(times: dict[str, list[float]]) -> dict[str, float]:
+    """Medians of seconds, and the ratios that count."""
+    row = {f"{name} s": statistics.median(values) for name, values in times.items()}
+    row["ours / diffusers"] = ratio(times, "ours", "diffusers")
+    if _PROMPTED in times:
+        row["with / without an image prompt"] = ratio(times, _PROMPTED, "ours")
+    return row
 
 
 class Ours:
@@ -97,10 +112,9 @@ class Theirs:
     """diffusers and transformers on the same folder."""
 
     def __init__(self, folder: Path, side: int) -> None:
-        with quiet():
-            self.unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-            self.vae = AutoencoderKL.from_pretrained(folder / "vae")
-            self.vision = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder")
+        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        self.vae = AutoencoderKL.from_pretrained(folder / "vae")
+        self.vision = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder")
         self.latents = torch.randn(1, 4, side, side)
         self.text = torch.randn(2, 77, 768)
         self.pixels = torch.randn(1, 3, 224, 224)
@@ -123,7 +137,7 @@ class Theirs:
         self.vision(self.pixels)
 
 
-def bench_loading(folder: Path, rounds: int) -> dict[str, float]:
+def bench_loading(folder: Path, rounds: int) -> dict[str, list[float]]:
     """UNet, VAE and text encoder from disk to ready, the file cache warm."""
     from ipa_mlx import backend
 
@@ -132,15 +146,14 @@ def bench_loading(folder: Path, rounds: int) -> dict[str, float]:
         gc.collect()
 
     def theirs() -> None:
-        with quiet():
-            for kind, name in (
-                (UNet2DConditionModel, "unet"),
-                (AutoencoderKL, "vae"),
-                (CLIPTextModel, "text_encoder"),
-            ):
-                module = kind.from_pretrained(folder / name)
-                # The file is only mapped so far: touch every page, as computing will.
-                sum(float(p.flatten()[::1024].sum()) for p in module.parameters())
+        for kind, name in (
+            (UNet2DConditionModel, "unet"),
+            (AutoencoderKL, "vae"),
+            (CLIPTextModel, "text_encoder"),
+        ):
+            module = kind.from_pretrained(folder / name)
+            # The file is only mapped so far: touch every page, as computing will.
+            sum(float(p.flatten()[::1024].sum()) for p in module.parameters())
         gc.collect()
 
     return interleaved({"ours": ours, "diffusers": theirs}, rounds)
@@ -156,7 +169,7 @@ def run(folder: Path, side: int, rounds: int) -> dict[str, Any]:
             {
                 "ours": ours.step,
                 "diffusers": theirs.step,
-                "ours with adapter": ours.step_with_adapter,
+                _PROMPTED: ours.step_with_adapter,
             },
             rounds,
         ),
@@ -179,7 +192,7 @@ def run(folder: Path, side: int, rounds: int) -> dict[str, Any]:
             "dtype": "float32, random weights",
             "rounds": rounds,
         },
-        "seconds": rows,
+        "results": {name: summary(times) for name, times in rows.items()},
     }
 
 
@@ -191,7 +204,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with quiet(), tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "model_index.json").is_file():
@@ -202,15 +215,13 @@ def main() -> None:
         return
     for key, value in found["conditions"].items():
         print(f"{key:10s} {value}")
-    for name, times in found["seconds"].items():
-        ratio = times["ours"] / times["diffusers"]
+    for name, row in found["results"].items():
         print(
-            f"{name:34s} ours {times['ours']:7.3f} s  diffusers {times['diffusers']:7.3f} s", end=""
+            f"{name:34s} ours {row['ours s']:6.3f} s  diffusers {row['diffusers s']:6.3f} s  "
+            f"ratio {row['ours / diffusers']:.2f}"
         )
-        print(f"  ratio {ratio:.2f}")
-        if "ours with adapter" in times:
-            extra = times["ours with adapter"] / times["ours"] - 1
-            print(f"{'  an image prompt adds':34s} {100 * extra:+.1f} % per step")
+        if extra := row.get("with / without an image prompt"):
+            print(f"{'  an image prompt adds':34s} {100 * (extra - 1):+.1f} % per step")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from benchmarks import true_models
 from ipa.contract.files import STEMS
 from ipa.prepare.model_folder import open_model_folder
+from ipa_torch.loading import quiet
 from oracle.measure import relative
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -257,7 +258,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="latent pixels along a side")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with quiet(), tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "model_index.json").is_file():

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-import torch
 from ipa.contract.backend import Branch
 from ipa.contract.schedule import Step
 from ipa.prepare.scales import site_scales

@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-import torch
 from ipa.prepare.model_folder import open_model_folder
 from ipa_mlx import backend
 from ipa_mlx.backend import Runtime

@@ -5,9 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
-import torch
 from ipa_mlx import attention, layers
 from ipa_mlx.layers import ACTIVATIONS, GroupNorm, silu, sinusoid
 from oracle.measure import relative

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-import torch
 from ipa.contract.errors import BackendError, CheckpointError, IpaError, RequestError
 from ipa.contract.files import STEMS
 from ipa.contract.model import AdapterFiles

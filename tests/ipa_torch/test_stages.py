@@ -9,9 +9,9 @@ from pathlib import Path
 import diffusers.utils.logging
 import numpy as np
 import pytest
+import torch
 import transformers.utils.logging
 
-import torch
 from ipa.contract.backend import Backend, Branch
 from ipa.contract.errors import NumericalError
 from ipa.contract.model import AdapterFiles

@@ -1,0 +1,99 @@
+"""A model gives the same bits from every form in which its weights may lie on disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from PIL import Image
+from transformers import CLIPTextModel, CLIPVisionModelWithProjection
+
+import ipa
+from ipa.contract.errors import CheckpointError
+from ipa.prepare.model_folder import open_model_folder
+from ipa_convert import convert_model
+from ipa_mlx.layers import GroupNorm
+from ipa_mlx.loading import fill
+from ipa_torch.loading import quiet
+
+CLASSES = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "image_encoder": CLIPVisionModelWithProjection,
+}
+
+
+def picture(folder: Path, tiny: Path, variant: str | None = None) -> np.ndarray:
+    """One picture of a model with an adapter, as floats."""
+    pipe = ipa.load(folder, backend="mlx", dtype="float32", variant=variant)
+    pipe.load_ip_adapter(tiny / "linear.safetensors")
+    reference = Image.open(ipa.demo.references()[0])
+    call = {"num_inference_steps": 2, "width": 48, "height": 40, "output_type": "np"}
+    return pipe("a star", ip_adapter_image=reference, **call).images
+
+
+def converted(tiny: Path, target: Path) -> str | None:
+    convert_model(open_model_folder(tiny, name="tiny"), target)
+    return None
+
+
+def sharded(tiny: Path, target: Path) -> str | None:
+    return _saved_again(tiny, target, max_shard_size="60KB")
+
+
+def tagged(tiny: Path, target: Path) -> str | None:
+    _saved_again(tiny, target, variant="other")
+    return "other"
+
+
+def _saved_again(tiny: Path, target: Path, **options: str) -> None:
+    """Written by diffusers and transformers themselves."""
+    shutil.copytree(tiny, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    for name, kind in CLASSES.items():
+        with quiet():
+            kind.from_pretrained(tiny / name).save_pretrained(target / name, **options)
+
+
+@pytest.mark.parametrize("make", [converted, sharded, tagged])
+def test_same_bits(make: Callable[[Path, Path], str | None], tiny: Path, tmp_path: Path) -> None:
+    variant = make(tiny, tmp_path / "model")
+    files = [p.name for p in (tmp_path / "model").rglob("*.safetensors")]
+    assert len(files) > (10 if make is sharded else 3)
+    found = picture(tmp_path / "model", tiny, variant)
+    assert np.array_equal(found, picture(tiny, tiny))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_are_read_exactly(
+    dtype: torch.dtype, tiny: Path, tmp_path: Path
+) -> None:
+    """Widened to float32, they give what the same values in float32 give."""
+    for name, target in ((dtype, tmp_path / "half"), (torch.float32, tmp_path / "wide")):
+        shutil.copytree(tiny, target, ignore=shutil.ignore_patterns("*.safetensors"))
+        for part, kind in CLASSES.items():
+            with quiet():
+                module = kind.from_pretrained(tiny / part, dtype=dtype).to(name)
+                module.save_pretrained(target / part)
+    half, wide = (picture(tmp_path / name, tiny) for name in ("half", "wide"))
+    assert np.array_equal(half, wide)
+    assert not np.array_equal(half, picture(tiny, tiny))
+
+
+def test_a_module_takes_exactly_its_own_tensors() -> None:
+    """The last guard, should a converter's table and a module drift apart."""
+    good = {"weight": mx.ones(8), "bias": mx.zeros(8)}
+    fill(GroupNorm(2, 8, 1e-5), good.items(), "here")
+    for wrong in (
+        {"weight": mx.ones(8)},
+        good | {"spare": mx.ones(1)},
+        good | {"bias": mx.ones(7)},
+    ):
+        with pytest.raises(CheckpointError, match="here: 1 tensors do not fit"):
+            fill(GroupNorm(2, 8, 1e-5), wrong.items(), "here")
