@@ -49,7 +49,12 @@ def load(
     Raises:
         BackendError: The backend is unknown or not installed.
         CheckpointError: The model is missing, damaged or not supported.
+        RequestError: An argument is wrong.
     """
+    if not isinstance(model, (str, Path, ModelFolder)) or not str(model):
+        raise RequestError(
+            "model must name a model", found=repr(model), remedy='a folder, a hub id, or "demo"'
+        )
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
     options: dict[str, Any] = {"dtype": dtype, "device": device}

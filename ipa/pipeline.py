@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Unpack, cast
 
-import numpy as np
-import numpy.typing as npt
-
+from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
 from ipa.contract.errors import RequestError
-from ipa.contract.request import ImagePrompt, Picture, Request, Scale
+from ipa.contract.request import ImagePrompt, Picture, Request, Scale, plain_scale
 from ipa.contract.result import Progress, Result
 from ipa.plan import AttachedAdapter, Plan, make_plan, prompts_from_ip_adapter_image
 from ipa.prepare.images import clip_pixels
@@ -22,21 +20,6 @@ from ipa.prepare.scales import site_scales
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.tokenizer import ClipTokenizer
 from ipa.run import CancelSignal, Run
-
-
-class RequestArguments(TypedDict, total=False):
-    """The keywords of a call that `ipa.contract.request.Request` documents."""
-
-    negative_prompt: str | None
-    width: int | None
-    height: int | None
-    num_inference_steps: int
-    guidance_scale: float
-    scheduler: str | None
-    seed: int
-    num_images: int
-    latents: npt.NDArray[np.float32] | None
-    output_type: str
 
 
 class Pipeline:
@@ -85,7 +68,7 @@ class Pipeline:
             CheckpointError: The file is damaged, or made for another base model or encoder.
             RequestError: The name is taken, or the scale does not fit the UNet.
         """
-        site_scales(scale, self._backend.model.sites)
+        default = self._checked(scale)
         files = resolve_adapter(
             source,
             weight_name=weight_name,
@@ -103,7 +86,7 @@ class Pipeline:
                     remedy="pass another name=, or unload_ip_adapter first",
                 )
             loaded = self._backend.load_adapter(chosen, files)
-            self._adapters[chosen] = AttachedAdapter(files.weights.name, loaded, scale)
+            self._adapters[chosen] = AttachedAdapter(files.weights.name, loaded, default)
         return chosen
 
     def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
@@ -123,9 +106,8 @@ class Pipeline:
                 found=f"{len(scales)} entries for {len(names)} adapters",
                 remedy="pass a number, or a list as long as the adapters loaded",
             )
-        for entry in scales:
-            site_scales(entry, self._backend.model.sites)
-        for adapter, entry in zip(names, scales, strict=True):
+        checked = [self._checked(entry) for entry in scales]
+        for adapter, entry in zip(names, checked, strict=True):
             self._adapters[adapter] = replace(self._adapters[adapter], scale=entry)
 
     def unload_ip_adapter(self, name: str | None = None) -> None:
@@ -173,7 +155,7 @@ class Pipeline:
         self,
         prompt: str = "",
         *,
-        image_prompts: Sequence[ImagePrompt] = (),
+        image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: CancelSignal | None = None,
@@ -183,7 +165,7 @@ class Pipeline:
 
         Args:
             prompt: Text; "" conditions on pictures alone.
-            image_prompts: Pictures as prompts.
+            image_prompts: Pictures as prompts, one or several.
             ip_adapter_image: diffusers' form of the same: a picture, or a list with one entry per
                 loaded adapter, an entry being a picture or a list of pictures.
             on_progress: Called with every event, in this thread.
@@ -214,7 +196,7 @@ class Pipeline:
         self,
         prompt: str = "",
         *,
-        image_prompts: Sequence[ImagePrompt] = (),
+        image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
         cancel: CancelSignal | None = None,
         **arguments: Unpack[RequestArguments],
@@ -223,18 +205,24 @@ class Pipeline:
 
         Arguments are checked at once, before the first event is asked for.
         """
-        prompts = tuple(image_prompts)
+        check_names(arguments)
+        prompts = (image_prompts,) if isinstance(image_prompts, ImagePrompt) else image_prompts
         if ip_adapter_image is not None:
             if prompts:
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
-        request = Request(prompt=prompt, image_prompts=prompts, **arguments)
+        request = Request(prompt=prompt, image_prompts=tuple(prompts), **arguments)
         plan = make_plan(request, self._backend.model, self._tokenizer, self._adapters)
         return self._run(plan, cancel)
 
     def _run(self, plan: Plan, cancel: CancelSignal | None) -> Iterator[Progress]:
         with self._owned():
             yield from Run(self._backend, plan, cancel, self._adapters).events()
+
+    def _checked(self, scale: Scale) -> Scale:
+        """A default scale that fits the UNet, in plain numbers."""
+        site_scales(scale, self._backend.model.sites)
+        return plain_scale(scale, "scale")
 
     def _known(self, name: str) -> str:
         if name not in self._adapters:

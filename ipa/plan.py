@@ -235,7 +235,7 @@ def _describe_prompt(
         "adapter": adapter,
         "file": adapters[adapter].file,
         "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
-        "scale": dict(scale) if isinstance(scale, Mapping) else float(scale),
+        "scale": scale,
         "start": prompt.start,
         "end": prompt.end,
     }

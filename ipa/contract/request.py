@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -56,13 +56,15 @@ class ImagePrompt:
         if self.adapter is not None and not isinstance(self.adapter, str):
             raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
         if self.scale is not None:
-            check_scale(self.scale, "ImagePrompt.scale")
+            object.__setattr__(self, "scale", plain_scale(self.scale, "ImagePrompt.scale"))
         numbers = _is_finite(self.start) and _is_finite(self.end)
         if not numbers or not 0.0 <= self.start <= self.end <= 1.0:
             raise RequestError(
                 "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
                 found=f"start={self.start!r}, end={self.end!r}",
             )
+        for name in ("start", "end"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def images(self) -> tuple[Picture, ...]:
@@ -137,18 +139,32 @@ class Request:
         return self.guidance_scale > 1.0
 
 
-def check_scale(scale: object, name: str) -> None:
-    """Raise RequestError unless a scale is finite, at every depth of diffusers' nested form."""
+def plain_scale(scale: object, name: str) -> Scale:
+    """A scale in Python's own numbers, dicts and lists, which nobody else can change.
+
+    Raises:
+        RequestError: A number is not finite, at any depth of diffusers' nested form.
+    """
+    plain: Any = _plain(scale, name)
+    if isinstance(plain, list):
+        raise RequestError(
+            f"{name} must be a number or a dict of blocks",
+            found=repr(scale)[:80],
+            remedy='write {"up": {"block_0": [0.0, 1.0, 0.0]}}',
+        )
+    return cast("Scale", plain)
+
+
+def _plain(scale: object, name: str) -> object:
     if isinstance(scale, Mapping):
-        for key, value in scale.items():
-            check_scale(value, f"{name}[{key!r}]")
-    elif isinstance(scale, (list, tuple)):
-        for index, value in enumerate(scale):
-            check_scale(value, f"{name}[{index}]")
-    elif not _is_finite(scale):
+        return {str(key): _plain(value, f"{name}[{key!r}]") for key, value in scale.items()}
+    if isinstance(scale, (list, tuple)):
+        return [_plain(value, f"{name}[{index}]") for index, value in enumerate(scale)]
+    if not _is_finite(scale):
         raise RequestError(
             f"{name} must be a finite number", found=repr(scale), remedy="0 to 1 is usual"
         )
+    return float(cast("float", scale))
 
 
 def _is_finite(value: object) -> bool:

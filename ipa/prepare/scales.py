@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipa.contract.errors import RequestError
-from ipa.contract.request import Scale, check_scale
+from ipa.contract.request import Scale, plain_scale
 from ipa.contract.sites import Site
 
 SiteScales = tuple[float, ...]
@@ -22,9 +22,9 @@ def site_scales(scale: Scale, sites: Sequence[Site]) -> SiteScales:
     Raises:
         RequestError: A section, block or list length that the UNet does not have, or no number.
     """
-    check_scale(scale, "scale")
+    scale = plain_scale(scale, "scale")
     if not isinstance(scale, Mapping):
-        return (_number(scale, "scale"),) * len(sites)
+        return (scale,) * len(sites)
     _check_names("scale", scale, {site.section for site in sites})
     counts = Counter((s.section, s.block, s.attention) for s in sites)
     per_block = Counter((section, block) for section, block, _ in counts)

@@ -69,7 +69,8 @@ def make_schedule(
     """
     chosen = scheduler_name(config)[0] if name is None else name
     if chosen not in NAMES:
-        nearest = difflib.get_close_matches(str(chosen), NAMES, n=1, cutoff=0.0)
+        spelled = str(chosen).lower().replace(" ", "_")
+        nearest = difflib.get_close_matches(spelled, NAMES, n=1, cutoff=0.0)
         raise RequestError(
             "this scheduler is not known",
             found=repr(chosen),

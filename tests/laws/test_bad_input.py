@@ -68,6 +68,9 @@ CALLS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     ),
     "sampler": (lambda: {"scheduler": "dpmpp"}, "did you mean 'dpmpp_2m'"),
     "output": (lambda: {"output_type": "jpeg"}, '"pil", "np" or "latent"'),
+    "argument": (lambda: {"heigth": 64}, "no such argument; found: heigth=; remedy: use height="),
+    "diffusers' argument": (lambda: {"generator": 0}, "use seed="),
+    "list of scales": (lambda: named(scale=[0.5, 0.5]), "a number or a dict of blocks"),
     "prompt": (lambda: {"prompt": None}, "prompt must be a string"),
     "half a character": (lambda: {"prompt": "\ud83d"}, "surrogate"),
 }
@@ -200,3 +203,6 @@ def test_load_arguments(tiny: Path, backend: str) -> None:
         ipa.load(tiny, backend=backend, dtype="int8")
     with pytest.raises(ipa.BackendError, match="unknown backend"):
         ipa.load(tiny, backend="jax")
+    for nothing in (None, "", 7):
+        with pytest.raises(RequestError, match="must name a model"):
+            ipa.load(nothing, backend=backend)

@@ -193,6 +193,23 @@ def test_threads_take_turns(pipe: Pipeline, references: list) -> None:
     assert all(np.array_equal(found[n], expected[n]) for n in range(2))
 
 
+def test_numpy_numbers_are_numbers(pipe: Pipeline, references: list) -> None:
+    """And a scale that is changed afterwards changes nothing."""
+    import json
+
+    scale = {"up": {"block_0": [np.float32(0.5), 0, 1]}, "mid": np.float64(0.25)}
+    given = prompt(references[0], scale=scale, start=np.float32(0.0))
+    kept = json.dumps(given.scale)
+    scale["mid"] = np.float64(9.0)
+    numbers = {"seed": np.int64(5), "guidance_scale": np.float32(3.0), "width": np.int16(64)}
+    result = pipe("a star", image_prompts=given, **(CALL | numbers))
+    assert (
+        json.loads(json.dumps(result.info))["request"]["image_prompts"][0]["scale"] == given.scale
+    )
+    plain = prompt(references[0], scale=json.loads(kept))
+    assert np.array_equal(run(pipe, plain), result.latents)
+
+
 def test_result_says_how_to_run_it_again(pipe: Pipeline, references: list) -> None:
     import json
 

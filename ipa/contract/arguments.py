@@ -1,0 +1,53 @@
+"""The keywords of a call, and help for those who bring diffusers' other ones."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import RequestError
+
+
+class RequestArguments(TypedDict, total=False):
+    """The keywords of a call that `ipa.contract.request.Request` documents."""
+
+    negative_prompt: str | None
+    width: int | None
+    height: int | None
+    num_inference_steps: int
+    guidance_scale: float
+    scheduler: str | None
+    seed: int
+    num_images: int
+    latents: npt.NDArray[np.float32] | None
+    output_type: str
+
+
+# diffusers' keywords that are called otherwise here.
+_ELSEWHERE: Mapping[str, str] = {
+    "generator": "seed=",
+    "num_images_per_prompt": "num_images=",
+    "callback_on_step_end": "on_progress=, or stream()",
+    "ip_adapter_image_embeds": "image_prompts=",
+    "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…)]",
+    "return_dict": "the result's .images",
+}
+
+
+def check_names(arguments: Mapping[str, object]) -> None:
+    """Raise RequestError for a keyword that no call has."""
+    known = RequestArguments.__annotations__
+    for name in arguments:
+        if name in known:
+            continue
+        nearest = difflib.get_close_matches(name, known, n=1)
+        guess = _ELSEWHERE.get(name) or (f"{nearest[0]}=" if nearest else "")
+        raise RequestError(
+            "there is no such argument",
+            found=f"{name}=",
+            remedy=f"use {guess}" if guess else f"known: {', '.join(known)}",
+        )
