@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-import torch
 from benchmarks import true_models
 from ipa.contract.backend import Branch
 from ipa.contract.model import AdapterFiles
@@ -153,7 +153,7 @@ def bench_loading(folder: Path, rounds: int) -> dict[str, list[float]]:
         ):
             module = kind.from_pretrained(folder / name)
             # The file is only mapped so far: touch every page, as computing will.
-            sum(float(p.flatten()[::1024].sum()) for p in module.parameters())
+            sum(float(p.detach().flatten()[::1024].sum()) for p in module.parameters())
         gc.collect()
 
     return interleaved({"ours": ours, "diffusers": theirs}, rounds)
