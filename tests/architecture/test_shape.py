@@ -112,6 +112,12 @@ def test_backends_share_names(file: str) -> None:
         assert SHARED_NAMES[file] <= names(ROOT / package / file), package
 
 
+def test_no_test_folder_hides_a_package() -> None:
+    """tests/ is on the path for its oracles: a folder there would be imported instead."""
+    folders = {p.name for p in (ROOT / "tests").iterdir() if p.is_dir()}
+    assert not folders & {*PACKAGES, "mlx", "torch", "numpy", "PIL"}
+
+
 def test_packages_are_listed() -> None:
     """A sub-package that pyproject.toml forgets is silently absent from the wheel."""
     with (ROOT / "pyproject.toml").open("rb") as file:
