@@ -58,13 +58,9 @@ class Column:
 
 def columns() -> list[Column]:
     """What the sheet shows beside the reference; `other` is the reference of another row."""
-    scaled = [
-        Column(f"picture at {scale:g}", lambda r, _, s=scale: ("", [ImagePrompt(r.image, scale=s)]))  # type: ignore[misc]
-        for scale in SCALES
-    ]
     return [
         Column("words only", lambda r, _: (r.caption, []), lambda r, _: f"{r.pattern} {r.shape}"),
-        *scaled,
+        *map(_picture_at, SCALES),
         Column(
             "picture + words",
             lambda r, o: (f"a {o.shape}", [ImagePrompt(r.image, scale=MIX_SCALE)]),
@@ -76,6 +72,10 @@ def columns() -> list[Column]:
             lambda _, o: f"+ {o.colour} {o.shape}",
         ),
     ]
+
+
+def _picture_at(scale: float) -> Column:
+    return Column(f"picture at {scale:g}", lambda r, _: ("", [ImagePrompt(r.image, scale=scale)]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,14 +23,7 @@ CONFIGS = {
         "transformer_layers_per_block": (2, 1, 2),
         "use_linear_projection": True,
     },
-    "four": models.UNET
-    | {
-        "block_out_channels": (16, 32, 32, 48),
-        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        "attention_head_dim": 2,
-        "norm_num_groups": 4,
-    },
+    "four": models.FOUR_LEVELS,
 }
 
 

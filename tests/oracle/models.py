@@ -45,6 +45,15 @@ UNET: dict[str, Any] = {
     "attention_head_dim": (3, 4, 6),
     "norm_num_groups": 12,
 }
+FOUR_LEVELS: dict[str, Any] = UNET | {
+    "block_out_channels": (16, 32, 32, 48),
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+"""The shape of Stable Diffusion 1.5, small."""
+
 VAE: dict[str, Any] = {
     # Four levels: diffusers wants multiples of 8 pixels, so this allows latents of any size.
     "block_out_channels": (6, 12, 12, 18),

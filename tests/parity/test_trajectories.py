@@ -35,14 +35,7 @@ LINEAR = models.Tiny(
     scheduler=models.SCHEDULER | {"prediction_type": "v_prediction"},
 )
 DEEP = models.Tiny(
-    unet=models.UNET
-    | {
-        "block_out_channels": (16, 32, 32, 48),
-        "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
-        "attention_head_dim": 2,
-        "norm_num_groups": 4,
-    },
+    unet=models.FOUR_LEVELS,
     vae=models.VAE | {"layers_per_block": 2, "mid_block_add_attention": False},
     scheduler=models.SCHEDULER | {"_class_name": "EulerDiscreteScheduler"},
 )
