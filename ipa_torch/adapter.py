@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
-import torch
 from ipa.contract.adapter import AdapterSpec, Shapes
 from ipa.contract.backend import ImageTokens
 from ipa.contract.errors import CheckpointError

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch.nn.functional import scaled_dot_product_attention as attend
 
-import torch
 from ipa.contract.sites import Site
 
 from .conditioning import Context, KeyValue

@@ -12,12 +12,12 @@ from typing import Any
 import diffusers
 import numpy as np
 import numpy.typing as npt
+import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-import torch
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
 from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import diffusers.utils.logging
+import torch
 import transformers.utils.logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
-import torch
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, find_weights, require_safetensors
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-import torch
 from benchmarks import true_models
 from ipa.contract.files import STEMS
 from ipa.prepare.model_folder import open_model_folder

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
-import torch
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import UNetSpec

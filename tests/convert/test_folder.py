@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
-
 import torch
+
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS
 from ipa.contract.model import ModelFolder

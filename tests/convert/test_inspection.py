@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import safetensors.torch
+import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from transformers import CLIPConfig, CLIPModel
 
-import torch
 from ipa.contract.errors import CheckpointError
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_model, inspect

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 import pytest
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,6 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-import torch
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
 from ipa_convert import clip_text, clip_vision, unet, vae
 from ipa_convert.layout import Tensor

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig
 from transformers import CLIPVisionModelWithProjection as VisionModel
 
-import torch
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec

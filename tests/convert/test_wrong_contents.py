@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-import torch
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipVisionSpec
 from ipa_convert import read_component

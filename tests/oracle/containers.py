@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
-
 import torch
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "F64": 8, "F8_E4M3": 1, "U8": 1}

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.torch
+import torch
 from PIL import Image
+from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
-import torch
 from ipa import demo
 from ipa_torch.loading import quiet
-from torch import nn
 
 WORDS = {
     "shape": ("circle", "square", "triangle", "star", "ring", "cross", "heart", "crescent"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import (
     CLIPTextConfig,
@@ -15,8 +16,6 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-
-import torch
 
 DEMO = Path(__file__).resolve().parents[2] / "ipa" / "demo" / "model"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from diffusers import StableDiffusionPipeline
 
-import torch
 from ipa_torch.loading import quiet
 from oracle.schedulers import diffusers_scheduler
 

@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import torch
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -21,7 +22,6 @@ from diffusers import (
 )
 from torch.overrides import TorchFunctionMode
 
-import torch
 from ipa.contract.schedule import Schedule
 from ipa.prepare.schedules import NAMES, make_schedule
 

@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import torch
 from ipa.contract.errors import RequestError
 from ipa.prepare.noise import NoiseStream
 
