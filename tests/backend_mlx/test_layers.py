@@ -111,3 +111,33 @@ def test_exponentials_where_exp_is_slow(draw: np.random.Generator) -> None:
     ends = mx.array([-1e30, -200.0, 0.0, 200.0, 1e30])
     assert np.array(layers.sigmoid(ends)).tolist() == [0.0, 0.0, 0.5, 1.0, 1.0]
     assert np.array(silu(ends))[[0, 1]].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["silu", "quick_gelu", "gelu", "_squared_distance"])
+def test_compiled_as_on_a_gpu(
+    name: str, monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator
+) -> None:
+    """What Metal is given: the branch of a vectorised exp, compiled once for every shape."""
+    monkeypatch.setattr(layers, "has_fast_exp", lambda _: True)
+    function = getattr(layers, name)
+    compiled = mx.compile(function, shapeless=True)
+    for shape in ((2, 3, 5, 8), (1, 7, 2, 16)):
+        x = mx.array(draw.standard_normal(shape, dtype=np.float32))
+        given = (x, mx.array([0.5])) if name == "_squared_distance" else (x,)
+        assert relative(np.array(compiled(*given)), np.array(function(*given))) < 2e-7
+
+
+def test_group_norm_compiled_as_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator
+) -> None:
+    norm = GroupNorm(2, 8, 1e-5)
+    norm.weight = mx.array(draw.standard_normal(8, dtype=np.float32))
+    pictures = [mx.array(draw.standard_normal((2, s, 3, 8), dtype=np.float32)) for s in (4, 9)]
+    plain = [np.array(norm(x)) for x in pictures]
+    for name in ("_standardize", "_squared_distance"):
+        monkeypatch.setattr(layers, name, mx.compile(getattr(layers, name), shapeless=True))
+    for x, expected in zip(pictures, plain, strict=True):
+        assert relative(np.array(norm(x)), expected) < 2e-7
+        half = norm(x.astype(mx.float16))
+        assert half.dtype == mx.float16
+        assert relative(np.array(half.astype(mx.float32)), expected) < 2e-3  # measured 4e-4
