@@ -8,6 +8,7 @@ from .components import read_adapter, read_component
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
+from .verification import verify_model
 
 __all__ = [
     "Converted",
@@ -18,4 +19,5 @@ __all__ = [
     "inspect",
     "read_adapter",
     "read_component",
+    "verify_model",
 ]

@@ -45,6 +45,9 @@ class Stored(Protocol):
     def array(self) -> Array:
         """Its values; BF16 as uint16."""
 
+    def release(self) -> None:
+        """It is not needed for now: the memory behind it may go."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint(Mapping[str, Stored]):

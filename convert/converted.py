@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -57,10 +57,17 @@ class ConvertedTensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Converted(Mapping[str, ConvertedTensor]):
-    """Tensors by their names in MLX; `where` is the file or folder, for messages."""
+    """Tensors by their names in MLX.
+
+    Attributes:
+        where: The file or folder, for messages.
+        tensors: The tensors.
+        dropped: Names in the file that were left out, and why that loses nothing.
+    """
 
     where: str
     tensors: Mapping[str, ConvertedTensor]
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> ConvertedTensor:
         return self.tensors[name]

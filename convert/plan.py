@@ -44,7 +44,9 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
     """
     targets = [table.target(tensor) for tensor in table.tensors]
     slots = _slots(table, targets, converted=checkpoint.converted)
-    sources, surplus = _sources(checkpoint, table, slots)
+    sources, spare = _sources(checkpoint, table, slots)
+    dropped = {} if checkpoint.converted else _dropped(spare, table)
+    surplus = [name for name in spare if name not in dropped]
     problems = {
         "missing": [name for name in slots if name not in sources],
         "left over": surplus,
@@ -71,6 +73,7 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
             )
             for name, slot in slots.items()
         },
+        dropped,
     )
 
 
@@ -87,14 +90,25 @@ def _sources(
 ) -> tuple[Mapping[str, Sequence[Stored]], list[str]]:
     """Stored tensors by canonical name, and the names that nothing asks for."""
     sources: dict[str, list[Stored]] = defaultdict(list)
-    surplus = []
+    spare = []
     for name, stored in checkpoint.items():
         canonical = name if checkpoint.converted else table.canonical(name)
         if canonical in slots:
             sources[canonical].append(stored)
-        elif checkpoint.converted or not any(drop.matches(canonical) for drop in table.drops):
-            surplus.append(name)
-    return sources, surplus
+        else:
+            spare.append(name)
+    return sources, spare
+
+
+def _dropped(spare: Sequence[str], table: Table) -> dict[str, str]:
+    """Those of them that may be left out, and why."""
+    found = {}
+    for name in spare:
+        canonical = table.canonical(name)
+        reason = next((drop.reason for drop in table.drops if drop.matches(canonical)), None)
+        if reason is not None:
+            found[name] = reason
+    return found
 
 
 def _misshapen(slots: Mapping[str, Slot], sources: Mapping[str, Sequence[Stored]]) -> Iterator[str]:

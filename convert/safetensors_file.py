@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,13 @@ class StoredTensor:
         kind, count = NUMPY[self.dtype], int(np.prod(self.shape, dtype=object))
         flat: Array = np.frombuffer(self._buffer, kind, count=count, offset=self._offset)
         return flat.reshape(self.shape)
+
+    def release(self) -> None:
+        """Give its pages back to the system; views of it stay good and are read again."""
+        begin = self._offset // mmap.PAGESIZE * mmap.PAGESIZE
+        length = self._offset + nbytes(self.dtype, self.shape) - begin
+        if length:
+            self._buffer.madvise(mmap.MADV_DONTNEED, begin, length)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,11 +120,20 @@ class Writable(Protocol):
     def array(self) -> Array:
         """Its values, of that shape and type."""
 
+    def release(self) -> None:
+        """It is written: the memory behind it may go."""
 
-def write_safetensors(path: Path, tensors: Iterable[Writable], metadata: Mapping[str, str]) -> None:
+
+def write_safetensors(
+    path: Path,
+    tensors: Iterable[Writable],
+    metadata: Mapping[str, str],
+    on_written: Callable[[int], None] = lambda _: None,
+) -> None:
     """Write a file under a temporary name, and rename it when it is complete and on disk.
 
     Only one tensor is in memory at a time. Wider types come first, so that all are aligned.
+    `on_written` is called after every tensor with its bytes.
 
     Raises:
         CheckpointError: The disk refused, or a tensor is not what it announced.
@@ -136,6 +152,8 @@ def write_safetensors(path: Path, tensors: Iterable[Writable], metadata: Mapping
             file.write(encode_header(entries, metadata))
             for row in rows:
                 file.write(_bytes(row))
+                row.release()
+                on_written(nbytes(row.dtype, row.shape))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -18,7 +18,8 @@ def arrays(converted: Converted, dtype: mx.Dtype) -> Iterator[tuple[str, mx.arra
     """All tensors of a converted component as MLX arrays of one precision, evaluated."""
     waiting: list[tuple[str, mx.array]] = []
     for name, tensor in converted.items():
-        array = mx.array(tensor.array())
+        array = mx.array(tensor.array())  # a copy
+        tensor.stored.release()
         if tensor.dtype == "BF16":
             array = array.view(mx.bfloat16)
         waiting.append((name, array.astype(dtype)))

@@ -1,4 +1,4 @@
-"""The command line: `ipa-mlx demo | generate | inspect`."""
+"""The command line: `ipa-mlx demo | generate | convert | inspect | accelerate`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from ipa.app.conversion import run_conversion
 from ipa.app.demo import DemoReport, run_demo
 from ipa.app.generate import check_arguments, load_adapters, parse_image_prompt, parse_scale
 from ipa.app.generate import generate as run_generate
@@ -168,6 +170,31 @@ def generate(  # one parameter per option
         _say("[yellow]warning:[/]", warning)
     for path in paths:
         typer.echo(path)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A model: folder, hub id, or demo.")],
+    target: Annotated[Path, typer.Argument(help="The folder to make.")],
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored]")
+    ] = None,
+    to: Annotated[str, typer.Option(help="mlx, or diffusers for the way back.")] = "mlx",
+    verify: Annotated[bool, typer.Option(help="Read both again and compare every value.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
+    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model as MLX loads it, whole or not at all; or back in PyTorch's layout."""
+    with _explained():
+        model = resolve_model(source, revision=revision, variant=variant, offline=offline)
+        done = run_conversion(model, target, dtype=dtype, layout=to, verify=verify)
+    if as_json:
+        _print_json({**asdict(done), "folder": str(done.folder.resolve())})
+        return
+    proof = "" if done.verified is None else f", {done.verified:,} tensors verified"
+    typer.echo(f"{done.folder} ({decimal(done.bytes)}{proof})")
 
 
 @app.command()

@@ -145,3 +145,34 @@ def _read(leader: int) -> bytes:
         return os.read(leader, 4096)
     except OSError:  # Linux: the other end has closed
         return b""
+
+
+def test_convert_and_back(tmp_path: Path) -> None:
+    """The demo as MLX loads it, and back as diffusers does; each value compared."""
+    run = CliRunner().invoke
+    done = run(app, ["convert", "demo", str(tmp_path / "mlx"), "--verify"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{tmp_path / 'mlx'} (16") and "602 tensors" in done.stdout
+    words = ["convert", str(tmp_path / "mlx"), str(tmp_path / "back"), "--to", "diffusers"]
+    found = json.loads(run(app, [*words, "--verify", "--json"]).stdout)
+    assert (found["folder"], found["verified"]) == (str(tmp_path / "back"), 602)
+    assert run(app, ["generate", "-m", str(tmp_path / "mlx"), "-o", str(tmp_path / "x.png"), "-n2"])
+    assert (tmp_path / "x.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["convert", "none/at/all", "out"], 3, "no such model folder"),
+        (["convert", "demo", "."], 3, "exists already"),
+        (["convert", "demo", "out", "--dtype", "int8"], 2, "float32, float16, bfloat16"),
+        (["convert", "demo", "out", "--to", "onnx"], 2, "mlx, diffusers"),
+    ],
+)
+def test_convert_mistakes(
+    words: list[str], code: int, part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == code and part in done.stderr
+    assert list(tmp_path.iterdir()) == []

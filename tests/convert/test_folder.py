@@ -29,6 +29,7 @@ CONFIGS = {
     *(f"tokenizer/{name}" for name in ("vocab.json", "merges.txt", "tokenizer_config.json")),
     "tokenizer/special_tokens_map.json",
 }
+MANIFEST = "conversion.json"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -73,7 +74,7 @@ def test_files_and_metadata(tiny: Path, tmp_path: Path) -> None:
     """Configs byte for byte; nothing else, such as adapters, comes along."""
     target = convert_model(opened(tiny), tmp_path / "deep" / "converted", dtype="float16")
     weights = {f"{component}/{stem}.safetensors" for component, stem in STEMS.items()}
-    assert files(target) == CONFIGS | weights
+    assert files(target) == CONFIGS | weights | {MANIFEST}
     for name in CONFIGS:
         assert (target / name).read_bytes() == (tiny / name).read_bytes()
     for name in weights:
@@ -141,7 +142,8 @@ def test_shards_and_links_and_variants(copy: Path, tmp_path: Path) -> None:
         blob.rename(tmp_path / blob.parent.name)
         (copy / f"{name}.fp16.safetensors").symlink_to(tmp_path / blob.parent.name)
     target = convert_model(opened(copy, "fp16"), tmp_path / "converted")
-    assert files(target) == CONFIGS | {f"{c}/{stem}.safetensors" for c, stem in STEMS.items()}
+    weights = {f"{component}/{stem}.safetensors" for component, stem in STEMS.items()}
+    assert files(target) == CONFIGS | weights | {MANIFEST}
     assert not any(path.is_symlink() for path in target.rglob("*"))
     assert len(dict(components(opened(target)))["unet"]) == len(tensors)
 
@@ -230,7 +232,7 @@ def test_configs_are_not_rewritten(copy: Path, tmp_path: Path) -> None:
     (copy / "safety_checker" / "config.json").write_text(json.dumps({}))
     target = convert_model(opened(copy), tmp_path / "converted")
     extra = files(target) - CONFIGS - {f"{c}/{stem}.safetensors" for c, stem in STEMS.items()}
-    assert extra == {"LICENSE"}
+    assert extra == {"LICENSE", MANIFEST}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""conversion.json: what a converted folder was made from, so that it can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipa.contract.errors import CheckpointError
+
+from .converted import Converted
+
+NAME = "conversion.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file that weights are read from, as it was when its header was read."""
+
+    path: Path
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """The file as it is now."""
+        status = path.stat()
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files behind a conversion, and which of their tensors were left out and why."""
+
+    files: tuple[Source, ...]
+    dropped: Mapping[str, str]
+
+    @classmethod
+    def of(cls, parts: Mapping[Any, Converted]) -> Sources:
+        """Of all components of a model."""
+        paths = {Path(t.stored.where) for part in parts.values() for t in part.values()}
+        dropped = {n: why for part in parts.values() for n, why in part.dropped.items()}
+        return cls(tuple(map(Source.of, sorted(paths))), dropped)
+
+    def hashes(self) -> tuple[str, ...]:
+        """The sha256 of each file."""
+        return tuple(_sha256(file.path) for file in self.files)
+
+    def check(self) -> None:
+        """Raise CheckpointError if a file is another one than when its header was read."""
+        for file in self.files:
+            if not file.path.is_file() or Source.of(file.path) != file:
+                raise CheckpointError(
+                    f"{file.path} changed while it was converted",
+                    remedy="wait until its download is complete, and convert again",
+                )
+
+
+def write_manifest(
+    folder: Path, sources: Sources, hashes: Sequence[str], *, layout: str, dtype: str | None
+) -> None:
+    """Write conversion.json."""
+    manifest = {
+        "ipa_mlx": importlib.metadata.version("ipa-mlx"),
+        "layout": layout,
+        "dtype": dtype or "as stored",
+        "sources": [
+            {
+                "file": f"{file.path.parent.name}/{file.path.name}",
+                "bytes": file.size,
+                "sha256": digest,
+            }
+            for file, digest in zip(sources.files, hashes, strict=True)
+        ],
+        "dropped": dict(sources.dropped),
+    }
+    text = json.dumps(manifest, ensure_ascii=False, indent=2)
+    (folder / NAME).write_text(text + "\n", "utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

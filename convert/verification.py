@@ -1,0 +1,58 @@
+"""Proof that a written model holds what its source held: every value read again and compared."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ipa.contract.errors import CheckpointError
+from ipa.contract.model import ModelFolder
+
+from .folder import DType, Progress, read_model, rows
+from .safetensors_file import nbytes
+
+
+def verify_model(
+    source: ModelFolder,
+    written: ModelFolder,
+    *,
+    dtype: DType | None = None,
+    on_progress: Progress | None = None,
+) -> int:
+    """Compare a written model with its source, bit for bit after the change of precision.
+
+    Args:
+        source: What was converted.
+        written: What `convert_model` wrote, in either layout.
+        dtype: The precision that was asked for.
+        on_progress: Called after every tensor with the bytes compared and the bytes in all.
+
+    Returns:
+        Number of tensors compared.
+
+    Raises:
+        CheckpointError: One is missing or differs.
+    """
+    expected, found = read_model(source), read_model(written)
+    total = sum(nbytes(t.dtype, t.shape) for part in found.values() for t in part.values())
+    done = count = 0
+    for component, part in expected.items():
+        for row in rows(part, dtype, "mlx"):
+            tensor = found[component][row.name]
+            if tensor.dtype != row.dtype or not np.array_equal(
+                _bits(tensor.array()), _bits(row.array())
+            ):
+                raise CheckpointError(
+                    f"{tensor.stored.where}: {row.name} is not what its source holds",
+                    found=f"{tensor.dtype}, made from {row.tensor.dtype}",
+                    remedy="the disk may be failing: convert again to another one",
+                )
+            tensor.stored.release()
+            row.release()
+            done, count = done + nbytes(tensor.dtype, tensor.shape), count + 1
+            if on_progress is not None:
+                on_progress(done, total)
+    return count
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
