@@ -52,10 +52,11 @@ class Pipeline:
         """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
 
         Args:
-            source: A .safetensors file, a folder, or a hub id.
+            source: A .safetensors file, a folder, a hub id, or the short name of a public adapter
+                (`ipa.prepare.catalogue`).
             weight_name: File inside the folder or repository.
             subfolder: Folder of the file inside it.
-            name: What image prompts call it; by default the file's stem.
+            name: What image prompts call it; by default the short name, or the file's stem.
             scale: λ where an image prompt gives none.
             image_encoder_folder: Where its image encoder lies; None takes the model's own.
             revision: Branch, tag or commit on the hub.
@@ -77,7 +78,7 @@ class Pipeline:
             revision=revision,
             offline=offline,
         )
-        chosen = name or files.weights.stem
+        chosen = name or files.name
         with self._owned():
             if chosen in self._adapters:
                 raise RequestError(

@@ -1,4 +1,4 @@
-"""The command line: `ipa-mlx demo | generate | convert | inspect | accelerate`."""
+"""The command line: `ipa-mlx demo | generate | convert | fetch | …`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from rich.table import Table
 
 from ipa.app.conversion import run_conversion
 from ipa.app.demo import DemoReport, run_demo
+from ipa.app.fetching import fetch as run_fetch
+from ipa.app.fetching import show_catalogue
 from ipa.app.generate import check_arguments, load_adapters, parse_image_prompt, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.inspection import show_inspection
@@ -205,6 +207,30 @@ def inspect(
     """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
     with _explained():
         show_inspection(path, as_json=as_json)
+
+
+@app.command()
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="owner/name, a short name, or owner/name/folder/file.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
+    offline: Annotated[bool, typer.Option(help="Only say where it is in the cache.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring a model or an adapter into the hub's cache; without a name, list public adapters."""
+    if name is None:
+        show_catalogue()
+        return
+    with _explained():
+        found = run_fetch(name, revision=revision, variant=variant, offline=offline)
+    if as_json:
+        _print_json({key: value and str(value) for key, value in asdict(found).items()})
+        return
+    typer.echo(found.path)
+    if found.image_encoder is not None:
+        typer.echo(found.image_encoder)
 
 
 @app.command()

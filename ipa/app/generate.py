@@ -81,7 +81,7 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder) -> None:
 def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offline: bool) -> None:
     """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
 
-    SOURCE is a file, or REPOSITORY/PATH on the hub (owner/name/folder/file.safetensors).
+    SOURCE is a file, a short name, or owner/name/folder/file.safetensors on the hub.
     """
     if not adapters and pipe.info()["model"] == "demo":
         pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
@@ -89,15 +89,18 @@ def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offl
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
-        where: dict[str, Any] = {"source": source}
-        parts = source.split("/")
-        if not Path(source).exists() and len(parts) > 2:
-            where = {
-                "source": "/".join(parts[:2]),
-                "subfolder": "/".join(parts[2:-1]),
-                "weight_name": parts[-1],
-            }
-        pipe.load_ip_adapter(**where, name=name or None, scale=scale, offline=offline)
+        pipe.load_ip_adapter(
+            **adapter_source(source), name=name or None, scale=scale, offline=offline
+        )
+
+
+def adapter_source(text: str) -> dict[str, Any]:
+    """A file, a short name, or owner/name/folder/file on the hub, as arguments of a loader."""
+    parts = text.split("/")
+    if Path(text).exists() or len(parts) < 3:
+        return {"source": text}
+    owner, name, *folders, file = parts
+    return {"source": f"{owner}/{name}", "subfolder": "/".join(folders), "weight_name": file}
 
 
 def generate(

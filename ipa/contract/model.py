@@ -36,7 +36,10 @@ class ModelFolder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterFiles:
-    """An IP-Adapter's weights and the folder of the image encoder that comes with it, if any."""
+    """An IP-Adapter's weights and the folder of the image encoder that comes with it, if any.
+
+    `name` is what a person would call it: a short name, or the file's stem.
+    """
 
     name: str
     weights: Path

@@ -10,6 +10,7 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS
 from ipa.contract.model import AdapterFiles, ModelFolder
 
+from .catalogue import PublicAdapter, find_adapter
 from .model_folder import open_model_folder
 
 _DEMO = "demo"
@@ -59,7 +60,7 @@ def resolve_adapter(
     """An IP-Adapter file and the image encoder that comes with it, found as diffusers finds it.
 
     Args:
-        source: A .safetensors file, a folder, or a hub id.
+        source: A .safetensors file, a folder, a hub id, or a short name of `catalogue.ADAPTERS`.
         weight_name: File name inside the folder or repository.
         subfolder: Folder of the file inside it.
         image_encoder_folder: Folder of the encoder: a bare name lies beside the weight file, a path
@@ -70,9 +71,14 @@ def resolve_adapter(
     root = Path(source).expanduser()
     if root.is_file():
         root, weight_name, subfolder = root.parent, root.name, ""
+    if weight_name is None and not root.exists() and len(root.parts) == 1:
+        public = find_adapter(str(source))
+        wanted = image_encoder_folder is not None
+        return _fetch_public(str(source), public, revision, offline, with_encoder=wanted)
     if weight_name is None:
         raise CheckpointError(
             f"{source}: which file?",
+            found="a folder" if root.is_dir() else "no such file here",
             remedy='pass weight_name=, such as "ip-adapter_sd15.safetensors"',
         )
     encoder = image_encoder_folder
@@ -94,7 +100,24 @@ def resolve_adapter(
                 remedy="config.json and model.safetensors are needed",
             )
         folder = None
-    return AdapterFiles(name=weight_name, weights=root / file, image_encoder=folder)
+    return AdapterFiles(name=Path(weight_name).stem, weights=root / file, image_encoder=folder)
+
+
+def _fetch_public(
+    name: str, public: PublicAdapter, revision: str | None, offline: bool, *, with_encoder: bool
+) -> AdapterFiles:
+    root = _snapshot(public.repository, [public.path], revision, offline)
+    encoder = None
+    if public.encoder and with_encoder:
+        patterns = [f"{public.encoder}/*.json", f"{public.encoder}/*.safetensors"]
+        encoder = _snapshot(public.encoder_repository, patterns, None, offline) / public.encoder
+    weights = root / public.path
+    if not weights.is_file():
+        raise CheckpointError(
+            f"{public.repository} has no {public.path} at this revision",
+            remedy="leave revision= out, or fetch the file by its path",
+        )
+    return AdapterFiles(name=name, weights=weights, image_encoder=encoder)
 
 
 def _weight_patterns(variant: str | None) -> Iterator[str]:

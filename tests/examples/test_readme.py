@@ -62,7 +62,8 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
     for file in model.glob("*/*.safetensors"):
         file.rename(file.with_suffix(".fp16.safetensors"))
     shutil.copytree(tiny / "image_encoder", adapters / "image_encoder")
-    shutil.copy(tiny / "plus.safetensors", adapters / "ip-adapter-plus_sd15.safetensors")
+    for name in ("ip-adapter-plus_sd15", "ip-adapter-plus-face_sd15"):
+        shutil.copy(tiny / "plus.safetensors", adapters / f"{name}.safetensors")
     repositories = {
         "stable-diffusion-v1-5/stable-diffusion-v1-5": model,
         "h94/IP-Adapter": adapters.parent,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from oracle.hub import COMMIT, LocalHub, serve
 
@@ -66,7 +67,18 @@ def hub(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalH
     shutil.copytree(tiny / "image_encoder", root / "adapters" / "models" / "image_encoder")
     for kind in ("linear", "plus"):
         shutil.copy(tiny / f"{kind}.safetensors", root / "adapters" / "models")
-    with serve({MODEL: root / "model", ADAPTERS: root / "adapters"}) as running:
+    for kind, name in (("linear", "ip-adapter_sd15"), ("plus", "ip-adapter-plus_sd15")):
+        public = root / "adapters" / "models" / f"{name}.safetensors"
+        shutil.copy(tiny / f"{kind}.safetensors", public)
+    composition = root / "composition" / "ip_plus_composition_sd15.safetensors"
+    composition.parent.mkdir()
+    shutil.copy(tiny / "plus.safetensors", composition)
+    repositories = {
+        MODEL: root / "model",
+        ADAPTERS: root / "adapters",
+        "ostris/ip-composition-adapter": root / "composition",
+    }
+    with serve(repositories) as running:
         yield running
 
 
@@ -122,6 +134,8 @@ FAILURES = {
     f'ipa.load("{ADAPTERS}")': "model_index.json",
     'ipa.load("a b/c:d")': "HFValidationError",
     f'ipa.load("demo").load_ip_adapter("{ADAPTERS}", weight_name="x.bin")': "weight_name=",
+    'ipa.load("demo").load_ip_adapter("plus-sd1.5")': "did you mean 'plus-sd15'",
+    'ipa.load("demo").load_ip_adapter("plus-sdxl")': "has no sdxl_models/ip-adapter-plus_sdxl",
 }
 
 
@@ -140,3 +154,47 @@ def test_nobody_answers(client: Client) -> None:
 def test_a_commit_can_be_named(client: Client) -> None:
     code = 'answer = ipa.load("{}", revision="{}").info()["model"]'
     assert client.run(code.format(MODEL, COMMIT)) == [MODEL]
+
+
+def test_public_adapters_by_short_name(client: Client) -> None:
+    """Only the file and its encoder are fetched; an encoder may lie in another repository."""
+    code = (
+        f'pipe = ipa.load("{MODEL}", dtype="float32"); '
+        'names = [pipe.load_ip_adapter(n) for n in ("plus-sd15", "composition-sd15")]; '
+        'answer = [[n, pipe.info()["adapters"][n]["projector"]] for n in names]'
+    )
+    (answer,) = client.run(code)
+    assert answer == [["plus-sd15", "resampler"], ["composition-sd15", "resampler"]]
+    fetched = {f for f in client.hub.fetched if not f.startswith(MODEL)}
+    assert {f for f in fetched if f.endswith(".safetensors")} == {
+        f"{ADAPTERS}/models/ip-adapter-plus_sd15.safetensors",
+        f"{ADAPTERS}/models/image_encoder/model.safetensors",
+        "ostris/ip-composition-adapter/ip_plus_composition_sd15.safetensors",
+    }
+
+
+def test_fetch(client: Client, tmp_path: Path) -> None:
+    """Fetch here, then use without the hub."""
+
+    def ipa_mlx(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("ipa-mlx")
+        fresh = os.environ | client.hub.environment(client.cache) | environment
+        return subprocess.run(
+            [program, *words], env=fresh, capture_output=True, text=True, cwd=tmp_path
+        )
+
+    model = ipa_mlx("fetch", MODEL, "--variant", "fp16")
+    assert model.returncode == 0 and (Path(model.stdout.strip()) / "unet").is_dir()
+    found = json.loads(ipa_mlx("fetch", "base-sd15", "--json").stdout)
+    assert found["path"].endswith("ip-adapter_sd15.safetensors")
+    assert (Path(found["image_encoder"]) / "config.json").is_file()
+    path = ipa_mlx("fetch", f"{ADAPTERS}/models/plus.safetensors").stdout.splitlines()[0]
+    assert Path(path).name == "plus.safetensors"
+    Image.new("RGB", (30, 20), "teal").save(tmp_path / "style.png")
+    words = ["-m", MODEL, "--variant", "fp16", "-a", "base-sd15", "-i", "style.png"]
+    size = ["--width", "40", "--height", "32", "--steps", "1", "--offline"]
+    made = ipa_mlx("generate", *words, *size, HF_ENDPOINT="http://127.0.0.1:9")
+    assert made.returncode == 0, made.stderr
+    missing = ipa_mlx("fetch", "someone/nothing")
+    assert missing.returncode == 3 and "RepositoryNotFound" in missing.stderr
+    assert "plus-face-sd15" in ipa_mlx("fetch").stdout
