@@ -15,9 +15,10 @@ from ipa.prepare.noise import NoiseStream
 
 SEEDS = (0, 1, 7, 2**31, 2**32 + 5, 2**63, 2**64 - 1)
 SHAPES = ((16,), (17,), (31,), (1, 4, 8, 8), (1, 4, 5, 5), (2, 4, 96, 64), (1, 4, 128, 128), (999,))
-# Measured on x86 with AVX-512: 4.8e-7, which is one float32 step at |x| ≈ 4–8. torch evaluates
-# log, cos and sin with its own vectorised float32 approximations, we in float64.
-TOLERANCE = 6e-7
+# torch evaluates log, cos and sin in float32, we in float64: measured 4.8e-7, one float32 step at
+# |x| ≈ 4–8, where its code is vectorised (AVX2, AVX-512), and 2.1e-6 where it is not.
+_IS_VECTORISED = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
+TOLERANCE = 6e-7 if _IS_VECTORISED else 3e-6
 # Fewer than 16 values are computed in double on both sides: measured 0. Another libm may flip the
 # last float32 bit, 2.4e-7 at |x| in 2–4.
 SMALL_TOLERANCE = 2.4e-7

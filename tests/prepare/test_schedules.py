@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
@@ -33,17 +34,22 @@ from oracle.schedulers import (
     timed_scheduler,
 )
 
+# torch's linspace of float32 rounds once where it is vectorised, as our table does, and twice
+# elsewhere: one bit in 121 of the 1000 ᾱ, which follows into everything below.
+_ONE_ROUNDING = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
 # Final latents in units of the largest factor on the network's output, diffusers widened to float64
 # and its square roots rounded correctly (see `oracle.schedulers.CorrectRoots`): measured 2.2e-12,
-# for the cosine schedule; 1e-14 for Stable Diffusion's. Timesteps are equal.
-WIDENED = 5e-12
-# Zero terminal SNR with epsilon: absolute, where latents begin at 16384. Measured 1.6e-11.
-ZERO_SNR = 5e-11
+# for the cosine schedule, and 1e-14 for Stable Diffusion's; with two roundings 5.9e-7.
+WIDENED = 5e-12 if _ONE_ROUNDING else 1e-6
+# Zero terminal SNR with epsilon: absolute, where latents begin at 16384. Measured 1.6e-11; 4.7e-5.
+ZERO_SNR = 5e-11 if _ONE_ROUNDING else 1e-4
+# Fractional timesteps under Karras levels. Measured: equal; 6.1e-5, one float32 step at 512–1000.
+TIMESTEP = 0.0 if _ONE_ROUNDING else 6.2e-5
+# The factor on the starting noise, relative: measured 5.9e-8, the rounding of float32; 1.4e-7.
+NOISE_SCALE = 6e-8 if _ONE_ROUNDING else 1.5e-7
 # diffusers as it is rounds latents to float32 at every step, and its tables as torch's roots do on
 # this machine: measured 1.4e-5 and 1.7e-5 on two, where latents reach 50.
 ROUNDED = 3e-5
-# The factor on the starting noise, relative: measured 5.9e-8, the rounding of float32.
-NOISE_SCALE = 6e-8
 # The formulas of this file in float64, its own tables unrounded: measured 2.0e-6 (ddim_karras) and
 # 3.2e-6; 1 − ᾱ in float32 alone moves σ_min by 3.5e-5 of itself.
 INDEPENDENT = 5e-6
@@ -113,7 +119,7 @@ def _assert_same_run(
     schedule = make_schedule(name, config, steps)
     magnified = max(1.0, *(abs(s.denoised_output) for s in schedule.steps))
     found = deviation(name, config, steps)
-    assert found.timesteps == 0.0, found
+    assert found.timesteps <= (TIMESTEP if name == "euler_karras" else 0.0), found
     assert found.noise_scale <= NOISE_SCALE, found
     assert found.latents <= (allowed or WIDENED * magnified), found
 
@@ -181,7 +187,8 @@ def test_timesteps_equal_diffusers_for_many_counts(name: str, spacing: str) -> N
         ours = [step.timestep for step in make_schedule(name, config, count).steps]
         assert len(ours) == count
         wanted = scheduler.timesteps.numpy()[:count]
-        assert np.array_equal(ours, wanted), count
+        allowed = TIMESTEP if name == "euler_karras" else 0.0
+        assert np.abs(np.array(ours) - wanted).max() <= allowed, count
 
 
 def test_the_superfluous_trailing_timestep_of_diffusers_is_cut() -> None:
@@ -197,7 +204,7 @@ def test_the_table_of_deviations() -> None:
     widened, rounded = deviation_table(), deviation_table(double=False)
     print("\ndiffusers widened to float64", format_table(widened), sep="\n")
     print("\ndiffusers as it is", format_table(rounded), sep="\n")
-    assert max(row.latents for row in widened) <= WIDENED
+    assert max(row.latents for row in widened) <= 2 * WIDENED  # absolute: measured 6e-14; 1.5e-6
     assert max(row.latents for row in rounded) <= ROUNDED
 
 
