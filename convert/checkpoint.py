@@ -1,7 +1,7 @@
 """A checkpoint: the tensors of one file, or of all shards of one component, by name.
 
-Other containers (torch's zip archives, single files of other tools) join here: whatever gives
-tensors with a name, a type tag, a shape and a lazy `array` is a checkpoint.
+Containers (safetensors, files of torch.save) join here: whatever gives tensors with a name, a type
+tag, a shape and a lazy `array` is a checkpoint.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.files import find_weights, read_json
+from ipa.contract.files import container, find_weights, read_json
 
 from .dtypes import Array
 from .safetensors_file import SafetensorsFile, open_safetensors
+from .torch_file import open_torch
 
 CONVERTED: Mapping[str, str] = {"format": "mlx", "ipa_layout": "1"}
 """Metadata of files in our MLX names and layout."""
@@ -74,7 +75,14 @@ class Checkpoint(Mapping[str, Stored]):
 
 
 def open_file(path: Path) -> Checkpoint:
-    """The checkpoint in one file. Raises CheckpointError, see `open_safetensors`."""
+    """The checkpoint in one file, whatever it is called.
+
+    Raises:
+        CheckpointError: See `open_safetensors` and `open_torch`.
+    """
+    kind = container(path)
+    if kind != "safetensors":
+        return Checkpoint(str(path), open_torch(path, kind), converted=False)
     file = open_safetensors(path)
     return Checkpoint(str(path), file.tensors, _is_converted(file))
 
@@ -85,23 +93,22 @@ def open_folder(folder: Path, stem: str, variant: str | None = None) -> Checkpoi
     Raises:
         CheckpointError: Files are missing or damaged, or shards and index contradict each other.
     """
-    paths = find_weights(folder, stem, variant)
-    tag = f".{variant}" if variant else ""
-    if paths[0].name == f"{stem}{tag}.safetensors":
-        return open_file(paths[0])
-    files = [open_safetensors(path) for path in paths]
+    weights = find_weights(folder, stem, variant, pickles=True)
+    files = {path.name: open_file(path) for path in weights.files}
+    if weights.index is None:
+        return files.popitem()[1]
     tensors: dict[str, Stored] = {}
-    for file in files:
-        for name, tensor in file.tensors.items():
+    for shard, file in files.items():
+        for name, tensor in file.items():
             if name in tensors:
                 raise CheckpointError(
                     f"{folder}: {name} is in two shards",
-                    found=f"{Path(tensors[name].where).name} and {file.path.name}",
+                    found=f"{Path(tensors[name].where).name} and {shard}",
                     remedy="files of two downloads may be mixed: download the folder again",
                 )
             tensors[name] = tensor
-    _check_index(folder / f"{stem}.safetensors.index{tag}.json", files)
-    kinds = {_is_converted(file) for file in files}
+    _check_index(weights.index, files)
+    kinds = {file.converted for file in files.values()}
     if len(kinds) > 1:
         raise CheckpointError(
             f"{folder}: some shards are converted for MLX and some are not",
@@ -110,10 +117,9 @@ def open_folder(folder: Path, stem: str, variant: str | None = None) -> Checkpoi
     return Checkpoint(str(folder), tensors, kinds.pop())
 
 
-def _check_index(index: Path, files: list[SafetensorsFile]) -> None:
-    names = {file.path.name: file.tensors.keys() for file in files}
+def _check_index(index: Path, files: Mapping[str, Checkpoint]) -> None:
     weight_map: dict[str, str] = read_json(index)["weight_map"]
-    absent = [name for name, shard in weight_map.items() if name not in names[shard]]
+    absent = [name for name, shard in weight_map.items() if name not in files[shard]]
     if absent:
         raise CheckpointError(
             f"{index}: {len(absent)} tensors are not in the shard that it names",

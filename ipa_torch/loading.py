@@ -65,7 +65,7 @@ def load_component(
         CheckpointError: Tensors are missing, left over, misshapen or not finite, or the folder was
             converted for MLX.
     """
-    for file in find_weights(folder, STEMS[component], variant):
+    for file in find_weights(folder, STEMS[component], variant).files:
         _shapes(file)
     options: dict[str, Any] = {"variant": variant, "dtype": dtype}
     if kind.__module__.startswith("transformers."):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from .errors import CheckpointError
 
@@ -20,9 +21,19 @@ STEMS: Mapping[str, str] = {
 }
 """File stem of each component's weights in diffusers' folder layout."""
 
+Container: TypeAlias = Literal["safetensors", "torch zip", "torch stream"]
+
+_PICKLE_STEMS: Mapping[str, str] = {"model": "pytorch_model"}  # where torch's files differ
 _MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 _MAX_JSON_BYTES = 64 << 20  # a shard index of a large model has some MiB
-# How files that are not safetensors begin: (offset, bytes, what it is, what to do).
+_STREAM = b"\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # a pickled number
+# How files of torch.save begin: (offset, bytes, container, what it is).
+_TORCH: tuple[tuple[int, bytes, Container, str], ...] = (
+    (0, b"PK\x03\x04", "torch zip", "a torch zip archive (pickle)"),
+    (2, _STREAM, "torch stream", "an old torch file (pickle)"),
+    (11, _STREAM, "torch stream", "an old torch file (pickle)"),  # after protocol 4's frame
+)
+# How files of no use begin: (offset, bytes, what it is, what to do).
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (
         0,
@@ -34,26 +45,35 @@ _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"<!do", "a web page", "download the file itself, not the page that shows it"),
     (0, b"<html", "a web page", "download the file itself, not the page that shows it"),
     (0, b"GGUF", "a GGUF file", "use the original safetensors file"),
-    (
-        0,
-        b"PK\x03\x04",
-        "a torch zip archive (pickle)",
-        "use the .safetensors file of the same model",
-    ),
     (0, b"\x80", "a pickle", "use the .safetensors file of the same model"),
     (257, b"ustar", "a tar archive", "use the .safetensors file of the same model"),
 )
 
 
-def require_safetensors(path: Path) -> None:
-    """Raise CheckpointError unless a file begins as safetensors do; name what it is instead."""
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The files of one component: one, or the shards that an index lists."""
+
+    files: tuple[Path, ...]
+    index: Path | None = None
+
+
+def container(path: Path) -> Container:
+    """What a file of weights is, by how it begins.
+
+    Raises:
+        CheckpointError: It does not exist, or is something else; the message says what.
+    """
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist", remedy="check the path")
     with path.open("rb") as file:
         start = file.read(512)
     # First, since a header's length may begin with any byte, also with that of a pickle (0x80).
     if int.from_bytes(start[:8], "little") <= _MAX_HEADER_BYTES and start[8:9] == b"{":
-        return
+        return "safetensors"
+    for offset, magic, kind, _ in _TORCH:
+        if start[offset : offset + len(magic)] == magic:
+            return kind
     for offset, magic, what, remedy in _FOREIGN:
         if start[offset : offset + len(magic)] == magic:
             raise CheckpointError(f"{path} holds no weights", found=what, remedy=remedy)
@@ -63,36 +83,65 @@ def require_safetensors(path: Path) -> None:
     )
 
 
-def find_weights(folder: Path, stem: str, variant: str | None = None) -> tuple[Path, ...]:
-    """The weight files of a component: one, or the shards that its index lists.
+def require_safetensors(path: Path) -> None:
+    """Raise CheckpointError unless a file begins as safetensors do; name what it is instead."""
+    kind = container(path)
+    if kind != "safetensors":
+        raise CheckpointError(
+            f"{path} holds no weights",
+            found=next(what for *_, row, what in _TORCH if row == kind),
+            remedy="use the .safetensors file of the same model",
+        )
+
+
+def find_weights(
+    folder: Path, stem: str, variant: str | None = None, *, pickles: bool = False
+) -> Weights:
+    """The weight files of a component, safetensors before pickles.
 
     Args:
         folder: The component's folder.
         stem: File name without suffixes, see `STEMS`.
         variant: "fp16" and the like; None takes the plain file.
+        pickles: Whether files of torch.save will do.
 
     Raises:
-        CheckpointError: Nothing is there, or a file is no safetensors file.
+        CheckpointError: Nothing is there, or a file is of another kind.
     """
     tag = f".{variant}" if variant else ""
-    single = folder / f"{stem}{tag}.safetensors"
-    index = folder / f"{stem}.safetensors.index{tag}.json"
-    if single.is_file():
-        files: tuple[Path, ...] = (single,)
-    elif index.is_file():
-        files = _shards(index)
-    else:
-        present = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
-        raise CheckpointError(
-            f"{folder}: no weights called {single.name}",
-            found=", ".join(present)
-            or ("an empty folder" if folder.is_dir() else "no such folder"),
-            remedy="check the path; variant= selects files such as *.fp16.safetensors; "
-            "pickled .bin weights are not read",
+    places = [(stem, "safetensors")]
+    if pickles:
+        places.append((_PICKLE_STEMS.get(stem, stem), "bin"))
+    weights = None
+    for name, suffix in places:
+        single, index = (
+            folder / f"{name}{tag}.{suffix}",
+            folder / f"{name}.{suffix}.index{tag}.json",
         )
-    for file in files:
-        require_safetensors(file)
-    return files
+        if single.is_file():
+            weights = Weights((single,))
+        elif index.is_file():
+            weights = Weights(_shards(index), index)
+        if weights is not None:
+            break
+    if weights is None:
+        raise _no_weights(folder, [f"{name}{tag}.{suffix}" for name, suffix in places])
+    for file in weights.files:
+        if pickles:
+            container(file)
+        else:
+            require_safetensors(file)
+    return weights
+
+
+def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
+    present = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
+    pickles = "" if len(names) > 1 else "; pickled .bin weights are not read"
+    return CheckpointError(
+        f"{folder}: no weights called {' or '.join(names)}",
+        found=", ".join(present) or ("an empty folder" if folder.is_dir() else "no such folder"),
+        remedy=f"check the path; variant= selects files such as *.fp16.safetensors{pickles}",
+    )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

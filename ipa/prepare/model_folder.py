@@ -37,7 +37,7 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
     )
     _check_widths(unet, vae, text, name)
     for component in _CLASSES:
-        find_weights(path / component, STEMS[component], variant)
+        find_weights(path / component, STEMS[component], variant, pickles=True)
     has_encoder = (path / "image_encoder" / "config.json").is_file()
     return ModelFolder(
         name=name,

@@ -1,0 +1,278 @@
+"""What a pickle of weights may hold: inert descriptions, and the closed list of names it may use.
+
+A name in a pickle is an import and a call for Python. Here it is a row of a table or a refusal:
+nothing is imported, and a description of a tensor is all that a call can make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+from .dtypes import NUMPY
+
+MAX_DIMENSIONS = 8
+_MAX_SIDE = 2**31 - 1  # of one dimension: MLX counts in 32 bits
+_MAX_KEY = 2**63  # larger integers can be chosen to share one hash, which makes dicts crawl
+_SHOWN = 80
+
+
+class RefusedError(Exception):
+    """A file that is not accepted; `open_torch` makes a CheckpointError of it."""
+
+    def __init__(self, found: str, remedy: str = "") -> None:
+        super().__init__(found)
+        self.found, self.remedy = found, remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Numbers in the file. Without a dtype, `count` counts bytes."""
+
+    key: str
+    dtype: str | None
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Its bytes in the file."""
+        return self.count * (NUMPY[self.dtype].itemsize if self.dtype else 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """A tensor: part of a storage, inside its bounds. Offset and strides count elements."""
+
+    storage: Storage
+    dtype: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opaque:
+    """Something of a training run that no network needs. It cannot be called."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Function:
+    """A name that may be called, and what the call gives."""
+
+    name: str
+    call: Callable[[tuple[object, ...]], object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StorageType:
+    """torch's class of a storage; None is bytes."""
+
+    dtype: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DType:
+    """A dtype of torch."""
+
+    dtype: str
+
+
+Known: TypeAlias = Function | StorageType | DType
+
+
+def put(target: dict[object, object], key: object, value: object) -> None:
+    """Set an entry of a dict that has none of this key."""
+    if not (
+        type(key) is str or (type(key) is int and abs(key) < _MAX_KEY) or isinstance(key, Function)
+    ):
+        raise RefusedError(f"a dict with a key of type {type(key).__name__}")
+    if key in target:
+        raise RefusedError(f"the key {str(key)[:_SHOWN]!r} twice in one dict")
+    target[key] = value
+
+
+def storage(identity: object, items: int) -> Storage:
+    """The storage that a persistent id names.
+
+    Args:
+        identity: ("storage", class, key, device, count), in streams with view metadata after it.
+        items: How many of these there must be.
+    """
+    if not (
+        isinstance(identity, tuple)
+        and len(identity) == items
+        and type(identity[0]) is str
+        and identity[0] == "storage"
+        and isinstance(identity[1], StorageType)
+        and isinstance(identity[2], str)
+        and isinstance(identity[3], str)
+        and _natural(identity[4])
+    ):
+        raise RefusedError("a persistent id that names no storage")
+    if any(item is not None for item in identity[5:]):
+        raise RefusedError("a storage that is part of another one")
+    return Storage(identity[2], identity[1].dtype, identity[4])
+
+
+def _natural(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _naturals(values: object) -> bool:
+    return isinstance(values, tuple) and all(map(_natural, values))
+
+
+def _view(where: object, dtype: str | None, offset: object, *axes: object) -> View:
+    """A tensor after every check: inside its storage, and no element twice."""
+    if not isinstance(where, Storage) or dtype is None:
+        raise RefusedError("a tensor without a typed storage")
+    shape, strides = axes
+    if not (isinstance(offset, int) and _natural(offset)):
+        raise RefusedError(f"a tensor with an offset that is {_show(offset)}")
+    if not (
+        isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and len(shape) == len(strides) <= MAX_DIMENSIONS
+        and _naturals(shape + strides)
+        and max(shape, default=0) <= _MAX_SIDE
+    ):
+        raise RefusedError(f"a tensor with the shape {_show(shape)} and strides {_show(strides)}")
+    count, reach = where.nbytes // NUMPY[dtype].itemsize, 0
+    # By rising stride, every step must leave behind all that the smaller ones can reach.
+    for stride, side in sorted((t, s) for s, t in zip(shape, strides, strict=True) if s > 1):
+        if stride <= reach and 0 not in shape:
+            raise RefusedError(f"a tensor whose elements overlap: {shape}, strides {strides}")
+        reach += (side - 1) * stride
+    needed = offset + (reach + 1 if prod(shape) else 0)
+    if needed > count:
+        raise RefusedError(f"a tensor that ends at element {needed} of a storage with {count}")
+    return View(where, dtype, offset, shape, strides)
+
+
+def _show(value: object) -> str:
+    """A value for a message; what it contains could be endless."""
+    if isinstance(value, tuple) and len(value) <= 2 * MAX_DIMENSIONS:
+        return (
+            "(" + ", ".join(_show(v) if type(v) is int else type(v).__name__ for v in value) + ")"
+        )
+    return str(value)[:_SHOWN] if type(value) is int else type(value).__name__
+
+
+def _arguments(args: tuple[object, ...], low: int, high: int) -> None:
+    if not low <= len(args) <= high:
+        raise RefusedError(f"a call with {len(args)} arguments where {low} are needed")
+
+
+def _no_hooks(values: Iterable[object]) -> None:
+    """Hooks are code, and tensor metadata says that the values must be changed on reading."""
+    for value in values:
+        if value is not None and not (isinstance(value, dict) and not value):
+            raise RefusedError("a tensor with hooks or metadata")
+
+
+def _rebuild(args: tuple[object, ...]) -> View:
+    """`_rebuild_tensor`: storage, offset, size, stride; v2 adds requires_grad, hooks, metadata."""
+    _arguments(args, 4, 7)
+    _no_hooks(args[5:])
+    where = args[0]
+    return _view(where, where.dtype if isinstance(where, Storage) else None, *args[1:4])
+
+
+def _rebuild_typed(args: tuple[object, ...]) -> View:
+    """`_rebuild_tensor_v3`: as v2, with a dtype and a storage of bytes."""
+    _arguments(args, 7, 8)
+    kind = args[6]
+    if not isinstance(kind, DType):
+        raise RefusedError("a tensor of a dtype that is none")
+    _no_hooks((args[5], *args[7:]))
+    if isinstance(args[0], Storage) and args[0].dtype is not None:
+        raise RefusedError("a tensor with two dtypes")
+    return _view(args[0], kind.dtype, *args[1:4])
+
+
+def _parameter(args: tuple[object, ...]) -> View:
+    """`_rebuild_parameter`: data, requires_grad, hooks; another variant adds a state."""
+    _arguments(args, 3, 4)
+    if not isinstance(args[0], View):
+        raise RefusedError("a parameter without a tensor")
+    _no_hooks(args[2:3])
+    return args[0]
+
+
+def _ordered_dict(args: tuple[object, ...]) -> dict[object, object]:
+    """`OrderedDict()`, or of one list of pairs."""
+    _arguments(args, 0, 1)
+    pairs = args[0] if args else []
+    if not isinstance(pairs, list):
+        raise RefusedError("an OrderedDict that is not made of pairs")
+    result: dict[object, object] = {}
+    for pair in pairs:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise RefusedError("an OrderedDict that is not made of pairs")
+        put(result, *pair)
+    return result
+
+
+def _size(args: tuple[object, ...]) -> tuple[object, ...]:
+    """`torch.Size`."""
+    _arguments(args, 1, 1)
+    if not isinstance(args[0], tuple):
+        raise RefusedError("a torch.Size that is no tuple")
+    return args[0]
+
+
+_STORAGES: Mapping[str, str] = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+}
+_DTYPES: Mapping[str, str] = {
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+}
+_CALLS: Mapping[tuple[str, str], Callable[[tuple[object, ...]], object]] = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch._utils", "_rebuild_tensor"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch", "Size"): _size,
+}
+# What training tools save beside the weights of Stable Diffusion 1.x.
+_INERT = (
+    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+)
+
+
+def _inert(name: str) -> Function:
+    return Function(name, lambda _: Opaque(name))
+
+
+GLOBALS: Mapping[tuple[str, str], Known] = {
+    **{("torch", name): StorageType(tag) for name, tag in _STORAGES.items()},
+    ("torch.storage", "UntypedStorage"): StorageType(None),
+    **{("torch", name): DType(tag) for name, tag in _DTYPES.items()},
+    **{key: Function(key[1], call) for key, call in _CALLS.items()},
+    **{key: _inert(".".join(key)) for key in _INERT},
+}
+"""Every (module, name) that a pickle may name."""

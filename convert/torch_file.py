@@ -1,0 +1,127 @@
+"""Files of torch.save: their tensors by name, mapped, after everything about them is checked."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from ipa.contract.errors import CheckpointError
+from ipa.contract.files import Container
+
+from .dtypes import NUMPY, Array
+from .pickle_machine import Buffer
+from .pickle_values import RefusedError, View
+from .torch_legacy import read_legacy
+from .torch_zip import Contents, read_zip
+
+_READERS: Mapping[Container, Callable[[Buffer], Contents]] = {
+    "torch zip": read_zip,
+    "torch stream": read_legacy,
+}
+_STATE = "state_dict"  # of a training run: the rest of the file is not the network's
+_MAX_TENSORS = 100_000
+_MAX_NAME = 256
+_MAX_DEPTH = 16
+_MAX_TIES = 2  # bytes of all tensors over those of the file; tensors may share storages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TorchTensor:
+    """A tensor in a file. Nothing is read before `array`.
+
+    Attributes:
+        name: Names of the dicts that it lies in, joined by dots.
+        dtype: Its safetensors tag.
+        shape: As stored.
+        where: The file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    where: str
+    _buffer: mmap.mmap = field(repr=False, compare=False)
+    _offset: int = field(repr=False, compare=False)
+    _strides: tuple[int, ...] = field(repr=False, compare=False)  # in bytes
+
+    def array(self) -> Array:
+        """A read-only view of the file, or a copy if it is transposed there; BF16 as uint16."""
+        kind = NUMPY[self.dtype]
+        if 0 in self.shape:
+            return np.empty(self.shape, kind)
+        values: Array = np.ndarray(self.shape, kind, self._buffer, self._offset, self._strides)
+        return values if values.flags.c_contiguous else np.ascontiguousarray(values)
+
+
+def open_torch(path: Path, container: Container) -> Mapping[str, TorchTensor]:
+    """The tensors of a file of torch.save, which is never run.
+
+    Args:
+        path: The file.
+        container: What it is, as `ipa.contract.files.container` says.
+
+    Raises:
+        CheckpointError: It is damaged, or holds anything but weights.
+    """
+    with path.open("rb") as file:
+        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        contents = _READERS[container](buffer)
+        views = _views(contents.value)
+        total = sum(prod(v.shape) * NUMPY[v.dtype].itemsize for v in views.values())
+        if total > _MAX_TIES * len(buffer):
+            raise RefusedError(f"tensors of {total} bytes in a file of {len(buffer)}")
+    except RefusedError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than weights",
+            found=error.found,
+            remedy=error.remedy or "download it again, from a source that you trust",
+        ) from error
+    return {
+        name: TorchTensor(
+            name=name,
+            dtype=view.dtype,
+            shape=view.shape,
+            where=str(path),
+            _buffer=buffer,
+            _offset=contents.places[view.storage.key] + view.offset * NUMPY[view.dtype].itemsize,
+            _strides=tuple(stride * NUMPY[view.dtype].itemsize for stride in view.strides),
+        )
+        for name, view in views.items()
+    }
+
+
+def _views(value: object) -> dict[str, View]:
+    """The tensors of the state dict, which may lie in dicts of dicts."""
+    if not isinstance(value, dict):
+        raise RefusedError(f"a {type(value).__name__} where a state dict should be")
+    state = value.get(_STATE, value)
+    if not isinstance(state, dict):
+        raise RefusedError(f"a state dict that is a {type(state).__name__}")
+    views: dict[str, View] = {}
+    seen: set[int] = set()
+
+    def walk(level: Mapping[object, object], prefix: str, depth: int) -> None:
+        if id(level) in seen or depth > _MAX_DEPTH:
+            raise RefusedError(f"one dict in two places, or too deep, at {prefix[:80]!r}")
+        seen.add(id(level))
+        for key, entry in level.items():
+            name = f"{prefix}{key}" if isinstance(key, str) else ""
+            if not 0 < len(name) <= _MAX_NAME or not name.isprintable():
+                raise RefusedError(f"a tensor with the name {str(key)[:40]!r}")
+            if isinstance(entry, dict):
+                walk(entry, f"{name}.", depth + 1)
+            elif not isinstance(entry, View):
+                raise RefusedError(f"{name}, which is no tensor but of type {type(entry).__name__}")
+            elif name in views or len(views) >= _MAX_TENSORS:
+                raise RefusedError(f"the name {name!r} twice, or more than {_MAX_TENSORS} tensors")
+            else:
+                views[name] = entry
+
+    walk(state, "", 0)
+    return views
