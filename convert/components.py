@@ -54,7 +54,7 @@ def read_adapter(
     """An IP-Adapter's structure and tensors.
 
     Args:
-        path: A safetensors file.
+        path: A safetensors file, or one of torch.save.
         sites: The cross-attentions of the UNet that it is for.
         context_width: Width of that UNet's context.
 

@@ -17,8 +17,8 @@ from .facts import facts
 from .families import SUPPORTED, UNKNOWN, family
 from .safetensors_file import nbytes
 
-_INDEX = re.compile(r"(.+)\.safetensors\.index(?:\.(.+))?\.json")
-_SHARD = re.compile(r".+-[0-9]+-of-[0-9]+.*\.safetensors")
+_INDEX = re.compile(r"(.+)\.(safetensors|bin)\.index(?:\.(.+))?\.json")
+_SHARD = re.compile(r".+-[0-9]+-of-[0-9]+.*\.(safetensors|bin)")
 _PICKLES = {".bin", ".ckpt", ".pt", ".pth"}
 _MODEL_PARTS = {"unet", "vae", "text_encoder"}
 
@@ -74,7 +74,9 @@ class Inspection:
 
 
 def inspect(path: Path | str) -> Inspection:
-    """Recognise a safetensors file, a component's folder, a whole model, or a folder of files.
+    """Recognise a file of weights, a component's folder, a whole model, or a folder of files.
+
+    In a folder, a pickle that cannot be read is a remark: training leaves many without weights.
 
     Raises:
         CheckpointError: There is no checkpoint, or one that is damaged.
@@ -82,13 +84,15 @@ def inspect(path: Path | str) -> Inspection:
     path = Path(path)
     if not path.is_dir():
         return _sum(path, "file", (_part(path.name, open_file(path)),), ())
-    parts, remarks = tuple(_folder_parts(path)), tuple(_pickles(path))
+    found = tuple(_folder_parts(path))
+    parts = tuple(part for part in found if isinstance(part, Part))
+    remarks = tuple(remark for remark in found if isinstance(remark, str))
     if not parts:
         present = ", ".join(sorted(p.name for p in path.iterdir())[:8])
         raise CheckpointError(
             f"{path} holds no checkpoint",
             found=present or "an empty folder",
-            remedy="give a .safetensors file, or a model's or a component's folder",
+            remedy="give a file of weights, or a model's or a component's folder",
         )
     if (path / "model_index.json").is_file():
         return _sum(path, "model", parts, remarks)
@@ -96,27 +100,37 @@ def inspect(path: Path | str) -> Inspection:
     return _sum(path, "component" if is_component else "folder", parts, remarks)
 
 
-def _folder_parts(root: Path) -> Iterator[Part]:
-    """The checkpoints in a folder and in its subfolders, one level deep."""
+def _folder_parts(root: Path) -> Iterator[Part | str]:
+    """The checkpoints in a folder and its subfolders, one level deep, and remarks on the rest."""
     for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
         names = sorted(p.name for p in folder.iterdir() if p.is_file())
         shown = "" if folder == root else f"{folder.name}/"
         indices = [m for m in map(_INDEX.fullmatch, names) if m]
+        sharded = {match[2] for match in indices}
         for match in indices:
-            stem, variant = match.groups()
-            yield _part(f"{shown}{stem}", open_folder(folder, stem, variant))
+            stem, suffix, variant = match.groups()
+            if suffix == "safetensors" or "safetensors" not in sharded:
+                yield _part(f"{shown}{stem}", open_folder(folder, stem, variant))
         for name in names:
-            in_index = indices and _SHARD.fullmatch(name)
-            if name.endswith(".safetensors") and not in_index:
+            shard = _SHARD.fullmatch(name)
+            if shard and shard[1] in sharded:
+                continue
+            if name.endswith(".safetensors"):
                 yield _part(f"{shown}{name}", open_file(folder / name))
+            elif Path(name).suffix in _PICKLES:
+                yield _pickle(f"{shown}{name}", folder / name)
 
 
-def _pickles(root: Path) -> Iterator[str]:
-    found = [
-        p for p in (*root.glob("*"), *root.glob("*/*")) if p.suffix in _PICKLES and p.is_file()
-    ]
-    for path in sorted(found):
-        yield f"{path.relative_to(root)}: pickled weights, not read"
+def _pickle(name: str, path: Path) -> Part | str:
+    twin = path.with_name(path.name.replace("pytorch_model", "model", 1))
+    for file in (path, twin if path.name.startswith("pytorch_model") else path):
+        preferred = file.with_suffix(".safetensors")
+        if preferred.is_file():
+            return f"{name}: not read, {preferred.name} lies beside it"
+    try:
+        return _part(name, open_file(path))
+    except CheckpointError as error:
+        return f"{name}: not read ({error.found})"
 
 
 def _part(name: str, checkpoint: Checkpoint) -> Part:

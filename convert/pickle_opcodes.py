@@ -16,7 +16,7 @@ from .pickle_values import RefusedError, Storage
 MAX_BYTES = 64 << 20
 """Of one pickle; that of a large model with its training state has some MiB."""
 
-_MAX_STEPS = 2_000_000
+_MAX_STEPS = 1_000_000  # a tensor takes about 45
 _MAX_LONG = 16
 
 

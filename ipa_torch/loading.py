@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import diffusers.utils.logging
@@ -14,10 +15,11 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
 from ipa.contract.errors import BackendError, CheckpointError
-from ipa.contract.files import STEMS, find_weights, require_safetensors
+from ipa.contract.files import STEMS, container, find_weights
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _STORED = {"F32", "F16", "BF16"}  # safetensors' tags of what weights may be
+_TAGS = dict(zip(DTYPES.values(), ("F32", "F16", "BF16"), strict=True))
 _IGNORED = "position_ids"  # a table 0, 1, 2, … that old transformers saved with CLIP's weights
 _MAX_REASON = 300
 _DEVICES = ("cpu", "cuda", "mps")
@@ -92,19 +94,55 @@ def load_component(
 
 
 def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """All tensors of one safetensors file in one precision, finite in it."""
-    _shapes(path)
-    with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-        tensors = {name: file.get_tensor(name).to(dtype) for name in names}
+    """All tensors of one file in one precision, finite in it."""
+    if container(path) == "safetensors":
+        _shapes(path)
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name).to(dtype) for name in names}
+    else:
+        tensors = {name: tensor.to(dtype) for name, tensor in _unpickle(path, "cpu").items()}
     check_finite(tensors, path.name)
     return tensors
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one safetensors file, from its header alone."""
-    require_safetensors(path)
-    return _shapes(path)
+    """Names and shapes of one file, without its values."""
+    if container(path) == "safetensors":
+        return _shapes(path)
+    return {name: tuple(tensor.shape) for name, tensor in _unpickle(path, "meta").items()}
+
+
+def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
+    """Tensors of a file of torch.save, by torch's own restricted reader."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (*MALFORMED, EOFError, OSError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than weights",
+            found=reason(error),
+            remedy="use the .safetensors file, or download it again from a source that you trust",
+        ) from error
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in _flat(state):
+        if not isinstance(value, torch.Tensor) or name in tensors:
+            raise CheckpointError(
+                f"{path} holds more than weights",
+                found=f"{name[:80] or 'the whole'}: {type(value).__name__}",
+                remedy="use the .safetensors file of the same model",
+            )
+        _require_float(path, name, _TAGS.get(value.dtype, str(value.dtype)))
+        tensors[name] = value
+    return tensors
+
+
+def _flat(state: Any) -> Iterator[tuple[str, Any]]:
+    """Entries of a dict, and of the dicts in it: image_proj and ip_adapter."""
+    for key, value in state.items() if isinstance(state, dict) else (("", state),):
+        if isinstance(value, dict):
+            yield from ((f"{key}.{inner}", entry) for inner, entry in value.items())
+        else:
+            yield str(key), value
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

@@ -60,7 +60,8 @@ def resolve_adapter(
     """An IP-Adapter file and the image encoder that comes with it, found as diffusers finds it.
 
     Args:
-        source: A .safetensors file, a folder, a hub id, or a short name of `catalogue.ADAPTERS`.
+        source: A .safetensors or .bin file, a folder, a hub id, or a short name of
+            `catalogue.ADAPTERS`.
         weight_name: File name inside the folder or repository.
         subfolder: Folder of the file inside it.
         image_encoder_folder: Folder of the encoder: a bare name lies beside the weight file, a path

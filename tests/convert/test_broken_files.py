@@ -41,7 +41,7 @@ FILES: dict[str, tuple[bytes, str, str]] = {
         "git lfs pull",
     ),
     "web page": (b"<!DOCTYPE html><html></html>", "a web page", "download the file itself"),
-    "torch archive": (b"PK\x03\x04" + bytes(600), "a torch zip archive", ".safetensors file"),
+    "torch archive": (b"PK\x03\x04" + bytes(600), "an archive without an end", AGAIN),
     "pickle": (b"\x80\x02}q\x00." + bytes(600), "a pickle", ".safetensors file"),
     "GGUF": (b"GGUF" + bytes(600), "a GGUF file", "original safetensors"),
     "tar": (bytes(257) + b"ustar" + bytes(600), "a tar archive", ".safetensors file"),

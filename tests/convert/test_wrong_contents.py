@@ -211,11 +211,12 @@ def test_a_broken_index(content: str, tmp_path: Path) -> None:
 
 
 def test_no_weights_at_all(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    (tmp_path / "pytorch_model.fp16.bin").write_bytes(b"PK\x03\x04")
     error = refused(tmp_path)
     assert str(tmp_path) in error.what
-    assert "pytorch_model.bin" in error.found
-    assert ".bin weights are not read" in error.remedy
+    assert "no weights called model.safetensors or pytorch_model.bin" in error.what
+    assert "pytorch_model.fp16.bin" in error.found
+    assert "variant=" in error.remedy
 
 
 @pytest.mark.parametrize(
