@@ -122,11 +122,11 @@ def _folder_parts(root: Path) -> Iterator[Part | str]:
 
 
 def _pickle(name: str, path: Path) -> Part | str:
-    twin = path.with_name(path.name.replace("pytorch_model", "model", 1))
-    for file in (path, twin if path.name.startswith("pytorch_model") else path):
-        preferred = file.with_suffix(".safetensors")
-        if preferred.is_file():
-            return f"{name}: not read, {preferred.name} lies beside it"
+    """A pickle, unless the same weights lie beside it as safetensors."""
+    stem = re.sub(r"^pytorch_model(?=\.|$)", "model", path.stem)
+    for preferred in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
+        if (path.parent / preferred).is_file():
+            return f"{name}: not read, {preferred} lies beside it"
     try:
         return _part(name, open_file(path))
     except CheckpointError as error:

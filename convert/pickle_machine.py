@@ -23,7 +23,7 @@ TRUST = (
 _MAX_MARKS = 200  # open containers; weights lie two or three deep
 _MAX_TEXT = 1 << 16
 _MAX_NAME = 128
-_ALLOWANCE = 16 << 20  # bytes of memory, beside as many as the file has
+_ALLOWANCE = 32 << 20  # bytes of memory, beside as many as the file has
 _ENTRY = 120  # bytes of an entry of a dict or of the memo
 _PROTOCOLS = range(2, 6)
 

@@ -23,6 +23,7 @@ _LOCATOR = struct.Struct("<4sIQI")
 _EXTRA = struct.Struct("<HH")
 _ZIP64 = 1  # id of the extra field with 64-bit sizes
 _ENCRYPTED = 1
+_FOLDER = 0x10  # an attribute; torch would read nothing, and leave the tensor as it was
 _FULL2, _FULL4 = 0xFFFF, 0xFFFF_FFFF  # "see the 64-bit field"
 _CUT = "download it again"
 
@@ -115,16 +116,16 @@ def _members(buffer: Buffer, directory: _Directory) -> Iterator[Member]:
         if place + _CENTRAL.size > directory.end:
             raise RefusedError("an archive whose directory is cut off", _CUT)
         row = _CENTRAL.unpack(buffer[place : place + _CENTRAL.size])
-        magic, _, _, flags, method, _, _, crc, packed, size, *lengths, disk, _, _, header = row
+        magic, _, _, flags, method, _, _, crc, packed, size, *lengths, disk, _, kind, header = row
         after = place + _CENTRAL.size + sum(lengths)
         if magic != b"PK\1\2" or after > directory.end:
             raise RefusedError("an archive whose directory is damaged", _CUT)
         start = place + _CENTRAL.size + lengths[0]
         name, extra = buffer[start - lengths[0] : start], buffer[start : start + lengths[1]]
         size, packed, header = _widened(extra, (size, packed, header))
-        if method or flags & _ENCRYPTED or size != packed or disk or lengths[2]:
+        if method or flags & _ENCRYPTED or size != packed or disk or kind & _FOLDER or lengths[2]:
             raise RefusedError(
-                f"{name[:80]!r} is compressed, encrypted or commented in the archive",
+                f"{name[:80]!r} is compressed, encrypted, a folder or commented in the archive",
                 "torch never writes such files: load it in torch and save it as safetensors",
             )
         yield _located(buffer, directory, name, header, size, crc)

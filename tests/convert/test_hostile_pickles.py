@@ -307,6 +307,7 @@ ARCHIVES: dict[str, tuple[bytes, str]] = {
     "fewer members": (end(8, "<I", 0x00020002), "after the last entry"),
     "directory elsewhere": (end(16, "<I", 40), "not where it says"),
     "wrong checksum": (central(16, "<I", 1), "checksum is wrong"),
+    "storage that is a folder": (central(38, "<I", 0x10, member=2), "a folder"),
     "encrypted": (central(8, "<H", 1), "compressed, encrypted"),
     "sizes that differ": (central(20, "<I", 9), "compressed, encrypted"),
     "size without 64 bits": (central(24, "<I", 2**32 - 1), "without a size"),
@@ -460,7 +461,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("case", BOMBS)
 def test_memory_of_bombs(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most about twice the file, beside an allowance: 16 MiB, here one so that it shows."""
+    """At most about twice the file, beside an allowance: 32 MiB, here one so that it shows."""
     monkeypatch.setattr(pickle_machine, "_ALLOWANCE", MIB)
     path = tmp_path / "a.bin"
     path.write_bytes(raw(BOMBS[case] + b"."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from collections import OrderedDict
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+import ipa
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import ClipVisionSpec, UNetSpec, VaeSpec
+from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import inspect, read_adapter, read_component
 from ipa_convert.checkpoint import open_file
 from oracle import models, pickles
@@ -304,6 +308,29 @@ def test_the_reference_reads_the_same_adapter(tmp_path: Path) -> None:
     path.write_bytes(pickles.archive(pickles.START + pickles.name("os", "system") + b"."))
     with pytest.raises(CheckpointError, match="more than weights"):
         read_shapes(path)
+
+
+def test_a_whole_model(tiny: Path, tmp_path: Path) -> None:
+    """Every component pickled: the tensors of the original, on MLX; refused by the reference."""
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    for file in folder.glob("*/*.safetensors"):
+        name = file.with_suffix(".bin").name.replace("model.bin", "pytorch_model.bin")
+        name = name.replace("diffusion_pytorch_pytorch_model", "diffusion_pytorch_model")
+        torch.save(safetensors.torch.load_file(file), file.with_name(name))
+        file.unlink()
+    model = open_model_folder(folder, name="pickled")
+    for component in ("unet", "vae", "text_encoder", "image_encoder"):
+        spec = getattr(model, component)
+        expected = read_component(component, tiny / component, spec)
+        found = read_component(component, folder / component, spec)
+        assert found.keys() == expected.keys()
+        for name, tensor in found.items():
+            original = expected[name].array()
+            assert np.array_equal(array_bits(tensor.array()), array_bits(original)), name
+    assert inspect(folder).family == "Stable Diffusion model"
+    assert inspect(folder).parameters == inspect(tiny).parameters
+    with pytest.raises(CheckpointError, match=r"pickled \.bin weights are not read"):
+        ipa.load(folder, backend="torch", device="cpu")
 
 
 def test_a_unet_saved_in_channels_last(tmp_path: Path) -> None:
