@@ -21,6 +21,7 @@ from ipa.contract.files import require_safetensors
 
 from .dtypes import NUMPY, Array
 from .header import MAX_HEADER_BYTES, Entry, encode_header, parse_header, refuse
+from .mapped import release
 
 _PREFIX = 8  # bytes of the header's length
 
@@ -51,10 +52,7 @@ class StoredTensor:
 
     def release(self) -> None:
         """Give its pages back to the system; views of it stay good and are read again."""
-        begin = self._offset // mmap.PAGESIZE * mmap.PAGESIZE
-        length = self._offset + nbytes(self.dtype, self.shape) - begin
-        if length:
-            self._buffer.madvise(mmap.MADV_DONTNEED, begin, length)
+        release(self._buffer, self._offset, nbytes(self.dtype, self.shape))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

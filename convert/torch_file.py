@@ -14,6 +14,7 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.files import Container
 
 from .dtypes import NUMPY, Array
+from .mapped import release
 from .pickle_machine import Buffer
 from .pickle_values import RefusedError, View
 from .torch_legacy import read_legacy
@@ -56,6 +57,18 @@ class TorchTensor:
             return np.empty(self.shape, kind)
         values: Array = np.ndarray(self.shape, kind, self._buffer, self._offset, self._strides)
         return values if values.flags.c_contiguous else np.ascontiguousarray(values)
+
+    def release(self) -> None:
+        """Give its pages back to the system; views of it stay good and are read again."""
+        release(self._buffer, self._offset, self._span)
+
+    @property
+    def _span(self) -> int:
+        """Bytes from its first element to behind its last."""
+        if 0 in self.shape:
+            return 0
+        reach = sum((n - 1) * stride for n, stride in zip(self.shape, self._strides, strict=True))
+        return reach + NUMPY[self.dtype].itemsize
 
 
 def open_torch(path: Path, container: Container) -> Mapping[str, TorchTensor]:

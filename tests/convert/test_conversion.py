@@ -61,6 +61,25 @@ def test_there_and_back(source: Path, tmp_path: Path) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickled_source(zipped: bool, source: Path, tmp_path: Path) -> None:
+    """Files of torch.save give the same bits, and the same files on the way back."""
+    expected = convert_model(opened(source), tmp_path / "expected")
+    for component, stem in STEMS.items():
+        path = source / component / f"{stem}.safetensors"
+        name = "pytorch_model.bin" if stem == "model" else f"{stem}.bin"
+        tensors = safetensors.torch.load_file(path)
+        torch.save(tensors, path.with_name(name), _use_new_zipfile_serialization=zipped)
+        path.unlink()
+    found = convert_model(opened(source), tmp_path / "found")
+    for component, stem in STEMS.items():
+        file = f"{component}/{stem}.safetensors"
+        assert (found / file).read_bytes() == (expected / file).read_bytes()
+    assert verify_model(opened(source), opened(found)) > 100
+    manifest = json.loads((found / "conversion.json").read_text())
+    assert all(entry["file"].endswith(".bin") for entry in manifest["sources"])
+
+
 def test_manifest(source: Path, tmp_path: Path) -> None:
     target = convert_model(opened(source), tmp_path / "mlx", dtype="float16")
     found = json.loads((target / "conversion.json").read_text())

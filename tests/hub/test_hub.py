@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from oracle.hub import COMMIT, LocalHub, serve
 
@@ -70,6 +72,8 @@ def hub(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalH
     for kind, name in (("linear", "ip-adapter_sd15"), ("plus", "ip-adapter-plus_sd15")):
         public = root / "adapters" / "models" / f"{name}.safetensors"
         shutil.copy(tiny / f"{kind}.safetensors", public)
+    light = root / "adapters" / "models" / "ip-adapter_sd15_light_v11.bin"
+    torch.save(load_file(tiny / "linear.safetensors"), light)
     composition = root / "composition" / "ip_plus_composition_sd15.safetensors"
     composition.parent.mkdir()
     shutil.copy(tiny / "plus.safetensors", composition)
@@ -160,11 +164,13 @@ def test_public_adapters_by_short_name(client: Client) -> None:
     """Only the file and its encoder are fetched; an encoder may lie in another repository."""
     code = (
         f'pipe = ipa.load("{MODEL}", dtype="float32"); '
-        'names = [pipe.load_ip_adapter(n) for n in ("plus-sd15", "composition-sd15")]; '
+        'names = ("plus-sd15", "composition-sd15", "light-sd15"); '
+        "names = [pipe.load_ip_adapter(n) for n in names]; "
         'answer = [[n, pipe.info()["adapters"][n]["projector"]] for n in names]'
     )
     (answer,) = client.run(code)
-    assert answer == [["plus-sd15", "resampler"], ["composition-sd15", "resampler"]]
+    kinds = {"plus-sd15": "resampler", "composition-sd15": "resampler", "light-sd15": "linear"}
+    assert dict(answer) == kinds
     fetched = {f for f in client.hub.fetched if not f.startswith(MODEL)}
     assert {f for f in fetched if f.endswith(".safetensors")} == {
         f"{ADAPTERS}/models/ip-adapter-plus_sd15.safetensors",
