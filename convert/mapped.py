@@ -1,12 +1,60 @@
-"""Files mapped into memory: their pages count as ours until they are given back."""
+"""Tensors in files that are mapped into memory: nothing is read before it is asked for."""
 
 from __future__ import annotations
 
 import mmap
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .dtypes import NUMPY, Array
 
 
-def release(buffer: mmap.mmap, offset: int, count: int) -> None:
-    """Give pages of a read-only mapping back to the system; who looks again reads them again."""
-    begin = offset // mmap.PAGESIZE * mmap.PAGESIZE
-    if count:
-        buffer.madvise(mmap.MADV_DONTNEED, begin, offset + count - begin)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MappedTensor:
+    """A tensor in a file. Nothing is read before `array`.
+
+    Attributes:
+        name: As the file spells it; names of nested dicts are joined by dots.
+        dtype: Its safetensors tag.
+        shape: As stored.
+        where: The file.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    where: str
+    _buffer: mmap.mmap = field(repr=False, compare=False)
+    _offset: int = field(repr=False, compare=False)
+    # In bytes; None where the values lie one after another.
+    _strides: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+
+    def array(self) -> Array:
+        """A read-only view of the file, or a copy if it is transposed there.
+
+        BF16 comes as uint16 (the tag says what it is).
+        """
+        kind = NUMPY[self.dtype]
+        if 0 in self.shape:
+            return np.empty(self.shape, kind)
+        values: Array = np.ndarray(self.shape, kind, self._buffer, self._offset, self._strides)
+        return values if values.flags.c_contiguous else np.ascontiguousarray(values)
+
+    def release(self) -> None:
+        """Give its pages back to the system; views of it stay good and are read again."""
+        begin = self._offset // mmap.PAGESIZE * mmap.PAGESIZE
+        length = self._offset + self._span - begin
+        if self._span:
+            self._buffer.madvise(mmap.MADV_DONTNEED, begin, length)
+
+    @property
+    def _span(self) -> int:
+        """Bytes from its first element to behind its last."""
+        size = NUMPY[self.dtype].itemsize
+        if 0 in self.shape:
+            return 0
+        if self._strides is None:
+            return int(np.prod(self.shape, dtype=object)) * size
+        reach = sum((n - 1) * stride for n, stride in zip(self.shape, self._strides, strict=True))
+        return reach + size

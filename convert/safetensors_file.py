@@ -10,7 +10,7 @@ import mmap
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,38 +21,9 @@ from ipa.contract.files import require_safetensors
 
 from .dtypes import NUMPY, Array
 from .header import MAX_HEADER_BYTES, Entry, encode_header, parse_header, refuse
-from .mapped import release
+from .mapped import MappedTensor
 
 _PREFIX = 8  # bytes of the header's length
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StoredTensor:
-    """A tensor in a file. Nothing is read before `array`.
-
-    Attributes:
-        name: As the file spells it.
-        dtype: Its safetensors tag.
-        shape: As stored.
-        where: The file.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    where: str
-    _buffer: mmap.mmap = field(repr=False, compare=False)
-    _offset: int = field(repr=False, compare=False)
-
-    def array(self) -> Array:
-        """A read-only view of the file; BF16 as uint16 (the tag says what it is)."""
-        kind, count = NUMPY[self.dtype], int(np.prod(self.shape, dtype=object))
-        flat: Array = np.frombuffer(self._buffer, kind, count=count, offset=self._offset)
-        return flat.reshape(self.shape)
-
-    def release(self) -> None:
-        """Give its pages back to the system; views of it stay good and are read again."""
-        release(self._buffer, self._offset, nbytes(self.dtype, self.shape))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +31,7 @@ class SafetensorsFile:
     """An open file: validated header, mapped weights."""
 
     path: Path
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, MappedTensor]
     metadata: Mapping[str, str]
 
 
@@ -87,7 +58,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
         header = parse_header(file.read(length), size - start, where)
         buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     tensors = {
-        name: StoredTensor(
+        name: MappedTensor(
             name=name,
             dtype=entry.dtype,
             shape=entry.shape,

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-
-import numpy as np
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import Container
 
-from .dtypes import NUMPY, Array
-from .mapped import release
+from .dtypes import NUMPY
+from .mapped import MappedTensor
 from .pickle_machine import Buffer
 from .pickle_values import RefusedError, View
 from .torch_legacy import read_legacy
@@ -31,47 +28,7 @@ _MAX_DEPTH = 16
 _MAX_TIES = 2  # bytes of all tensors over those of the file; tensors may share storages
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TorchTensor:
-    """A tensor in a file. Nothing is read before `array`.
-
-    Attributes:
-        name: Names of the dicts that it lies in, joined by dots.
-        dtype: Its safetensors tag.
-        shape: As stored.
-        where: The file.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    where: str
-    _buffer: mmap.mmap = field(repr=False, compare=False)
-    _offset: int = field(repr=False, compare=False)
-    _strides: tuple[int, ...] = field(repr=False, compare=False)  # in bytes
-
-    def array(self) -> Array:
-        """A read-only view of the file, or a copy if it is transposed there; BF16 as uint16."""
-        kind = NUMPY[self.dtype]
-        if 0 in self.shape:
-            return np.empty(self.shape, kind)
-        values: Array = np.ndarray(self.shape, kind, self._buffer, self._offset, self._strides)
-        return values if values.flags.c_contiguous else np.ascontiguousarray(values)
-
-    def release(self) -> None:
-        """Give its pages back to the system; views of it stay good and are read again."""
-        release(self._buffer, self._offset, self._span)
-
-    @property
-    def _span(self) -> int:
-        """Bytes from its first element to behind its last."""
-        if 0 in self.shape:
-            return 0
-        reach = sum((n - 1) * stride for n, stride in zip(self.shape, self._strides, strict=True))
-        return reach + NUMPY[self.dtype].itemsize
-
-
-def open_torch(path: Path, container: Container) -> Mapping[str, TorchTensor]:
+def open_torch(path: Path, container: Container) -> Mapping[str, MappedTensor]:
     """The tensors of a file of torch.save, which is never run.
 
     Args:
@@ -96,7 +53,7 @@ def open_torch(path: Path, container: Container) -> Mapping[str, TorchTensor]:
             remedy=error.remedy or "download it again, from a source that you trust",
         ) from error
     return {
-        name: TorchTensor(
+        name: MappedTensor(
             name=name,
             dtype=view.dtype,
             shape=view.shape,
