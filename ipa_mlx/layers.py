@@ -127,7 +127,7 @@ class Convolution(nn.Conv2d):
     """A 3×3 convolution with a border of zeros, size kept.
 
     On a CPU, MLX writes every pixel's nine neighbours out, nine times the picture. Large pictures
-    go in strips of rows: the same sums, twice as fast since a strip stays in the cache.
+    go in strips of rows: the same sums, and a strip stays in the cache.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
