@@ -9,45 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import container, find_weights, read_json
 
-from .dtypes import Array
 from .safetensors_file import SafetensorsFile, open_safetensors
+from .stored import Stored
 from .torch_file import open_torch
 
 CONVERTED: Mapping[str, str] = {"format": "mlx", "ipa_layout": "1"}
 """Metadata of files in our MLX names and layout."""
 
 _FOREIGN_FORMATS = {"mlx", "flax", "tf"}  # their convolutions lie in another order
-
-
-class Stored(Protocol):
-    """A tensor of a checkpoint; nothing is read before `array`."""
-
-    @property
-    def name(self) -> str:
-        """As the file spells it."""
-
-    @property
-    def dtype(self) -> str:
-        """Its safetensors tag."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As stored."""
-
-    @property
-    def where(self) -> str:
-        """The file."""
-
-    def array(self) -> Array:
-        """Its values; BF16 as uint16."""
-
-    def release(self) -> None:
-        """It is not needed for now: the memory behind it may go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

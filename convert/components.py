@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 from ipa.contract.adapter import AdapterSpec
 from ipa.contract.files import STEMS
 from ipa.contract.sites import Site
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.unet_spec import UNetSpec
 
 from . import clip_text, clip_vision, ip_adapter, unet, vae
 from .checkpoint import open_file, open_folder

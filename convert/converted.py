@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .checkpoint import Stored
 from .dtypes import Array
 from .layout import Layout, Tensor
+from .stored import Stored
 from .values import check_finite
 
 

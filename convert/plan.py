@@ -12,11 +12,13 @@ from dataclasses import dataclass
 
 from ipa.contract.errors import CheckpointError
 
-from .checkpoint import Checkpoint, Stored
+from .checkpoint import Checkpoint
 from .converted import Converted, ConvertedTensor
 from .dtypes import WEIGHTS
 from .families import family
 from .layout import Layout, Tensor
+from .spelling import Named
+from .stored import Stored
 from .table import Table
 
 _SHOWN = 3  # names of each kind of problem in a message
@@ -45,8 +47,7 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
     targets = [table.target(tensor) for tensor in table.tensors]
     slots = _slots(table, targets, converted=checkpoint.converted)
     sources, spare = _sources(checkpoint, table, slots)
-    dropped = {} if checkpoint.converted else _dropped(spare, table)
-    surplus = [name for name in spare if name not in dropped]
+    dropped, surplus = _dropped(spare, table, converted=checkpoint.converted)
     problems = {
         "missing": [name for name in slots if name not in sources],
         "left over": surplus,
@@ -87,28 +88,32 @@ def _slots(table: Table, targets: Sequence[str], *, converted: bool) -> dict[str
 
 def _sources(
     checkpoint: Checkpoint, table: Table, slots: Mapping[str, Slot]
-) -> tuple[Mapping[str, Sequence[Stored]], list[str]]:
-    """Stored tensors by canonical name, and the names that nothing asks for."""
+) -> tuple[Mapping[str, Sequence[Stored]], list[Named]]:
+    """Stored tensors by canonical name, and those that nothing asks for."""
     sources: dict[str, list[Stored]] = defaultdict(list)
     spare = []
     for name, stored in checkpoint.items():
-        canonical = name if checkpoint.converted else table.canonical(name)
-        if canonical in slots:
-            sources[canonical].append(stored)
-        else:
-            spare.append(name)
+        views = [(name, stored)] if checkpoint.converted else table.canonical(name, stored)
+        for canonical, view in views:
+            if canonical in slots:
+                sources[canonical].append(view)
+            else:
+                spare.append((canonical, view))
     return sources, spare
 
 
-def _dropped(spare: Sequence[str], table: Table) -> dict[str, str]:
-    """Those of them that may be left out, and why."""
-    found = {}
-    for name in spare:
-        canonical = table.canonical(name)
+def _dropped(
+    spare: Sequence[Named], table: Table, *, converted: bool
+) -> tuple[dict[str, str], list[str]]:
+    """Those of them that may be left out, with the reason, and those that may not."""
+    dropped, surplus = {}, []
+    for canonical, stored in spare:
         reason = next((drop.reason for drop in table.drops if drop.matches(canonical)), None)
-        if reason is not None:
-            found[name] = reason
-    return found
+        if reason is None or converted:
+            surplus.append(stored.name)
+        else:
+            dropped[stored.name] = reason
+    return dropped, list(dict.fromkeys(surplus))
 
 
 def _misshapen(slots: Mapping[str, Slot], sources: Mapping[str, Sequence[Stored]]) -> Iterator[str]:

@@ -8,8 +8,11 @@ component, `#` for one number, `**` for one or more components. (A plain text re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _WILDCARDS: Mapping[str, str] = {"*": r"([^.]+)", "#": r"(0|[1-9][0-9]*)", "**": r"(.+)"}
 
@@ -39,6 +42,10 @@ class Rename:
         groups = iter(match.groups())
         parts = self.target.split(".")
         return ".".join(next(groups) if part in _WILDCARDS else part for part in parts)
+
+    def views(self, name: str, value: T) -> Iterator[tuple[str, T]]:
+        """The same with what the name stands for, as the rules of `spelling` have it."""
+        yield self.apply(name), value
 
 
 @dataclass(frozen=True, slots=True)

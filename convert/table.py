@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .layout import Tensor
 from .rules import Drop, Rename, rename
+from .spelling import Alias, Named, respell
+from .stored import Stored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,13 +25,13 @@ class Table:
     title: str
     tensors: tuple[Tensor, ...]
     renames: tuple[Rename, ...]
-    aliases: tuple[Rename, ...] = ()
+    aliases: tuple[Alias, ...] = ()
     drops: tuple[Drop, ...] = ()
 
     def target(self, tensor: Tensor) -> str:
         """The tensor's name in our MLX module."""
         return rename(tensor.name, self.renames)
 
-    def canonical(self, name: str) -> str:
-        """The canonical spelling of a name in a file."""
-        return rename(name, self.aliases)
+    def canonical(self, name: str, stored: Stored) -> list[Named]:
+        """What a tensor of a file is, under its canonical name; several where it holds several."""
+        return respell(name, stored, self.aliases)

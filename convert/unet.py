@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.specs import UNetSpec
+from ipa.contract.unet_spec import UNetSpec
 
+from . import ldm
 from .layout import Tensor
 from .modules import convolution, linear, norm, pointwise, resnet
 from .rules import Rename
+from .spelling import Names
 from .table import Table
 
 TITLE = "Stable Diffusion UNet"
@@ -22,9 +24,15 @@ RENAMES = (
 )
 
 
+# Of a UNet that was saved alone, but as it lies in a single file.
+PREFIX = Rename("model.diffusion_model.**", "**")
+
+
 def table(spec: UNetSpec) -> Table:
-    """The table of a UNet."""
-    return Table(title=TITLE, tensors=tuple(tensors(spec)), renames=RENAMES)
+    """The table of a UNet; single files and ComfyUI spell it as its first authors did."""
+    rows = tuple(tensors(spec))
+    names = ldm.unet_names((row.name for row in rows), spec)
+    return Table(title=TITLE, tensors=rows, renames=RENAMES, aliases=(PREFIX, Names(names)))
 
 
 def tensors(spec: UNetSpec) -> Iterator[Tensor]:
@@ -33,6 +41,9 @@ def tensors(spec: UNetSpec) -> Iterator[Tensor]:
     yield from convolution("conv_in", spec.in_channels, first)
     yield from linear("time_embedding.linear_1", first, spec.time_width)
     yield from linear("time_embedding.linear_2", spec.time_width, spec.time_width)
+    if spec.addition is not None:
+        yield from linear("add_embedding.linear_1", spec.addition.width, spec.time_width)
+        yield from linear("add_embedding.linear_2", spec.time_width, spec.time_width)
     for level in range(len(spec.channels)):
         yield from _down(spec, level)
     for i in range(2):

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 from ipa.contract.specs import VaeSpec
 
+from . import ldm
 from .layout import Layout, Tensor
 from .modules import convolution, norm, pointwise, resnet
-from .rules import Rename
+from .rules import Drop, Rename
+from .spelling import Names
 from .table import Table
 
 TITLE = "VAE"
@@ -19,6 +21,9 @@ RENAMES = (
     Rename("**.upsamplers.0.conv.*", "**.upsample.*"),
 )
 
+# Of an autoencoder that was saved alone, but as it lies in a single file.
+PREFIXES = (Rename("first_stage_model.**", "**"), Rename("vae.**", "**"))
+
 # diffusers before 0.17
 ALIASES = (
     Rename("*.mid_block.attentions.0.query.*", "*.mid_block.attentions.0.to_q.*"),
@@ -27,10 +32,23 @@ ALIASES = (
     Rename("*.mid_block.attentions.0.proj_attn.*", "*.mid_block.attentions.0.to_out.0.*"),
 )
 
+DROPS = (
+    Drop("loss.**", "the critic of the autoencoder's training"),
+    Drop("model_ema.**", "averages of the training, which repeat the weights"),
+)
+
 
 def table(spec: VaeSpec) -> Table:
-    """The table of an autoencoder."""
-    return Table(title=TITLE, tensors=tuple(tensors(spec)), renames=RENAMES, aliases=ALIASES)
+    """The table of an autoencoder; single files and ComfyUI spell it as its first authors did."""
+    rows = tuple(tensors(spec))
+    names = Names(ldm.vae_names((row.name for row in rows), spec))
+    return Table(
+        title=TITLE,
+        tensors=rows,
+        renames=RENAMES,
+        aliases=(*PREFIXES, *ALIASES, names),
+        drops=DROPS,
+    )
 
 
 def tensors(spec: VaeSpec) -> Iterator[Tensor]:

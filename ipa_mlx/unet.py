@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ipa.contract.sites import cross_attention_sites
-from ipa.contract.specs import UNetSpec
+from ipa.contract.unet_spec import UNetSpec
 
 from .attention import CrossAttention, Transformer2D
 from .blocks import DownBlock, MidBlock, ResnetBlock, UpBlock

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .sites import Site, cross_attention_sites
-from .specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from .specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from .unet_spec import UNetSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .specs import UNetSpec
+from .unet_spec import UNetSpec
 
 Section = Literal["down", "mid", "up"]
 

@@ -8,7 +8,8 @@ from typing import Any
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS, find_weights, read_json
 from ipa.contract.model import ModelFolder
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.unet_spec import UNetSpec
 
 _CLASSES = {
     "unet": "UNet2DConditionModel",

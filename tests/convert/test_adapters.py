@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
-from ipa.contract.specs import UNetSpec
+from ipa.contract.unet_spec import UNetSpec
 from ipa_convert import Converted, read_adapter
 from oracle import models
 from oracle.containers import array_bits, bits, save, write_sparse

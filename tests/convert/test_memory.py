@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.specs import UNetSpec
+from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_model, inspect, read_component, unet
 from oracle.containers import write_sparse

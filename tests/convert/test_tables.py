@@ -19,7 +19,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.unet_spec import UNetSpec
 from ipa_convert import clip_text, clip_vision, unet, vae
 from ipa_convert.layout import Tensor
 from oracle import models

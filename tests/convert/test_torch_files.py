@@ -19,7 +19,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 import ipa
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
-from ipa.contract.specs import ClipVisionSpec, UNetSpec, VaeSpec
+from ipa.contract.specs import ClipVisionSpec, VaeSpec
+from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import inspect, read_adapter, read_component
 from ipa_convert.checkpoint import open_file

@@ -15,7 +15,8 @@ from transformers import CLIPVisionModelWithProjection as VisionModel
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, UNetSpec, VaeSpec
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.unet_spec import UNetSpec
 from ipa_convert import Converted, read_component
 from ipa_convert.values import cast
 from oracle import models
