@@ -8,6 +8,8 @@ from .components import read_adapter, read_component
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
+from .model import read_model
+from .recognition import PredictionType, Recognised, recognise
 from .verification import verify_model
 
 __all__ = [
@@ -15,9 +17,13 @@ __all__ = [
     "ConvertedTensor",
     "Inspection",
     "Part",
+    "PredictionType",
+    "Recognised",
     "convert_model",
     "inspect",
     "read_adapter",
     "read_component",
+    "read_model",
+    "recognise",
     "verify_model",
 ]

@@ -18,13 +18,14 @@ from .converted import Converted
 from .plan import convert
 from .table import Table
 
-Component: TypeAlias = Literal["unet", "vae", "text_encoder", "image_encoder"]
+Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2", "image_encoder"]
 Spec: TypeAlias = UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec
 
 TABLES: Mapping[Component, Callable[[Any], Table]] = {
     "unet": unet.table,
     "vae": vae.table,
     "text_encoder": clip_text.table,
+    "text_encoder_2": clip_text.table,
     "image_encoder": clip_vision.table,
 }
 """Each component's table, from its spec."""

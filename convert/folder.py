@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +18,11 @@ from ipa.contract.files import STEMS
 from ipa.contract.model import ModelFolder
 
 from .checkpoint import CONVERTED
-from .components import Component, Spec, read_component
+from .configs import copy_configs
 from .converted import Converted, ConvertedTensor
 from .dtypes import NAMES, Array
 from .manifest import Sources, write_manifest
+from .model import read_model
 from .safetensors_file import nbytes, write_safetensors
 from .values import cast
 
@@ -31,9 +32,6 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that are written and the bytes in all."""
 
 _METADATA: Mapping[Layout, Mapping[str, str]] = {"mlx": CONVERTED, "diffusers": {"format": "pt"}}
-_CONFIG_FOLDERS = ("tokenizer", "scheduler", "feature_extractor")
-_CONFIG_SUFFIXES = {".json", ".txt", ".md"}
-_INDEX = ".safetensors.index."  # shard indices: the converted weights are one file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +103,7 @@ def convert_model(
         hashes = pool.submit(sources.hashes)
         total = sum(nbytes(row.dtype, row.shape) for part in parts.values() for row in part)
         _check_space(folder, total)
-        _copy_configs(source.path, folder, (*parts, *_CONFIG_FOLDERS))
+        copy_configs(source, folder, parts)
         count = _Counter(total, on_progress)
         for component, part in parts.items():
             path = folder / component / f"{STEMS[component]}.safetensors"
@@ -113,21 +111,6 @@ def convert_model(
         sources.check()
         write_manifest(folder, sources, hashes.result(), layout=layout, dtype=dtype)
     return target
-
-
-def read_model(source: ModelFolder) -> Mapping[Component, Converted]:
-    """All components of a model, their headers checked, no value read."""
-    specs: dict[Component, Spec] = {
-        "unet": source.unet,
-        "vae": source.vae,
-        "text_encoder": source.text_encoder,
-    }
-    if source.image_encoder is not None:
-        specs["image_encoder"] = source.image_encoder
-    return {
-        component: read_component(component, source.path / component, spec, variant=source.variant)
-        for component, spec in specs.items()
-    }
 
 
 def rows(converted: Converted, dtype: DType | None, layout: Layout) -> Iterator[Row]:
@@ -205,15 +188,3 @@ def _check_space(folder: Path, needed: int) -> None:
             found=f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed",
             remedy="choose another folder, or a half-precision dtype",
         )
-
-
-def _copy_configs(source: Path, target: Path, folders: Iterable[str]) -> None:
-    """Small text files only, from a closed list of folders; links are followed (hub caches)."""
-    for name in (".", *folders):
-        if not (source / name).is_dir():
-            continue
-        (target / name).mkdir(exist_ok=True)
-        for file in sorted((source / name).iterdir()):
-            wanted = file.suffix in _CONFIG_SUFFIXES or file.stem == "LICENSE"
-            if wanted and file.is_file() and _INDEX not in file.name:
-                shutil.copyfile(file, target / name / file.name)

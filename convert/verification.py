@@ -7,7 +7,8 @@ import numpy as np
 from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder
 
-from .folder import DType, Progress, read_model, rows
+from .folder import DType, Progress, rows
+from .model import read_model
 from .safetensors_file import nbytes
 
 

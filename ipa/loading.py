@@ -10,6 +10,7 @@ from typing import Any
 from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.pipeline import Pipeline
+from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.sources import resolve_model
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
@@ -37,8 +38,8 @@ def load(
     """Load a model.
 
     Args:
-        model: "demo" (embedded), a diffusers folder, a converted folder, a hub id, or a folder that
-            is open already (then without revision, variant and offline).
+        model: "demo" (embedded), a diffusers folder, a converted folder, a single file, a hub id,
+            or a model that is open already (then without revision, variant and offline).
         backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
         dtype: "float32", "float16" or "bfloat16"; None takes what suits the device.
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
@@ -66,6 +67,7 @@ def load(
         if isinstance(model, ModelFolder)
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
+    require_runnable(folder)
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}
     )

@@ -32,7 +32,9 @@ class Pipeline:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._tokenizer = ClipTokenizer.from_folder(backend.model.path / "tokenizer")
+        self._tokenizer = ClipTokenizer.from_folder(
+            backend.model.path / "tokenizer", backend.model.vocabulary
+        )
         self._adapters: dict[str, AttachedAdapter] = {}
         self._lock = threading.Lock()
         self._owner: int | None = None

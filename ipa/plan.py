@@ -115,6 +115,7 @@ def make_plan(
     if name is None:
         name, warning = scheduler_name(model.scheduler)
         warnings += [warning] if warning else []
+    warnings += model.single_file.notes if model.single_file else ()
     return Plan(
         request=request,
         width=width,

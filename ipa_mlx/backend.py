@@ -23,7 +23,7 @@ from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.prepare.encoders import EncoderFiles, find_encoder
-from ipa_convert import read_adapter, read_component
+from ipa_convert import read_adapter, read_component, read_model
 
 from .adapter import ImageAdapter
 from .blas import preload
@@ -239,14 +239,7 @@ def load(model: ModelFolder, *, dtype: str | None = None) -> Runtime:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
     if mx.default_device() == mx.cpu:
         mx.set_cache_limit(_CPU_CACHE)
-    converted = {
-        name: read_component(name, model.path / name, spec, variant=model.variant)
-        for name, spec in (
-            ("unet", model.unet),
-            ("vae", model.vae),
-            ("text_encoder", model.text_encoder),
-        )
-    }
+    converted = read_model(model)
     modules = {
         "unet": UNet(model.unet),
         "vae": Vae(model.vae),

@@ -19,6 +19,7 @@ from ipa.contract.result import Result
 from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
+from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.tokenizer import ClipTokenizer
 from ipa.run import CancelSignal
 
@@ -71,10 +72,12 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder) -> None:
     """Plan the call without its pictures: what cannot be honoured is told before weights are read.
 
     Raises:
+        CheckpointError: The model is of a kind that can be converted, but not run.
         RequestError: An argument is wrong for this model.
     """
+    require_runnable(model)
     request = Request(**arguments)
-    tokenizer = ClipTokenizer.from_folder(model.path / "tokenizer")
+    tokenizer = ClipTokenizer.from_folder(model.path / "tokenizer", model.vocabulary)
     make_plan(replace(request, image_prompts=()), model, tokenizer, {})
 
 

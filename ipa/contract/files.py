@@ -17,6 +17,7 @@ STEMS: Mapping[str, str] = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
     "image_encoder": "model",
 }
 """File stem of each component's weights in diffusers' folder layout."""

@@ -1,13 +1,14 @@
-"""Opening a model in diffusers' folder layout: its configs, before any weight is read."""
+"""Opening a model: its configs, before any weight is read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS, find_weights, read_json
-from ipa.contract.model import ModelFolder
+from ipa.contract.model import ModelFolder, SingleFile
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
 
@@ -16,10 +17,16 @@ _CLASSES = {
     "vae": "AutoencoderKL",
     "text_encoder": "CLIPTextModel",
 }
+_SECOND = ("text_encoder_2", "CLIPTextModelWithProjection")  # of SDXL
 
 
 def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> ModelFolder:
     """Parse a model's configs and see that its weights are there.
+
+    Args:
+        path: A folder in diffusers' layout, original or converted.
+        name: What the user called it.
+        variant: "fp16" and the like, in the weights' file names.
 
     Raises:
         CheckpointError: The folder is missing, incomplete, or of a family that is not supported.
@@ -30,63 +37,134 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
             found=f"{path} is a file" if path.is_file() else f"nothing at {path}",
             remedy='give a diffusers folder (with model_index.json), a hub id, or "demo"',
         )
-    _check_classes(read_json(path / "model_index.json"), path)
-    unet = UNetSpec.from_config(_config(path, "unet"), f"{name}/unet/config.json")
-    vae = VaeSpec.from_config(_config(path, "vae"), f"{name}/vae/config.json")
-    text = ClipTextSpec.from_config(
-        _config(path, "text_encoder"), f"{name}/text_encoder/config.json"
-    )
-    _check_widths(unet, vae, text, name)
-    for component in _CLASSES:
+    classes = _component_classes(path)
+    for component in classes:
         find_weights(path / component, STEMS[component], variant, pickles=True)
-    has_encoder = (path / "image_encoder" / "config.json").is_file()
+    return _parse(_Configs(path, name, {}), variant=variant, single_file=None)
+
+
+def open_configs(path: Path, *, name: str, single_file: SingleFile) -> ModelFolder:
+    """Parse the configs of a model whose weights are one file.
+
+    Args:
+        path: A folder in diffusers' layout; weights in it are not looked at.
+        name: What the user called it.
+        single_file: The file, and what it changes in those configs.
+
+    Raises:
+        CheckpointError: A config is missing or says what is not supported.
+    """
+    configs = _Configs(path, name, single_file.changes)
+    return _parse(configs, variant=None, single_file=single_file)
+
+
+def require_runnable(model: ModelFolder) -> None:
+    """Raise CheckpointError for a model that this version converts, but cannot generate with."""
+    if model.text_encoder_2 is not None:
+        raise CheckpointError(
+            f"{model.name} is a model with two text encoders (SDXL)",
+            remedy="this version converts and inspects them; it generates with Stable Diffusion "
+            "1.x and 2.x",
+        )
+    if model.unet.in_channels != model.vae.latent_channels:
+        raise CheckpointError(
+            f"{model.name} takes more than latents (an inpainting model)",
+            found=f"a UNet with {model.unet.in_channels} input channels, a VAE with "
+            f"{model.vae.latent_channels} latent channels",
+            remedy="this version converts and inspects it; it generates from text and pictures",
+        )
+
+
+class _Configs:
+    """The configs in a folder, with changes."""
+
+    def __init__(self, path: Path, name: str, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        self.path, self.name, self._changes = path, name, changes
+
+    def read(self, file: str) -> dict[str, Any]:
+        return {**read_json(self.path / file), **self._changes.get(file, {})}
+
+    def has(self, component: str) -> bool:
+        return (self.path / component / "config.json").is_file()
+
+    def component(self, component: str) -> tuple[dict[str, Any], str]:
+        """A component's config, and what to call it in messages."""
+        file = f"{component}/config.json"
+        return self.read(file), f"{self.name}/{file}"
+
+
+def _parse(
+    configs: _Configs, *, variant: str | None, single_file: SingleFile | None
+) -> ModelFolder:
+    classes = _component_classes(configs.path)
+    unet = UNetSpec.from_config(*configs.component("unet"))
+    vae = VaeSpec.from_config(*configs.component("vae"))
+    text = ClipTextSpec.from_config(*configs.component("text_encoder"))
+    second = None
+    if _SECOND[0] in classes:
+        second = ClipTextSpec.from_config(*configs.component(_SECOND[0]))
+    _check_widths(unet, text, second, configs.name)
+    _check_channels(unet, vae, configs.name)
+    encoder = None
+    if configs.has("image_encoder"):
+        encoder = ClipVisionSpec.from_config(*configs.component("image_encoder"))
     return ModelFolder(
-        name=name,
-        path=path,
+        name=configs.name,
+        path=configs.path,
         variant=variant,
         unet=unet,
         vae=vae,
         text_encoder=text,
-        image_encoder=ClipVisionSpec.from_config(
-            _config(path, "image_encoder"), f"{name}/image_encoder/config.json"
-        )
-        if has_encoder
-        else None,
-        scheduler=read_json(path / "scheduler" / "scheduler_config.json"),
+        text_encoder_2=second,
+        image_encoder=encoder,
+        scheduler=configs.read("scheduler/scheduler_config.json"),
+        single_file=single_file,
     )
 
 
-def _config(path: Path, component: str) -> dict[str, Any]:
-    return read_json(path / component / "config.json")
-
-
-def _check_classes(index: dict[str, Any], path: Path) -> None:
-    if "text_encoder_2" in index:
-        raise CheckpointError(
-            f"{path} is a model with two text encoders (SDXL)",
-            remedy="this version supports the Stable Diffusion 1.x family",
-        )
-    for component, needed in _CLASSES.items():
+def _component_classes(path: Path) -> dict[str, str]:
+    """The components with weights and the classes that they must have; the index is checked."""
+    index = read_json(path / "model_index.json")
+    classes = _CLASSES | (dict([_SECOND]) if _SECOND[0] in index else {})
+    for component, needed in classes.items():
         entry = index.get(component)
         found = entry[1] if isinstance(entry, list) and len(entry) == 2 else entry
         if found != needed:
             raise CheckpointError(
                 f"{path}/model_index.json: {component} must be a {needed}",
                 found=repr(found),
-                remedy="this version supports the Stable Diffusion 1.x family",
+                remedy="this version supports Stable Diffusion 1.x, 2.x and XL",
             )
+    return classes
 
 
-def _check_widths(unet: UNetSpec, vae: VaeSpec, text: ClipTextSpec, name: str) -> None:
-    if unet.context_width != text.width:
+def _check_widths(
+    unet: UNetSpec, text: ClipTextSpec, second: ClipTextSpec | None, name: str
+) -> None:
+    """The states of both text encoders stand side by side; SDXL's UNet takes the second's sum."""
+    width = text.width + (second.width if second else 0)
+    if unet.context_width != width:
         raise CheckpointError(
             f"{name}: text encoder and UNet do not fit each other",
-            found=f"text states of width {text.width}, the UNet takes {unet.context_width}",
+            found=f"text states of width {width}, the UNet takes {unet.context_width}",
             remedy="take both from one model",
         )
-    if unet.in_channels != vae.latent_channels or unet.out_channels != vae.latent_channels:
+    pooled = second.projection if second else None
+    needed = unet.addition.pooled_width if unet.addition else None
+    if pooled != needed:
+        raise CheckpointError(
+            f"{name}: second text encoder and UNet do not fit each other",
+            found=f"pooled text of width {pooled}, the UNet takes {needed}",
+            remedy="take both from one model",
+        )
+
+
+def _check_channels(unet: UNetSpec, vae: VaeSpec, name: str) -> None:
+    inputs = {vae.latent_channels, 2 * vae.latent_channels + 1}
+    if unet.in_channels not in inputs or unet.out_channels != vae.latent_channels:
         raise CheckpointError(
             f"{name}: the UNet takes {unet.in_channels} channels and gives {unet.out_channels}",
             found=f"a VAE with {vae.latent_channels} latent channels",
-            remedy="inpainting and other special UNets are not supported by this version",
+            remedy="plain and inpainting UNets are supported, depth, upscaling and editing ones "
+            "are not",
         )

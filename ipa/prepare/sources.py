@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ipa import demo
-from ipa.contract.errors import CheckpointError
+from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.files import STEMS
 from ipa.contract.model import AdapterFiles, ModelFolder
 
 from .catalogue import PublicAdapter, find_adapter
 from .model_folder import open_model_folder
+from .single_file import open_single_file
 
 _DEMO = "demo"
 _CONFIGS = (
@@ -20,6 +21,7 @@ _CONFIGS = (
     "*/scheduler_config.json",
     "*/preprocessor_config.json",
     "tokenizer/*",
+    "tokenizer_2/*",
 )
 
 
@@ -29,19 +31,40 @@ def resolve_model(
     revision: str | None = None,
     variant: str | None = None,
     offline: bool = False,
+    config: str | Path | None = None,
+    prediction_type: str | None = None,
+    ema: bool = False,
 ) -> ModelFolder:
     """A model by name.
 
     Args:
-        model: "demo", a diffusers folder, a converted folder, or a hub id (owner/name).
+        model: "demo", a diffusers folder, a converted folder, a single file, or a hub id
+            (owner/name).
         revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the file names.
         offline: Use the local cache only.
+        config: For a single file: a folder with configs in place of the base's.
+        prediction_type: For a single file that does not tell: "epsilon" or "v_prediction".
+        ema: For a single file: take the UNet's averaged weights.
 
     Raises:
         CheckpointError: It does not exist or is not a supported model.
     """
     path = demo.model() if model == _DEMO else Path(model).expanduser()
+    if path.is_file():
+        return open_single_file(
+            path,
+            name=str(model),
+            config=Path(config).expanduser() if config else None,
+            prediction_type=prediction_type,
+            ema=ema,
+        )
+    if config is not None or prediction_type is not None or ema:
+        raise RequestError(
+            "config, prediction_type and ema are for single files",
+            found=f"{model}, which is none",
+            remedy="a folder's own configs say what it is",
+        )
     if not path.exists() and _is_hub_id(str(model)):
         patterns = [*_CONFIGS, *_weight_patterns(variant)]
         path = _snapshot(str(model), patterns, revision, offline)

@@ -69,16 +69,21 @@ class ClipTokenizer:
     _model: Tokenizer = field(repr=False)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> ClipTokenizer:
+    def from_folder(cls, folder: Path, words: Path | None = None) -> ClipTokenizer:
         """Read a `tokenizer/` folder.
+
+        Args:
+            folder: The folder.
+            words: Where vocab.json and merges.txt lie, if not in it.
 
         Raises:
             CheckpointError: vocab.json or merges.txt is missing or damaged, or the configuration
                 asks for something that is not implemented.
         """
         folder = Path(folder)
-        vocabulary = _read_vocabulary(folder / "vocab.json")
-        merges = _read_merges(folder / "merges.txt", vocabulary)
+        words = words or folder
+        vocabulary = _read_vocabulary(words / "vocab.json")
+        merges = _read_merges(words / "merges.txt", vocabulary)
         config = _optional(folder / "tokenizer_config.json")
         for key in ("padding_side", "truncation_side"):
             if config.get(key, "right") != "right":

@@ -17,11 +17,12 @@ import torch
 
 import ipa
 from ipa.contract.errors import CheckpointError
-from ipa.contract.files import STEMS
+from ipa.contract.files import STEMS as ALL_STEMS
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_model, verify_model
 
+STEMS = {name: stem for name, stem in ALL_STEMS.items() if name != "text_encoder_2"}  # no SDXL here
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 

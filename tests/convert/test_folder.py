@@ -13,12 +13,14 @@ import safetensors.torch
 import torch
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.files import STEMS
+from ipa.contract.files import STEMS as ALL_STEMS
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import Converted, convert_model, folder, read_component
 from ipa_convert.values import cast
 from oracle.containers import save_shards
+
+STEMS = {name: stem for name, stem in ALL_STEMS.items() if name != "text_encoder_2"}  # no SDXL here
 
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 CONFIGS = {

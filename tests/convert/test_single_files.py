@@ -1,0 +1,198 @@
+"""Whole models in one file: the same weights as the folder's, and diffusers' loader agrees."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+
+import ipa
+import ipa_convert
+from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.model import ModelFolder
+from ipa.prepare.sources import resolve_model
+from oracle import models, single_files
+from oracle.single_files import CONTAINERS, Tensors
+
+SD15 = models.Tiny(unet=dict(models.FOUR_LEVELS))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model's folder; beside it its configs alone."""
+    root = tmp_path_factory.mktemp("single")
+    folder = models.build_folder(root / "model", SD15)
+    single_files.configs(folder, root / "configs")
+    return folder
+
+
+def read(model: ModelFolder) -> dict[tuple[str, str], bytes]:
+    """Every tensor's type, shape and bits, by component and MLX name."""
+    return {
+        (component, name): str((tensor.dtype, tensor.shape)).encode() + tensor.array().tobytes()
+        for component, part in ipa_convert.read_model(model).items()
+        for name, tensor in part.items()
+    }
+
+
+def without_encoder(rows: dict[tuple[str, str], bytes]) -> dict[tuple[str, str], bytes]:
+    return {key: row for key, row in rows.items() if key[0] != "image_encoder"}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_same_weights_as_the_folder(tiny: Path, tmp_path: Path, container: str) -> None:
+    file = single_files.write(tmp_path / "model.ckpt", single_files.sd15(tiny), container)
+    model = resolve_model(file, config=tiny.parent / "configs")
+    assert read(model) == without_encoder(read(resolve_model(tiny)))
+
+
+def test_diffusers_reads_the_same(tiny: Path, tmp_path: Path) -> None:
+    """The spelling is diffusers' idea of it too: every tensor lands where it was taken from."""
+    file = single_files.write(tmp_path / "m.safetensors", single_files.sd15(tiny), "safetensors")
+    configs = str(tiny.parent / "configs")
+    for kind, name in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")):
+        module = kind.from_single_file(str(file), config=configs, subfolder=name)
+        same_tensors(module.state_dict(), single_files.component(tiny, name))
+    pipe = StableDiffusionPipeline.from_single_file(str(file), config=configs)
+    same_tensors(pipe.text_encoder.state_dict(), single_files.component(tiny, "text_encoder"))
+
+
+def same_tensors(found: Tensors, expected: Tensors) -> None:
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_it_generates_like_the_folder(tiny: Path, tmp_path: Path) -> None:
+    file = single_files.write(tmp_path / "m.safetensors", single_files.sd15(tiny), "safetensors")
+    images = [
+        ipa.load(model, backend="mlx", dtype="float32")(
+            "a star", num_inference_steps=2, guidance_scale=3, output_type="latent"
+        ).latents
+        for model in (resolve_model(file, config=tiny.parent / "configs"), tiny)
+    ]
+    np.testing.assert_array_equal(images[0], images[1])
+
+
+@pytest.mark.parametrize("layout", ["mlx", "diffusers"])
+def test_converting(tiny: Path, tmp_path: Path, layout: str) -> None:
+    file = single_files.write(tmp_path / "m.ckpt", single_files.sd15(tiny), "torch zip")
+    model = resolve_model(file, config=tiny.parent / "configs")
+    target = ipa_convert.convert_model(model, tmp_path / "out", layout=layout)
+    written = resolve_model(target)
+    assert read(written) == read(model)
+    assert ipa_convert.verify_model(model, written) == len(read(model))
+    manifest = json.loads((target / "conversion.json").read_text())
+    assert [source["file"].split("/")[1] for source in manifest["sources"]] == ["m.ckpt"]
+    given = single_files.leftovers()
+    assert set(given) <= manifest["dropped"].keys()
+    assert all(len(reason) > 20 for reason in manifest["dropped"].values())
+    if layout == "diffusers":
+        StableDiffusionPipeline.from_pretrained(target)
+
+
+def test_inpainting(tmp_path: Path) -> None:
+    """Nine input channels are told from the file, kept, and written into the config."""
+    wide = models.Tiny(unet=models.FOUR_LEVELS | {"in_channels": 9})
+    folder = models.build_folder(tmp_path / "model", wide)
+    plain = models.build_folder(tmp_path / "plain", SD15)
+    configs = single_files.configs(plain, tmp_path / "configs")
+    file = single_files.write(tmp_path / "m.safetensors", single_files.sd15(folder), "safetensors")
+    model = resolve_model(file, config=configs)
+    assert model.unet.in_channels == 9
+    assert read(model) == without_encoder(read(resolve_model(folder)))
+    target = ipa_convert.convert_model(model, tmp_path / "out", layout="diffusers")
+    unet = UNet2DConditionModel.from_pretrained(target, subfolder="unet")
+    same_tensors(unet.state_dict(), single_files.component(folder, "unet"))
+    with pytest.raises(CheckpointError, match="inpainting"):
+        ipa.load(target, backend="mlx")
+
+
+def test_averaged_weights(tiny: Path, tmp_path: Path) -> None:
+    """A training's file holds the UNet twice; the averages' names have lost their dots."""
+    tensors = single_files.sd15(tiny)
+    unet = {k: v for k, v in tensors.items() if k.startswith("model.diffusion_model.")}
+    twins = {
+        "model_ema." + name.removeprefix("model.").replace(".", ""): tensor + 1
+        for name, tensor in unet.items()
+    }
+    file = single_files.write(tmp_path / "m.ckpt", tensors | twins, "lightning")
+    configs = tiny.parent / "configs"
+    plain = ipa_convert.read_model(resolve_model(file, config=configs))
+    averaged = ipa_convert.read_model(resolve_model(file, config=configs, ema=True))
+    assert set(twins) <= plain["unet"].dropped.keys()
+    for name, tensor in plain["unet"].items():
+        np.testing.assert_array_equal(averaged["unet"][name].array(), tensor.array() + 1)
+    assert read(resolve_model(tiny))[("unet", name)].endswith(tensor.array().tobytes())
+    one = next(iter(twins))
+    file = single_files.write(
+        tmp_path / "less.ckpt", tensors | {k: v for k, v in twins.items() if k != one}, "torch zip"
+    )
+    with pytest.raises(CheckpointError, match=f"no averaged .*{one}"):
+        ipa_convert.read_model(resolve_model(file, config=configs, ema=True))
+
+
+def remove(prefix: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(prefix)}
+
+
+def add(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: tensors | {name: torch.zeros(shape)}
+
+
+UNET = "model.diffusion_model."
+WRONG: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
+    "no VAE": (remove("first_stage_model."), "does not hold a whole model.*vae"),
+    "no text": (remove("cond_stage_model."), "does not hold a whole model.*text_encoder"),
+    "no UNet": (remove(UNET), "does not hold a whole model"),
+    "UNet alone": (lambda t: {k: v for k, v in t.items() if k.startswith(UNET)}, "whole model"),
+    "a missing tensor": (remove(f"{UNET}out.2.bias"), "1 missing: conv_out.bias"),
+    "an unknown part": (add("motion.weight", 3), "unknown tensors: motion.weight"),
+    "an unknown tensor": (add(f"{UNET}middle_block.3.weight", 3), "left over: model.diffusion"),
+    "two text encoders": (add("conditioner.embedders.1.model.ln_final.bias", 3), "more than the"),
+    "given twice": (
+        lambda t: t | {f"{UNET}conv_out.bias": t[f"{UNET}out.2.bias"].clone()},
+        "given twice: .*out.2.bias",
+    ),
+    "Playground": (add("edm_mean", 4), "is Playground 2.5"),
+    "CosXL": (add("edm_vpred.sigma_max", 0), "is CosXL"),
+    "LCM": (add(f"{UNET}time_embed.cond_proj.weight", 3, 3), "distilled"),
+    "float8": (
+        lambda t: {k: v.to(torch.float8_e4m3fn) if UNET in k else v for k, v in t.items()},
+        "unsupported type",
+    ),
+    "editing": (
+        lambda t: t | {f"{UNET}input_blocks.0.0.weight": torch.zeros(16, 8, 3, 3)},
+        "instruct-pix2pix",
+    ),
+    "not a number": (
+        lambda t: t | {f"{UNET}out.2.bias": torch.full((4,), float("nan"))},
+        "not finite",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_files_are_refused_by_name(tiny: Path, tmp_path: Path, case: str) -> None:
+    damage, message = WRONG[case]
+    file = single_files.write(tmp_path / "m.ckpt", damage(single_files.sd15(tiny)), "safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        read(resolve_model(file, config=tiny.parent / "configs"))
+
+
+def test_unknown_widths_need_configs(tiny: Path, tmp_path: Path) -> None:
+    file = single_files.write(tmp_path / "m.safetensors", single_files.sd15(tiny), "safetensors")
+    with pytest.raises(CheckpointError, match=r"context width 40.*give a folder"):
+        resolve_model(file)
+    with pytest.raises(CheckpointError, match="holds no configs"):
+        resolve_model(file, config=tmp_path)
+
+
+def test_options_are_for_single_files(tiny: Path) -> None:
+    for options in ({"ema": True}, {"config": tiny}, {"prediction_type": "epsilon"}):
+        with pytest.raises(RequestError, match="single files"):
+            resolve_model(tiny, **options)
