@@ -29,6 +29,7 @@ from .attention import install
 from .conditioning import Conditioning, Context
 from .loading import DTYPES, find_device, load_component, quiet
 from .sampler import advance, guide
+from .single_file import load_single_file
 
 
 @contextmanager
@@ -254,16 +255,22 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     chosen = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
-    parts: dict[str, Any] = {
-        name: load_component(kind, name, model.path / name, DTYPES[chosen], model.variant).to(place)
+    parts: dict[str, Any] = {k: v.to(place) for k, v in _modules(model, DTYPES[chosen]).items()}
+    attentions = install(parts["unet"], model.sites)
+    return Runtime(model=model, dtype=chosen, device=place, attentions=attentions, **parts)
+
+
+def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+    if model.single_file is not None:
+        return load_single_file(model, model.single_file, dtype)
+    return {
+        name: load_component(kind, name, model.path / name, dtype, model.variant)
         for name, kind in (
             ("unet", UNet2DConditionModel),
             ("vae", AutoencoderKL),
             ("text_encoder", CLIPTextModel),
         )
     }
-    attentions = install(parts["unet"], model.sites)
-    return Runtime(model=model, dtype=chosen, device=place, attentions=attentions, **parts)
 
 
 def _nbytes(module: torch.nn.Module) -> int:

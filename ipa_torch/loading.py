@@ -113,6 +113,12 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in _unpickle(path, "meta").items()}
 
 
+def require_weights(path: Path) -> None:
+    """Raise CheckpointError for a file that was converted, or is damaged."""
+    if container(path) == "safetensors":
+        _shapes(path, strict=False)
+
+
 def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
     """Tensors of a file of torch.save, by torch's own restricted reader."""
     try:
@@ -145,7 +151,7 @@ def _flat(state: Any) -> Iterator[tuple[str, Any]]:
             yield str(key), value
 
 
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def _shapes(path: Path, *, strict: bool = True) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(path, framework="pt") as file:
             if "ipa_layout" in (file.metadata() or {}):
@@ -154,7 +160,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
                     remedy="the reference reads originals: give it the folder it was made from",
                 )
             slices = {name: file.get_slice(name) for name in list(file.keys())}
-            for name, part in slices.items():
+            for name, part in slices.items() if strict else ():
                 _require_float(path, name, part.get_dtype())
             return {name: tuple(part.get_shape()) for name, part in slices.items()}
     except SafetensorError as error:

@@ -69,13 +69,26 @@ def same_tensors(found: Tensors, expected: Tensors) -> None:
 
 def test_it_generates_like_the_folder(tiny: Path, tmp_path: Path) -> None:
     file = single_files.write(tmp_path / "m.safetensors", single_files.sd15(tiny), "safetensors")
-    images = [
+    latents = [
         ipa.load(model, backend="mlx", dtype="float32")(
             "a star", num_inference_steps=2, guidance_scale=3, output_type="latent"
         ).latents
         for model in (resolve_model(file, config=tiny.parent / "configs"), tiny)
     ]
-    np.testing.assert_array_equal(images[0], images[1])
+    np.testing.assert_array_equal(latents[0], latents[1])
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_the_reference_reads_it_too(tiny: Path, tmp_path: Path, container: str) -> None:
+    """By diffusers' single-file loaders, without our converters."""
+    file = single_files.write(tmp_path / "m.ckpt", single_files.sd15(tiny), container)
+    backends = [
+        ipa.load(model, backend="torch", device="cpu")._backend
+        for model in (resolve_model(file, config=tiny.parent / "configs"), tiny)
+    ]
+    for name in ("unet", "vae", "text_encoder"):
+        found, expected = (getattr(backend, name).state_dict() for backend in backends)
+        same_tensors(found, expected)
 
 
 @pytest.mark.parametrize("layout", ["mlx", "diffusers"])
@@ -182,6 +195,14 @@ def test_wrong_files_are_refused_by_name(tiny: Path, tmp_path: Path, case: str) 
     file = single_files.write(tmp_path / "m.ckpt", damage(single_files.sd15(tiny)), "safetensors")
     with pytest.raises(CheckpointError, match=message):
         read(resolve_model(file, config=tiny.parent / "configs"))
+
+
+@pytest.mark.parametrize("case", ["a missing tensor", "an unknown tensor", "not a number"])
+def test_the_reference_refuses_too(tiny: Path, tmp_path: Path, case: str) -> None:
+    damage, _ = WRONG[case]
+    file = single_files.write(tmp_path / "m.ckpt", damage(single_files.sd15(tiny)), "safetensors")
+    with pytest.raises(CheckpointError, match=r"m\.ckpt"):
+        ipa.load(resolve_model(file, config=tiny.parent / "configs"), backend="torch", device="cpu")
 
 
 def test_unknown_widths_need_configs(tiny: Path, tmp_path: Path) -> None:

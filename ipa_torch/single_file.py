@@ -1,0 +1,113 @@
+"""Models that are one file, read by diffusers' own single-file loaders with local configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import CLIPTextModel
+
+from ipa.contract.errors import BackendError, CheckpointError
+from ipa.contract.files import container
+from ipa.contract.model import ModelFolder, SingleFile
+
+from .loading import MALFORMED, check_finite, quiet, reason, require_weights
+
+_PREFIXES: Mapping[str, tuple[str, ...]] = {
+    "unet": ("model.diffusion_model.",),
+    "vae": ("first_stage_model.",),
+}
+_IDLE = "first_stage_model.loss."  # of the VAE's training
+
+
+def load_single_file(
+    model: ModelFolder, file: SingleFile, dtype: torch.dtype
+) -> dict[str, torch.nn.Module]:
+    """UNet, VAE and text encoder of a single file.
+
+    Raises:
+        BackendError: Averaged weights are asked for.
+        CheckpointError: Tensors are missing, left over, misshapen or not finite.
+    """
+    if file.ema:
+        raise BackendError(
+            "the torch backend does not read averaged (EMA) weights of a single file",
+            remedy="convert it first: ipa-mlx convert FILE FOLDER --ema --to diffusers",
+        )
+    require_weights(file.path)
+    try:
+        with quiet():
+            checkpoint = _read(file.path)
+            parts = {
+                name: _module(kind, name, checkpoint, model, file, dtype)
+                for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
+            }
+            parts["text_encoder"] = create_diffusers_clip_model_from_ldm(
+                CLIPTextModel,
+                checkpoint,
+                subfolder="text_encoder",
+                config=str(model.path),
+                torch_dtype=dtype,
+                local_files_only=True,
+            )
+    except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"{file.path} cannot be loaded by diffusers",
+            found=reason(error),
+            remedy="convert it first (ipa-mlx convert FILE FOLDER --to diffusers) and see what is "
+            "wrong with it",
+        ) from error
+    for name, module in parts.items():
+        _check(name, module, file)
+    return {
+        name: module.eval().requires_grad_(requires_grad=False) for name, module in parts.items()
+    }
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors, by what the file is and not by its name, as diffusers' own function goes."""
+    if container(path) == "safetensors":
+        return load_file(path)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(state.get("state_dict", state))
+
+
+def _module(
+    kind: Any,
+    name: str,
+    checkpoint: dict[str, torch.Tensor],
+    model: ModelFolder,
+    file: SingleFile,
+    dtype: torch.dtype,
+) -> torch.nn.Module:
+    """A module of diffusers, whose loader passes over unknown names: they are counted here."""
+    changes = file.changes.get(f"{name}/config.json", {})
+    module: torch.nn.Module = kind.from_single_file(
+        dict(checkpoint), config=str(model.path), subfolder=name, torch_dtype=dtype, **changes
+    )
+    given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
+    if given != len(module.state_dict()):
+        raise CheckpointError(
+            f"{file.path} does not fit its configs",
+            found=f"{given} tensors of the {name}, {len(module.state_dict())} needed",
+            remedy="it is damaged, pruned, or of another family",
+        )
+    return module
+
+
+def _check(name: str, module: torch.nn.Module, file: SingleFile) -> None:
+    absent = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
+    if absent:
+        raise CheckpointError(
+            f"{file.path} lacks {len(absent)} tensors of the {name}",
+            found=f"no {absent[0]}",
+            remedy="it is damaged or pruned: download it again",
+        )
+    check_finite(module.state_dict(), f"{file.path}: {name}")
