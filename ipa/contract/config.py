@@ -27,9 +27,7 @@ def require_fixed(config: Config, fixed: Config, where: str) -> None:
             )
 
 
-def require_known(
-    config: Config, known: frozenset[str], where: str, network: str = "UNet"
-) -> None:
+def require_known(config: Config, known: frozenset[str], where: str, network: str = "UNet") -> None:
     """Raise CheckpointError for a key that says something and that nobody reads."""
     unknown = [k for k, v in config.items() if k not in known and not k.startswith("_") and v]
     if unknown:

@@ -18,6 +18,7 @@ STEMS: Mapping[str, str] = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "image_encoder": "model",
+    "controlnet": "diffusion_pytorch_model",
 }
 """File stem of each component's weights in diffusers' folder layout."""
 
