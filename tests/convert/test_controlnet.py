@@ -27,7 +27,7 @@ from ipa_convert.plan import convert
 from ipa_convert.safetensors_file import write_safetensors
 from oracle import controlnets
 from oracle.containers import array_bits, bits, save, save_shards
-from oracle.controlnets import CONFIGS, CROSS, PLAIN, TRUE, base_model, original, weights
+from oracle.controlnets import CONFIGS, CROSS, PLAIN, TRUE, base_model, built, original, weights
 
 STEM = "diffusion_pytorch_model"
 Tensors = dict[str, torch.Tensor]
@@ -68,8 +68,7 @@ def table_of(config: Any) -> dict[str, tuple[int, ...]]:
 
 
 def meta(config: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], Any]:
-    with torch.device("meta"):
-        module = ControlNetModel(**config)
+    module = built(ControlNetModel, **config)
     return {name: tuple(value.shape) for name, value in module.state_dict().items()}, module.config
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import torch
@@ -85,9 +86,25 @@ _ENDS = {
 }
 
 
-def weights(name: str, seed: int = 3) -> dict[str, torch.Tensor]:
+def weights(name: str) -> dict[str, torch.Tensor]:
     """A tiny ControlNet's tensors, all of them distinct, zero convolutions too."""
-    return models.randomize(ControlNetModel(**CONFIGS[name]), seed).state_dict()
+    return dict(_random(name).state_dict())
+
+
+def built(module: Any, **config: Any) -> torch.nn.Module:
+    """A network that takes no memory."""
+    return _built(module, tuple(config.items()))
+
+
+@cache
+def _random(name: str) -> torch.nn.Module:
+    return models.randomize(ControlNetModel(**CONFIGS[name]), seed=3)
+
+
+@cache
+def _built(module: Any, config: tuple[tuple[str, Any], ...]) -> torch.nn.Module:
+    with torch.device("meta"):
+        return module(**dict(config))
 
 
 def original_name(name: str) -> str:
