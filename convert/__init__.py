@@ -5,6 +5,7 @@ then read one by one from a memory map.
 """
 
 from .components import read_adapter, read_component
+from .controlnet_config import open_controlnet
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
@@ -21,6 +22,7 @@ __all__ = [
     "Recognised",
     "convert_model",
     "inspect",
+    "open_controlnet",
     "read_adapter",
     "read_component",
     "read_model",

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ipa.contract.adapter import AdapterSpec
+from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.files import STEMS
 from ipa.contract.sites import Site
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
 
-from . import clip_text, clip_vision, ip_adapter, unet, vae
+from . import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
 from .checkpoint import open_file, open_folder
 from .converted import Converted
 from .plan import convert
 from .table import Table
 
-Component: TypeAlias = Literal["unet", "vae", "text_encoder", "text_encoder_2", "image_encoder"]
-Spec: TypeAlias = UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec
+Component: TypeAlias = Literal[
+    "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "controlnet"
+]
+Spec: TypeAlias = UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec | ControlNetSpec
 
 TABLES: Mapping[Component, Callable[[Any], Table]] = {
     "unet": unet.table,
@@ -27,6 +30,7 @@ TABLES: Mapping[Component, Callable[[Any], Table]] = {
     "text_encoder": clip_text.table,
     "text_encoder_2": clip_text.table,
     "image_encoder": clip_vision.table,
+    "controlnet": controlnet.table,
 }
 """Each component's table, from its spec."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipa.contract.adapter import AdapterSpec
 from ipa.contract.errors import CheckpointError
 
-from . import clip_text, clip_vision, ip_adapter, unet, vae
+from . import clip_text, clip_vision, controlnet, controlnet_facts, ip_adapter, unet, vae
 from .checkpoint import Checkpoint
 
 _BASES: Mapping[int, str] = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
@@ -96,6 +96,11 @@ def _text(checkpoint: Checkpoint) -> Facts:
     return Facts(variant=_TEXT_ENCODERS.get(width, f"width {width}"))
 
 
+def _controlnet(checkpoint: Checkpoint) -> Facts:
+    known = controlnet_facts.describe(checkpoint)
+    return Facts(variant=known.variant, base=known.base, remarks=known.remarks)
+
+
 def _adapter(checkpoint: Checkpoint) -> Facts:
     shapes = ip_adapter.canonical_shapes(checkpoint)
     sites = [s for name, s in shapes.items() if name.endswith(".to_k_ip.weight") and len(s) == 2]
@@ -140,4 +145,5 @@ _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     clip_vision.TITLE: _vision,
     clip_text.TITLE: _text,
     ip_adapter.TITLE: _adapter,
+    controlnet.TITLE: _controlnet,
 }

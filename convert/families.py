@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from . import clip_text, clip_vision, ip_adapter, unet, vae
+from . import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
 from .rules import compile_pattern
 
 UNKNOWN = "unknown"
@@ -35,12 +35,26 @@ FAMILIES = (
     Family("LoRA", ("**.lora.down.weight",)),
     Family("LoRA", ("**.lora_linear_layer.down.weight",)),
     Family("LoRA", ("**.to_q_lora.down.weight",)),
-    Family("ControlNet-Union", ("task_embedding",)),
-    Family("ControlNet-Union", ("control_add_embedding.linear_1.weight",)),
-    Family("ControlNet", ("control_model.**",)),
-    Family("ControlNet", ("zero_convs.0.0.weight",)),
-    Family("ControlNet", ("controlnet_cond_embedding.conv_in.weight",)),
+    # With what a ControlNet has, and more: before it. Tensors of a difference have its names.
     Family("difference of a ControlNet", ("difference",)),
+    Family("T2I-Adapter for styles", ("style_embedding", "transformer_layes.**")),
+    Family("fuser of T2I-Adapters", ("task_embedding", "seq_proj")),
+    Family("ControlNet-Union", ("task_embedding",)),
+    Family("ControlNet-Union", ("transformer_layes.**",)),
+    Family("ControlNet-Union", ("control_model.task_embedding",)),
+    Family("ControlNet-Union", ("control_add_embedding.linear_1.weight",)),
+    Family("ControlNet-XS", ("control_to_base_for_conv_in.weight",)),
+    Family("SparseCtrl", ("controlnet_cond_embedding.**", "**.motion_modules.**")),
+    Family(controlnet.TITLE, ("control_model.**",)),
+    Family(controlnet.TITLE, ("zero_convs.0.0.weight",)),
+    Family(controlnet.TITLE, ("controlnet_cond_embedding.conv_in.weight",)),
+    Family(controlnet.TITLE, ("conditioning_embedding.conv_in.weight",)),  # converted
+    Family("ControlNet-LLLite", ("*.conditioning1.0.weight",)),
+    Family("ControlNeXt", ("down_res.**", "mid_convs.**")),
+    Family("ControlNet of a transformer", ("controlnet_blocks.**",)),
+    Family("T2I-Adapter", ("body.0.block1.weight",)),
+    Family("T2I-Adapter", ("body.0.body.0.block1.weight",)),
+    Family("T2I-Adapter", ("adapter.body.0.resnets.0.block1.weight",)),
     Family("Stable Diffusion single file", ("model.diffusion_model.**",)),
     Family("Stable Diffusion UNet in the original naming", ("input_blocks.0.0.weight",)),
     Family(
@@ -66,7 +80,14 @@ FAMILIES = (
     Family("AnimateDiff motion module", ("**.motion_modules.**",)),
 )
 
-SUPPORTED = (ip_adapter.TITLE, unet.TITLE, vae.TITLE, clip_text.TITLE, clip_vision.TITLE)
+SUPPORTED = (
+    ip_adapter.TITLE,
+    unet.TITLE,
+    vae.TITLE,
+    clip_text.TITLE,
+    clip_vision.TITLE,
+    controlnet.TITLE,
+)
 
 
 def family(names: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """The names of the original implementations, of whole blocks: CompVis' latent-diffusion (Stable
 Diffusion 1 and 2) and Stability's generative-models (SDXL), which single files and ComfyUI keep.
 
-Sources: `UNetModel` in openaimodel.py, `Encoder` and `Decoder` in model.py. Names are computed from
+Sources: `UNetModel` in openaimodel.py, `Encoder` and `Decoder` in model.py; `ControlNet` in
+cldm.py of lllyasviel/ControlNet. Names are computed from
 diffusers' to the original ones, never parsed: `input_blocks.1` is a prefix of `input_blocks.10`.
 """
 
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.specs import VaeSpec
-from ipa.contract.unet_spec import UNetSpec
+from ipa.contract.unet_spec import DownSpec, UNetSpec
 
 # Inside a resnet, and of the layers outside of blocks.
 _RESNET: Mapping[str, str] = {
@@ -56,6 +58,12 @@ def unet_names(names: Iterable[str], spec: UNetSpec) -> dict[str, str]:
     return {original(name, blocks, _RESNET): name for name in names}
 
 
+def controlnet_names(names: Iterable[str], spec: ControlNetSpec) -> dict[str, str]:
+    """The same for a ControlNet."""
+    blocks = {**_UNET_ENDS, **dict(down_blocks(spec)), **dict(_control_blocks(spec))}
+    return {original(name, blocks, _RESNET): name for name in names}
+
+
 def vae_names(names: Iterable[str], spec: VaeSpec) -> dict[str, str]:
     """The same for an autoencoder."""
     blocks = dict(_vae_blocks(spec))
@@ -72,7 +80,7 @@ def original(name: str, blocks: Mapping[str, str], inner: Mapping[str, str]) -> 
     return name
 
 
-def down_blocks(spec: UNetSpec) -> Iterator[tuple[str, str]]:
+def down_blocks(spec: DownSpec) -> Iterator[tuple[str, str]]:
     """diffusers' and the original path of every block on the way down."""
     number, last = 1, len(spec.channels) - 1
     for level, layers in enumerate(spec.layers):
@@ -100,6 +108,17 @@ def _up_blocks(spec: UNetSpec) -> Iterator[tuple[str, str]]:
         if level > 0:
             place = 2 if attends else 1
             yield f"{path}.upsamplers.0.conv", f"output_blocks.{number - 1}.{place}.conv"
+
+
+def _control_blocks(spec: ControlNetSpec) -> Iterator[tuple[str, str]]:
+    """What a ControlNet adds; between two convolutions of its hint block stands an activation."""
+    hint, inner = "controlnet_cond_embedding", 2 * (len(spec.embedding_channels) - 1)
+    convolutions = ("conv_in", *(f"blocks.{i}" for i in range(inner)), "conv_out")
+    for i, name in enumerate(convolutions):
+        yield f"{hint}.{name}", f"input_hint_block.{2 * i}"
+    for i in range(len(spec.residual_channels)):
+        yield f"controlnet_down_blocks.{i}", f"zero_convs.{i}.0"
+    yield "controlnet_mid_block", "middle_block_out.0"
 
 
 def _vae_blocks(spec: VaeSpec) -> Iterator[tuple[str, str]]:

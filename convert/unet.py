@@ -1,10 +1,13 @@
-"""The UNet of Stable Diffusion: diffusers' UNet2DConditionModel."""
+"""The UNet of Stable Diffusion: diffusers' UNet2DConditionModel.
+
+A ControlNet has the half of it that goes down, so that those tensors are listed apart.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.unet_spec import UNetSpec
+from ipa.contract.unet_spec import DownSpec, UNetSpec
 
 from . import ldm
 from .layout import Tensor
@@ -15,13 +18,13 @@ from .table import Table
 
 TITLE = "Stable Diffusion UNet"
 
-RENAMES = (
+DOWN_RENAMES = (
     Rename("**.to_out.0.*", "**.to_out.*"),
     Rename("**.ff.net.0.proj.*", "**.ff.proj_in.*"),
     Rename("**.ff.net.2.*", "**.ff.proj_out.*"),
     Rename("**.downsamplers.0.conv.*", "**.downsample.*"),
-    Rename("**.upsamplers.0.conv.*", "**.upsample.*"),
 )
+RENAMES = (*DOWN_RENAMES, Rename("**.upsamplers.0.conv.*", "**.upsample.*"))
 
 
 # Of a UNet that was saved alone, but as it lies in a single file.
@@ -37,6 +40,15 @@ def table(spec: UNetSpec) -> Table:
 
 def tensors(spec: UNetSpec) -> Iterator[Tensor]:
     """Every tensor, as diffusers names and stores it."""
+    yield from down_tensors(spec)
+    for block in range(len(spec.channels)):
+        yield from _up(spec, block)
+    yield from norm("conv_norm_out", spec.channels[0])
+    yield from convolution("conv_out", spec.channels[0], spec.out_channels)
+
+
+def down_tensors(spec: DownSpec) -> Iterator[Tensor]:
+    """Those of the half that goes down: embeddings, blocks and the middle."""
     first, last = spec.channels[0], spec.channels[-1]
     yield from convolution("conv_in", spec.in_channels, first)
     yield from linear("time_embedding.linear_1", first, spec.time_width)
@@ -49,13 +61,9 @@ def tensors(spec: UNetSpec) -> Iterator[Tensor]:
     for i in range(2):
         yield from resnet(f"mid_block.resnets.{i}", last, last, spec.time_width)
     yield from _transformer("mid_block.attentions.0", spec, len(spec.channels) - 1)
-    for block in range(len(spec.channels)):
-        yield from _up(spec, block)
-    yield from norm("conv_norm_out", first)
-    yield from convolution("conv_out", first, spec.out_channels)
 
 
-def _down(spec: UNetSpec, level: int) -> Iterator[Tensor]:
+def _down(spec: DownSpec, level: int) -> Iterator[Tensor]:
     path, width = f"down_blocks.{level}", spec.channels[level]
     above = spec.channels[max(level - 1, 0)]
     for i in range(spec.layers[level]):
@@ -82,7 +90,7 @@ def _up(spec: UNetSpec, block: int) -> Iterator[Tensor]:
         yield from convolution(f"{path}.upsamplers.0.conv", width, width)
 
 
-def _transformer(path: str, spec: UNetSpec, level: int) -> Iterator[Tensor]:
+def _transformer(path: str, spec: DownSpec, level: int) -> Iterator[Tensor]:
     """diffusers' `Transformer2DModel`; SD1.x projects with 1×1 convolutions, SD2 with matrices."""
     width = spec.channels[level]
     projection = linear if spec.linear_projection else pointwise

@@ -27,14 +27,14 @@ def require_fixed(config: Config, fixed: Config, where: str) -> None:
             )
 
 
-def require_known(config: Config, known: frozenset[str], where: str) -> None:
+def require_known(config: Config, known: frozenset[str], where: str, network: str = "UNet") -> None:
     """Raise CheckpointError for a key that says something and that nobody reads."""
     unknown = [k for k, v in config.items() if k not in known and not k.startswith("_") and v]
     if unknown:
         raise CheckpointError(
             f"{where}: keys that this version does not know",
             found=", ".join(f"{key}={config[key]!r}" for key in unknown),
-            remedy="they may change the computation; use a plain Stable Diffusion UNet",
+            remedy=f"they may change the computation; use a plain Stable Diffusion {network}",
         )
 
 
@@ -56,12 +56,14 @@ def block_kinds(
     return tuple(kinds[name] for name in names)
 
 
-def integer(config: Config, key: str, where: str, default: int, most: int = MOST) -> int:
-    """A positive integer, small enough that no network is built of an absurd size."""
+def integer(
+    config: Config, key: str, where: str, default: int, most: int = MOST, least: int = 1
+) -> int:
+    """An integer, positive by default, so small that no network is built of an absurd size."""
     value = config.get(key, default)
-    if not _is_natural(value, most):
+    if not _is_integer(value, least, most):
         raise CheckpointError(
-            f"{where}: {key} must be an integer from 1 to {most}", found=repr(value)[:80]
+            f"{where}: {key} must be an integer from {least} to {most}", found=repr(value)[:80]
         )
     return int(value)
 
@@ -75,22 +77,27 @@ def number(config: Config, key: str, where: str, default: float) -> float:
     return float(value)
 
 
-def integers(config: Config, key: str, where: str, most: int = MOST) -> tuple[int, ...]:
-    """A list of positive integers."""
+def integers(
+    config: Config, key: str, where: str, most: int = MOST, least: int = 1
+) -> tuple[int, ...]:
+    """A list of integers, positive by default."""
     values = config.get(key)
     good = isinstance(values, (list, tuple)) and len(values) > 0
-    if not good or not all(_is_natural(value, most) for value in values or ()):
+    if not good or not all(_is_integer(value, least, most) for value in values or ()):
         raise CheckpointError(
-            f"{where}: {key} must be a list of integers from 1 to {most}", found=repr(values)[:80]
+            f"{where}: {key} must be a list of integers from {least} to {most}",
+            found=repr(values)[:80],
         )
     return tuple(values or ())
 
 
-def per_level(config: Config, key: str, levels: int, where: str, default: int) -> tuple[int, ...]:
-    """One positive integer per level, from one number for all or a list."""
+def per_level(
+    config: Config, key: str, levels: int, where: str, default: int, least: int = 1
+) -> tuple[int, ...]:
+    """One integer per level, from one number for all or a list."""
     if not isinstance(config.get(key, default), (list, tuple)):
-        return (integer(config, key, where, default, MOST_LAYERS),) * levels
-    values = integers(config, key, where, MOST_LAYERS)
+        return (integer(config, key, where, default, MOST_LAYERS, least),) * levels
+    values = integers(config, key, where, MOST_LAYERS, least)
     if len(values) != levels:
         raise CheckpointError(
             f"{where}: {key} must have one entry per level", found=f"{values} for {levels} levels"
@@ -115,5 +122,5 @@ def width_and_heads(config: Config, where: str, width: int, heads: int) -> tuple
     return width, heads
 
 
-def _is_natural(value: object, most: int = MOST) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+def _is_integer(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -19,6 +19,7 @@ STEMS: Mapping[str, str] = {
     "text_encoder": "model",
     "text_encoder_2": "model",
     "image_encoder": "model",
+    "controlnet": "diffusion_pytorch_model",
 }
 """File stem of each component's weights in diffusers' folder layout."""
 

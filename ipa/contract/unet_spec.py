@@ -1,5 +1,7 @@
 """What a UNet is, as a frozen value: parsed once from config.json, then trusted.
 
+The half that goes down has a value of its own, since a ControlNet is a copy of it.
+
 Source: diffusers' `UNet2DConditionModel`. A key that changes the computation in a way nobody here
 implements is refused by name; it is never ignored.
 """
@@ -7,6 +9,7 @@ implements is refused by name; it is never ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .config import (
     Config,
@@ -22,28 +25,32 @@ from .config import (
 from .errors import CheckpointError
 
 # Keys with the only value that is implemented. A missing key means that value.
-_UNET_FIXED: Config = {
+DOWN_FIXED: Config = {
     "act_fn": "silu",
-    "attention_type": "default",
-    "center_input_sample": False,
     "class_embed_type": None,
-    "class_embeddings_concat": False,
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "cross_attention_norm": None,
     "downsample_padding": 1,
-    "dual_cross_attention": False,
     "encoder_hid_dim": None,
     "encoder_hid_dim_type": None,
-    "mid_block_only_cross_attention": None,
     "mid_block_scale_factor": 1,
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "num_attention_heads": None,
     "num_class_embeds": None,
     "only_cross_attention": False,
+    "resnet_time_scale_shift": "default",
+}
+"""Of those, the ones that a ControlNet has too."""
+_UNET_FIXED: Config = {
+    **DOWN_FIXED,
+    "attention_type": "default",
+    "center_input_sample": False,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_norm": None,
+    "dual_cross_attention": False,
+    "mid_block_only_cross_attention": None,
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
-    "resnet_time_scale_shift": "default",
     "reverse_transformer_layers_per_block": None,
     "time_cond_proj_dim": None,
     "time_embedding_act_fn": None,
@@ -51,22 +58,16 @@ _UNET_FIXED: Config = {
     "time_embedding_type": "positional",
     "timestep_post_act": None,
 }
-# Keys that do not change what inference computes.
-_UNET_INERT = frozenset(
-    {
-        "addition_embed_type_num_heads",
-        "dropout",
-    }
-)
-_UNET_READ = frozenset(
+DOWN_INERT = frozenset({"addition_embed_type_num_heads"})
+"""Keys that do not change what inference computes."""
+_UNET_INERT = DOWN_INERT | {"dropout"}
+DOWN_READ = frozenset(
     {
         "addition_embed_type",
         "addition_time_embed_dim",
         "in_channels",
-        "out_channels",
         "block_out_channels",
         "down_block_types",
-        "up_block_types",
         "layers_per_block",
         "transformer_layers_per_block",
         "attention_head_dim",
@@ -78,9 +79,10 @@ _UNET_READ = frozenset(
         "flip_sin_to_cos",
         "freq_shift",
         "upcast_attention",
-        "sample_size",
     }
 )
+"""Keys that `down_fields` reads."""
+_UNET_READ = DOWN_READ | {"out_channels", "up_block_types", "sample_size"}
 _ADDED_NUMBERS = 6  # original height and width, crop top and left, target height and width
 _DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
@@ -127,8 +129,8 @@ class Addition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class UNetSpec:
-    """A UNet of the Stable Diffusion family.
+class DownSpec:
+    """The half of a UNet that goes down, with its middle: also what a ControlNet copies.
 
     Tuples have one entry per resolution level, from the finest (first) to the coarsest.
     `heads` is what diffusers calls `attention_head_dim`: a number of heads, not a width. `addition`
@@ -136,10 +138,8 @@ class UNetSpec:
     """
 
     in_channels: int
-    out_channels: int
     channels: tuple[int, ...]
     down_attention: tuple[bool, ...]
-    up_attention: tuple[bool, ...]  # in the order of execution: coarsest level first
     layers: tuple[int, ...]
     transformer_layers: tuple[int, ...]
     heads: tuple[int, ...]
@@ -150,7 +150,6 @@ class UNetSpec:
     flip_sin_to_cos: bool
     freq_shift: float
     upcast_attention: bool
-    sample_size: int | None
     addition: Addition | None = None
 
     @property
@@ -163,35 +162,64 @@ class UNetSpec:
         """Side of the latent pixels that one pixel of the coarsest level covers."""
         return int(2 ** (len(self.channels) - 1))
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetSpec(DownSpec):
+    """A UNet of the Stable Diffusion family."""
+
+    out_channels: int
+    up_attention: tuple[bool, ...]  # in the order of execution: coarsest level first
+    sample_size: int | None
+
     @classmethod
     def from_config(cls, config: Config, where: str = "unet/config.json") -> UNetSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
         require_fixed(config, _UNET_FIXED, where)
         require_known(config, _UNET_READ | _UNET_FIXED.keys() | _UNET_INERT, where)
-        channels = integers(config, "block_out_channels", where)
-        levels = len(channels)
-        heads = per_level(config, "attention_head_dim", levels, where, 8)
-        groups = integer(config, "norm_num_groups", where, 32)
-        require_divisible(channels, heads, "attention heads", where)
-        require_divisible(channels, (groups,) * levels, "norm groups", where)
+        down = down_fields(config, where, fewest_transformers=1)
+        levels = len(down["channels"])
         return cls(
-            in_channels=integer(config, "in_channels", where, 4),
+            **down,
             out_channels=integer(config, "out_channels", where, 4),
-            channels=channels,
-            down_attention=block_kinds(config, "down_block_types", _DOWN_BLOCKS, levels, where),
             up_attention=block_kinds(config, "up_block_types", _UP_BLOCKS, levels, where),
-            layers=per_level(config, "layers_per_block", levels, where, 2),
-            transformer_layers=per_level(config, "transformer_layers_per_block", levels, where, 1),
-            heads=heads,
-            context_width=integer(config, "cross_attention_dim", where, 1280),
-            norm_groups=groups,
-            norm_eps=number(config, "norm_eps", where, 1e-5),
-            linear_projection=bool(config.get("use_linear_projection", False)),
-            flip_sin_to_cos=bool(config.get("flip_sin_to_cos", True)),
-            freq_shift=number(config, "freq_shift", where, 0),
-            upcast_attention=bool(config.get("upcast_attention") or False),
             sample_size=integer(config, "sample_size", where, 64)
             if config.get("sample_size") is not None
             else None,
-            addition=Addition.from_config(config, where),
         )
+
+
+def down_fields(config: Config, where: str, *, fewest_transformers: int) -> dict[str, Any]:
+    """The fields of a `DownSpec`, by name.
+
+    Args:
+        config: diffusers' config.
+        where: Its file, for messages.
+        fewest_transformers: The least of a level: small ControlNets have none.
+
+    Raises:
+        CheckpointError: A value is missing or makes no sense.
+    """
+    channels = integers(config, "block_out_channels", where)
+    levels = len(channels)
+    heads = per_level(config, "attention_head_dim", levels, where, 8)
+    groups = integer(config, "norm_num_groups", where, 32)
+    require_divisible(channels, heads, "attention heads", where)
+    require_divisible(channels, (groups,) * levels, "norm groups", where)
+    return {
+        "in_channels": integer(config, "in_channels", where, 4),
+        "channels": channels,
+        "down_attention": block_kinds(config, "down_block_types", _DOWN_BLOCKS, levels, where),
+        "layers": per_level(config, "layers_per_block", levels, where, 2),
+        "transformer_layers": per_level(
+            config, "transformer_layers_per_block", levels, where, 1, fewest_transformers
+        ),
+        "heads": heads,
+        "context_width": integer(config, "cross_attention_dim", where, 1280),
+        "norm_groups": groups,
+        "norm_eps": number(config, "norm_eps", where, 1e-5),
+        "linear_projection": bool(config.get("use_linear_projection", False)),
+        "flip_sin_to_cos": bool(config.get("flip_sin_to_cos", True)),
+        "freq_shift": number(config, "freq_shift", where, 0),
+        "upcast_attention": bool(config.get("upcast_attention") or False),
+        "addition": Addition.from_config(config, where),
+    }

@@ -23,6 +23,7 @@ _CONFIGS = (
     "tokenizer/*",
     "tokenizer_2/*",
 )
+_CONTROL = "controlnet"  # a model is used without the one that it may have been saved with
 
 
 def resolve_model(
@@ -148,6 +149,8 @@ def _weight_patterns(variant: str | None) -> Iterator[str]:
     """The files of one precision alone: repositories hold several, of gigabytes each."""
     tag = f".{variant}" if variant else ""
     for component, stem in STEMS.items():
+        if component == _CONTROL:
+            continue
         yield f"{component}/{stem}{tag}.safetensors"
         yield f"{component}/{stem}.safetensors.index{tag}.json"
         yield f"{component}/{stem}{tag}-?????-of-?????.safetensors"

@@ -11,11 +11,12 @@ import pytest
 from mlx.utils import tree_flatten
 
 from ipa.contract.adapter import AdapterSpec
+from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import clip_text, clip_vision, ip_adapter, unet, vae
+from ipa_convert import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
 from ipa_convert.checkpoint import Checkpoint
 from ipa_convert.dtypes import Array
 from ipa_convert.layout import Tensor
@@ -26,7 +27,7 @@ from ipa_mlx.clip import TextEncoder, VisionEncoder
 from ipa_mlx.projectors import PROJECTORS
 from ipa_mlx.unet import UNet
 from ipa_mlx.vae import Vae
-from oracle import models
+from oracle import controlnets, models
 
 UNET = UNetSpec.from_config(models.UNET)
 LINEAR_UNET = UNetSpec.from_config(models.UNET | {"use_linear_projection": True})
@@ -80,6 +81,7 @@ TABLES = {
     "text": clip_text.table(TEXT),
     "projected text": clip_text.table(PROJECTED_TEXT),
     "vision": clip_vision.table(VISION),
+    "controlnet": controlnet.table(ControlNetSpec.from_config(controlnets.CONFIGS["SDXL"])),
     **{name: ip_adapter.table(spec, SITES) for name, spec in ADAPTERS.items()},
 }
 

@@ -61,7 +61,9 @@ def hub(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalH
     """A model with files of two precisions, and adapters in h94's layout."""
     root = tmp_path_factory.mktemp("hub")
     shutil.copytree(tiny, root / "model", ignore=shutil.ignore_patterns("*.safetensors.*", "*.bin"))
-    for folder in ("unet", "vae", "text_encoder", "image_encoder"):
+    # Some repositories repeat a ControlNet that they were saved with.
+    shutil.copytree(root / "model" / "unet", root / "model" / "controlnet")
+    for folder in ("unet", "vae", "text_encoder", "image_encoder", "controlnet"):
         for file in (root / "model" / folder).glob("*.safetensors"):
             shutil.copy(file, file.with_suffix(".fp16.safetensors"))
             shutil.copy(file, file.with_suffix(".non_ema.safetensors"))

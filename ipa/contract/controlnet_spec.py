@@ -1,0 +1,99 @@
+"""What a ControlNet is, as a frozen value: parsed once from config.json, then trusted.
+
+Source: diffusers' `ControlNetModel`. A key that changes the computation in a way nobody here
+implements is refused by name; it is never ignored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .config import Config, integer, integers, require_fixed, require_known
+from .errors import CheckpointError
+from .unet_spec import DOWN_FIXED, DOWN_INERT, DOWN_READ, DownSpec, down_fields
+
+ChannelOrder = Literal["rgb", "bgr"]
+
+_CLASS = "ControlNetModel"
+_READ = DOWN_READ | {
+    "conditioning_channels",
+    "conditioning_embedding_out_channels",
+    "controlnet_conditioning_channel_order",
+    "global_pool_conditions",
+}
+_EMBEDDING = (16, 32, 96, 256)  # of diffusers' class, and of every public ControlNet
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlNetSpec(DownSpec):
+    """A ControlNet: the half of a UNet that goes down, which also sees a control picture.
+
+    A level with attention may have no transformer layers (SDXL's mid size): its norm and its two
+    projections are there all the same.
+
+    Attributes:
+        conditioning_channels: Of the control picture, values in [0, 1].
+        embedding_channels: Of the layers through which it comes down to the latents' size, from
+            the finest to the coarsest.
+        channel_order: Of the control picture, as the network wants it.
+        global_pool_conditions: Whether the results are averaged over the picture (shuffle).
+    """
+
+    conditioning_channels: int
+    embedding_channels: tuple[int, ...]
+    channel_order: ChannelOrder
+    global_pool_conditions: bool
+
+    @property
+    def scale_factor(self) -> int:
+        """Pixels of the control picture per latent pixel, along one side."""
+        return int(2 ** (len(self.embedding_channels) - 1))
+
+    @property
+    def residual_channels(self) -> tuple[int, ...]:
+        """Of every result on the way down, in the order of execution; the middle's is one more."""
+        found = [self.channels[0]]
+        for level, width in enumerate(self.channels):
+            is_last = level == len(self.channels) - 1
+            found += [width] * (self.layers[level] + (0 if is_last else 1))
+        return tuple(found)
+
+    @classmethod
+    def from_config(cls, config: Config, where: str = "controlnet/config.json") -> ControlNetSpec:
+        """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
+        _require_class(config, where)
+        require_fixed(config, DOWN_FIXED, where)
+        require_known(config, _READ | DOWN_FIXED.keys() | DOWN_INERT, where, "ControlNet")
+        embedding = {"conditioning_embedding_out_channels": _EMBEDDING} | dict(config)
+        return cls(
+            **down_fields(config, where, fewest_transformers=0),
+            conditioning_channels=integer(config, "conditioning_channels", where, 3),
+            embedding_channels=integers(embedding, "conditioning_embedding_out_channels", where),
+            channel_order=_channel_order(config, where),
+            global_pool_conditions=bool(config.get("global_pool_conditions") or False),
+        )
+
+
+def _require_class(config: Config, where: str) -> None:
+    found = config.get("_class_name", _CLASS)
+    if found != _CLASS:
+        raise CheckpointError(
+            f"{where}: this kind of network is not supported",
+            found=repr(found)[:80],
+            remedy=f"only a plain {_CLASS} is implemented",
+        )
+
+
+def _channel_order(config: Config, where: str) -> ChannelOrder:
+    match config.get("controlnet_conditioning_channel_order", "rgb"):
+        case "rgb":
+            return "rgb"
+        case "bgr":
+            return "bgr"
+        case other:
+            raise CheckpointError(
+                f"{where}: controlnet_conditioning_channel_order is not supported",
+                found=repr(other)[:80],
+                remedy='"rgb" or "bgr"',
+            )
