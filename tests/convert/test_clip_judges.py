@@ -118,6 +118,15 @@ def test_no_other_model_loses_its_last_layer(
         convert(open_file(path), clip_text.table(spec))
 
 
+def test_a_stray_layer_is_not_dropped(tmp_path: Path) -> None:
+    tensors = text_tower(open_clip.build(text=SD2, vision=models.VISION, projection=12))
+    stray = {n: v for n, v in tensors.items() if not n.startswith("transformer.resblocks.22.")}
+    path = save(tmp_path / "a.safetensors", stray)
+    spec = ClipTextSpec.from_config(SD2 | {"num_hidden_layers": 22})
+    with pytest.raises(CheckpointError, match=r"12 left over: transformer\.resblocks\.23"):
+        convert(open_file(path), clip_text.table(spec))
+
+
 @pytest.mark.parametrize("projection", [WIDE, SQUARE, 48])
 def test_the_writer_of_these_tests(projection: int) -> None:
     """What it writes as OpenCLIP's, that network takes, and computes as transformers' does."""
