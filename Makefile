@@ -37,7 +37,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	-$(BIN)/ipa-mlx accelerate
 	@touch $@
 
-# open_clip_torch is there for its vocabulary file alone, so without what it depends on.
+# open_clip_torch is there for its vocabulary and its networks' modules, so without what it depends on.
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) -e '.[dev]'
 	$(PIP) --no-deps open_clip_torch

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from ipa.contract.specs import ClipVisionSpec
 
-from . import clip_layers
+from . import clip_layers, open_clip
 from .layout import Tensor
 from .modules import convolution, linear, norm
 from .rules import Drop, Rename
+from .spelling import Alias
 from .table import Table
 
 TITLE = "CLIP image encoder"
@@ -25,10 +26,40 @@ RENAMES = (
     Rename("visual_projection.weight", "projection.weight"),
 )
 
-# "layrnorm" is a misspelling in transformers that every public file keeps; some ports mended it.
-ALIASES = (Rename("vision_model.pre_layernorm.*", "vision_model.pre_layrnorm.*"),)
+# transformers from 5.6 saves CLIPVisionModel, which has no projection, without the prefix.
+UNPREFIXED = (
+    Rename("embeddings.**", "vision_model.embeddings.**"),
+    Rename("encoder.**", "vision_model.encoder.**"),
+    Rename("pre_layrnorm.*", "vision_model.pre_layrnorm.*"),
+    Rename("post_layernorm.*", "vision_model.post_layernorm.*"),
+)
 
-DROPS = (Drop("vision_model.embeddings.position_ids", "it counts 0, 1, 2, …: no weights"),)
+ALIASES: tuple[Alias, ...] = (
+    *UNPREFIXED,
+    # "layrnorm" is a misspelling in transformers that every public file keeps; some ports mended it
+    Rename("vision_model.pre_layernorm.*", "vision_model.pre_layrnorm.*"),
+    *open_clip.VISION,
+)
+
+_OTHER_TOWER = "the text tower of the same CLIP, which is a network of its own"
+DROPS = (
+    Drop("vision_model.embeddings.position_ids", "it counts 0, 1, 2, …: no weights"),
+    *(
+        Drop(pattern, _OTHER_TOWER)
+        for pattern in (
+            "text_model.**",
+            "text_projection.weight",
+            # in OpenCLIP's naming
+            "text.**",
+            "token_embedding.weight",
+            "positional_embedding",
+            "transformer.resblocks.**",
+            "ln_final.*",
+            "text_projection",
+        )
+    ),
+    *open_clip.DROPS,
+)
 
 
 def table(spec: ClipVisionSpec) -> Table:

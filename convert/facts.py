@@ -1,7 +1,7 @@
 """What can be told of a checkpoint beyond its family, from the shapes of its tensors.
 
-Widths of public models: formats of Stable Diffusion 1.x, 2.x and XL, and of the encoders of
-h94/IP-Adapter. What shapes cannot tell (plus or plus-face, a VAE's base) is said to be open.
+Widths of public models: formats of Stable Diffusion 1.x, 2.x and XL. What shapes cannot tell
+(plus or plus-face, a VAE's base) is said to be open.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from ipa.contract.adapter import AdapterSpec
 from ipa.contract.errors import CheckpointError
 
-from . import clip_text, clip_vision, controlnet, controlnet_facts, ip_adapter, unet, vae
+from . import (
+    clip_facts,
+    clip_spellings,
+    clip_text,
+    clip_vision,
+    controlnet,
+    controlnet_facts,
+    ip_adapter,
+    unet,
+    vae,
+)
 from .checkpoint import Checkpoint
 
 _BASES: Mapping[int, str] = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
@@ -22,16 +32,6 @@ _UNET_INPUTS: Mapping[int, str] = {
     7: "upscaler",
     8: "instruct-pix2pix",
     9: "inpainting",
-}
-_IMAGE_ENCODERS: Mapping[int, str] = {
-    1024: "OpenAI ViT-L/14",
-    1280: "OpenCLIP ViT-H/14 (SD1.5 adapters, and SDXL's vit-h ones)",
-    1664: "OpenCLIP ViT-bigG/14 (SDXL adapters, and SD1.5's vit-G)",
-}
-_TEXT_ENCODERS: Mapping[int, str] = {
-    768: "OpenAI ViT-L/14 (SD1.5, SDXL's first)",
-    1024: "OpenCLIP ViT-H/14 (SD2)",
-    1280: "OpenCLIP ViT-bigG/14 (SDXL's second)",
 }
 _FACE_WIDTH = 512  # of an ArcFace embedding
 
@@ -87,13 +87,23 @@ def _vae(checkpoint: Checkpoint) -> Facts:
 
 
 def _vision(checkpoint: Checkpoint) -> Facts:
-    width = _width(checkpoint, "class_embedding", 0)
-    return Facts(variant=_IMAGE_ENCODERS.get(width, f"width {width}"))
+    return Facts(
+        variant=clip_facts.vision_variant(checkpoint),
+        remarks=clip_facts.vision_remarks(checkpoint),
+    )
 
 
 def _text(checkpoint: Checkpoint) -> Facts:
-    width = _width(checkpoint, "token_embedding.weight", 1)
-    return Facts(variant=_TEXT_ENCODERS.get(width, f"width {width}"))
+    return Facts(
+        variant=clip_facts.text_variant(checkpoint), remarks=clip_facts.text_remarks(checkpoint)
+    )
+
+
+def _whole_clip(checkpoint: Checkpoint) -> Facts:
+    return Facts(
+        variant=clip_facts.vision_variant(checkpoint),
+        remarks=clip_facts.whole_remarks(checkpoint),
+    )
 
 
 def _controlnet(checkpoint: Checkpoint) -> Facts:
@@ -144,6 +154,7 @@ _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     vae.TITLE: _vae,
     clip_vision.TITLE: _vision,
     clip_text.TITLE: _text,
+    clip_spellings.WHOLE_TITLE: _whole_clip,
     ip_adapter.TITLE: _adapter,
     controlnet.TITLE: _controlnet,
 }

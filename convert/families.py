@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from . import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
-from .rules import compile_pattern
+from . import clip_spellings, clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from .rules import fits
 
 UNKNOWN = "unknown"
 
@@ -64,14 +64,11 @@ FAMILIES = (
     Family(vae.TITLE, ("encoder.conv_in.weight", "decoder.conv_in.weight", "encoder.mid_block.**")),
     Family("VAE in the original naming", ("encoder.down.**", "decoder.up.**")),
     Family("VAE in the original naming", ("first_stage_model.**",)),
-    Family(
-        "whole CLIP model", ("vision_model.embeddings.class_embedding", "text_model.embeddings.**")
-    ),
-    Family(clip_vision.TITLE, ("vision_model.embeddings.class_embedding",)),
+    *(Family(clip_spellings.WHOLE_TITLE, row.needs) for row in clip_spellings.WHOLE),
+    *(Family(clip_vision.TITLE, row.needs) for row in clip_spellings.VISION),
     Family(clip_vision.TITLE, ("class_embedding", "patch_embedding.weight")),  # converted
-    Family("CLIP in OpenCLIP's naming", ("visual.conv1.weight",)),
-    Family(clip_text.TITLE, ("text_model.embeddings.token_embedding.weight",)),
-    Family(clip_text.TITLE, ("embeddings.token_embedding.weight", "encoder.layers.**")),
+    Family("CLIP with a convolutional image tower", ("visual.attnpool.**",)),
+    *(Family(clip_text.TITLE, row.needs) for row in clip_spellings.TEXT),
     Family(clip_text.TITLE, ("token_embedding.weight", "final_norm.weight")),  # converted
     Family("Stable Diffusion 3", ("**.joint_blocks.**",)),
     Family("Stable Diffusion 3", ("joint_blocks.**",)),
@@ -87,15 +84,11 @@ SUPPORTED = (
     clip_text.TITLE,
     clip_vision.TITLE,
     controlnet.TITLE,
+    clip_spellings.WHOLE_TITLE,
 )
 
 
 def family(names: Iterable[str]) -> str:
     """What the file with these tensors holds, in words; `UNKNOWN` if no row fits."""
     known = tuple(names)
-
-    def present(pattern: str) -> bool:
-        matches = compile_pattern(pattern).fullmatch
-        return any(matches(name) for name in known)
-
-    return next((row.name for row in FAMILIES if all(map(present, row.needs))), UNKNOWN)
+    return next((row.name for row in FAMILIES if fits(known, row.needs)), UNKNOWN)

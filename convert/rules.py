@@ -69,3 +69,9 @@ def rename(name: str, rules: Iterable[Rename]) -> str:
     for rule in rules:
         name = rule.apply(name)
     return name
+
+
+def fits(names: Iterable[str], patterns: Iterable[str]) -> bool:
+    """Whether every pattern matches some name."""
+    known = tuple(names)
+    return all(any(map(compile_pattern(pattern).fullmatch, known)) for pattern in patterns)
