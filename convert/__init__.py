@@ -4,6 +4,7 @@ numpy and the standard library only. Tensors are checked by header before any me
 then read one by one from a memory map.
 """
 
+from .adapter_file import convert_adapter
 from .components import read_adapter, read_component
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
@@ -15,6 +16,7 @@ __all__ = [
     "ConvertedTensor",
     "Inspection",
     "Part",
+    "convert_adapter",
     "convert_model",
     "inspect",
     "read_adapter",
