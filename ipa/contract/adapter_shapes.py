@@ -110,7 +110,7 @@ def _faceid_plus(own: Shapes, file: Shapes, context_width: int, where: str) -> A
         context_width=context_width,
         width=width,
         layers=_layers(own, f"{_PERCEIVER}layers."),
-        heads=_matrix(own, f"{_PERCEIVER}layers.0.0.to_q.weight", where)[0] // HEAD_WIDTH,
+        heads=_heads(own, f"{_PERCEIVER}layers.0.0.to_q.weight", where),
         face_width=_matrix(own, "proj.0.weight", where)[1],
         lora_rank=_lora_rank(file),
     )
@@ -133,7 +133,7 @@ def _resampler(own: Shapes, _: Shapes, context_width: int, where: str) -> Adapte
         context_width=context_width,
         width=latents[2],
         layers=_layers(own, "layers."),
-        heads=_matrix(own, "layers.0.0.to_q.weight", where)[0] // HEAD_WIDTH,
+        heads=_heads(own, "layers.0.0.to_q.weight", where),
         face_width=feature_width if takes_face else 0,
     )
 
@@ -169,6 +169,16 @@ def _tokens(rows: int, path: str, context_width: int, where: str) -> int:
 
 def _layers(own: Shapes, prefix: str) -> int:
     return len({k.removeprefix(prefix).split(".")[0] for k in own if k.startswith(prefix)})
+
+
+def _heads(own: Shapes, key: str, where: str) -> int:
+    rows, _ = _matrix(own, key, where)
+    if rows % HEAD_WIDTH:
+        raise CheckpointError(
+            f"{where}: image_proj.{key} has {rows} rows",
+            found=f"no multiple of the width of a head, {HEAD_WIDTH}",
+        )
+    return rows // HEAD_WIDTH
 
 
 def _lora_rank(file: Shapes) -> int:
