@@ -44,15 +44,7 @@ def detect(checkpoint: Checkpoint) -> AdapterSpec:
     """
     if checkpoint.converted:
         return _described(checkpoint)
-    shapes = canonical_shapes(checkpoint)
-    empty = [name for name, shape in shapes.items() if 0 in shape]
-    if empty:
-        raise CheckpointError(
-            f"{checkpoint.where} is not an IP-Adapter file",
-            found=f"{empty[0]} without any values",
-            remedy="download it again",
-        )
-    return detect_adapter(shapes, checkpoint.where)
+    return detect_adapter(canonical_shapes(checkpoint), checkpoint.where)
 
 
 def _described(checkpoint: Checkpoint) -> AdapterSpec:

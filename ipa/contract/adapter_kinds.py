@@ -22,7 +22,7 @@ class Kinds:
     """Public names of one structure.
 
     Attributes:
-        names: They, without their base; the catalogue's short names add it.
+        names: They, without their base, which the catalogue's short names add; the plain one first.
         is_decisive: Whether the computation depends on which of them it is.
     """
 
@@ -30,11 +30,9 @@ class Kinds:
     is_decisive: bool = False
 
     def suggested(self, file: str) -> str:
-        """The one that a file's name suggests, or "": the longest whose words are all in it."""
+        """The one that a file's name suggests, or "": the last that is in it."""
         spelled = Path(file).name.lower().replace("_", "-")
-        hints = {name: _HINTS.get(name, name) for name in self.names}
-        found = [name for name, hint in hints.items() if hint in spelled]
-        return max(found, key=lambda name: len(hints[name]), default="")
+        return next((n for n in reversed(self.names) if _HINTS.get(n, n) in spelled), "")
 
     def choose(self, given: str | None, where: str) -> str:
         """The name that a person gave, checked; "" if none was and none is needed.

@@ -34,6 +34,13 @@ def detect_adapter(shapes: Shapes, where: str) -> AdapterSpec:
     Raises:
         CheckpointError: The file is no IP-Adapter, or of a kind that is not implemented.
     """
+    empty = [name for name, shape in shapes.items() if 0 in shape]
+    if empty:
+        raise CheckpointError(
+            f"{where} is not an IP-Adapter file",
+            found=f"{empty[0]} without any values",
+            remedy="download it again",
+        )
     projector = {
         k.removeprefix(_PROJECTOR): s for k, s in shapes.items() if k.startswith(_PROJECTOR)
     }

@@ -16,7 +16,7 @@ from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import UNetSpec
 from ipa_convert import Converted, read_adapter
 from oracle import models
-from oracle.adapters import SD15, SDXL, InDiffusers, Tensors, face_tensors, load_in_diffusers
+from oracle.adapters import SD15, SDXL, InDiffusers, Tensors, face_tensors, load_in_diffusers, sites
 from oracle.containers import array_bits, bits, save
 
 # All levels of one width: no shape check can see a wrong order.
@@ -56,7 +56,7 @@ MODULES: dict[str, dict[str, str]] = {
 def make(config: dict[str, Any], kind: str, seed: int = 0) -> Tensors:
     """An adapter of a kind with random weights, all tensors different."""
     shared: dict[str, Any] = {"context": config["cross_attention_dim"], "seed": seed}
-    sites = models.unet_sites(config)
+    places = sites(config)
     match kind:
         case "faceid":
             return face_tensors(config, "faceid", rank=3, seed=seed)
@@ -65,9 +65,9 @@ def make(config: dict[str, Any], kind: str, seed: int = 0) -> Tensors:
         case "faceid_plus":
             return face_tensors(config, "faceid_plus", rank=3, seed=seed)
         case "face resampler":
-            return models.adapter_tensors("resampler", sites, feature=512, tokens=16, **shared)
+            return models.adapter_tensors("resampler", places, feature=512, tokens=16, **shared)
         case _:
-            return models.adapter_tensors(kind, sites, feature=30, **shared)
+            return models.adapter_tensors(kind, places, feature=30, **shared)
 
 
 def read(path: Path, config: dict[str, Any]) -> tuple[Any, Converted]:
@@ -113,7 +113,7 @@ def test_tensors_are_those_of_diffusers(unet: str, kind: str, tmp_path: Path) ->
     tensors = make(config, kind)
     _, converted = read(save(tmp_path / "a.safetensors", tensors), config)
     judged = load_in_diffusers(config, tensors)
-    assert len(judged.lora) == (16 * len(models.unet_sites(config)) if "faceid" in kind else 0)
+    assert len(judged.lora) == (16 * len(sites(config)) if "faceid" in kind else 0)
     check(converted, ours(kind, judged))
     originals = {name: values for name, _, values in converted.originals()}
     assert originals.keys() == tensors.keys()

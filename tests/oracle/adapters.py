@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from diffusers import UNet2DConditionModel
 from oracle import models
 
 Tensors = dict[str, torch.Tensor]
+Shapes = dict[str, tuple[int, ...]]
 
 SDXL: dict[str, Any] = models.UNET | {
     "block_out_channels": (24, 48, 72),
@@ -23,6 +26,22 @@ SDXL: dict[str, Any] = models.UNET | {
 }
 """The blocks of Stable Diffusion XL, small."""
 SD15: dict[str, Any] = models.FOUR_LEVELS | {"cross_attention_dim": 64}
+
+
+@cache
+def _structure(config: str) -> UNet2DConditionModel:
+    with torch.device("meta"):  # only the names and widths of its attentions count
+        return UNet2DConditionModel(**json.loads(config))
+
+
+def sites(config: dict[str, Any]) -> list[tuple[int, int]]:
+    """(number, width) of every cross-attention, as `models.unet_sites`, but built once."""
+    unet = _structure(json.dumps(config))
+    return [
+        (number, unet.get_submodule(name.removesuffix(".processor")).to_q.out_features)
+        for number, name in enumerate(unet.attn_processors)
+        if name.endswith("attn2.processor")
+    ]
 
 
 def face_tensors(
@@ -49,10 +68,10 @@ def face_tensors(
         "image_proj.norm.bias": draw(context),
     }
     if kind == "faceid_plus":
-        shapes = _resampler(context, 128, 30)
+        shapes = _resampler(context, 128, 30, context)  # two heads, wider than the rest
         root = "image_proj.perceiver_resampler"
         out |= {f"{root}.{name}": draw(*shape) for name, shape in shapes.items()}
-    for number, width in models.unet_sites(config):
+    for number, width in sites(config):
         for part in "kv":
             out[f"ip_adapter.{number}.to_{part}_ip.weight"] = draw(width, context)
         if rank:
@@ -61,15 +80,45 @@ def face_tensors(
     return out
 
 
-def _resampler(width: int, inner: int, states: int) -> dict[str, tuple[int, ...]]:
-    """`FacePerceiverResampler`: two heads, which are not as wide as what they attend to."""
-    shapes: dict[str, tuple[int, ...]] = {
+def projector_shapes(
+    structure: str, *, context: int, feature: int, tokens: int, width: int
+) -> Shapes:
+    """A projector's tensors in the original naming, at sizes that may be the published ones."""
+    norm = {f"norm.{part}": (context,) for part in ("weight", "bias")}
+    face = {
+        "proj.0.weight": (1024, 512),
+        "proj.0.bias": (1024,),
+        "proj.2.weight": (tokens * context, 1024),
+        "proj.2.bias": (tokens * context,),
+    }
+    found: Shapes
+    match structure:
+        case "linear":
+            rows = tokens * context
+            found = {"proj.weight": (rows, feature), "proj.bias": (rows,)} | norm
+        case "mlp":
+            found = {"proj.0.weight": (feature, feature), "proj.0.bias": (feature,)}
+            found |= {"proj.2.weight": (context, feature), "proj.2.bias": (context,)}
+            found |= {f"proj.3.{part}": (context,) for part in ("weight", "bias")}
+        case "faceid":
+            found = face | norm
+        case "faceid_plus":
+            inner = _resampler(context, context, feature, context)
+            found = face | norm | {f"perceiver_resampler.{n}": s for n, s in inner.items()}
+        case _:
+            found = {"latents": (1, tokens, width)} | _resampler(width, width, feature, context)
+    return {f"image_proj.{name}": shape for name, shape in found.items()}
+
+
+def _resampler(width: int, inner: int, states: int, context: int) -> Shapes:
+    """`Resampler` without its latents, or `FacePerceiverResampler`; `inner`: all heads' width."""
+    shapes: Shapes = {
         "proj_in.weight": (width, states),
         "proj_in.bias": (width,),
-        "proj_out.weight": (width, width),
-        "proj_out.bias": (width,),
-        "norm_out.weight": (width,),
-        "norm_out.bias": (width,),
+        "proj_out.weight": (context, width),
+        "proj_out.bias": (context,),
+        "norm_out.weight": (context,),
+        "norm_out.bias": (context,),
     }
     for i in range(4):
         for norm in ("0.norm1", "0.norm2", "1.0"):
@@ -107,8 +156,7 @@ class InDiffusers:
 
 def load_in_diffusers(config: dict[str, Any], tensors: Tensors) -> InDiffusers:
     """Let diffusers number, split and rename the tensors of an original file."""
-    with torch.device("meta"):  # of the UNet, only its structure counts
-        unet = UNet2DConditionModel(**config)
+    unet = _structure(json.dumps(config))
     parts: dict[str, Tensors] = {"image_proj": {}, "ip_adapter": {}}
     for name, value in tensors.items():
         part, rest = name.split(".", 1)
