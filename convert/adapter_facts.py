@@ -15,7 +15,6 @@ from .adapter_spellings import join_keys_values
 from .checkpoint import Checkpoint
 from .description import Facts
 
-_KEY = ("to_k.weight", "to_k_ip.weight")
 _STRUCTURES: Mapping[Projector, str] = {
     "linear": "linear",
     "mlp": "mlp",
@@ -27,8 +26,9 @@ _STRUCTURES: Mapping[Projector, str] = {
 
 def adapter_facts(checkpoint: Checkpoint) -> Facts:
     """Variant, base and encoder; tokens, LoRA and open questions as remarks."""
-    base = _base(checkpoint)
-    count = f"{len(adapter_sites(checkpoint))} cross-attention sites"
+    sites = adapter_sites(checkpoint)
+    base = next((base_name(context) for _, context in sites.values()), "")
+    count = f"{len(sites)} cross-attention sites"
     try:
         spec = ip_adapter.detect(
             checkpoint if checkpoint.converted else join_keys_values(checkpoint)
@@ -41,14 +41,6 @@ def adapter_facts(checkpoint: Checkpoint) -> Facts:
         encoder=spec.encoder_needed,
         remarks=(count, *_remarks(spec, checkpoint)),
     )
-
-
-def _base(checkpoint: Checkpoint) -> str:
-    """By the width of the context, which the keys and values of any site tell."""
-    shapes = ip_adapter.canonical_shapes(checkpoint)
-    widths = (s[1] for name, s in shapes.items() if name.endswith(_KEY) and len(s) == 2)
-    width = next(widths, None)
-    return "" if width is None else base_name(width)
 
 
 def _variant(spec: AdapterSpec) -> str:

@@ -15,18 +15,21 @@ _ORIGINAL = re.compile(r"ip_adapter\.(0|[1-9][0-9]*)\.to_k_ip\.weight")
 _CONVERTED = re.compile(r"sites\.(.+)\.to_k\.weight")
 
 
-def adapter_sites(checkpoint: Checkpoint) -> Mapping[str, int]:
-    """Width of each site, by its number, or in a converted file by its path."""
+def adapter_sites(checkpoint: Checkpoint) -> Mapping[str, tuple[int, int]]:
+    """Each site's own width and its context's, by its number, or in a converted file by its path.
+
+    A training checkpoint's `unet.*` has keys of its own: they are not looked at.
+    """
     pattern = _CONVERTED if checkpoint.converted else _ORIGINAL
     matches = (
         (pattern.fullmatch(n), s) for n, s in ip_adapter.canonical_shapes(checkpoint).items()
     )
-    return {match[1]: shape[0] for match, shape in matches if match and len(shape) == 2}
+    return {match[1]: (shape[0], shape[1]) for match, shape in matches if match and len(shape) == 2}
 
 
 def find_sites(checkpoint: Checkpoint) -> tuple[Site, ...] | None:
     """The sites of the base that has exactly these; None if no known base has."""
-    found = adapter_sites(checkpoint)
+    found = {place: width for place, (width, _) in adapter_sites(checkpoint).items()}
     for sites in SITES.values():
         known = {s.path if checkpoint.converted else str(s.number): s.width for s in sites}
         if found == known:

@@ -199,7 +199,7 @@ def test_public_files(file: Public, tmp_path: Path) -> None:
     # The catalogue promises the same.
     for name, entry in catalogued(file).items():
         assert entry.base == found.base
-        assert name.rsplit("-", 1)[0] in file.names or name.startswith("light")
+        assert name.rsplit("-", 1)[0] in file.names
         if entry.encoder is None:
             assert found.encoder.startswith("no image encoder")
         else:

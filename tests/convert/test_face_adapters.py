@@ -240,6 +240,11 @@ UP = "ip_adapter.0.to_q_lora.up.weight"
             id="no projector",
         ),
         pytest.param(
+            make(SD15, "resampler") | {"image_proj.layers.0.0.to_q.weight": torch.ones(100, 128)},
+            "no multiple of the width of a head, 64",
+            id="broken heads",
+        ),
+        pytest.param(
             KOLORS
             | {
                 "image_proj.latents": torch.ones(1, 16, 2048),
@@ -264,6 +269,16 @@ def test_refusals(tensors: Tensors, found: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         read(save(tmp_path / "adapter.safetensors", tensors), SD15)
     assert found in caught.value.found
+
+
+def test_widths_of_zero_are_refused(
+    tiny: Path, backend: str, open_pipeline: Any, tmp_path: Path
+) -> None:
+    """They would be divided by."""
+    tensors = models.adapter_tensors("linear", sites(models.UNET), context=0, feature=36)
+    path = save(tmp_path / "empty.safetensors", tensors)
+    with pytest.raises(CheckpointError, match="without any values"):
+        open_pipeline(tiny, backend).load_ip_adapter(path)
 
 
 @pytest.mark.parametrize("kind", ["faceid", "portrait", "faceid_plus", "face resampler"])

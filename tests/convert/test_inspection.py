@@ -132,6 +132,19 @@ def test_adapters(
     assert remark in " ".join(found.remarks)
 
 
+def test_a_training_checkpoint(tmp_path: Path) -> None:
+    """The frozen UNet's own keys do not tell the adapter's base."""
+    listed = {
+        "unet.a.attn1.to_k.weight": (320, 320),
+        "unet.a.attn2.to_k.weight": (320, 1024),
+        "image_proj_model.proj.weight": (3072, 1024),
+        "adapter_modules.1.to_k_ip.weight": (320, 768),
+    }
+    found = inspect(write_sparse(tmp_path / "a.safetensors", listed))
+    assert (found.family, found.base) == ("IP-Adapter", "SD1.5")
+    assert found.remarks[:2] == ("1 cross-attention sites", "4 tokens per picture")
+
+
 def test_a_model(tiny: Path) -> None:
     found = inspect(tiny)
     assert (found.kind, found.family) == ("model", "Stable Diffusion model")
