@@ -4,6 +4,7 @@ numpy and the standard library only. Tensors are checked by header before any me
 then read one by one from a memory map.
 """
 
+from .adapter_file import convert_adapter
 from .components import read_adapter, read_component
 from .controlnet_config import open_controlnet
 from .converted import Converted, ConvertedTensor
@@ -20,6 +21,7 @@ __all__ = [
     "Part",
     "PredictionType",
     "Recognised",
+    "convert_adapter",
     "convert_model",
     "inspect",
     "open_controlnet",

@@ -14,7 +14,8 @@ from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
 
 from . import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
-from .checkpoint import open_file, open_folder
+from .adapter_spellings import aliases
+from .checkpoint import Checkpoint, open_folder
 from .converted import Converted
 from .plan import convert
 from .table import Table
@@ -60,15 +61,25 @@ def read_adapter(
     """An IP-Adapter's structure and tensors.
 
     Args:
-        path: A safetensors file, or one of torch.save.
+        path: A safetensors file, or one of torch.save, or a converted one.
         sites: The cross-attentions of the UNet that it is for.
         context_width: Width of that UNet's context.
 
     Raises:
         CheckpointError: It is damaged, no IP-Adapter, of an unsupported kind, or for another base.
     """
-    checkpoint = open_file(path)
+    checkpoint = ip_adapter.open_adapter(path)
     spec = ip_adapter.detect(checkpoint)
     spec.check_context(context_width, checkpoint.where)
-    spec.check_unet(ip_adapter.canonical_shapes(checkpoint), sites, checkpoint.where)
-    return spec, convert(checkpoint, ip_adapter.table(spec, sites))
+    return spec, plan_adapter(checkpoint, spec, sites)
+
+
+def plan_adapter(checkpoint: Checkpoint, spec: AdapterSpec, sites: tuple[Site, ...]) -> Converted:
+    """The tensors of an adapter's checkpoint, for a UNet with these sites.
+
+    Raises:
+        CheckpointError: They are not exactly those of that structure.
+    """
+    if not checkpoint.converted:
+        spec.check_unet(ip_adapter.canonical_shapes(checkpoint), sites, checkpoint.where)
+    return convert(checkpoint, ip_adapter.table(spec, sites, aliases(checkpoint)))

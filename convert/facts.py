@@ -1,16 +1,14 @@
 """What can be told of a checkpoint beyond its family, from the shapes of its tensors.
 
 Widths of public models: formats of Stable Diffusion 1.x, 2.x and XL. What shapes cannot tell
-(plus or plus-face, a VAE's base) is said to be open.
+(a VAE's base) is said to be open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-from ipa.contract.adapter import AdapterSpec
-from ipa.contract.errors import CheckpointError
+from ipa.contract.base_sites import base_name
 
 from . import (
     clip_facts,
@@ -23,9 +21,10 @@ from . import (
     unet,
     vae,
 )
+from .adapter_facts import adapter_facts
 from .checkpoint import Checkpoint
+from .description import Facts
 
-_BASES: Mapping[int, str] = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
 _UNET_INPUTS: Mapping[int, str] = {
     4: "text to image",
     5: "depth",
@@ -33,34 +32,12 @@ _UNET_INPUTS: Mapping[int, str] = {
     8: "instruct-pix2pix",
     9: "inpainting",
 }
-_FACE_WIDTH = 512  # of an ArcFace embedding
-
-# Adapters that are recognised but not supported: a key that only they have.
-_FACE_ADAPTERS = (
-    ("image_proj.perceiver_resampler.proj_in.weight", "FaceID-Plus (v1 or v2)"),
-    ("ip_adapter.0.to_q_lora.down.weight", "FaceID"),
-    ("image_proj.norm.weight", "FaceID-Portrait"),
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """Words for a person; empty where there is nothing to say."""
-
-    variant: str = ""
-    base: str = ""
-    encoder: str = ""
-    remarks: tuple[str, ...] = ()
 
 
 def facts(family: str, checkpoint: Checkpoint) -> Facts:
     """What is known of a checkpoint of this family."""
     describe = _DESCRIBERS.get(family)
     return describe(checkpoint) if describe else Facts()
-
-
-def _base(width: int) -> str:
-    return _BASES.get(width, f"context width {width}")
 
 
 def _width(checkpoint: Checkpoint, ending: str, axis: int) -> int:
@@ -77,7 +54,7 @@ def _unet(checkpoint: Checkpoint) -> Facts:
         remarks.append("distilled for few steps (LCM): it takes the guidance scale as an input")
     return Facts(
         variant=_UNET_INPUTS.get(inputs, f"{inputs} input channels"),
-        base=_base(_width(checkpoint, ".attn2.to_k.weight", 1)),
+        base=base_name(_width(checkpoint, ".attn2.to_k.weight", 1)),
         remarks=tuple(remarks),
     )
 
@@ -111,50 +88,12 @@ def _controlnet(checkpoint: Checkpoint) -> Facts:
     return Facts(variant=known.variant, base=known.base, remarks=known.remarks)
 
 
-def _adapter(checkpoint: Checkpoint) -> Facts:
-    shapes = ip_adapter.canonical_shapes(checkpoint)
-    sites = [s for name, s in shapes.items() if name.endswith(".to_k_ip.weight") and len(s) == 2]
-    base = _base(sites[0][1]) if sites else ""
-    count = f"{len(sites)} cross-attention sites"
-    try:
-        spec = ip_adapter.detect(checkpoint)
-    except CheckpointError as error:
-        variant = next((name for key, name in _FACE_ADAPTERS if key in shapes), "unknown")
-        return Facts(variant=variant, base=base, remarks=(count, f"not supported: {error.found}"))
-    return Facts(
-        variant=_adapter_variant(spec),
-        base=base,
-        encoder=spec.encoder_needed,
-        remarks=(count, *_adapter_remarks(spec)),
-    )
-
-
-def _adapter_variant(spec: AdapterSpec) -> str:
-    """The public names that files of this structure have."""
-    match spec.projector:
-        case "linear":
-            names = {(768, 1024): "base or light", (768, 1280): "vit-G"}
-            return f"linear ({names.get((spec.context_width, spec.feature_width), 'base')})"
-        case "mlp":
-            return "mlp (full-face)"
-        case "resampler" if spec.feature_width == _FACE_WIDTH:
-            return "resampler (FaceID-Portrait unnorm or InstantID)"
-        case "resampler":
-            return "resampler (plus, plus-face or composition)"
-
-
-def _adapter_remarks(spec: AdapterSpec) -> tuple[str, ...]:
-    if spec.feature == "states" and spec.feature_width == _FACE_WIDTH:
-        return ("not supported: it takes a face embedding, not an image encoder's states",)
-    return (f"{spec.tokens or 'one per patch'} tokens per picture",)
-
-
 _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     unet.TITLE: _unet,
     vae.TITLE: _vae,
     clip_vision.TITLE: _vision,
     clip_text.TITLE: _text,
     clip_spellings.WHOLE_TITLE: _whole_clip,
-    ip_adapter.TITLE: _adapter,
+    ip_adapter.TITLE: adapter_facts,
     controlnet.TITLE: _controlnet,
 }

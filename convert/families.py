@@ -24,6 +24,7 @@ FAMILIES = (
     Family(ip_adapter.TITLE, ("ip_adapter.**",)),
     Family(ip_adapter.TITLE, ("image_proj_model.**",)),
     Family(ip_adapter.TITLE, ("adapter_modules.**",)),
+    Family(ip_adapter.TITLE, ("projector.**", "sites.**")),  # converted
     Family("LoHa", ("**.hada_w1_a",)),
     Family("LoKr", ("**.lokr_w1",)),
     Family("OFT", ("**.oft_blocks",)),

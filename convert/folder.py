@@ -104,7 +104,7 @@ def convert_model(
         total = sum(nbytes(row.dtype, row.shape) for part in parts.values() for row in part)
         _check_space(folder, total)
         copy_configs(source, folder, parts)
-        count = _Counter(total, on_progress)
+        count = Counter(total, on_progress)
         for component, part in parts.items():
             path = folder / component / f"{STEMS[component]}.safetensors"
             write_safetensors(path, part, _METADATA[layout], count.add)
@@ -120,13 +120,14 @@ def rows(converted: Converted, dtype: DType | None, layout: Layout) -> Iterator[
         yield Row(tensor=tensor, dtype=tag or tensor.dtype, layout=layout)
 
 
-class _Counter:
+class Counter:
     """Bytes written so far, over several files."""
 
     def __init__(self, total: int, report: Progress | None) -> None:
         self._done, self._total, self._report = 0, total, report
 
     def add(self, count: int) -> None:
+        """So many more are written."""
         self._done += count
         if self._report is not None:
             self._report(self._done, self._total)

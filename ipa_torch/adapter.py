@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 
 from ipa.contract.adapter import AdapterSpec, Shapes
+from ipa.contract.adapter_shapes import detect_adapter
 from ipa.contract.backend import ImageTokens
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import Site
@@ -99,10 +100,10 @@ class ImageAdapter:
 def check_file(path: Path, sites: Sequence[Site], context_width: int) -> AdapterSpec:
     """The adapter's kind, from its header alone, if diffusers can load it into this UNet."""
     shapes = read_shapes(path)
-    spec = AdapterSpec.from_shapes(shapes, path.name)
+    spec = detect_adapter(shapes, path.name)
     spec.check_context(context_width, path.name)
     spec.check_unet(shapes, tuple(sites), path.name)
-    _refuse_spare(shapes, sites, path.name)
+    _refuse_spare(shapes, spec, sites, path.name)
     field, needed = _ASSUMED.get(spec.projector, ("", 0))
     if field and getattr(spec, field) != needed:
         raise CheckpointError(
@@ -113,8 +114,13 @@ def check_file(path: Path, sites: Sequence[Site], context_width: int) -> Adapter
     return spec
 
 
-def _refuse_spare(shapes: Shapes, sites: Sequence[Site], where: str) -> None:
-    """What the projector holds is checked by torch; beside it there are keys and values alone."""
+def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], where: str) -> None:
+    """What the projector holds is checked by torch; beside it there are keys and values alone.
+
+    FaceID files are refused as a whole, by `find_encoder`.
+    """
+    if not spec.is_runnable:
+        return
     known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
     spare = sorted(k for k in shapes if k not in known and not k.startswith("image_proj."))
     if spare:

@@ -38,6 +38,11 @@ class Site:
     attention: int
     width: int
 
+    @property
+    def self_attention(self) -> tuple[int, str]:
+        """Number and path of the self-attention of the same transformer block."""
+        return self.number - 1, self.path.removesuffix("attn2") + "attn1"
+
 
 def cross_attention_sites(spec: UNetSpec) -> tuple[Site, ...]:
     """All sites of a UNet in the order of their numbers (16 for SD1.5, 70 for SDXL)."""

@@ -105,8 +105,11 @@ ADAPTERS: Mapping[str, PublicAdapter] = {
     "faceid-portrait-sdxl": PublicAdapter(
         "SDXL", "ip-adapter-faceid-portrait_sdxl.bin", "several faces", None, _FACE
     ),
+    "faceid-portrait-unnorm-sdxl": PublicAdapter(
+        "SDXL", "ip-adapter-faceid-portrait_sdxl_unnorm.bin", "several faces, closer", None, _FACE
+    ),
 }
-"""Short name: file. The FaceID ones can be fetched, but not used yet."""
+"""Short name: file. The FaceID ones can be fetched and converted, but not used yet."""
 
 
 def find_adapter(name: str) -> PublicAdapter:

@@ -32,8 +32,10 @@ def find_encoder(adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder) 
     """The encoder that comes with the adapter, else the model's own.
 
     Raises:
-        CheckpointError: There is none, or the one found gives features of another width.
+        CheckpointError: There is none, or the one found gives features of another width, or this
+            version does not generate with such an adapter.
     """
+    adapter.check_runnable(files.weights.name)
     if files.image_encoder is not None:
         folder, variant = files.image_encoder, None
         spec = ClipVisionSpec.from_config(

@@ -91,32 +91,31 @@ FACE = {
     [
         (
             adapter("linear", 768, {"feature": 1024}),
-            "base or light",
+            "base, light or light-v11",
             "SD1.5",
             "ViT-H/14",
             "4 tokens",
         ),
-        (adapter("linear", 768, {"feature": 1280}), "vit-G", "SD1.5", "bigG", "4 tokens"),
+        (adapter("linear", 768, {"feature": 1280}), "vit-g", "SD1.5", "bigG", "4 tokens"),
         (adapter("linear", 2048, {"feature": 1280}), "linear (base)", "SDXL", "bigG", "1 cross"),
-        (adapter("linear", 2048, {"feature": 1024}), "linear (base)", "SDXL", "ViT-H", "1 cross"),
+        (adapter("linear", 2048, {"feature": 1024}), "vit-h", "SDXL", "ViT-H", "1 cross"),
         (adapter("resampler", 768, PLUS), "plus, plus-face", "SD1.5", "ViT-H", "16 tokens"),
         (adapter("resampler", 2048, PLUS), "plus, plus-face", "SDXL", "ViT-H", "16 tokens"),
         (adapter("mlp", 768, {"feature": 1280}), "full-face", "SD1.5", "ViT-H", "one per patch"),
-        (adapter("resampler", 2048, PLUS | {"feature": 512}), "InstantID", "SDXL", "", "face"),
-        (FACE, "FaceID-Portrait", "SD1.5", "", "not supported"),
+        (
+            adapter("resampler", 2048, PLUS | {"feature": 512}),
+            "instantid",
+            "SDXL",
+            "ArcFace",
+            "face",
+        ),
+        (FACE, "(faceid-portrait or faceid-portrait-v11)", "SD1.5", "ArcFace", "converts it"),
         (
             FACE | {"ip_adapter.0.to_q_lora.down.weight": (128, 320)},
-            "FaceID",
+            "(faceid)",
             "SD1.5",
-            "",
-            "not supported",
-        ),
-        (
-            FACE | {"image_proj.perceiver_resampler.proj_in.weight": (768, 1280)},
-            "FaceID-Plus (v1 or v2)",
-            "SD1.5",
-            "",
-            "not supported",
+            "ArcFace",
+            "LoRA of rank 128",
         ),
         ({"ip_adapter.1.to_k_ip.weight": (320, 768)}, "unknown", "SD1.5", "", "not supported"),
         ({"image_proj.proj.weight": (320, 768)}, "unknown", "", "", "not supported"),
@@ -131,6 +130,19 @@ def test_adapters(
     assert found.base == base
     assert encoder in found.encoder
     assert remark in " ".join(found.remarks)
+
+
+def test_a_training_checkpoint(tmp_path: Path) -> None:
+    """The frozen UNet's own keys do not tell the adapter's base."""
+    listed = {
+        "unet.a.attn1.to_k.weight": (320, 320),
+        "unet.a.attn2.to_k.weight": (320, 1024),
+        "image_proj_model.proj.weight": (3072, 1024),
+        "adapter_modules.1.to_k_ip.weight": (320, 768),
+    }
+    found = inspect(write_sparse(tmp_path / "a.safetensors", listed))
+    assert (found.family, found.base) == ("IP-Adapter", "SD1.5")
+    assert found.remarks[:2] == ("1 cross-attention sites", "4 tokens per picture")
 
 
 def test_a_model(tiny: Path) -> None:

@@ -26,12 +26,15 @@ def container(header: Any, body: bytes = b"", *, length: int | None = None) -> b
     return (len(text) if length is None else length).to_bytes(8, "little") + text + body
 
 
-def write_sparse(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "F32") -> Path:
-    """A file of zeros of any size that takes no room on disk."""
+def write_sparse(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str | Mapping[str, str] = "F32"
+) -> Path:
+    """A file of zeros of any size that takes no room on disk; one type, or one for each name."""
     header, position = {}, 0
     for name, shape in shapes.items():
-        end = position + prod(shape) * SIZES[dtype]
-        header[name] = entry(dtype, shape, position, end)
+        tag = dtype if isinstance(dtype, str) else dtype[name]
+        end = position + prod(shape) * SIZES[tag]
+        header[name] = entry(tag, shape, position, end)
         position = end
     start = container(header)
     path.write_bytes(start)

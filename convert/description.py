@@ -1,0 +1,15 @@
+"""The words in which a checkpoint is described."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Words for a person; empty where there is nothing to say."""
+
+    variant: str = ""
+    base: str = ""
+    encoder: str = ""
+    remarks: tuple[str, ...] = ()
