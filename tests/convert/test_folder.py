@@ -20,7 +20,8 @@ from ipa_convert import Converted, convert_model, folder, read_component
 from ipa_convert.values import cast
 from oracle.containers import save_shards
 
-STEMS = {name: stem for name, stem in ALL_STEMS.items() if name != "text_encoder_2"}  # no SDXL here
+MISSING = {"text_encoder_2", "controlnet"}  # of SDXL, and no part of a model
+STEMS = {name: stem for name, stem in ALL_STEMS.items() if name not in MISSING}
 
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 CONFIGS = {
