@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 
 import ipa
 import ipa_convert
@@ -19,16 +23,63 @@ from ipa.prepare.sources import resolve_model
 from oracle import models, single_files
 from oracle.single_files import CONTAINERS, Tensors
 
+Spell = Callable[[Path], Tensors]
 SD15 = models.Tiny(unet=dict(models.FOUR_LEVELS))
+MODELS = {
+    "sd15": SD15,
+    "sd2": models.Tiny(
+        unet=models.FOUR_LEVELS
+        | {"use_linear_projection": True, "attention_head_dim": (2, 4, 4, 6)},
+        text=models.TEXT | {"num_hidden_layers": 23, "hidden_act": "gelu"},
+    ),
+    "sdxl": models.Tiny(unet=dict(models.XL_UNET), second_text=dict(models.SECOND_TEXT)),
+}
+# The spellings of each: (model, its tensors in the original names).
+SPELLINGS: dict[str, tuple[str, Spell]] = {
+    "sd15": ("sd15", single_files.sd15),
+    "sd15, flattened text": ("sd15", lambda folder: flattened(single_files.sd15(folder))),
+    "sd2": ("sd2", single_files.sd2),
+    "sd2, all 24 layers": ("sd2", lambda folder: last_layer(single_files.sd2(folder))),
+    "sd2, by generative-models": (
+        "sd2",
+        lambda folder: single_files.sd2(folder, "conditioner.embedders.0.model."),
+    ),
+    "sdxl": ("sdxl", single_files.sdxl),
+}
+
+
+def flattened(tensors: Tensors) -> Tensors:
+    """As some old merges spell the text encoder."""
+    return {name.replace(".text_model.", "."): tensor for name, tensor in tensors.items()}
+
+
+def last_layer(tensors: Tensors) -> Tensors:
+    """With what Stable Diffusion 2 never uses: the last layer and the projection."""
+    text, width = "cond_stage_model.model.", models.TEXT["hidden_size"]
+    layer = f"{text}transformer.resblocks."
+    extra = {
+        name.replace(f"{layer}22.", f"{layer}23."): tensor + 1
+        for name, tensor in tensors.items()
+        if name.startswith(f"{layer}22.")
+    }
+    return {**tensors, **extra, f"{text}text_projection": torch.rand(width, width)}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model's folder; beside it its configs alone."""
-    root = tmp_path_factory.mktemp("single")
-    folder = models.build_folder(root / "model", SD15)
-    single_files.configs(folder, root / "configs")
-    return folder
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of each model; beside it its configs alone."""
+    found = {}
+    for name, tiny in MODELS.items():
+        root = tmp_path_factory.mktemp(name)
+        found[name] = models.build_folder(root / "model", tiny)
+        single_files.configs(found[name], root / "configs")
+    return found
+
+
+@pytest.fixture
+def tiny(folders: dict[str, Path]) -> Path:
+    """That of the first kind."""
+    return folders["sd15"]
 
 
 def read(model: ModelFolder) -> dict[tuple[str, str], bytes]:
@@ -44,22 +95,30 @@ def without_encoder(rows: dict[tuple[str, str], bytes]) -> dict[tuple[str, str],
     return {key: row for key, row in rows.items() if key[0] != "image_encoder"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_same_weights_as_the_folder(tiny: Path, tmp_path: Path, container: str) -> None:
-    file = single_files.write(tmp_path / "model.ckpt", single_files.sd15(tiny), container)
-    model = resolve_model(file, config=tiny.parent / "configs")
-    assert read(model) == without_encoder(read(resolve_model(tiny)))
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_same_weights_as_the_folder(
+    folders: dict[str, Path], tmp_path: Path, spelling: str, container: str
+) -> None:
+    name, spell = SPELLINGS[spelling]
+    file = single_files.write(tmp_path / "model.ckpt", spell(folders[name]), container)
+    model = resolve_model(file, config=folders[name].parent / "configs")
+    assert read(model) == without_encoder(read(resolve_model(folders[name])))
 
 
-def test_diffusers_reads_the_same(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.matrix
+@pytest.mark.parametrize("name", MODELS)
+def test_diffusers_reads_the_same(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
     """The spelling is diffusers' idea of it too: every tensor lands where it was taken from."""
-    file = single_files.write(tmp_path / "m.safetensors", single_files.sd15(tiny), "safetensors")
-    configs = str(tiny.parent / "configs")
-    for kind, name in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae")):
-        module = kind.from_single_file(str(file), config=configs, subfolder=name)
-        same_tensors(module.state_dict(), single_files.component(tiny, name))
-    pipe = StableDiffusionPipeline.from_single_file(str(file), config=configs)
-    same_tensors(pipe.text_encoder.state_dict(), single_files.component(tiny, "text_encoder"))
+    folder = folders[name]
+    file = single_files.write(tmp_path / "m.safetensors", SPELLINGS[name][1](folder), "safetensors")
+    kind = StableDiffusionXLPipeline if name == "sdxl" else StableDiffusionPipeline
+    pipe = kind.from_single_file(str(file), config=str(folder.parent / "configs"))
+    components = ("unet", "vae", "text_encoder", *(["text_encoder_2"] if name == "sdxl" else []))
+    for component in components:
+        state = getattr(pipe, component).state_dict()
+        same_tensors(state, single_files.component(folder, component))
 
 
 def same_tensors(found: Tensors, expected: Tensors) -> None:
@@ -91,21 +150,23 @@ def test_the_reference_reads_it_too(tiny: Path, tmp_path: Path, container: str) 
         same_tensors(found, expected)
 
 
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("layout", ["mlx", "diffusers"])
-def test_converting(tiny: Path, tmp_path: Path, layout: str) -> None:
-    file = single_files.write(tmp_path / "m.ckpt", single_files.sd15(tiny), "torch zip")
-    model = resolve_model(file, config=tiny.parent / "configs")
+def test_converting(folders: dict[str, Path], tmp_path: Path, layout: str, name: str) -> None:
+    tensors = SPELLINGS[name][1](folders[name])
+    file = single_files.write(tmp_path / "m.ckpt", tensors, "torch zip")
+    model = resolve_model(file, config=folders[name].parent / "configs")
     target = ipa_convert.convert_model(model, tmp_path / "out", layout=layout)
     written = resolve_model(target)
     assert read(written) == read(model)
     assert ipa_convert.verify_model(model, written) == len(read(model))
     manifest = json.loads((target / "conversion.json").read_text())
     assert [source["file"].split("/")[1] for source in manifest["sources"]] == ["m.ckpt"]
-    given = single_files.leftovers()
-    assert set(given) <= manifest["dropped"].keys()
+    assert set(single_files.leftovers()) & tensors.keys() <= manifest["dropped"].keys()
     assert all(len(reason) > 20 for reason in manifest["dropped"].values())
     if layout == "diffusers":
-        StableDiffusionPipeline.from_pretrained(target)
+        kind = StableDiffusionXLPipeline if name == "sdxl" else StableDiffusionPipeline
+        kind.from_pretrained(target)
 
 
 def test_inpainting(tmp_path: Path) -> None:

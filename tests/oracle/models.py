@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
@@ -87,6 +89,32 @@ VISION: dict[str, Any] = {
 }
 
 
+SECOND_TEXT: dict[str, Any] = TEXT | {
+    "hidden_size": 64,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "hidden_act": "gelu",
+    "projection_dim": 64,
+}
+XL_UNET: dict[str, Any] = {
+    "sample_size": 8,
+    "block_out_channels": (16, 32, 48),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 3),
+    "cross_attention_dim": TEXT["hidden_size"] + SECOND_TEXT["hidden_size"],
+    "attention_head_dim": (2, 4, 6),
+    "norm_num_groups": 4,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": SECOND_TEXT["projection_dim"] + 6 * 8,
+}
+"""The shape of SDXL, small."""
+
+
 @dataclass(frozen=True)
 class Tiny:
     """Configs of a tiny model; override any of them."""
@@ -96,6 +124,7 @@ class Tiny:
     text: dict[str, Any] = field(default_factory=lambda: dict(TEXT))
     vision: dict[str, Any] = field(default_factory=lambda: dict(VISION))
     scheduler: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULER))
+    second_text: dict[str, Any] | None = None  # of SDXL
 
 
 def randomize(module: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -124,6 +153,9 @@ def build_folder(
         "text_encoder": CLIPTextModel(CLIPTextConfig(**tiny.text)),
         "image_encoder": CLIPVisionModelWithProjection(CLIPVisionConfig(**tiny.vision)),
     }
+    if tiny.second_text is not None:
+        second = CLIPTextConfig(**tiny.second_text)
+        parts["text_encoder_2"] = CLIPTextModelWithProjection(second)
     for number, (name, module) in enumerate(parts.items()):
         randomize(module, seed * 10 + number).to(dtype).save_pretrained(
             root / name, safe_serialization=True
@@ -155,6 +187,14 @@ def build_folder(
         "safety_checker": [None, None],
         "requires_safety_checker": False,
     }
+    if tiny.second_text is not None:
+        shutil.copytree(root / "tokenizer", root / "tokenizer_2")
+        del index["safety_checker"], index["requires_safety_checker"]
+        index |= {
+            "_class_name": "StableDiffusionXLPipeline",
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+        }
     (root / "model_index.json").write_text(json.dumps(index))
     return root
 
