@@ -8,16 +8,26 @@ from .components import read_adapter, read_component
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
+from .lora import Lora, LoraPair, delta
+from .lora_file import convert_lora
+from .lora_names import LoraTargets
+from .lora_plan import read_lora
 from .verification import verify_model
 
 __all__ = [
     "Converted",
     "ConvertedTensor",
     "Inspection",
+    "Lora",
+    "LoraPair",
+    "LoraTargets",
     "Part",
+    "convert_lora",
     "convert_model",
+    "delta",
     "inspect",
     "read_adapter",
     "read_component",
+    "read_lora",
     "verify_model",
 ]

@@ -7,7 +7,7 @@ tag, a shape and a lazy `array` is a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipa.contract.errors import CheckpointError
@@ -31,11 +31,13 @@ class Checkpoint(Mapping[str, Stored]):
         where: The file or folder, for messages.
         tensors: The tensors.
         converted: Whether names and layouts are already those of our MLX modules.
+        metadata: What a safetensors file says of itself; empty for other files, and for shards.
     """
 
     where: str
     tensors: Mapping[str, Stored]
     converted: bool
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Stored:
         return self.tensors[name]
@@ -57,7 +59,7 @@ def open_file(path: Path) -> Checkpoint:
     if kind != "safetensors":
         return Checkpoint(str(path), open_torch(path, kind), converted=False)
     file = open_safetensors(path)
-    return Checkpoint(str(path), file.tensors, _is_converted(file))
+    return Checkpoint(str(path), file.tensors, _is_converted(file), file.metadata)
 
 
 def open_folder(folder: Path, stem: str, variant: str | None = None) -> Checkpoint:

@@ -13,9 +13,11 @@ from ipa.contract.adapter import AdapterSpec
 from ipa.contract.errors import CheckpointError
 
 from . import clip_text, clip_vision, ip_adapter, unet, vae
+from .bases import base_name
 from .checkpoint import Checkpoint
+from .families import LORA
+from .lora_facts import lora_facts
 
-_BASES: Mapping[int, str] = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
 _UNET_INPUTS: Mapping[int, str] = {
     4: "text to image",
     5: "depth",
@@ -59,10 +61,6 @@ def facts(family: str, checkpoint: Checkpoint) -> Facts:
     return describe(checkpoint) if describe else Facts()
 
 
-def _base(width: int) -> str:
-    return _BASES.get(width, f"context width {width}")
-
-
 def _width(checkpoint: Checkpoint, ending: str, axis: int) -> int:
     """One dimension of the first tensor whose name ends so; 0 if there is none."""
     shapes = (t.shape for name, t in checkpoint.items() if name.endswith(ending))
@@ -77,7 +75,7 @@ def _unet(checkpoint: Checkpoint) -> Facts:
         remarks.append("distilled for few steps (LCM): it takes the guidance scale as an input")
     return Facts(
         variant=_UNET_INPUTS.get(inputs, f"{inputs} input channels"),
-        base=_base(_width(checkpoint, ".attn2.to_k.weight", 1)),
+        base=base_name(_width(checkpoint, ".attn2.to_k.weight", 1)),
         remarks=tuple(remarks),
     )
 
@@ -96,10 +94,15 @@ def _text(checkpoint: Checkpoint) -> Facts:
     return Facts(variant=_TEXT_ENCODERS.get(width, f"width {width}"))
 
 
+def _lora(checkpoint: Checkpoint) -> Facts:
+    known = lora_facts(checkpoint)
+    return Facts(variant=known.spelling, base=known.base, remarks=known.remarks)
+
+
 def _adapter(checkpoint: Checkpoint) -> Facts:
     shapes = ip_adapter.canonical_shapes(checkpoint)
     sites = [s for name, s in shapes.items() if name.endswith(".to_k_ip.weight") and len(s) == 2]
-    base = _base(sites[0][1]) if sites else ""
+    base = base_name(sites[0][1]) if sites else ""
     count = f"{len(sites)} cross-attention sites"
     try:
         spec = ip_adapter.detect(checkpoint)
@@ -140,4 +143,5 @@ _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     clip_vision.TITLE: _vision,
     clip_text.TITLE: _text,
     ip_adapter.TITLE: _adapter,
+    LORA: _lora,
 }

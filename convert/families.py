@@ -9,6 +9,7 @@ from . import clip_text, clip_vision, ip_adapter, unet, vae
 from .rules import compile_pattern
 
 UNKNOWN = "unknown"
+LORA = "LoRA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,26 @@ FAMILIES = (
     Family(ip_adapter.TITLE, ("adapter_modules.**",)),
     Family("LoHa", ("**.hada_w1_a",)),
     Family("LoKr", ("**.lokr_w1",)),
+    Family("LoKr", ("**.lokr_w1_a",)),
     Family("OFT", ("**.oft_blocks",)),
+    Family("OFT", ("**.oft_diag",)),
+    Family("OFT", ("**.oft_R.**",)),
     Family("full-difference network", ("**.diff",)),
+    Family("full-difference network", ("**.diff_b",)),
     Family("DoRA", ("**.dora_scale",)),
+    Family("DoRA", ("**.lora_magnitude_vector",)),
+    Family("DoRA", ("**.lora_magnitude_vector.**",)),
+    Family("LoCon with a Tucker decomposition", ("**.lora_mid.weight",)),
     Family("Control-LoRA", ("lora_controlnet",)),
-    Family("LoRA", ("**.lora_down.weight",)),
-    Family("LoRA", ("**.lora_A.weight",)),
-    Family("LoRA", ("**.lora.down.weight",)),
-    Family("LoRA", ("**.lora_linear_layer.down.weight",)),
-    Family("LoRA", ("**.to_q_lora.down.weight",)),
+    Family(LORA, ("**.lora_down.weight",)),
+    Family(LORA, ("**.lora_A.weight",)),
+    Family(LORA, ("**.lora_A.*.weight",)),
+    Family(LORA, ("**.lora.down.weight",)),
+    Family(LORA, ("**.lora_linear_layer.down.weight",)),
+    Family(LORA, ("**.to_q_lora.down.weight",)),
+    Family(LORA, ("**.to_k_lora.down.weight",)),
+    Family(LORA, ("**.to_v_lora.down.weight",)),
+    Family(LORA, ("**.to_out_lora.down.weight",)),
     Family("ControlNet-Union", ("task_embedding",)),
     Family("ControlNet-Union", ("control_add_embedding.linear_1.weight",)),
     Family("ControlNet", ("control_model.**",)),
@@ -66,7 +78,7 @@ FAMILIES = (
     Family("AnimateDiff motion module", ("**.motion_modules.**",)),
 )
 
-SUPPORTED = (ip_adapter.TITLE, unet.TITLE, vae.TITLE, clip_text.TITLE, clip_vision.TITLE)
+SUPPORTED = (ip_adapter.TITLE, unet.TITLE, vae.TITLE, clip_text.TITLE, clip_vision.TITLE, LORA)
 
 
 def family(names: Iterable[str]) -> str:
