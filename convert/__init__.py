@@ -8,7 +8,7 @@ from .components import read_adapter, read_component
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
-from .lora import Lora, LoraPair, delta
+from .lora import Lora, LoraPair
 from .lora_file import convert_lora
 from .lora_names import LoraTargets
 from .lora_plan import read_lora
@@ -24,7 +24,6 @@ __all__ = [
     "Part",
     "convert_lora",
     "convert_model",
-    "delta",
     "inspect",
     "read_adapter",
     "read_component",

@@ -47,19 +47,26 @@ _PATTERN = re.compile(r"(\^?)([A-Za-z0-9_]+(?:\\?\.[A-Za-z0-9_]+)*)\$?")
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
-    """A value for the modules whose path is, or ends with, a name."""
+class Patterns:
+    """Values for the modules whose path is, or ends with, a name; the first that fits wins.
 
-    name: str
-    whole: bool
-    value: float
+    Attributes:
+        whole: Place in the file, and value, by the whole path.
+        ends: The same by the last components of a path.
+    """
 
-    def matches(self, path: str) -> bool:
-        """Whether it is for this module; PEFT may know a text encoder by the shorter path."""
-        paths = (path, path.removeprefix("text_model."))
-        if self.whole:
-            return self.name in paths
-        return any(f".{spelled}".endswith(f".{self.name}") for spelled in paths)
+    whole: Mapping[str, tuple[int, float]]
+    ends: Mapping[str, tuple[int, float]]
+
+    def first(self, path: str, default: float | None) -> float | None:
+        """The value for a module; PEFT may know a text encoder by the shorter path."""
+        parts = path.split(".")
+        ends = (".".join(parts[start:]) for start in range(len(parts)))
+        found = [self.ends[end] for end in ends if end in self.ends]
+        for spelled in (path, path.removeprefix("text_model.")):
+            if spelled in self.whole:
+                found.append(self.whole[spelled])
+        return min(found)[1] if found else default
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +82,9 @@ class PeftConfig:
     """
 
     alpha: float
-    alphas: tuple[Pattern, ...]
+    alphas: Patterns
     rank: float | None
-    ranks: tuple[Pattern, ...]
+    ranks: Patterns
     rslora: bool
 
     @classmethod
@@ -105,14 +112,14 @@ class PeftConfig:
         Raises:
             CheckpointError: The configuration is of another rank than the weights.
         """
-        stated = _first(self.ranks, module.path, self.rank)
+        stated = self.ranks.first(module.path, self.rank)
         if stated not in (None, rank):
             raise CheckpointError(
                 f"{where}: the configuration is not that of the weights",
                 found=f"rank {stated:g} for {module.path}, whose weights are of rank {rank}",
                 remedy="download both again",
             )
-        alpha = _first(self.alphas, module.path, self.alpha)
+        alpha = self.alphas.first(module.path, self.alpha)
         return (alpha or 0.0) * (sqrt(rank) if self.rslora else 1)
 
 
@@ -164,13 +171,13 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _patterns(value: Any, key: str, where: str) -> tuple[Pattern, ...]:
-    if value is None:
-        return ()
+def _patterns(value: Any, key: str, where: str) -> Patterns:
+    value = {} if value is None else value
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: {key} must be an object", found=type(value).__name__)
-    found = []
-    for name, number in value.items():
+    whole: dict[str, tuple[int, float]] = {}
+    ends: dict[str, tuple[int, float]] = {}
+    for place, (name, number) in enumerate(value.items()):
         match = _PATTERN.fullmatch(name)
         if match is None:
             raise CheckpointError(
@@ -178,13 +185,9 @@ def _patterns(value: Any, key: str, where: str) -> tuple[Pattern, ...]:
                 found=name[:80],
                 remedy="name the modules by their paths",
             )
-        plain = match[2].replace("\\", "")
-        found.append(Pattern(plain, bool(match[1]), _number(number, f"{key}.{name}", where)))
-    return tuple(found)
-
-
-def _first(patterns: tuple[Pattern, ...], path: str, default: float | None) -> float | None:
-    return next((p.value for p in patterns if p.matches(path)), default)
+        group = whole if match[1] else ends
+        group[match[2].replace("\\", "")] = place, _number(number, f"{key}.{name}", where)
+    return Patterns(whole, ends)
 
 
 def _number(value: Any, key: str, where: str) -> float:

@@ -14,8 +14,8 @@ from .lora_alpha import peft_configs, scalar
 from .lora_names import Key, component_of, split
 from .lora_plan import context_width
 
-_SITES = ("to_q", "to_k", "to_v", "to_out", "to_out_0", "to_out.0")
-_SITES += ("q_proj", "k_proj", "v_proj", "out_proj")
+_TAILS = ("to_q", "to_k", "to_v", "to_out", "to_out_0", "to_out.0")
+_FACE_TAILS = (*_TAILS, "q_proj", "k_proj", "v_proj", "out_proj")
 _ORIGINAL = ("input_blocks", "middle_block", "output_blocks")
 _TEXT = ("self_attn", "text_model", "text_projection")
 # FaceID's own LoRA: its rank, and four layers in every one of 32 or 140 attentions.
@@ -111,6 +111,6 @@ def _is_face(downs: Iterable[Key], ranks: Iterable[int]) -> bool:
     return (
         len(stems) in _FACE_LAYERS
         and set(ranks) == {_FACE_RANK}
-        and all("attn" in stem and stem.endswith(_SITES) for stem in stems)
+        and all("attn" in stem and stem.endswith(_FACE_TAILS) for stem in stems)
         and all(_component(stem) == "unet" for stem in stems)
     )
