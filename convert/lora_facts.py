@@ -17,6 +17,7 @@ from .lora_plan import context_width
 _TAILS = ("to_q", "to_k", "to_v", "to_out", "to_out_0", "to_out.0")
 _FACE_TAILS = (*_TAILS, "q_proj", "k_proj", "v_proj", "out_proj")
 _ORIGINAL = ("input_blocks", "middle_block", "output_blocks")
+_LONGEST = 40  # characters of a name that a file gives itself
 _TEXT = ("self_attn", "text_model", "text_projection")
 # FaceID's own LoRA: its rank, and four layers in every one of 32 or 140 attentions.
 _FACE_RANK = 128
@@ -74,6 +75,8 @@ def _base(checkpoint: Checkpoint, layers: Mapping[str, int]) -> str:
     width = context_width(checkpoint)
     if width is not None:
         return base_name(width)
+    if checkpoint.converted:
+        return checkpoint.metadata.get("base", "")[:_LONGEST]
     return "SDXL" if "text_encoder_2" in layers else ""
 
 

@@ -26,9 +26,9 @@ from oracle import loras, models
 from oracle.loras import File, Pair, Place
 
 TOLERANCE = 1e-6
-"""Of a product in float32: 6.3e-7 measured where alphas go to 8; 2.7e-7 at scale 1 (ranks to 5)."""
-FUSED = 1e-7
-"""Between two float32 products: 6e-8 measured, mostly 0."""
+"""Of a product in float32 to one in float64: 6.6e-7 measured, where alphas go to 8."""
+FUSED = 2.5e-7
+"""Between two float32 products: 1.2e-7 measured, one bit of the largest; mostly 0."""
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
 DOTTED = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out.0": "to_out_0"}
@@ -107,9 +107,10 @@ def attention_part(pairs: Mapping[Place, Pair]) -> dict[Place, Pair]:
 
 
 def some(pairs: Mapping[Place, Pair]) -> dict[Place, Pair]:
-    """Every fifth; PEFT takes seconds for all of SDXL."""
-    kept = [place for place in pairs if "add_embedding" in place[1]]
-    return {place: pairs[place] for place in dict.fromkeys([*list(pairs)[::5], *kept])}
+    """Every fifth layer of the UNet; PEFT takes seconds for all of SDXL."""
+    unet = list(unet_part(pairs))
+    wanted = {*unet[::5], *(place for place in unet if "add_embedding" in place[1])}
+    return {place: p for place, p in pairs.items() if place[0] != "unet" or place in wanted}
 
 
 def same(pairs: Mapping[Place, Pair]) -> dict[Place, Pair]:
@@ -207,8 +208,7 @@ def test_pefts_configuration(more: dict[str, Any], tmp_path: Path) -> None:
     found, fused = deltas(read_lora(path, SD.targets)), loras.fused(SD.build, path)
     assert found.keys() == fused.keys() == pairs.keys()
     for place, weight in fused.items():
-        # 4.8e-7 measured: PEFT multiplies alphas up to 8 in another order.
-        assert np.abs(found[place] - weight.numpy()).max() <= TOLERANCE, place
+        assert np.abs(found[place] - weight.numpy()).max() <= FUSED, place
 
 
 def test_pefts_own_folder(tmp_path: Path) -> None:
@@ -230,8 +230,8 @@ def test_pefts_own_folder(tmp_path: Path) -> None:
     assert found.keys() == after.keys()
     for place, weight in after.items():
         change = (weight - before[place]).detach().numpy()
-        # 4.8e-7 measured: the rounding of the sum with a weight of size 1
-        assert np.abs(found[place] - change).max() <= 1e-6, place
+        # 1.2e-7 measured: the rounding of the sum with the weight
+        assert np.abs(found[place] - change).max() <= FUSED, place
 
 
 def _based(model: Any) -> dict[str, torch.nn.Module]:
@@ -385,7 +385,7 @@ SOME = some(loras.random_pairs(SD.modules, seed=10))
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data(), spelling=st.sampled_from(sorted(SPELLINGS)))
 def test_any_part_of_a_model_comes_back(data: st.DataObject, spelling: str, tmp_path: Path) -> None:
