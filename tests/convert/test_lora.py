@@ -121,6 +121,11 @@ Part = Callable[[Mapping[Place, Pair]], dict[Place, Pair]]
 Spell = Callable[[Mapping[Place, Pair], Base], File]
 
 
+def without_level(path: str) -> str:
+    """As transformers names layers from 5.6 on."""
+    return path.removeprefix("text_model.")
+
+
 def in_peft(**options: Any) -> Spell:
     return lambda pairs, _: loras.peft(loras.without_alphas(pairs), **options)
 
@@ -137,6 +142,13 @@ SPELLINGS: dict[str, tuple[Part, bool, Spell]] = {
     "diffusers, middle": (same, False, lambda p, _: loras.middle(p)),
     "PEFT": (same, False, in_peft()),
     "PEFT, named": (same, False, in_peft(adapter=".default")),
+    "PEFT, flat": (
+        same,
+        False,
+        lambda p, _: loras.peft(
+            {(c, without_level(n)): x for (c, n), x in loras.without_alphas(p).items()}
+        ),
+    ),
     "PEFT, wrapped": (same, False, in_peft(head="base_model.model.{component}.")),
     "PEFT, wrapped inside": (same, False, in_peft(head="{component}.base_model.model.")),
     "PEFT, configured": (
@@ -232,6 +244,27 @@ def test_pefts_own_folder(tmp_path: Path) -> None:
         change = (weight - before[place]).detach().numpy()
         # 1.2e-7 measured: the rounding of the sum with the weight
         assert np.abs(found[place] - change).max() <= FUSED, place
+
+
+def test_what_diffusers_saves(tmp_path: Path) -> None:
+    """By its own writer, with the configuration in the metadata, as its training scripts do."""
+    from diffusers.training_utils import _collate_lora_metadata
+    from peft import get_peft_model_state_dict
+
+    pairs = some(some(loras.random_pairs(SD.modules, seed=11)))
+    file = loras.peft(pairs, config=loras.peft_config(pairs))
+    pipe = loras.sd_pipeline()
+    pipe.load_lora_weights(str(write(tmp_path / "a.safetensors", file)), adapter_name="x")
+    parts = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    for part in parts.values():
+        part.peft_config["default"] = part.peft_config["x"]
+    pipe.save_lora_weights(
+        tmp_path,
+        unet_lora_layers=get_peft_model_state_dict(pipe.unet, adapter_name="x"),
+        text_encoder_lora_layers=get_peft_model_state_dict(pipe.text_encoder, adapter_name="x"),
+        **_collate_lora_metadata(parts),
+    )
+    check_formula(read_lora(tmp_path / "pytorch_lora_weights.safetensors", SD.targets), pairs)
 
 
 def _based(model: Any) -> dict[str, torch.nn.Module]:
