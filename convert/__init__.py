@@ -10,6 +10,10 @@ from .controlnet_config import open_controlnet
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
+from .lora import Lora, LoraPair
+from .lora_file import convert_lora
+from .lora_names import LoraTargets
+from .lora_plan import read_lora
 from .model import read_model
 from .recognition import PredictionType, Recognised, recognise
 from .verification import verify_model
@@ -18,15 +22,20 @@ __all__ = [
     "Converted",
     "ConvertedTensor",
     "Inspection",
+    "Lora",
+    "LoraPair",
+    "LoraTargets",
     "Part",
     "PredictionType",
     "Recognised",
     "convert_adapter",
+    "convert_lora",
     "convert_model",
     "inspect",
     "open_controlnet",
     "read_adapter",
     "read_component",
+    "read_lora",
     "read_model",
     "recognise",
     "verify_model",

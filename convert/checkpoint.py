@@ -31,7 +31,7 @@ class Checkpoint(Mapping[str, Stored]):
         where: The file or folder, for messages.
         tensors: The tensors.
         converted: Whether names and layouts are already those of our MLX modules.
-        metadata: What a safetensors file says of itself.
+        metadata: What a safetensors file says of itself; empty for other files, and for shards.
     """
 
     where: str

@@ -24,6 +24,8 @@ from . import (
 from .adapter_facts import adapter_facts
 from .checkpoint import Checkpoint
 from .description import Facts
+from .families import LORA
+from .lora_facts import lora_facts
 
 _UNET_INPUTS: Mapping[int, str] = {
     4: "text to image",
@@ -83,6 +85,11 @@ def _whole_clip(checkpoint: Checkpoint) -> Facts:
     )
 
 
+def _lora(checkpoint: Checkpoint) -> Facts:
+    known = lora_facts(checkpoint)
+    return Facts(variant=known.spelling, base=known.base, remarks=known.remarks)
+
+
 def _controlnet(checkpoint: Checkpoint) -> Facts:
     known = controlnet_facts.describe(checkpoint)
     return Facts(variant=known.variant, base=known.base, remarks=known.remarks)
@@ -96,4 +103,5 @@ _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     clip_spellings.WHOLE_TITLE: _whole_clip,
     ip_adapter.TITLE: adapter_facts,
     controlnet.TITLE: _controlnet,
+    LORA: _lora,
 }

@@ -9,6 +9,7 @@ from . import clip_spellings, clip_text, clip_vision, controlnet, ip_adapter, un
 from .rules import fits
 
 UNKNOWN = "unknown"
+LORA = "LoRA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,26 @@ FAMILIES = (
     Family(ip_adapter.TITLE, ("projector.**", "sites.**")),  # converted
     Family("LoHa", ("**.hada_w1_a",)),
     Family("LoKr", ("**.lokr_w1",)),
+    Family("LoKr", ("**.lokr_w1_a",)),
     Family("OFT", ("**.oft_blocks",)),
+    Family("OFT", ("**.oft_diag",)),
+    Family("OFT", ("**.oft_R.**",)),
     Family("full-difference network", ("**.diff",)),
+    Family("full-difference network", ("**.diff_b",)),
     Family("DoRA", ("**.dora_scale",)),
+    Family("DoRA", ("**.lora_magnitude_vector",)),
+    Family("DoRA", ("**.lora_magnitude_vector.**",)),
+    Family("LoCon with a Tucker decomposition", ("**.lora_mid.weight",)),
     Family("Control-LoRA", ("lora_controlnet",)),
-    Family("LoRA", ("**.lora_down.weight",)),
-    Family("LoRA", ("**.lora_A.weight",)),
-    Family("LoRA", ("**.lora.down.weight",)),
-    Family("LoRA", ("**.lora_linear_layer.down.weight",)),
-    Family("LoRA", ("**.to_q_lora.down.weight",)),
+    Family(LORA, ("**.lora_down.weight",)),
+    Family(LORA, ("**.lora_A.weight",)),
+    Family(LORA, ("**.lora_A.*.weight",)),
+    Family(LORA, ("**.lora.down.weight",)),
+    Family(LORA, ("**.lora_linear_layer.down.weight",)),
+    Family(LORA, ("**.to_q_lora.down.weight",)),
+    Family(LORA, ("**.to_k_lora.down.weight",)),
+    Family(LORA, ("**.to_v_lora.down.weight",)),
+    Family(LORA, ("**.to_out_lora.down.weight",)),
     # With what a ControlNet has, and more: before it. Tensors of a difference have its names.
     Family("difference of a ControlNet", ("difference",)),
     Family("T2I-Adapter for styles", ("style_embedding", "transformer_layes.**")),
@@ -85,6 +97,7 @@ SUPPORTED = (
     clip_text.TITLE,
     clip_vision.TITLE,
     controlnet.TITLE,
+    LORA,
     clip_spellings.WHOLE_TITLE,
 )
 

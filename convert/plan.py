@@ -127,11 +127,7 @@ def _misshapen(slots: Mapping[str, Slot], sources: Mapping[str, Sequence[Stored]
 def _error(
     checkpoint: Checkpoint, table: Table, problems: Mapping[str, Sequence[str]]
 ) -> CheckpointError:
-    parts = []
-    for kind, names in problems.items():
-        if names:
-            rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            parts.append(f"{len(names)} {kind}: {'; '.join(names[:_SHOWN])}{rest}")
+    parts = listed(problems)
     kind = family(checkpoint)
     if kind != table.title:
         parts.insert(0, f"tensors of this kind: {kind}")
@@ -141,3 +137,13 @@ def _error(
         remedy="weights and config.json must belong to one model: check the file, "
         "or download both again",
     )
+
+
+def listed(problems: Mapping[str, Sequence[str]]) -> list[str]:
+    """Problems by kind, in words: how many, and the first names."""
+    parts = []
+    for kind, names in problems.items():
+        if names:
+            rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            parts.append(f"{len(names)} {kind}: {'; '.join(names[:_SHOWN])}{rest}")
+    return parts
