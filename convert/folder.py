@@ -16,12 +16,14 @@ from typing import Literal
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS
 from ipa.contract.model import ModelFolder
+from ipa.contract.quantization import Quantization
 
 from .checkpoint import CONVERTED
 from .components import Component, Spec, read_component
 from .converted import Converted, ConvertedTensor
 from .dtypes import NAMES, Array
 from .manifest import Sources, write_manifest
+from .quantized_row import QuantizedRow, marks, quantized, require_quantized, wanted
 from .safetensors_file import nbytes, write_safetensors
 from .values import cast
 
@@ -71,6 +73,7 @@ def convert_model(
     *,
     dtype: DType | None = None,
     layout: Layout = "mlx",
+    quantize: int | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Write a model folder whose weights MLX loads without any change, or the way back.
@@ -84,21 +87,27 @@ def convert_model(
         dtype: Precision of the weights; None keeps every tensor's own.
         layout: "mlx", or "diffusers" for files that diffusers and transformers load: bit for bit
             the original's values where no precision was lost.
+        quantize: 4 or 8 bits for the matrices of `quantized_layers`, in layout "mlx" alone.
         on_progress: Called after every tensor.
 
     Returns:
         The target.
 
     Raises:
-        CheckpointError: The target exists, the disk is too small, or the source is not in order or
-            changes meanwhile.
+        CheckpointError: The target exists, the disk is too small, or the source is not in order,
+            is quantised already, or changes meanwhile.
+        RequestError: No such quantisation, or not in this layout or of this model.
     """
+    how = wanted(quantize, layout)
     if target.exists() or target.is_symlink():
         raise CheckpointError(
             f"{target} exists already", remedy="choose another folder, or delete this one"
         )
     converted = read_model(source)
-    parts = {name: tuple(rows(part, dtype, layout)) for name, part in converted.items()}
+    for original in converted.values():
+        original.require_precise()
+    parts = {name: tuple(rows(part, dtype, layout, how)) for name, part in converted.items()}
+    require_quantized(parts.values(), how)
     sources = Sources.of(converted)
     # Hashing takes as long as writing, on the other core.
     with _appearing(target) as folder, ThreadPoolExecutor(1) as pool:
@@ -109,9 +118,9 @@ def convert_model(
         count = _Counter(total, on_progress)
         for component, part in parts.items():
             path = folder / component / f"{STEMS[component]}.safetensors"
-            write_safetensors(path, part, _METADATA[layout], count.add)
+            write_safetensors(path, part, {**_METADATA[layout], **marks(part)}, count.add)
         sources.check()
-        write_manifest(folder, sources, hashes.result(), layout=layout, dtype=dtype)
+        write_manifest(folder, sources, hashes.result(), layout=layout, dtype=dtype, how=how)
     return target
 
 
@@ -130,11 +139,13 @@ def read_model(source: ModelFolder) -> Mapping[Component, Converted]:
     }
 
 
-def rows(converted: Converted, dtype: DType | None, layout: Layout) -> Iterator[Row]:
+def rows(
+    converted: Converted, dtype: DType | None, layout: Layout, how: Quantization | None = None
+) -> Iterator[Row | QuantizedRow]:
     """A component's tensors as they are written."""
     tag = None if dtype is None else NAMES[dtype]
     for tensor in converted.values():
-        yield Row(tensor=tensor, dtype=tag or tensor.dtype, layout=layout)
+        yield from quantized(Row(tensor=tensor, dtype=tag or tensor.dtype, layout=layout), how)
 
 
 class _Counter:
