@@ -8,6 +8,7 @@ from .components import read_adapter, read_component
 from .converted import Converted, ConvertedTensor
 from .folder import convert_model
 from .inspection import Inspection, Part, inspect
+from .quantized_layers import is_quantized
 from .verification import verify_model
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Part",
     "convert_model",
     "inspect",
+    "is_quantized",
     "read_adapter",
     "read_component",
     "verify_model",
