@@ -1,9 +1,10 @@
 """Which layers are quantised: a closed table of names in our MLX modules, and what becomes of them.
 
-The matrices inside transformers, in which half a percent of noise drowns: attention and
-feed-forward of the UNet's blocks and of CLIP's towers. Everything that is small or that carries the
-picture itself keeps its precision: convolutions (shortcuts among them), norms, embeddings of time,
-size, tokens and positions, CLIP's projections, the VAE, and adapters.
+The matrices of attention and feed-forward in the UNet's transformer blocks and in CLIP's towers.
+The rest keeps its precision: convolutions (shortcuts among them), norms, embeddings of time, size,
+tokens and positions, CLIP's projections, the VAE, and adapters. So do proj_in and proj_out around
+the blocks, which every pixel passes: in SD1.5's UNet at 8 bits these 32 matrices add an error of
+8.2e-3 to one of 9.3e-3 by the 160 others, for 23 MB of 1492 (tests/benchmarks/quantization.py).
 """
 
 from __future__ import annotations
