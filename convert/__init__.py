@@ -15,6 +15,7 @@ from .lora_file import convert_lora
 from .lora_names import LoraTargets
 from .lora_plan import read_lora
 from .model import read_model
+from .quantized_layers import is_quantized
 from .recognition import PredictionType, Recognised, recognise
 from .verification import verify_model
 
@@ -32,6 +33,7 @@ __all__ = [
     "convert_lora",
     "convert_model",
     "inspect",
+    "is_quantized",
     "open_controlnet",
     "read_adapter",
     "read_component",

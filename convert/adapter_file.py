@@ -20,9 +20,10 @@ from .adapter_sites import adapter_sites, find_sites
 from .checkpoint import CONVERTED, Checkpoint
 from .components import plan_adapter
 from .converted import Converted
-from .folder import Counter, DType, Layout, Progress, Row, rows
 from .manifest import Sources
-from .safetensors_file import nbytes, write_safetensors
+from .progress import Counter, Progress
+from .row import DType, Layout, rows
+from .safetensors_file import Writable, nbytes, write_safetensors
 
 AdapterLayout = Literal["mlx", "original"]
 
@@ -104,7 +105,7 @@ def _metadata(spec: AdapterSpec, layout: AdapterLayout) -> Mapping[str, str]:
 def _write(
     target: Path,
     converted: Converted,
-    tensors: tuple[Row, ...],
+    tensors: tuple[Writable, ...],
     metadata: Mapping[str, str],
     on_progress: Progress | None,
 ) -> None:

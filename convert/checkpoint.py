@@ -12,13 +12,18 @@ from pathlib import Path
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import container, find_weights, read_json
+from ipa.contract.quantization import Quantization
 
+from .quantization import PACKED
 from .safetensors_file import SafetensorsFile, open_safetensors
 from .stored import Stored
 from .torch_file import open_torch
 
 CONVERTED: Mapping[str, str] = {"format": "mlx", "ipa_layout": "1"}
 """Metadata of files in our MLX names and layout."""
+
+QUANTIZED = "ipa_quantization"
+"""Metadata key of such files with quantised matrices: bits and group size, "8,64"."""
 
 _FOREIGN_FORMATS = {"mlx", "flax", "tf"}  # their convolutions lie in another order
 
@@ -31,6 +36,7 @@ class Checkpoint(Mapping[str, Stored]):
         where: The file or folder, for messages.
         tensors: The tensors.
         converted: Whether names and layouts are already those of our MLX modules.
+        quantization: How its matrices are quantised; None where they are not.
         metadata: What a safetensors file says of itself; empty for other files, and for shards.
     """
 
@@ -38,6 +44,7 @@ class Checkpoint(Mapping[str, Stored]):
     tensors: Mapping[str, Stored]
     converted: bool
     metadata: Mapping[str, str] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
     def __getitem__(self, name: str) -> Stored:
         return self.tensors[name]
@@ -47,6 +54,13 @@ class Checkpoint(Mapping[str, Stored]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    def whole_shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape before quantisation packed its weights."""
+        tensor = self.tensors[name]
+        if self.quantization is None or tensor.dtype != PACKED:
+            return tensor.shape
+        return self.quantization.unpacked(tensor.shape)
 
 
 def open_file(path: Path) -> Checkpoint:
@@ -59,7 +73,13 @@ def open_file(path: Path) -> Checkpoint:
     if kind != "safetensors":
         return Checkpoint(str(path), open_torch(path, kind), converted=False)
     file = open_safetensors(path)
-    return Checkpoint(str(path), file.tensors, _is_converted(file), file.metadata)
+    return Checkpoint(
+        where=str(path),
+        tensors=file.tensors,
+        converted=_is_converted(file),
+        metadata=file.metadata,
+        quantization=_quantization(file),
+    )
 
 
 def open_folder(folder: Path, stem: str, variant: str | None = None) -> Checkpoint:
@@ -83,13 +103,14 @@ def open_folder(folder: Path, stem: str, variant: str | None = None) -> Checkpoi
                 )
             tensors[name] = tensor
     _check_index(weights.index, files)
-    kinds = {file.converted for file in files.values()}
+    kinds = {(file.converted, file.quantization) for file in files.values()}
     if len(kinds) > 1:
         raise CheckpointError(
-            f"{folder}: some shards are converted for MLX and some are not",
+            f"{folder}: its shards are not all converted for MLX alike",
             remedy="files of two downloads may be mixed: download the folder again",
         )
-    return Checkpoint(str(folder), tensors, kinds.pop())
+    converted, quantization = kinds.pop()
+    return Checkpoint(str(folder), tensors, converted, quantization=quantization)
 
 
 def _check_index(index: Path, files: Mapping[str, Checkpoint]) -> None:
@@ -120,3 +141,15 @@ def _is_converted(file: SafetensorsFile) -> bool:
             remedy="use the original PyTorch safetensors file",
         )
     return False
+
+
+def _quantization(file: SafetensorsFile) -> Quantization | None:
+    tag = file.metadata.get(QUANTIZED)
+    how = None if tag is None else Quantization.parse(tag)
+    if tag is not None and (how is None or "ipa_layout" not in file.metadata):
+        raise CheckpointError(
+            f"{file.path} is quantised in a way that this version does not know",
+            found=f"{QUANTIZED} {tag[:40]!r}",
+            remedy="update ipa-mlx, or convert the original model again",
+        )
+    return how

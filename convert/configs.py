@@ -35,9 +35,13 @@ def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -
                 shutil.copyfile(file, target / name / file.name)
     if source.single_file is not None:
         for path, changes in source.single_file.changes.items():
-            _change(target / path, changes)
+            _write(target / path, {**read_json(target / path), **changes})
 
 
-def _change(config: Path, changes: Mapping[str, Any]) -> None:
-    text = json.dumps({**read_json(config), **changes}, ensure_ascii=False, indent=2)
-    config.write_text(text + "\n", "utf-8")
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write config.json."""
+    _write(folder / "config.json", config)
+
+
+def _write(path: Path, config: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", "utf-8")

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .dtypes import Array
+from ipa.contract.errors import CheckpointError
+from ipa.contract.quantization import Quantization
+
+from .dtypes import WEIGHTS, Array
 from .layout import Layout, Tensor
 from .stored import Stored
 from .values import check_finite
@@ -31,7 +34,7 @@ class ConvertedTensor:
 
     @property
     def dtype(self) -> str:
-        """ "F32", "F16" or "BF16"."""
+        """ "F32", "F16" or "BF16"; "U32" for packed weights."""
         return self.stored.dtype
 
     @property
@@ -46,7 +49,8 @@ class ConvertedTensor:
             CheckpointError: It holds NaN or infinity.
         """
         values = self.stored.array()
-        check_finite(values, self.dtype, self.stored.name, self.stored.where)
+        if self.dtype in WEIGHTS:
+            check_finite(values, self.dtype, self.stored.name, self.stored.where)
         return np.require(self.layout.to_target(values), requirements=["C", "ALIGNED"])
 
     def original(self) -> Array:
@@ -63,11 +67,13 @@ class Converted(Mapping[str, ConvertedTensor]):
         where: The file or folder, for messages.
         tensors: The tensors.
         dropped: Names in the file that were left out, and why that loses nothing.
+        quantization: How its matrices are quantised in the file; None where they are not.
     """
 
     where: str
     tensors: Mapping[str, ConvertedTensor]
     dropped: Mapping[str, str] = field(default_factory=dict)
+    quantization: Quantization | None = None
 
     def __getitem__(self, name: str) -> ConvertedTensor:
         return self.tensors[name]
@@ -78,7 +84,21 @@ class Converted(Mapping[str, ConvertedTensor]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def require_precise(self) -> None:
+        """Raise CheckpointError if it is quantised: its original values are gone."""
+        if self.quantization is not None:
+            raise CheckpointError(
+                f"{self.where} is quantised, which cannot be undone",
+                found=f"{self.quantization.bits} bits",
+                remedy="convert the original model, or a folder that is not quantised",
+            )
+
     def originals(self) -> Iterator[tuple[str, str, Array]]:
-        """The way back: (name, dtype, values) as the original checkpoint holds them."""
+        """The way back: (name, dtype, values) as the original checkpoint holds them.
+
+        Raises:
+            CheckpointError: It is quantised.
+        """
+        self.require_precise()
         for tensor in self.tensors.values():
             yield tensor.tensor.name, tensor.dtype, tensor.original()

@@ -44,7 +44,7 @@ def facts(family: str, checkpoint: Checkpoint) -> Facts:
 
 def _width(checkpoint: Checkpoint, ending: str, axis: int) -> int:
     """One dimension of the first tensor whose name ends so; 0 if there is none."""
-    shapes = (t.shape for name, t in checkpoint.items() if name.endswith(ending))
+    shapes = (checkpoint.whole_shape(name) for name in checkpoint if name.endswith(ending))
     shape = next(shapes, ())
     return shape[axis] if len(shape) > axis else 0
 

@@ -10,6 +10,9 @@ from .rules import fits
 
 UNKNOWN = "unknown"
 LORA = "LoRA"
+SINGLE_FILE = "Stable Diffusion single file"
+ORIGINAL_UNET = "Stable Diffusion UNet in the original naming"
+ORIGINAL_VAE = "VAE in the original naming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +71,19 @@ FAMILIES = (
     Family("T2I-Adapter", ("body.0.block1.weight",)),
     Family("T2I-Adapter", ("body.0.body.0.block1.weight",)),
     Family("T2I-Adapter", ("adapter.body.0.resnets.0.block1.weight",)),
-    Family("Stable Diffusion single file", ("model.diffusion_model.**",)),
-    Family("Stable Diffusion UNet in the original naming", ("input_blocks.0.0.weight",)),
+    *(
+        Family(SINGLE_FILE, ("model.diffusion_model.**", part))
+        for part in ("first_stage_model.**", "cond_stage_model.**", "conditioner.**")
+    ),
+    Family(ORIGINAL_UNET, ("model.diffusion_model.input_blocks.**",)),
+    Family(ORIGINAL_UNET, ("input_blocks.0.0.weight",)),
     Family(
         unet.TITLE,
         ("conv_in.weight", "time_embedding.linear_1.weight", "down_blocks.**", "up_blocks.**"),
     ),
     Family(vae.TITLE, ("encoder.conv_in.weight", "decoder.conv_in.weight", "encoder.mid_block.**")),
-    Family("VAE in the original naming", ("encoder.down.**", "decoder.up.**")),
-    Family("VAE in the original naming", ("first_stage_model.**",)),
+    Family(ORIGINAL_VAE, ("encoder.down.**", "decoder.up.**")),
+    Family(ORIGINAL_VAE, ("first_stage_model.**",)),
     *(Family(clip_spellings.WHOLE_TITLE, row.needs) for row in clip_spellings.WHOLE),
     *(Family(clip_vision.TITLE, row.needs) for row in clip_spellings.VISION),
     Family(clip_vision.TITLE, ("class_embedding", "patch_embedding.weight")),  # converted
@@ -98,6 +105,9 @@ SUPPORTED = (
     clip_vision.TITLE,
     controlnet.TITLE,
     LORA,
+    SINGLE_FILE,
+    ORIGINAL_UNET,
+    ORIGINAL_VAE,
     clip_spellings.WHOLE_TITLE,
 )
 

@@ -141,7 +141,8 @@ def _part(name: str, checkpoint: Checkpoint) -> Part:
         remarks.append(f"tensors such as {', '.join(sorted(checkpoint)[:3])}")
     elif kind not in SUPPORTED:
         remarks.append("not supported by this version")
-    weights = [t for t in checkpoint.values() if t.dtype.startswith(("F", "BF", "C"))]
+    if checkpoint.quantization is not None:
+        remarks.append(f"matrices of transformers in {checkpoint.quantization.bits} bits")
     return Part(
         name=name,
         family=kind,
@@ -149,12 +150,21 @@ def _part(name: str, checkpoint: Checkpoint) -> Part:
         base=known.base,
         encoder=known.encoder,
         tensors=len(checkpoint),
-        parameters=sum(prod(t.shape) for t in weights),
+        parameters=sum(prod(shape) for shape in _weights(checkpoint)),
         bytes=sum(nbytes(t.dtype, t.shape) for t in checkpoint.values()),
         dtypes=dict(Counter(t.dtype for t in checkpoint.values())),
         converted=checkpoint.converted,
         remarks=tuple(remarks),
     )
+
+
+def _weights(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
+    """Shapes of what counts as weights: no integers, no scales and offsets of quantisation."""
+    for name, tensor in checkpoint.items():
+        if checkpoint.quantization is not None and name.endswith((".scales", ".biases")):
+            continue
+        if tensor.dtype.startswith(("F", "BF", "C")) or checkpoint.quantization is not None:
+            yield checkpoint.whole_shape(name)
 
 
 def _sum(

@@ -15,11 +15,11 @@ from ipa.contract.errors import CheckpointError
 
 from .checkpoint import CONVERTED
 from .dtypes import NAMES, NUMPY, Array
-from .folder import DType, Layout, Row
 from .lora import Lora, LoraPair
 from .lora_alpha import METADATA
 from .lora_names import LoraComponent, LoraTargets
 from .lora_plan import read_lora
+from .row import DType, Layout, Row
 from .safetensors_file import Writable, write_safetensors
 
 KIND = "lora"

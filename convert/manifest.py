@@ -6,11 +6,12 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ipa.contract.errors import CheckpointError
+from ipa.contract.quantization import Quantization
 
 from .converted import Converted
 
@@ -61,13 +62,20 @@ class Sources:
 
 
 def write_manifest(
-    folder: Path, sources: Sources, hashes: Sequence[str], *, layout: str, dtype: str | None
+    folder: Path,
+    sources: Sources,
+    hashes: Sequence[str],
+    *,
+    layout: str,
+    dtype: str | None,
+    how: Quantization | None,
 ) -> None:
     """Write conversion.json."""
     manifest = {
         "ipa_mlx": importlib.metadata.version("ipa-mlx"),
         "layout": layout,
         "dtype": dtype or "as stored",
+        "quantization": how and asdict(how),
         "sources": [
             {
                 "file": f"{file.path.parent.name}/{file.path.name}",

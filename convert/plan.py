@@ -17,6 +17,7 @@ from .converted import Converted, ConvertedTensor
 from .dtypes import WEIGHTS
 from .families import family
 from .layout import Layout, Tensor
+from .quantized_layers import is_quantized, parts
 from .spelling import Named
 from .stored import Stored
 from .table import Table
@@ -31,6 +32,7 @@ class Slot:
     tensor: Tensor
     target: str
     layout: Layout  # what to do on the way: AS_IS if the file is converted already
+    dtypes: tuple[str, ...] = WEIGHTS
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,7 +47,7 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
         CheckpointError: One tensor is missing, left over, doubled, misshapen or of another type.
     """
     targets = [table.target(tensor) for tensor in table.tensors]
-    slots = _slots(table, targets, converted=checkpoint.converted)
+    slots = _slots(checkpoint, table, targets)
     sources, spare = _sources(checkpoint, table, slots)
     dropped, surplus = _dropped(spare, table, converted=checkpoint.converted)
     problems = {
@@ -55,9 +57,9 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
         "of another shape": list(_misshapen(slots, sources)),
         "of an unsupported type": [
             f"{stored.name} ({stored.dtype})"
-            for group in sources.values()
+            for name, group in sources.items()
             for stored in group
-            if stored.dtype not in WEIGHTS
+            if stored.dtype not in slots[name].dtypes
         ],
         "landing on one name": [name for name, count in Counter(targets).items() if count > 1],
     }
@@ -75,15 +77,31 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
             for name, slot in slots.items()
         },
         dropped,
+        checkpoint.quantization,
     )
 
 
-def _slots(table: Table, targets: Sequence[str], *, converted: bool) -> dict[str, Slot]:
+def _slots(checkpoint: Checkpoint, table: Table, targets: Sequence[str]) -> dict[str, Slot]:
     """Slots by the name to look for: MLX's own in a converted file, else the canonical one."""
     pairs = zip(table.tensors, targets, strict=True)
-    if converted:
-        return {t: Slot(tensor=x, target=t, layout=Layout.AS_IS) for x, t in pairs}
+    if checkpoint.converted:
+        return {s.target: s for x, t in pairs for s in _converted_slots(x, t, checkpoint)}
     return {x.name: Slot(tensor=x, target=t, layout=x.layout) for x, t in pairs}
+
+
+def _converted_slots(tensor: Tensor, target: str, checkpoint: Checkpoint) -> Iterator[Slot]:
+    """One place; three where the file's quantisation divides the tensor."""
+    how = checkpoint.quantization
+    if how is None or not is_quantized(target, tensor.target_shape, how):
+        yield Slot(tensor=tensor, target=target, layout=Layout.AS_IS)
+        return
+    for part in parts(target, tensor.target_shape, how):
+        yield Slot(
+            tensor=Tensor(part.name, part.shape),
+            target=part.name,
+            layout=Layout.AS_IS,
+            dtypes=WEIGHTS if part.dtype is None else (part.dtype,),
+        )
 
 
 def _sources(

@@ -52,7 +52,7 @@ def cast(array: Array, source: str, target: str, name: str) -> Array:
     result = np.empty(array.shape, NUMPY[target])
     flat = result.reshape(-1)
     for start, piece in _pieces(array.reshape(-1)):
-        rounded = _narrow(_widen(piece, source), target, name)
+        rounded = _narrow(widen(piece, source), target, name)
         flat[start : start + piece.size] = rounded
     return result
 
@@ -62,7 +62,8 @@ def _pieces(flat: Array) -> Iterator[tuple[int, Array]]:
         yield start, flat[start : start + _PIECE]
 
 
-def _widen(piece: Array, source: str) -> npt.NDArray[np.float32]:
+def widen(piece: Array, source: str) -> npt.NDArray[np.float32]:
+    """Values as float32, which is exact; maybe a view."""
     if source == "BF16":
         return (piece.astype(np.uint32) << 16).view(np.float32)
     return piece.astype(np.float32, copy=False)

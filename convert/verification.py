@@ -7,8 +7,9 @@ import numpy as np
 from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder
 
-from .folder import DType, Progress, rows
 from .model import read_model
+from .progress import Progress
+from .row import DType, rows
 from .safetensors_file import nbytes
 
 
@@ -21,6 +22,8 @@ def verify_model(
 ) -> int:
     """Compare a written model with its source, bit for bit after the change of precision.
 
+    Where the written one is quantised, its source is quantised again.
+
     Args:
         source: What was converted.
         written: What `convert_model` wrote, in either layout.
@@ -31,20 +34,21 @@ def verify_model(
         Number of tensors compared.
 
     Raises:
-        CheckpointError: One is missing or differs.
+        CheckpointError: One is missing or differs, or the source is quantised itself.
     """
     expected, found = read_model(source), read_model(written)
     total = sum(nbytes(t.dtype, t.shape) for part in found.values() for t in part.values())
     done = count = 0
     for component, part in expected.items():
-        for row in rows(part, dtype, "mlx"):
+        part.require_precise()
+        for row in rows(part, dtype, "mlx", found[component].quantization):
             tensor = found[component][row.name]
             if tensor.dtype != row.dtype or not np.array_equal(
                 _bits(tensor.array()), _bits(row.array())
             ):
                 raise CheckpointError(
                     f"{tensor.stored.where}: {row.name} is not what its source holds",
-                    found=f"{tensor.dtype}, made from {row.tensor.dtype}",
+                    found=f"{tensor.dtype}, made from {part.where}",
                     remedy="the disk may be failing: convert again to another one",
                 )
             tensor.stored.release()

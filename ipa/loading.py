@@ -9,13 +9,19 @@ from typing import Any
 
 from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
+from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
 from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.sources import resolve_model
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
 _BACKENDS = {
-    "mlx": ("ipa_mlx", "mlx", "pip install mlx (on Linux: mlx[cpu])", frozenset({"dtype"})),
+    "mlx": (
+        "ipa_mlx",
+        "mlx",
+        "pip install mlx (on Linux: mlx[cpu])",
+        frozenset({"dtype", "quantize"}),
+    ),
     "torch": (
         "ipa_torch",
         "torch",
@@ -31,6 +37,7 @@ def load(
     backend: str | None = None,
     dtype: str | None = None,
     device: str | None = None,
+    quantize: int | None = None,
     revision: str | None = None,
     variant: str | None = None,
     offline: bool = False,
@@ -43,6 +50,8 @@ def load(
         backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
         dtype: "float32", "float16" or "bfloat16"; None takes what suits the device.
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
+        quantize: For MLX: 4 or 8 bits for the matrices of attention and feed-forward, to save
+            memory; None takes the weights as they are stored.
         revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the weights' file names.
         offline: Never ask the hub; use the local cache.
@@ -58,7 +67,8 @@ def load(
         )
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
-    options: dict[str, Any] = {"dtype": dtype, "device": device}
+    Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     spare = [name for name, value in options.items() if value is not None and name not in accepted]
     if spare:
         raise RequestError(f"the {chosen} backend takes no {', '.join(spare)}")

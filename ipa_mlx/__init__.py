@@ -18,14 +18,16 @@ def load(model: str, **options: Any) -> Pipeline:
     return ipa.load(model, backend="mlx", **options)
 
 
-def open_backend(model: ModelFolder, *, dtype: str | None = None) -> Runtime:
+def open_backend(
+    model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None
+) -> Runtime:
     """Load a model folder into the MLX backend; called by `ipa.load`."""
     from .blas import preload
 
     preload()  # before MLX's own library is loaded, or it has no effect
     from . import backend
 
-    return backend.load(model, dtype=dtype)
+    return backend.load(model, dtype=dtype, quantize=quantize)
 
 
 def environment() -> dict[str, str]:

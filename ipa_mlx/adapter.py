@@ -78,8 +78,12 @@ class ImageAdapter:
         """Tokens (R, T, D) to keys and values of every site."""
         return tuple(
             attention.split(
-                tokens @ self.projections[f"{site.path}.to_k.weight"].T,
-                tokens @ self.projections[f"{site.path}.to_v.weight"].T,
+                self._project(tokens, f"{site.path}.to_k"),
+                self._project(tokens, f"{site.path}.to_v"),
             )
             for site, attention in zip(sites, attentions, strict=True)
         )
+
+    def _project(self, tokens: mx.array, path: str) -> mx.array:
+        """Tokens by one of the matrices; never quantised, see `ipa_convert.quantized_layers`."""
+        return tokens @ self.projections[f"{path}.weight"].T

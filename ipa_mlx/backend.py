@@ -21,6 +21,7 @@ from mlx.utils import tree_flatten
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
 from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
+from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
 from ipa.prepare.encoders import EncoderFiles, find_encoder
 from ipa_convert import read_adapter, read_component, read_model
@@ -29,7 +30,7 @@ from .adapter import ImageAdapter
 from .blas import preload
 from .clip import TextEncoder, VisionEncoder
 from .conditioning import Conditioning, Context
-from .loading import arrays, fill
+from .loading import arrays, place, quantization, require_quantized
 from .sampler import advance, guide
 from .unet import UNet
 from .vae import Vae
@@ -49,13 +50,17 @@ class _Attached:
 
 @dataclass
 class Runtime:
-    """`ipa.contract.backend.Backend` on MLX. Latents are (N, h, w, C) float32 inside."""
+    """`ipa.contract.backend.Backend` on MLX. Latents are (N, h, w, C) float32 inside.
+
+    `quantization` is what was asked for, and what image encoders of adapters get.
+    """
 
     model: ModelFolder
     dtype: str
     unet: UNet
     vae: Vae
     text_encoder: TextEncoder
+    quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
     _encoders: dict[Path, VisionEncoder] = field(default_factory=dict)
@@ -86,7 +91,7 @@ class Runtime:
     def _load_encoder(self, files: EncoderFiles) -> VisionEncoder:
         converted = read_component("image_encoder", files.folder, files.spec, variant=files.variant)
         encoder = VisionEncoder(files.spec)
-        fill(encoder, arrays(converted, self._precision), str(files.folder))
+        place(encoder, converted, self._precision, str(files.folder), self.quantization)
         return encoder
 
     def unload_adapter(self, name: str) -> None:
@@ -210,6 +215,7 @@ class Runtime:
             "blas": preload(),
             "dtype": self.dtype,
             "bytes": {name: _nbytes(module) for name, module in parts.items()},
+            "quantization": {n: found for n, m in parts.items() if (found := quantization(m))},
             "warnings": list(self.warnings),
         }
 
@@ -223,17 +229,21 @@ class Runtime:
         mx.reset_peak_memory()
 
 
-def load(model: ModelFolder, *, dtype: str | None = None) -> Runtime:
+def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None) -> Runtime:
     """Load a model folder, original or converted.
 
     Args:
         model: The folder, its configs parsed.
         dtype: "float32", "float16" or "bfloat16"; None takes float16 on a GPU and float32 on a CPU
             (where MLX has no fast half-precision matrix product).
+        quantize: 4 or 8 bits for the matrices of transformers, as `ipa_convert.convert_model`
+            quantises them in this precision; None takes them as they are in the files.
 
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite.
+        RequestError: The dtype or quantisation is unknown, or not possible for this model.
     """
+    how = Quantization.of(quantize)
     chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
@@ -246,8 +256,10 @@ def load(model: ModelFolder, *, dtype: str | None = None) -> Runtime:
         "text_encoder": TextEncoder(model.text_encoder),
     }
     for name, module in modules.items():
-        fill(module, arrays(converted[name], DTYPES[chosen]), f"{model.name}/{name}")
-    return Runtime(model=model, dtype=chosen, **modules)
+        place(module, converted[name], DTYPES[chosen], f"{model.name}/{name}", how)
+    if how is not None:
+        require_quantized(modules.values())
+    return Runtime(model=model, dtype=chosen, quantization=how, **modules)
 
 
 def _channels_last(array: Floats) -> mx.array:

@@ -54,6 +54,7 @@ app = typer.Typer(
 )
 
 Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
+Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
 
@@ -138,6 +139,7 @@ def generate(  # one parameter per option
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    quantize: Quantize = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
@@ -162,7 +164,7 @@ def generate(  # one parameter per option
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         check_arguments(arguments, folder)
-        pipe = load(folder, backend=chosen, dtype=dtype, device=device)
+        pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_adapters(pipe, adapter or (), default_scale, offline=offline)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:
@@ -182,6 +184,7 @@ def convert(
         str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored]")
     ] = None,
     to: Annotated[str, typer.Option(help="mlx, or diffusers for the way back.")] = "mlx",
+    quantize: Quantize = None,
     verify: Annotated[bool, typer.Option(help="Read both again and compare every value.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
@@ -191,7 +194,9 @@ def convert(
     """Write a model as MLX loads it, whole or not at all; or back in PyTorch's layout."""
     with _explained():
         model = resolve_model(source, revision=revision, variant=variant, offline=offline)
-        done = run_conversion(model, target, dtype=dtype, layout=to, verify=verify)
+        done = run_conversion(
+            model, target, dtype=dtype, layout=to, quantize=quantize, verify=verify
+        )
     if as_json:
         _print_json({**asdict(done), "folder": str(done.folder.resolve())})
         return

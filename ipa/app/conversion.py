@@ -12,7 +12,7 @@ from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
 
 if TYPE_CHECKING:
-    from ipa_convert.folder import DType, Layout
+    from ipa_convert.row import DType, Layout
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _LAYOUTS = ("mlx", "diffusers")
@@ -28,7 +28,13 @@ class Conversion:
 
 
 def run_conversion(
-    model: ModelFolder, target: Path, *, dtype: str | None, layout: str, verify: bool
+    model: ModelFolder,
+    target: Path,
+    *,
+    dtype: str | None,
+    layout: str,
+    quantize: int | None,
+    verify: bool,
 ) -> Conversion:
     """Convert with a bar, and compare what was written with its source if that is asked for.
 
@@ -44,7 +50,9 @@ def run_conversion(
         raise RequestError("unknown layout", found=repr(layout), remedy=", ".join(_LAYOUTS))
     precision, order = cast("DType | None", dtype), cast("Layout", layout)
     with bytes_bar("converting") as report:
-        ipa_convert.convert_model(model, target, dtype=precision, layout=order, on_progress=report)
+        ipa_convert.convert_model(
+            model, target, dtype=precision, layout=order, quantize=quantize, on_progress=report
+        )
     verified = None
     if verify:
         written = open_model_folder(target, name=str(target))

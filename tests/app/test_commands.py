@@ -160,6 +160,21 @@ def test_convert_and_back(tmp_path: Path) -> None:
     assert (tmp_path / "x.png").is_file()
 
 
+def test_convert_to_few_bits(tmp_path: Path) -> None:
+    run, target = CliRunner().invoke, str(tmp_path / "mlx")
+    done = run(app, ["convert", "demo", target, "--quantize", "4", "--verify", "--json"])
+    assert json.loads(done.stdout)["verified"] == 784  # two more for each of 91 matrices
+    words = ["generate", "-n2", "-o", str(tmp_path / "x.png"), "--json"]
+    found, on_loading = (
+        json.loads(run(app, [*words, *more]).stdout)["quantization"]
+        for more in (["-m", target], ["-m", "demo", "--quantize", "4"])
+    )
+    assert found["unet"] == {"bits": 4, "group_size": 64, "layers": 49}
+    assert on_loading.keys() > found.keys()  # the adapter's encoder
+    back = run(app, ["convert", target, str(tmp_path / "back"), "--to", "diffusers"])
+    assert back.exit_code == 3 and "cannot be undone" in back.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "part"),
     [
@@ -167,6 +182,9 @@ def test_convert_and_back(tmp_path: Path) -> None:
         (["convert", "demo", "."], 3, "exists already"),
         (["convert", "demo", "out", "--dtype", "int8"], 2, "float32, float16, bfloat16"),
         (["convert", "demo", "out", "--to", "onnx"], 2, "mlx, diffusers"),
+        (["convert", "demo", "out", "--quantize", "3"], 2, "4 or 8 bits"),
+        (["generate", "--quantize", "3"], 2, "4 or 8 bits"),
+        (["generate", "--quantize", "8", "--backend", "torch"], 2, "takes no quantize"),
     ],
 )
 def test_convert_mistakes(

@@ -22,8 +22,8 @@ from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
 from ipa_convert import Converted, controlnet, read_component
 from ipa_convert.checkpoint import CONVERTED, open_file
-from ipa_convert.folder import rows
 from ipa_convert.plan import convert
+from ipa_convert.row import rows
 from ipa_convert.safetensors_file import write_safetensors
 from oracle import controlnets
 from oracle.containers import array_bits, bits, save, save_shards

@@ -1,0 +1,81 @@
+"""Files and folders that appear under their names complete, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ipa.contract.errors import CheckpointError
+
+
+def require_new(target: Path) -> None:
+    """Raise CheckpointError if something has that name already."""
+    if target.exists() or target.is_symlink():
+        kind = "folder" if target.is_dir() else "file"
+        raise CheckpointError(
+            f"{target} exists already", remedy=f"choose another name, or delete this {kind}"
+        )
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A folder that gets its name when the block ends well, and is gone if it does not."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        _remove_leftovers(target)
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.rename(target)
+        _flush_folder(target.parent)
+    except OSError as error:
+        raise CheckpointError(
+            f"{target} could not be written",
+            found=str(error),
+            remedy="check the free space and the permissions of the folder",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """What runs that were killed have left beside the target; those of living ones stay."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}\.partial")
+    for path in target.parent.glob(".*.partial") if target.parent.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and not _is_running(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have the new name on disk, not only in the system's memory."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise CheckpointError if so many bytes do not fit the disk of a folder."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CheckpointError(
+            f"{folder.parent}: the disk is too small for the converted model",
+            found=f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed",
+            remedy="choose another folder, or a half-precision dtype",
+        )
