@@ -8,8 +8,8 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -93,15 +93,16 @@ def convert_model(
         CheckpointError: The target exists, the disk is too small, or the source is not in order or
             changes meanwhile.
     """
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target):
         raise CheckpointError(
             f"{target} exists already", remedy="choose another folder, or delete this one"
         )
+    # Headers are read again after their files' marks are taken, so that no change falls between.
+    sources = Sources.of(read_model(source))
     converted = read_model(source)
     parts = {name: tuple(rows(part, dtype, layout)) for name, part in converted.items()}
-    sources = Sources.of(converted)
     # Hashing takes as long as writing, on the other core.
-    with _appearing(target) as folder, ThreadPoolExecutor(1) as pool:
+    with _appearing(target) as folder, ThreadPoolExecutor(1) as pool, sources.unchanged():
         hashes = pool.submit(sources.hashes)
         total = sum(nbytes(row.dtype, row.shape) for part in parts.values() for row in part)
         _check_space(folder, total)
@@ -110,7 +111,6 @@ def convert_model(
         for component, part in parts.items():
             path = folder / component / f"{STEMS[component]}.safetensors"
             write_safetensors(path, part, _METADATA[layout], count.add)
-        sources.check()
         write_manifest(folder, sources, hashes.result(), layout=layout, dtype=dtype)
     return target
 
@@ -134,7 +134,8 @@ def rows(converted: Converted, dtype: DType | None, layout: Layout) -> Iterator[
     """A component's tensors as they are written."""
     tag = None if dtype is None else NAMES[dtype]
     for tensor in converted.values():
-        yield Row(tensor=tensor, dtype=tag or tensor.dtype, layout=layout)
+        apart = replace(tensor, stored=tensor.stored.apart())
+        yield Row(tensor=apart, dtype=tag or tensor.dtype, layout=layout)
 
 
 class _Counter:
@@ -158,7 +159,8 @@ def _appearing(target: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(target)
-        _flush_folder(target.parent)
+        with suppress(OSError):  # not every system can; the folder is whole
+            _flush_folder(target.parent)
     except OSError as error:
         raise CheckpointError(
             f"{target} could not be written",

@@ -154,7 +154,8 @@ def _entry(name: str, value: Any, where: str) -> Entry:
     begin, end = offsets
     needed = prod(shape) * NUMPY[dtype].itemsize
     if end - begin != needed:
-        refuse(where, f"{end - begin} bytes for {name}, but {dtype} {shape} takes {needed}")
+        length = str(end - begin)[:40]
+        refuse(where, f"{length} bytes for {name}, but {dtype} {shape} takes {needed}")
     return Entry(name=name, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
 

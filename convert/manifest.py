@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ class Source:
 
     path: Path
     size: int
-    changed_ns: int
+    inode: int
+    written_ns: int
+    changed_ns: int  # as the system counts, which nobody can set back
 
     @classmethod
     def of(cls, path: Path) -> Source:
         """The file as it is now."""
         status = path.stat()
-        return cls(path, status.st_size, status.st_mtime_ns)
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return cls(path, status.st_size, status.st_ino, *times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,16 @@ class Sources:
     def hashes(self) -> tuple[str, ...]:
         """The sha256 of each file."""
         return tuple(_sha256(file.path) for file in self.files)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A block that reads them; what goes wrong since they change is told as that."""
+        try:
+            yield
+        except CheckpointError:
+            self.check()
+            raise
+        self.check()
 
     def check(self) -> None:
         """Raise CheckpointError if a file is another one than when its header was read."""
@@ -83,5 +97,12 @@ def write_manifest(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read any more",
+            found=error.strerror or str(error),
+            remedy="wait until its download is complete, and convert again",
+        ) from error

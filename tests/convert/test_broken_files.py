@@ -114,6 +114,11 @@ FILES: dict[str, tuple[bytes, str, str]] = {
         "a hole before a",
         TRUST,
     ),
+    "range of thousands of digits": (
+        container(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,%b]}}' % (b"9" * 4300)),
+        "999 bytes for a",
+        TRUST,
+    ),
     "range too short": (
         container({"a": entry("F32", [3], 0, 8)}, bytes(8)),
         "8 bytes for a, but F32 [3] takes 12",
