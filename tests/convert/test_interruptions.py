@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 PROGRAM = Path(sys.executable).with_name("ipa-mlx")
 KILLS = 20
 NOBODY = 65534
+LONG = 60.0  # seconds that none takes
 
 # A conversion in a process of its own: it says when it begins, and a CheckpointError is its last
 # line. `setup` is run after everything is imported.
@@ -76,27 +77,58 @@ def source(tiny: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny, tmp_path / "source"))
 
 
-def life(source: Path, target: Path) -> float:
-    """Seconds of a whole conversion after its imports."""
-    process = driver(source, target)
-    assert process.stdout is not None and process.stdout.readline() == "go\n"
-    began = time.monotonic()
-    assert process.wait(60) == 0
-    return time.monotonic() - began
+# One process that has imported everything: for each line, another one of its own that converts.
+# It prints that one's number at once, and how it ended when it has.
+FORKS = (
+    DRIVER[: DRIVER.index("exec(")]
+    + """
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        convert_model(open_model_folder(source, name="source"), target)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+)
 
 
-def test_killed_at_random_moments(tiny: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def convert_for(tiny: Path, tmp_path: Path) -> Iterator[Callable[[float], int]]:
+    """A conversion to "out" that is killed after so many seconds: how its process ended."""
+    command = [sys.executable, "-c", FORKS, str(tiny), str(tmp_path / "out")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdin is not None and process.stdout is not None
+        commands, answers = process.stdin, process.stdout
+
+        def run(seconds: float) -> int:
+            commands.write("\n")
+            commands.flush()
+            number = int(answers.readline())
+            if seconds < LONG:
+                time.sleep(seconds)
+                with suppress(ProcessLookupError):  # it has ended before
+                    os.kill(number, signal.SIGKILL)
+            return int(answers.readline())
+
+        yield run
+        commands.close()
+
+
+def test_killed_at_random_moments(
+    convert_for: Callable[[float], int], tiny: Path, tmp_path: Path
+) -> None:
     """At twenty, over its whole life and a bit beyond; the next run ends well and cleans up."""
     target, draw = tmp_path / "out", random.Random(11)
-    whole = life(tiny, target)
+    began = time.monotonic()
+    assert convert_for(LONG) == 0
+    life = time.monotonic() - began
     shutil.rmtree(target)
     killed = halves = 0
     for number in range(KILLS):
-        process = driver(tiny, target)
-        assert process.stdout is not None and process.stdout.readline() == "go\n"
-        time.sleep(whole * 1.1 * (number + draw.random()) / KILLS)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait(60) == -signal.SIGKILL
+        moment = life * 1.1 * (number + draw.random()) / KILLS
+        killed += convert_for(moment) == -signal.SIGKILL
         halves += bool(leftovers(tmp_path))
         if not target.exists():
             convert_model(opened(tiny), target)
