@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BACKEND ?= mlx
 
-.PHONY: demo test lint bench parity clean
+.PHONY: demo test lint bench parity fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
@@ -23,6 +23,9 @@ bench: $(VENV)/.dev
 
 parity: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.true_size $(PARITY_ARGS)
+
+fuzz: $(VENV)/.dev
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

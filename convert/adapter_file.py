@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +15,14 @@ from ipa.contract.sites import Site
 from . import ip_adapter
 from .adapter_description import DESCRIPTION, describe
 from .adapter_sites import adapter_sites, find_sites
+from .appearing import require_new
 from .checkpoint import CONVERTED, Checkpoint
 from .components import plan_adapter
 from .converted import Converted
 from .manifest import Sources
-from .progress import Counter, Progress
+from .progress import Progress
 from .row import DType, Layout, rows
-from .safetensors_file import Writable, nbytes, write_safetensors
+from .whole_file import write_file
 
 AdapterLayout = Literal["mlx", "original"]
 
@@ -64,16 +63,15 @@ def convert_adapter(
             unsupported kind, or for an unknown base.
         RequestError: `kind` is needed, or is no name of this structure.
     """
-    if target.exists() or target.is_symlink():
-        raise CheckpointError(
-            f"{target} exists already", remedy="choose another name, or delete this one"
-        )
-    spec, converted = _read(path, sites)
+    require_new(target)
+    spec, _ = _read(path, sites)
+    sources, parts = Sources.marked(lambda: {"": _read(path, sites)[1]})
+    converted = parts[""]
     if layout == "mlx" or kind is not None:
         given = kind or spec.kind or None
         spec = spec.with_kind(adapter_kinds(spec).choose(given, str(path)))
     tensors = tuple(rows(converted, dtype, _LAYOUTS[layout]))
-    _write(target, converted, tensors, _metadata(spec, layout), on_progress)
+    write_file(target, tensors, sources, _metadata(spec, layout), on_progress)
     return target
 
 
@@ -100,30 +98,3 @@ def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
 
 def _metadata(spec: AdapterSpec, layout: AdapterLayout) -> Mapping[str, str]:
     return {**CONVERTED, DESCRIPTION: describe(spec)} if layout == "mlx" else {"format": "pt"}
-
-
-def _write(
-    target: Path,
-    converted: Converted,
-    tensors: tuple[Writable, ...],
-    metadata: Mapping[str, str],
-    on_progress: Progress | None,
-) -> None:
-    """Beside the target first: it gets its name when the source is known to be what it was."""
-    sources = Sources.of({"": converted})
-    count = Counter(sum(nbytes(row.dtype, row.shape) for row in tensors), on_progress)
-    hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_safetensors(hidden, tensors, metadata, count.add)
-        sources.check()
-        hidden.replace(target)
-    except OSError as error:
-        raise CheckpointError(
-            f"{target} could not be written",
-            found=str(error),
-            remedy="check the free space and the permissions of the folder",
-        ) from error
-    finally:
-        with suppress(OSError):
-            hidden.unlink()

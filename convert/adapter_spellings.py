@@ -87,6 +87,10 @@ class Joined:
         """Both, read."""
         return np.concatenate([self.first.array(), self.second.array()])
 
+    def apart(self) -> Joined:
+        """Both, read as a stream."""
+        return Joined(self.name, self.first.apart(), self.second.apart())
+
     def release(self) -> None:
         """Give back both."""
         self.first.release()

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ipa.contract.errors import CheckpointError
@@ -15,7 +15,7 @@ from ipa.contract.errors import CheckpointError
 
 def require_new(target: Path) -> None:
     """Raise CheckpointError if something has that name already."""
-    if target.exists() or target.is_symlink():
+    if os.path.lexists(target):
         kind = "folder" if target.is_dir() else "file"
         raise CheckpointError(
             f"{target} exists already", remedy=f"choose another name, or delete this {kind}"
@@ -31,7 +31,8 @@ def appearing(target: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         temporary.rename(target)
-        _flush_folder(target.parent)
+        with suppress(OSError):  # not every system can; the folder is whole
+            _flush_folder(target.parent)
     except OSError as error:
         raise CheckpointError(
             f"{target} could not be written",

@@ -131,7 +131,7 @@ def _is_converted(file: SafetensorsFile) -> bool:
     if layout is not None:
         raise CheckpointError(
             f"{file.path} is in a layout that this version does not know",
-            found=f"format {kind!r}, ipa_layout {layout!r}",
+            found=f"format {kind!r:.60}, ipa_layout {layout!r:.60}",
             remedy="update ipa-mlx, or convert the original model again",
         )
     if kind in _FOREIGN_FORMATS:

@@ -39,3 +39,6 @@ WEIGHTS = ("F32", "F16", "BF16")
 
 NAMES: Mapping[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Tags by the names that people use."""
+
+MAX_ELEMENTS = 2**59
+"""The product of a shape's sides but those of 0: numpy counts bytes in 63 bits, even of nothing."""

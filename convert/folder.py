@@ -14,7 +14,7 @@ from ipa.contract.quantization import Quantization
 from .appearing import appearing, check_space, require_new
 from .configs import copy_configs, write_config
 from .converted import Converted
-from .lone import LoneComponent
+from .lone import Config, open_component
 from .manifest import Sources, write_manifest
 from .model import read_model
 from .progress import Counter, Progress
@@ -66,16 +66,17 @@ def convert_model(
     """
     how = wanted(quantize, layout)
     require_new(target)
-    converted = read_model(source)
+    sources, converted = Sources.marked(lambda: read_model(source))
     parts = {f"{name}/{STEMS[name]}": part for name, part in converted.items()}
     options = _Options(dtype=dtype, layout=layout, how=how, on_progress=on_progress)
-    _write(target, parts, lambda folder: copy_configs(source, folder, converted), options)
+    _write(target, parts, sources, lambda folder: copy_configs(source, folder, converted), options)
     return target
 
 
 def convert_component(
-    source: LoneComponent,
+    source: Path,
     target: Path,
+    config: Config | None = None,
     *,
     dtype: DType | None = None,
     layout: Layout = "mlx",
@@ -85,8 +86,9 @@ def convert_component(
     """The same for one component alone: a folder with config.json and the weights.
 
     Args:
-        source: See `lone.open_component`.
+        source: Its folder, or a file.
         target: The folder to make.
+        config: For a file: its config.json; see `lone.open_component`.
         dtype: Precision of the weights; None keeps every tensor's own.
         layout: "mlx", or "diffusers".
         quantize: 4 or 8 bits, in layout "mlx" alone.
@@ -101,15 +103,18 @@ def convert_component(
     """
     how = wanted(quantize, layout)
     require_new(target)
-    parts = {STEMS[source.component]: source.converted}
+    lone = open_component(source, config)
+    stem = STEMS[lone.component]
+    sources, parts = Sources.marked(lambda: {stem: open_component(source, config).converted})
     options = _Options(dtype=dtype, layout=layout, how=how, on_progress=on_progress)
-    _write(target, parts, lambda folder: write_config(source.config, folder), options)
+    _write(target, parts, sources, lambda folder: write_config(lone.config, folder), options)
     return target
 
 
 def _write(
     target: Path,
     converted: Mapping[str, Converted],
+    sources: Sources,
     write_configs: Callable[[Path], None],
     options: _Options,
 ) -> None:
@@ -121,9 +126,8 @@ def _write(
         for path, part in converted.items()
     }
     require_quantized(parts.values(), options.how)
-    sources = Sources.of(converted)
     # Hashing takes as long as writing, on the other core.
-    with appearing(target) as folder, ThreadPoolExecutor(1) as pool:
+    with appearing(target) as folder, ThreadPoolExecutor(1) as pool, sources.unchanged():
         hashes = pool.submit(sources.hashes)
         total = sum(nbytes(row.dtype, row.shape) for part in parts.values() for row in part)
         check_space(folder, total)
@@ -133,7 +137,6 @@ def _write(
             file = folder / f"{path}.safetensors"
             metadata = {**METADATA[options.layout], **marks(part)}
             write_safetensors(file, part, metadata, count.add)
-        sources.check()
         write_manifest(
             folder,
             sources,

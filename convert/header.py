@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeGuard
 
 from ipa.contract.errors import CheckpointError
 
-from .dtypes import NUMPY
+from .dtypes import MAX_ELEMENTS, NUMPY
 
 MAX_HEADER_BYTES = 100_000_000
 """Limit of the format itself."""
@@ -28,6 +28,8 @@ _MAX_NAME = 256
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _METADATA = "__metadata__"
 _ALIGNMENT = 8
+_ALLOWANCE = 32 << 20  # bytes of memory, beside as many as the file has
+_PART = 128  # bytes that a bracket, a colon or a comma of JSON may take: 12 of them make a tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +64,7 @@ def parse_header(text: bytes, buffer_bytes: int, where: str) -> Header:
     """
     if text.count(b'"data_offsets"') > _MAX_TENSORS:
         refuse(where, f"more than {_MAX_TENSORS} tensors in the header")
+    _check_cost(text, buffer_bytes, where)
     raw = _parse_json(text, where)
     metadata = _metadata(raw.pop(_METADATA, {}), where)
     entries = {name: _entry(name, value, where) for name, value in raw.items()}
@@ -90,6 +93,14 @@ def refuse(where: str, found: str) -> NoReturn:
         found=found,
         remedy="download it again, from a source that you trust",
     )
+
+
+def _check_cost(text: bytes, buffer_bytes: int, where: str) -> None:
+    """Before it is parsed: three bytes of JSON can make a list of seventy."""
+    parts = sum(map(text.count, (b"[", b"{", b":", b",")))
+    wide = 0 if text.isascii() else 4 * len(text)  # one emoji, and every character takes four
+    if _PART * parts + wide > _ALLOWANCE + len(text) + buffer_bytes:
+        refuse(where, f"a header of {len(text)} bytes that takes too much memory: {parts} parts")
 
 
 def _parse_json(text: bytes, where: str) -> dict[str, Any]:
@@ -130,15 +141,21 @@ def _entry(name: str, value: Any, where: str) -> Entry:
         refuse(where, f"an entry for {name} that does not have exactly {sorted(_FIELDS)}")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in NUMPY:
-        refuse(where, f"{name} of the unknown type {dtype!r}")
-    if not _naturals(shape) or len(shape) > _MAX_DIMENSIONS or max(shape, default=0) > _MAX_SIDE:
+        refuse(where, f"{name} of the unknown type {dtype!r:.60}")
+    if (
+        not _naturals(shape)
+        or len(shape) > _MAX_DIMENSIONS
+        or max(shape, default=0) > _MAX_SIDE
+        or (0 in shape and prod(side or 1 for side in shape) > MAX_ELEMENTS)
+    ):
         refuse(where, f"{name} with the shape {str(shape)[:80]}")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         refuse(where, f"{name} with the byte range {str(offsets)[:80]}")
     begin, end = offsets
     needed = prod(shape) * NUMPY[dtype].itemsize
     if end - begin != needed:
-        refuse(where, f"{end - begin} bytes for {name}, but {dtype} {shape} takes {needed}")
+        length = str(end - begin)[:40]
+        refuse(where, f"{length} bytes for {name}, but {dtype} {shape} takes {needed}")
     return Entry(name=name, dtype=dtype, shape=tuple(shape), begin=begin, end=end)
 
 

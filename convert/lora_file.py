@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
+from ipa.contract.files import container
 
+from .appearing import require_new
 from .checkpoint import CONVERTED
 from .dtypes import NAMES, NUMPY, Array
 from .lora import Lora, LoraPair
 from .lora_alpha import METADATA
 from .lora_names import LoraComponent, LoraTargets
 from .lora_plan import read_lora
+from .manifest import Source, Sources
+from .progress import Progress
 from .row import DType, Layout, Row
-from .safetensors_file import Writable, write_safetensors
+from .safetensors_file import Writable
+from .whole_file import write_file
 
 KIND = "lora"
 """What a converted file says it is, under "kind" in its metadata."""
@@ -55,6 +59,7 @@ def convert_lora(
     dtype: DType | None = None,
     layout: Layout = "mlx",
     skip: Collection[LoraComponent] = (),
+    on_progress: Progress | None = None,
 ) -> Path:
     """Write one safetensors file of a LoRA, whole or not at all.
 
@@ -65,6 +70,7 @@ def convert_lora(
         dtype: Precision of the matrices; None keeps every tensor's own. Alphas are kept exactly.
         layout: "mlx", or "diffusers" for PEFT's names, which diffusers loads.
         skip: Networks whose part of the LoRA is left out.
+        on_progress: Called after every tensor with the bytes that are written and those in all.
 
     Returns:
         The target.
@@ -73,16 +79,15 @@ def convert_lora(
         CheckpointError: The target exists, it cannot be written, or the LoRA is not in order: see
             `read_lora` and `delta`.
     """
-    if target.exists() or target.is_symlink():
-        raise CheckpointError(
-            f"{target} exists already", remedy="choose another name, or delete this file"
-        )
+    require_new(target)
+    container(path)  # an error with words if it is not there
+    sources = Sources((Source.of(path),), {})
     lora = read_lora(path, targets, skip=skip)
     if layout == "mlx":
         metadata = {**CONVERTED, "kind": KIND, "base": lora.base}
     else:
         metadata = {"format": "pt", **_peft_metadata(lora)}
-    write_safetensors(target, _rows(lora, dtype, layout), metadata)
+    write_file(target, tuple(_rows(lora, dtype, layout)), sources, metadata, on_progress)
     return target
 
 
@@ -90,7 +95,8 @@ def _rows(lora: Lora, dtype: DType | None, layout: Layout) -> Iterator[Writable]
     for (component, module), pair in lora.items():
         for half in (pair.down, pair.up):
             tag = half.dtype if dtype is None else NAMES[dtype]
-            yield Row(tensor=half, dtype=tag, layout=layout)
+            apart = replace(half, stored=half.stored.apart())
+            yield Row(tensor=apart, dtype=tag, layout=layout)
         if layout == "mlx" and pair.alpha is not None:
             yield Alpha(f"{component}.{module}.alpha", pair.alpha)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.quantization import Quantization
@@ -17,6 +18,8 @@ from .converted import Converted
 
 NAME = "conversion.json"
 
+K = TypeVar("K")
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -24,13 +27,16 @@ class Source:
 
     path: Path
     size: int
-    changed_ns: int
+    inode: int
+    written_ns: int
+    changed_ns: int  # as the system counts, which nobody can set back
 
     @classmethod
     def of(cls, path: Path) -> Source:
         """The file as it is now."""
         status = path.stat()
-        return cls(path, status.st_size, status.st_mtime_ns)
+        times = status.st_mtime_ns, status.st_ctime_ns
+        return cls(path, status.st_size, status.st_ino, *times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +53,30 @@ class Sources:
         dropped = {n: why for part in parts.values() for n, why in part.dropped.items()}
         return cls(tuple(map(Source.of, sorted(paths))), dropped)
 
+    @classmethod
+    def marked(
+        cls, read: Callable[[], Mapping[K, Converted]]
+    ) -> tuple[Sources, Mapping[K, Converted]]:
+        """Both: headers are read again after the files are marked, so that no change falls between.
+
+        `read` reads headers alone.
+        """
+        sources = cls.of(read())
+        return sources, read()
+
     def hashes(self) -> tuple[str, ...]:
         """The sha256 of each file."""
         return tuple(_sha256(file.path) for file in self.files)
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A block that reads them; what goes wrong since they change is told as that."""
+        try:
+            yield
+        except CheckpointError:
+            self.check()
+            raise
+        self.check()
 
     def check(self) -> None:
         """Raise CheckpointError if a file is another one than when its header was read."""
@@ -91,5 +118,12 @@ def write_manifest(
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read any more",
+            found=error.strerror or str(error),
+            remedy="wait until its download is complete, and convert again",
+        ) from error

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import mmap
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+
+from ipa.contract.errors import CheckpointError
 
 from .dtypes import NUMPY, Array
 
@@ -29,16 +33,29 @@ class MappedTensor:
     _offset: int = field(repr=False, compare=False)
     # In bytes; None where the values lie one after another.
     _strides: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+    _apart: bool = field(default=False, repr=False, compare=False)
+
+    def apart(self) -> MappedTensor:
+        """The same tensor, whose `array` has memory of its own, read from the file as a stream.
+
+        For work that takes minutes: a file that is cut short meanwhile ends a process that touches
+        the map (SIGBUS), but is an error to who reads.
+        """
+        return replace(self, _apart=True)
 
     def array(self) -> Array:
         """A read-only view of the file, or a copy if it is transposed there.
 
         BF16 comes as uint16 (the tag says what it is).
+
+        Raises:
+            CheckpointError: It is read `apart`, and the file has changed its size or is gone.
         """
         kind = NUMPY[self.dtype]
         if 0 in self.shape:
             return np.empty(self.shape, kind)
-        values: Array = np.ndarray(self.shape, kind, self._buffer, self._offset, self._strides)
+        buffer, offset = (self._read(), 0) if self._apart else (self._buffer, self._offset)
+        values: Array = np.ndarray(self.shape, kind, buffer, offset, self._strides)
         return values if values.flags.c_contiguous else np.ascontiguousarray(values)
 
     def release(self) -> None:
@@ -47,6 +64,23 @@ class MappedTensor:
         length = self._offset + self._span - begin
         if self._span:
             self._buffer.madvise(mmap.MADV_DONTNEED, begin, length)
+
+    def _read(self) -> Array:
+        """Its bytes, and whatever lies between them."""
+        raw, found = np.empty(self._span, np.uint8), "another size"
+        try:
+            with Path(self.where).open("rb") as file:
+                file.seek(self._offset)
+                count = file.readinto(raw.data)
+                if count == raw.size and os.fstat(file.fileno()).st_size == len(self._buffer):
+                    return raw
+        except OSError as error:
+            found = error.strerror or str(error)
+        raise CheckpointError(
+            f"{self.where} changed while it was read",
+            found=found,
+            remedy="wait until its download is complete, and try again",
+        )
 
     @property
     def _span(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
-from .dtypes import NUMPY
+from .dtypes import MAX_ELEMENTS, NUMPY
 
 MAX_DIMENSIONS = 8
 _MAX_SIDE = 2**31 - 1  # of one dimension: MLX counts in 32 bits
@@ -139,6 +139,7 @@ def _view(where: object, dtype: str | None, offset: object, *axes: object) -> Vi
         and len(shape) == len(strides) <= MAX_DIMENSIONS
         and _naturals(shape + strides)
         and max(shape, default=0) <= _MAX_SIDE
+        and prod(side or 1 for side in shape) <= MAX_ELEMENTS
     ):
         raise RefusedError(f"a tensor with the shape {_show(shape)} and strides {_show(strides)}")
     count, reach = where.nbytes // NUMPY[dtype].itemsize, 0
@@ -150,7 +151,9 @@ def _view(where: object, dtype: str | None, offset: object, *axes: object) -> Vi
     needed = offset + (reach + 1 if prod(shape) else 0)
     if needed > count:
         raise RefusedError(f"a tensor that ends at element {needed} of a storage with {count}")
-    return View(where, dtype, offset, shape, strides)
+    # torch ignores the stride of a side of one; numpy wants a number that it can hold.
+    steps = (t if s > 1 else 1 for s, t in zip(shape, strides, strict=True))
+    return View(where, dtype, offset, shape, tuple(steps))
 
 
 def _show(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ipa.contract.quantization import Quantization
@@ -57,4 +57,6 @@ def rows(
     """A component's tensors as they are written."""
     tag = None if dtype is None else NAMES[dtype]
     for tensor in converted.values():
-        yield from quantized(Row(tensor=tensor, dtype=tag or tensor.dtype, layout=layout), how)
+        # Not through the map: writing takes minutes, in which the source may be cut short.
+        apart = replace(tensor, stored=tensor.stored.apart())
+        yield from quantized(Row(tensor=apart, dtype=tag or tensor.dtype, layout=layout), how)

@@ -119,6 +119,10 @@ class Rows:
         """The rows: a view of the file."""
         return self.whole.array()[self.begin : self.end]
 
+    def apart(self) -> Rows:
+        """The same of the whole, read as a stream."""
+        return Rows(self.whole.apart(), self.begin, self.end)
+
     def release(self) -> None:
         """Release the whole, which is read again for its other rows."""
         self.whole.release()
@@ -153,6 +157,10 @@ class Transposed:
     def array(self) -> Array:
         """A transposed copy."""
         return np.ascontiguousarray(self.whole.array().T)
+
+    def apart(self) -> Transposed:
+        """The same, read as a stream."""
+        return Transposed(self.whole.apart())
 
     def release(self) -> None:
         """Release the matrix in the file."""

@@ -29,5 +29,8 @@ class Stored(Protocol):
     def array(self) -> Array:
         """Its values; BF16 as uint16."""
 
+    def apart(self) -> Stored:
+        """The same, read as a stream and not through a map."""
+
     def release(self) -> None:
         """It is not needed for now: the memory behind it may go."""

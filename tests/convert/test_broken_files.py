@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipVisionSpec
-from ipa_convert import read_component
+from ipa_convert import header, read_component
 from ipa_convert.safetensors_file import open_safetensors
 from oracle import models
 from oracle.containers import container, entry
@@ -27,6 +28,7 @@ BYTES = safetensors.torch.save({name: value.contiguous() for name, value in ENCO
 HEADER = 8 + int.from_bytes(BYTES[:8], "little")
 NAME = "vision_model.encoder.layers.1.mlp.fc1.weight"
 EMPTY = '"shape":[0],"data_offsets":[0,0]'
+MIB = 1 << 20
 AGAIN, TRUST = "download it again", "a source that you trust"
 
 A, B = entry("F32", [2], 0, 8), entry("F32", [2], 8, 16)
@@ -112,6 +114,11 @@ FILES: dict[str, tuple[bytes, str, str]] = {
         "a hole before a",
         TRUST,
     ),
+    "range of thousands of digits": (
+        container(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,%b]}}' % (b"9" * 4300)),
+        "999 bytes for a",
+        TRUST,
+    ),
     "range too short": (
         container({"a": entry("F32", [3], 0, 8)}, bytes(8)),
         "8 bytes for a, but F32 [3] takes 12",
@@ -124,6 +131,11 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     ),
     "dimension too large": (container({"a": entry("F32", [0, 2**31], 0, 0)}), "2147483648", TRUST),
     "dimensions that overflow": (container({"a": entry("F32", [2**30] * 4, 0, 0)}), "takes", TRUST),
+    "dimensions that overflow beside one of nothing": (
+        container({"a": entry("F32", [2**31 - 1] * 7 + [0], 0, 0)}),
+        "with the shape [2147483647",
+        TRUST,
+    ),
     "too many dimensions": (
         container({"a": entry("F32", [1] * 9, 0, 4)}, bytes(4)),
         "[1, 1",
@@ -137,6 +149,11 @@ FILES: dict[str, tuple[bytes, str, str]] = {
     "type that is no string": (
         container({"a": A | {"dtype": ["F32"]}}, bytes(8)),
         "unknown type ['F32']",
+        TRUST,
+    ),
+    "type without an end": (
+        container({"a": A | {"dtype": "x" * 5000}}, bytes(8)),
+        "unknown type 'xxx",
         TRUST,
     ),
     "field missing": (container({"a": {"dtype": "F32", "shape": [0]}}), "exactly", TRUST),
@@ -188,14 +205,14 @@ def test_a_header_whose_length_begins_like_a_pickle(tmp_path: Path) -> None:
 
 def test_what_the_format_allows(tmp_path: Path) -> None:
     """Empty tensors (markers), blanks around the header, numbers at odd addresses."""
-    header = {
+    fields = {
         "marker": entry("F32", [0], 0, 0),
         "byte": entry("U8", [1], 0, 1),
         "odd": entry("F32", [2], 1, 9),
         "no dimensions": entry("F32", [], 9, 13),
     }
     body = b"\7" + struct.pack("<3f", 1.5, -2.5, 3.5)
-    (tmp_path / "a.safetensors").write_bytes(container(json.dumps(header).encode() + b"  ", body))
+    (tmp_path / "a.safetensors").write_bytes(container(json.dumps(fields).encode() + b"  ", body))
     tensors = open_safetensors(tmp_path / "a.safetensors").tensors
     assert tensors["marker"].array().shape == (0,)
     assert tensors["odd"].array().tolist() == [1.5, -2.5]
@@ -218,3 +235,36 @@ def test_any_damage_to_a_header(
         assert str(path) in error.what
         return
     assert sum(t.array().nbytes for t in tensors.values()) == len(BYTES) - HEADER
+
+
+BOMBS = {
+    "lists": b'{"a":[' + b"[]," * 400_000 + b"0]}",
+    "dicts": b'{"a":[' + b'{"a":0},' * 150_000 + b"0]}",
+    "names": b"{" + b",".join(b'"%d":0' % i for i in range(120_000)) + b"}",
+    "text that an emoji makes wide": b'{"__metadata__":{"a":"%b%b"}}'
+    % ("🙂".encode(), b"a" * 1_500_000),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_memory_of_headers(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most about twice the file, beside an allowance: 32 MiB, here one so that it shows."""
+    monkeypatch.setattr(header, "_ALLOWANCE", MIB)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(container(BOMBS[case]))
+    tracemalloc.start()
+    try:
+        assert "takes too much memory" in refused(tmp_path).found
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    size = path.stat().st_size
+    assert peak < 2 * size + 2 * MIB, f"{peak / MIB:.1f} MiB for {size / MIB:.1f} MiB"
+
+
+def test_a_header_with_much_metadata(tmp_path: Path) -> None:
+    """What LoRA trainers write of their data sets: some MiB that are no attack."""
+    tags = json.dumps({"ss_tag_frequency": {f"tag {i}": i for i in range(100_000)}})
+    fields = {"__metadata__": {"ss": tags, "title": "🙂"}, "a": A}
+    (tmp_path / "a.safetensors").write_bytes(container(fields, bytes(8)))
+    assert list(open_safetensors(tmp_path / "a.safetensors").tensors) == ["a"]

@@ -162,6 +162,10 @@ TENSORS: dict[str, tuple[bytes, str]] = {
     "partly overlapping": (view((2, 3), (1, 1)), "elements overlap"),
     "too many dimensions": (view((1,) * 9, (1,) * 9), "the shape"),
     "side too large": (view((BIG, 0), (1, 1)), "the shape"),
+    "sides that overflow beside one of nothing": (
+        view((2**31 - 1,) * 7 + (0,), (1,) * 8),
+        "the shape (2147483647",
+    ),
     "strides too few": (view((2, 2), (1,)), "the shape (2, 2) and strides (1)"),
     "shape that is a list": (
         zipped(REBUILD + group(storage(), b"K\0", b"]", b")", FALSE, b"}") + b"R"),

@@ -128,6 +128,18 @@ def test_a_file_without_checksums(tmp_path: Path) -> None:
     assert_same(tmp_path / "a.bin", {"a": draw(3)})
 
 
+def test_the_stride_of_a_side_of_one(tmp_path: Path) -> None:
+    """It is never walked: torch keeps whatever stands there, beyond what numpy can hold too."""
+    for stride in (0, 7, 2**61, 2**63 - 1, 2**100):
+        pickle = pickles.state(a=pickles.tensor((1, 4), (stride, 1)))
+        body = np.arange(4, dtype="<f4").tobytes()
+        (tmp_path / "a.pth").write_bytes(pickles.archive(pickle, {"0": body}))
+        stored = open_file(tmp_path / "a.pth")["a"]
+        assert stored.array().tolist() == [[0, 1, 2, 3]]
+        assert stored.array().flags.c_contiguous
+        stored.release()
+
+
 def test_a_training_checkpoint(tmp_path: Path) -> None:
     """As Lightning saves Stable Diffusion 1.x: a class as a key, numpy numbers, optimizers."""
     callback = (

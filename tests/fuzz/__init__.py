@@ -1,0 +1,1 @@
+"""Mutants of files of weights against the readers: `make fuzz`."""
