@@ -71,11 +71,23 @@ FAMILIES = (
     Family("T2I-Adapter", ("body.0.block1.weight",)),
     Family("T2I-Adapter", ("body.0.body.0.block1.weight",)),
     Family("T2I-Adapter", ("adapter.body.0.resnets.0.block1.weight",)),
+    # Other families; their single files have the prefixes of Stable Diffusion's.
+    *(
+        Family(name, (pattern,))
+        for name, mark in (
+            ("Stable Diffusion 3", "joint_blocks.**"),
+            ("Flux", "double_blocks.**"),
+            ("LTX-Video", "patchify_proj.**"),
+            ("Stable Cascade", "clip_txt_mapper.**"),
+            ("a diffusion transformer (PixArt, Hunyuan-DiT, Lumina, …)", "t_embedder.**"),
+        )
+        for pattern in (mark, f"**.{mark}")
+    ),
     *(
         Family(SINGLE_FILE, ("model.diffusion_model.**", part))
         for part in ("first_stage_model.**", "cond_stage_model.**", "conditioner.**")
     ),
-    Family(ORIGINAL_UNET, ("model.diffusion_model.input_blocks.**",)),
+    Family(ORIGINAL_UNET, ("model.diffusion_model.**",)),
     Family(ORIGINAL_UNET, ("input_blocks.0.0.weight",)),
     Family(
         unet.TITLE,
@@ -90,10 +102,6 @@ FAMILIES = (
     Family("CLIP with a convolutional image tower", ("visual.attnpool.**",)),
     *(Family(clip_text.TITLE, row.needs) for row in clip_spellings.TEXT),
     Family(clip_text.TITLE, ("token_embedding.weight", "final_norm.weight")),  # converted
-    Family("Stable Diffusion 3", ("**.joint_blocks.**",)),
-    Family("Stable Diffusion 3", ("joint_blocks.**",)),
-    Family("Flux", ("**.double_blocks.**",)),
-    Family("Flux", ("double_blocks.**",)),
     Family("AnimateDiff motion module", ("**.motion_modules.**",)),
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ipa.contract.errors import CheckpointError
@@ -12,21 +12,30 @@ from .checkpoint import open_file
 from .components import TABLES, Component, Spec, read_component
 from .converted import Converted
 from .plan import convert
-from .single_file import parts
+from .single_file import Parts, parts
 
 
-def read_model(source: ModelFolder) -> Mapping[Component, Converted]:
-    """All components of a model, their headers checked, no value read.
+def read_model(
+    source: ModelFolder, components: Collection[Component] | None = None
+) -> Mapping[Component, Converted]:
+    """The components of a model, their headers checked, no value read.
+
+    Args:
+        source: The model.
+        components: Those that are wanted; None: all.
 
     Raises:
         CheckpointError: Weights are damaged, or are not exactly those of the model's configs.
     """
     specs = component_specs(source)
+    wanted = {
+        name: spec for name, spec in specs.items() if components is None or name in components
+    }
     if source.single_file is not None:
-        return _from_file(source.single_file, specs)
+        return _from_file(_parts(source.single_file, specs), wanted)
     return {
         component: read_component(component, source.path / component, spec, variant=source.variant)
-        for component, spec in specs.items()
+        for component, spec in wanted.items()
     }
 
 
@@ -44,7 +53,8 @@ def component_specs(source: ModelFolder) -> dict[Component, Spec]:
     return specs
 
 
-def _from_file(file: SingleFile, specs: Mapping[Component, Spec]) -> dict[Component, Converted]:
+def _parts(file: SingleFile, specs: Mapping[Component, Spec]) -> Parts:
+    """The components in a file, which are exactly the model's."""
     found = parts(open_file(file.path), ema=file.ema)
     missing = [component for component in specs if component not in found.components]
     if missing:
@@ -60,7 +70,12 @@ def _from_file(file: SingleFile, specs: Mapping[Component, Spec]) -> dict[Compon
             found=f"tensors of {', '.join(spare)}",
             remedy="file and configs must be of one model",
         )
+    return found
+
+
+def _from_file(found: Parts, specs: Mapping[Component, Spec]) -> dict[Component, Converted]:
     converted = {c: convert(found.components[c], TABLES[c](s)) for c, s in specs.items()}
     # What belongs to no component is accounted for with the first.
-    unet = converted["unet"]
-    return converted | {"unet": replace(unet, dropped={**found.dropped, **unet.dropped})}
+    first = next(iter(converted))
+    dropped = {**found.dropped, **converted[first].dropped}
+    return converted | {first: replace(converted[first], dropped=dropped)}

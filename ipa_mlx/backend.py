@@ -39,6 +39,8 @@ from .vae import Vae
 # operation would then wait for the system to clear new pages (measured: 11 times slower sums).
 _CPU_CACHE = 1 << 30
 
+_NETWORKS = ("unet", "vae", "text_encoder")  # an image encoder is loaded with its adapter
+
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
@@ -249,7 +251,7 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
     if mx.default_device() == mx.cpu:
         mx.set_cache_limit(_CPU_CACHE)
-    converted = read_model(model)
+    converted = read_model(model, _NETWORKS)
     modules = {
         "unet": UNet(model.unet),
         "vae": Vae(model.vae),

@@ -16,7 +16,7 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS as ALL_STEMS
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
-from ipa_convert import Converted, convert_model, folder, read_component
+from ipa_convert import Converted, convert_model, read_component
 from ipa_convert.values import cast
 from oracle.containers import save_shards
 
@@ -172,7 +172,7 @@ def test_existing_target(kind: str, tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="exists already") as caught:
         convert_model(opened(tiny), target)
     assert str(target) in caught.value.what
-    assert "choose another folder" in caught.value.remedy
+    assert "choose another name" in caught.value.remedy
     assert [p.name for p in tmp_path.iterdir()] == ["target"]
 
 
@@ -212,7 +212,7 @@ def test_full_disk(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     class Usage:
         free = 1_000_000
 
-    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: Usage)
+    monkeypatch.setattr(appearing.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(CheckpointError, match="too small") as caught:
         convert_model(opened(tiny), tmp_path / "converted")
     assert "0.0 GB free" in caught.value.found

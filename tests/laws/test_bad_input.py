@@ -156,7 +156,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "wider than its weights": (_edit_config("unet", cross_attention_dim=44), "width"),
     "deeper than its weights": (_edit_config("text_encoder", num_hidden_layers=9), "missing"),
     "unknown option": (_edit_config("unet", dual_cross_attention=True), "dual_cross_attention"),
-    "for inpainting": (_edit_config("unet", in_channels=9), "9 channels"),
+    "for inpainting": (_edit_config("unet", in_channels=9), "9 input channels"),
 }
 
 
@@ -174,7 +174,7 @@ def test_no_such_model(backend: str, open_pipeline: Open, tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match="nothing at"):
         open_pipeline(tmp_path / "none", backend)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(CheckpointError, match="is a file"):
+    with pytest.raises(CheckpointError, match="not a safetensors file"):
         open_pipeline(tmp_path / "file", backend)
 
 
