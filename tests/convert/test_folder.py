@@ -16,7 +16,7 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS as ALL_STEMS
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
-from ipa_convert import Converted, convert_model, read_component
+from ipa_convert import Converted, appearing, convert_model, read_component
 from ipa_convert.values import cast
 from oracle.containers import save_shards
 
