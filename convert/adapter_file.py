@@ -64,8 +64,8 @@ def convert_adapter(
         RequestError: `kind` is needed, or is no name of this structure.
     """
     require_new(target)
-    spec, _ = _read(path, sites)
-    sources, parts = Sources.marked(lambda: {"": _read(path, sites)[1]})
+    spec, _ = read_adapter_file(path, sites)
+    sources, parts = Sources.marked(lambda: {"": read_adapter_file(path, sites)[1]})
     converted = parts[""]
     if layout == "mlx" or kind is not None:
         given = kind or spec.kind or None
@@ -75,7 +75,9 @@ def convert_adapter(
     return target
 
 
-def _read(path: Path, sites: tuple[Site, ...] | None) -> tuple[AdapterSpec, Converted]:
+def read_adapter_file(
+    path: Path, sites: tuple[Site, ...] | None = None
+) -> tuple[AdapterSpec, Converted]:
     """Structure and tensors, checked by header."""
     checkpoint = ip_adapter.open_adapter(path)
     spec = ip_adapter.detect(checkpoint)

@@ -33,6 +33,8 @@ _REFUSED: Mapping[str, str] = {
     "edm_vpred.sigma_max": "CosXL",
     "edm_vpred.sigma_min": "CosXL",
     f"{UNET}time_embed.cond_proj.weight": "a distilled UNet (LCM) that takes the guidance scale",
+    "time_embed.cond_proj.weight": "a distilled UNet (LCM) that takes the guidance scale",
+    "time_embedding.cond_proj.weight": "a distilled UNet (LCM) that takes the guidance scale",
 }
 _INPUTS: Mapping[int, str] = {
     5: "a depth model",
@@ -40,8 +42,13 @@ _INPUTS: Mapping[int, str] = {
     8: "an editing model (instruct-pix2pix)",
 }
 _PLAIN, _INPAINTING = 4, 9  # input channels
+_FIRST = (".input_blocks.0.0.weight", ".conv_in.weight")
+_ADDED = (".label_emb.0.0.weight", ".add_embedding.linear_1.weight")
+_WORDS: Mapping[str, str] = {"sd15": "SD1.5", "sd2": "SD2", "sdxl": "SDXL"}
 _LAST_NORM = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _V_SPREAD = 0.09  # of its values: the rule that ComfyUI tells Stable Diffusion 2's two kinds by
+# The models of 768 pixels predict v; 2.1's own config wants float32 scores of attention.
+_LARGE_SD2 = {"upcast_attention": True, "sample_size": 96}
 _SCHEDULER, _UNET_CONFIG = "scheduler/scheduler_config.json", "unet/config.json"
 
 
@@ -80,27 +87,52 @@ def recognise(
             found=f"tensors such as {', '.join(sorted(checkpoint)[:3])}",
             remedy="`ipa-mlx inspect` says what it is; a model needs UNet, VAE and text encoder",
         )
-    for name, what in _REFUSED.items():
-        if name in checkpoint:
-            raise CheckpointError(
-                f"{path} is {what}", found=name, remedy="this version does not support it"
-            )
-    base = _base(checkpoint, configured=configured)
-    inputs = _input_channels(checkpoint)
+    _refuse(checkpoint)
+    base, inputs = _base(checkpoint, configured=configured), _input_channels(checkpoint)
     scheduler, note = _prediction(checkpoint, base, prediction_type)
-    changes: dict[str, Mapping[str, Any]] = {}
-    if inputs != _PLAIN:
-        changes[_UNET_CONFIG] = {"in_channels": inputs}
-    if scheduler:
-        changes[_SCHEDULER] = scheduler
-        if base == "sd2":  # the models of 768 pixels overflow in half precision (2.1's own config)
-            changes[_UNET_CONFIG] = {"upcast_attention": True, "sample_size": 96}
+    unet: dict[str, Any] = {} if inputs == _PLAIN else {"in_channels": inputs}
+    if base == "sd2" and scheduler.get("prediction_type") == "v_prediction":
+        unet |= _LARGE_SD2
+    changes = {_UNET_CONFIG: unet, _SCHEDULER: scheduler}
+    changes = {path: values for path, values in changes.items() if values}
     return Recognised(base=base, changes=changes, notes=(note,) if note else ())
 
 
+def recognise_unet(path: Path) -> Recognised:
+    """The same for a file with a UNet alone, in any spelling; its sampler is told by nothing.
+
+    Raises:
+        CheckpointError: Its family is not supported.
+    """
+    checkpoint = open_file(path)
+    _refuse(checkpoint)
+    base, inputs = _base(checkpoint, configured=False), _input_channels(checkpoint)
+    changes = {_UNET_CONFIG: {"in_channels": inputs}} if inputs != _PLAIN else {}
+    return Recognised(base=base, changes=changes, notes=())
+
+
+def base_of(checkpoint: Checkpoint) -> str:
+    """The base model of a UNet or a whole model, in words; "" for one that is not known."""
+    return _WORDS.get(_BASES.get(_widths(checkpoint), ""), "")
+
+
+def _refuse(checkpoint: Checkpoint) -> None:
+    for name, what in _REFUSED.items():
+        if name in checkpoint:
+            raise CheckpointError(
+                f"{checkpoint.where} is {what}",
+                found=name,
+                remedy="this version does not support it",
+            )
+
+
+def _widths(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Of the context, and of what is added to the time embedding."""
+    return _size(checkpoint, (".attn2.to_k.weight",), 1), _size(checkpoint, _ADDED, 1)
+
+
 def _base(checkpoint: Checkpoint, *, configured: bool) -> str | None:
-    context = _size(checkpoint, ".attn2.to_k.weight", 1)
-    added = _size(checkpoint, f"{UNET}label_emb.0.0.weight", 1)
+    context, added = _widths(checkpoint)
     base = _BASES.get((context, added))
     if base is None and not configured:
         other = _OTHERS.get((context, added), "of no base model that this version knows")
@@ -115,7 +147,7 @@ def _base(checkpoint: Checkpoint, *, configured: bool) -> str | None:
 
 
 def _input_channels(checkpoint: Checkpoint) -> int:
-    inputs = _size(checkpoint, f"{UNET}input_blocks.0.0.weight", 1)
+    inputs = _size(checkpoint, _FIRST, 1)
     if inputs not in {_PLAIN, _INPAINTING}:
         raise CheckpointError(
             f"{checkpoint.where} is {_INPUTS.get(inputs, 'of a kind that is not supported')}",
@@ -148,9 +180,8 @@ def _prediction(
     else:
         note = ""
     if given == "v_prediction":
-        changes["prediction_type"] = given
-        if base == "sd2":
-            changes["_class_name"] = "DDIMScheduler"
+        changes |= {"prediction_type": given}
+        changes |= {"_class_name": "DDIMScheduler"} if base == "sd2" else {}
     return changes, note
 
 
@@ -163,9 +194,14 @@ def _spread(checkpoint: Checkpoint) -> float:
     return float(np.std(values))
 
 
-def _size(checkpoint: Checkpoint, ending: str, axis: int) -> int:
-    """One side of the first tensor of the UNet whose name ends so; 0 if there is none."""
+def _size(checkpoint: Checkpoint, endings: tuple[str, ...], axis: int) -> int:
+    """One side of the UNet's first tensor with such a name; 0 if there is none."""
+    alone = not any(name.startswith(UNET) for name in checkpoint)
     for name, stored in checkpoint.items():
-        if name.startswith(UNET) and name.endswith(ending) and len(stored.shape) > axis:
+        if (
+            (alone or name.startswith(UNET))
+            and f".{name}".endswith(endings)
+            and len(stored.shape) > axis
+        ):
             return stored.shape[axis]
     return 0

@@ -1,16 +1,29 @@
-"""Proof that a written model holds what its source held: every value read again and compared."""
+"""Proof that what was written holds what its source held: every value read again and compared."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder
+from ipa.contract.sites import Site
 
+from .adapter_file import read_adapter_file
+from .converted import Converted
+from .lone import Config, open_component
+from .lora import Lora
+from .lora_names import LoraTargets
+from .lora_plan import read_lora
 from .model import read_model
 from .progress import Progress
 from .row import DType, rows
 from .safetensors_file import nbytes
+
+K = TypeVar("K")
 
 
 def verify_model(
@@ -36,7 +49,70 @@ def verify_model(
     Raises:
         CheckpointError: One is missing or differs, or the source is quantised itself.
     """
-    expected, found = read_model(source), read_model(written)
+    return _compare(read_model(source), read_model(written), dtype, on_progress)
+
+
+def verify_component(
+    source: Path,
+    written: Path,
+    config: Config | None = None,
+    *,
+    dtype: DType | None = None,
+    on_progress: Progress | None = None,
+) -> int:
+    """The same for what `convert_component` wrote, with the config that it was given."""
+    expected, found = open_component(source, config), open_component(written)
+    return _compare({"": expected.converted}, {"": found.converted}, dtype, on_progress)
+
+
+def verify_adapter(
+    source: Path,
+    written: Path,
+    sites: tuple[Site, ...] | None = None,
+    *,
+    dtype: DType | None = None,
+    on_progress: Progress | None = None,
+) -> int:
+    """The same for what `convert_adapter` wrote, with the sites that it was given."""
+    expected, found = (read_adapter_file(path, sites)[1] for path in (source, written))
+    return _compare({"": expected}, {"": found}, dtype, on_progress)
+
+
+def verify_lora(
+    source: Path,
+    written: Path,
+    targets: LoraTargets,
+    *,
+    dtype: DType | None = None,
+    on_progress: Progress | None = None,
+) -> int:
+    """The same for what `convert_lora` wrote: matrices bit for bit, and every scale."""
+    expected, found = (read_lora(path, targets) for path in (source, written))
+    scales = [{key: pair.scale for key, pair in lora.items()} for lora in (expected, found)]
+    if scales[0] != scales[1]:
+        raise CheckpointError(
+            f"{written} has other layers or scales than its source",
+            found=f"{len(scales[1])} layers, made from {len(scales[0])}",
+            remedy="convert it again",
+        )
+    return _compare(_matrices(expected), _matrices(found), dtype, on_progress)
+
+
+def _matrices(lora: Lora) -> dict[str, Converted]:
+    return {
+        f"{component}.{path}.{half}": Converted(lora.where, {tensor.name: tensor})
+        for (component, path), pair in lora.items()
+        for half, tensor in (("down", pair.down), ("up", pair.up))
+    }
+
+
+def _compare(
+    expected: Mapping[K, Converted],
+    found: Mapping[K, Converted],
+    dtype: DType | None,
+    on_progress: Progress | None,
+) -> int:
+    """Every tensor of every part."""
     total = sum(nbytes(t.dtype, t.shape) for part in found.values() for t in part.values())
     done = count = 0
     for component, part in expected.items():

@@ -14,10 +14,9 @@ import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
 
-from ipa.app.conversion import run_conversion
-from ipa.app.demo import DemoReport, run_demo
+from ipa.app.conversion import ConversionOptions, run_conversion
+from ipa.app.demo import run_demo, show_demo
 from ipa.app.fetching import fetch as run_fetch
 from ipa.app.fetching import show_catalogue
 from ipa.app.generate import check_arguments, load_adapters, parse_image_prompt, parse_scale
@@ -99,7 +98,7 @@ def demo(
     if as_json:
         _print_json({**asdict(report), "sheet": str(report.sheet.resolve())})
         return
-    _show_demo(report)
+    show_demo(report)
 
 
 @app.command()
@@ -177,31 +176,63 @@ def generate(  # one parameter per option
 
 
 @app.command()
-def convert(
-    source: Annotated[str, typer.Argument(help="A model: folder, hub id, or demo.")],
-    target: Annotated[Path, typer.Argument(help="The folder to make.")],
+def convert(  # one parameter per option
+    source: Annotated[
+        str,
+        typer.Argument(help="A model (folder, file, hub id, demo), component, adapter or LoRA."),
+    ],
+    target: Annotated[
+        Path, typer.Argument(help="The folder to make; for an adapter or a LoRA the file.")
+    ],
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored]")
     ] = None,
     to: Annotated[str, typer.Option(help="mlx, or diffusers for the way back.")] = "mlx",
     quantize: Quantize = None,
     verify: Annotated[bool, typer.Option(help="Read both again and compare every value.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(help="sd15, sd2 or sdxl, for a VAE or a LoRA that does not tell."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="For a file: a folder with the configs to take.")
+    ] = None,
+    prediction_type: Annotated[
+        str | None, typer.Option(help="For a file that does not tell: epsilon or v_prediction.")
+    ] = None,
+    ema: Annotated[bool, typer.Option(help="A training's averaged weights of the UNet.")] = False,
+    kind: Annotated[
+        str | None, typer.Option(help="For an adapter that does not tell, such as faceid-plusv2.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model as MLX loads it, whole or not at all; or back in PyTorch's layout."""
+    """Write anything as MLX loads it, whole or not at all; or back in PyTorch's layout."""
+    options = ConversionOptions(
+        dtype=dtype,
+        layout=to,
+        quantize=quantize,
+        verify=verify,
+        base=base,
+        config=config,
+        prediction_type=prediction_type,
+        ema=ema,
+        kind=kind,
+        revision=revision,
+        variant=variant,
+        offline=offline,
+    )
     with _explained():
-        model = resolve_model(source, revision=revision, variant=variant, offline=offline)
-        done = run_conversion(
-            model, target, dtype=dtype, layout=to, quantize=quantize, verify=verify
-        )
+        done = run_conversion(source, target, options)
     if as_json:
-        _print_json({**asdict(done), "folder": str(done.folder.resolve())})
+        _print_json({**asdict(done), "target": str(done.target.resolve())})
         return
+    for note in done.notes:
+        _say("[yellow]note:[/]", note)
     proof = "" if done.verified is None else f", {done.verified:,} tensors verified"
-    typer.echo(f"{done.folder} ({decimal(done.bytes)}{proof})")
+    typer.echo(f"{done.target} ({done.kind}, {decimal(done.bytes)}{proof})")
 
 
 @app.command()
@@ -243,22 +274,6 @@ def accelerate() -> None:
     """On Linux: build a bridge to numpy's OpenBLAS, so that MLX computes faster on the CPU."""
     with _explained():
         typer.echo(build_accelerator())
-
-
-def _show_demo(report: DemoReport) -> None:
-    table = Table()
-    for title in ("scale", "own reference", "other references"):
-        table.add_column(title, justify="right")
-    for row in report.likeness:
-        table.add_row(f"{row['scale']:.2f}", f"{row['own']:.3f}", f"{row['others']:.3f}")
-    console = Console()
-    console.print("Likeness to the reference: cosine in the demo's own CLIP space")
-    console.print(table)
-    described = (
-        f"{report.pictures} pictures in {report.seconds:.1f} s on {report.backend['backend']}"
-    )
-    console.print(f"{described} ({report.backend['device']}, {report.backend['dtype']})")
-    typer.echo(f"Sheet: {report.sheet.resolve()}")
 
 
 def _print_json(value: dict[str, Any]) -> None:

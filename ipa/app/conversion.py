@@ -1,62 +1,252 @@
-"""`ipa-mlx convert`: a model becomes a folder that MLX loads as it is, or goes back."""
+"""`ipa-mlx convert`: a model, one of its components, an adapter or a LoRA, for MLX or back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from ipa.app.base_configs import adapter_sites, component_config, lora_networks
 from ipa.app.show import bytes_bar
 from ipa.contract.errors import RequestError
-from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
+from ipa.prepare.sources import resolve_model
 
 if TYPE_CHECKING:
+    from ipa_convert import Kind
     from ipa_convert.row import DType, Layout
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _LAYOUTS = ("mlx", "diffusers")
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversionOptions:
+    """What `ipa-mlx convert` takes beside source and target; see its help."""
+
+    dtype: str | None = None
+    layout: str = "mlx"
+    quantize: int | None = None
+    verify: bool = False
+    base: str | None = None
+    config: Path | None = None
+    prediction_type: str | None = None
+    ema: bool = False
+    kind: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    offline: bool = False
+
+    @property
+    def precision(self) -> DType | None:
+        """Of the weights."""
+        return cast("DType | None", self.dtype)
+
+    @property
+    def order(self) -> Layout:
+        """Of names and axes."""
+        return cast("Layout", self.layout)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """What was written: the folder, its bytes of weights, and how many tensors were verified."""
+    """What was written.
 
-    folder: Path
+    Attributes:
+        kind: "model", "adapter", "lora", or the component.
+        target: The folder, or the file of an adapter or a LoRA.
+        bytes: Of weights.
+        verified: How many tensors were read again and compared; None if that was not asked for.
+        notes: What was decided that the source does not tell.
+    """
+
+    kind: str
+    target: Path
     bytes: int
     verified: int | None
+    notes: tuple[str, ...]
 
 
-def run_conversion(
-    model: ModelFolder,
-    target: Path,
-    *,
-    dtype: str | None,
-    layout: str,
-    quantize: int | None,
-    verify: bool,
-) -> Conversion:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    verified: int | None
+    notes: tuple[str, ...] = ()
+
+
+def run_conversion(source: str, target: Path, options: ConversionOptions) -> Conversion:
     """Convert with a bar, and compare what was written with its source if that is asked for.
 
+    Args:
+        source: A model by any name, or a path to a component, an adapter or a LoRA.
+        target: The folder to make; for an adapter or a LoRA the .safetensors file.
+        options: The rest.
+
     Raises:
-        CheckpointError: See `ipa_convert.convert_model` and `verify_model`.
-        RequestError: An option has no such value.
+        CheckpointError: See `ipa_convert`'s functions.
+        RequestError: An option has no such value, or does not go with what the source is.
     """
     import ipa_convert
 
-    if dtype is not None and dtype not in _DTYPES:
-        raise RequestError("unknown dtype", found=repr(dtype), remedy=", ".join(_DTYPES))
-    if layout not in _LAYOUTS:
-        raise RequestError("unknown layout", found=repr(layout), remedy=", ".join(_LAYOUTS))
-    precision, order = cast("DType | None", dtype), cast("Layout", layout)
+    _check_choice("dtype", options.dtype, (None, *_DTYPES))
+    _check_choice("layout", options.layout, _LAYOUTS)
+    path = Path(source).expanduser()
+    kind: Kind = ipa_convert.kind_of(path) if path.exists() else "model"
+    _check_options(kind, options)
+    write = _WRITERS.get(kind, _component)
+    if write in _TO_FILES and target.suffix != _SUFFIX:
+        raise RequestError(
+            f"a {kind} becomes one file",
+            found=str(target),
+            remedy=f"give a name that ends in {_SUFFIX}",
+        )
+    done = write(source, target, options)
+    files = [target] if target.is_file() else target.glob(f"**/*{_SUFFIX}")
+    return Conversion(
+        kind=kind,
+        target=target,
+        bytes=sum(file.stat().st_size for file in files),
+        verified=done.verified,
+        notes=done.notes,
+    )
+
+
+def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
+    import ipa_convert
+
+    model = resolve_model(
+        source,
+        revision=options.revision,
+        variant=options.variant,
+        offline=options.offline,
+        config=options.config,
+        prediction_type=options.prediction_type,
+        ema=options.ema,
+    )
     with bytes_bar("converting") as report:
         ipa_convert.convert_model(
-            model, target, dtype=precision, layout=order, quantize=quantize, on_progress=report
+            model,
+            target,
+            dtype=options.precision,
+            layout=options.order,
+            quantize=options.quantize,
+            on_progress=report,
         )
-    verified = None
-    if verify:
+    notes = model.single_file.notes if model.single_file else ()
+    if not options.verify:
+        return _Written(None, notes)
+    with bytes_bar("verifying") as report:
         written = open_model_folder(target, name=str(target))
-        with bytes_bar("verifying") as report:
-            verified = ipa_convert.verify_model(model, written, dtype=precision, on_progress=report)
-    size = sum(path.stat().st_size for path in target.glob("*/*.safetensors"))
-    return Conversion(folder=target, bytes=size, verified=verified)
+        count = ipa_convert.verify_model(
+            model, written, dtype=options.precision, on_progress=report
+        )
+    return _Written(count, notes)
+
+
+def _component(source: str, target: Path, options: ConversionOptions) -> _Written:
+    import ipa_convert
+
+    path = Path(source).expanduser()
+    component = ipa_convert.kind_of(path)
+    config = component_config(path, component, base=options.base, folder=options.config)
+    with bytes_bar("converting") as report:
+        ipa_convert.convert_component(
+            path,
+            target,
+            config,
+            dtype=options.precision,
+            layout=options.order,
+            quantize=options.quantize,
+            on_progress=report,
+        )
+    if not options.verify:
+        return _Written(None)
+    with bytes_bar("verifying") as report:
+        return _Written(
+            ipa_convert.verify_component(
+                path, target, config, dtype=options.precision, on_progress=report
+            )
+        )
+
+
+def _adapter(source: str, target: Path, options: ConversionOptions) -> _Written:
+    import ipa_convert
+
+    path = Path(source).expanduser()
+    sites = adapter_sites(options.config) if options.config else None
+    with bytes_bar("converting") as report:
+        ipa_convert.convert_adapter(
+            path,
+            target,
+            dtype=options.precision,
+            layout="mlx" if options.layout == "mlx" else "original",
+            sites=sites,
+            kind=options.kind,
+            on_progress=report,
+        )
+    if not options.verify:
+        return _Written(None)
+    with bytes_bar("verifying") as report:
+        return _Written(
+            ipa_convert.verify_adapter(
+                path, target, sites, dtype=options.precision, on_progress=report
+            )
+        )
+
+
+def _lora(source: str, target: Path, options: ConversionOptions) -> _Written:
+    import ipa_convert
+
+    path = Path(source).expanduser()
+    targets = ipa_convert.LoraTargets(**lora_networks(path, options.base))
+    with bytes_bar("converting") as report:
+        ipa_convert.convert_lora(
+            path,
+            target,
+            targets,
+            dtype=options.precision,
+            layout=options.order,
+            on_progress=report,
+        )
+    if not options.verify:
+        return _Written(None)
+    with bytes_bar("verifying") as report:
+        return _Written(
+            ipa_convert.verify_lora(
+                path, target, targets, dtype=options.precision, on_progress=report
+            )
+        )
+
+
+_Writer = Callable[[str, Path, ConversionOptions], _Written]
+_WRITERS: Mapping[str, _Writer] = {"model": _model, "adapter": _adapter, "lora": _lora}
+_TO_FILES = (_adapter, _lora)
+# Options that only some sources have a use for.
+_USES: Mapping[str, frozenset[str]] = {
+    "model": frozenset({"config", "prediction_type", "ema", "quantize", "variant", "revision"}),
+    "adapter": frozenset({"kind", "config"}),
+    "lora": frozenset({"base"}),
+}
+_COMPONENT_USES = frozenset({"base", "config", "quantize"})
+
+
+def _check_options(kind: str, options: ConversionOptions) -> None:
+    """Raise RequestError for an option that would change nothing."""
+    uses = _USES.get(kind, _COMPONENT_USES)
+    every = frozenset().union(*_USES.values(), _COMPONENT_USES)
+    spare = sorted(name for name in every - uses if getattr(options, name))
+    if spare:
+        names = ", ".join("--" + name.replace("_", "-") for name in spare)
+        raise RequestError(
+            f"{names} cannot be used with this source",
+            found=f"a {kind}",
+            remedy="leave it out",
+        )
+
+
+def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    if value not in known:
+        raise RequestError(
+            f"unknown {name}", found=repr(value), remedy=", ".join(str(k) for k in known if k)
+        )

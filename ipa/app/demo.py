@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
 from ipa import demo
 from ipa.app.output import save_png
@@ -154,3 +157,20 @@ def _likeness(
 
 def _normalised(embeddings: Floats) -> Floats:
     return np.asarray(embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True))
+
+
+def show_demo(report: DemoReport) -> None:
+    """Print what the demo measured, and where its sheet is."""
+    table = Table()
+    for title in ("scale", "own reference", "other references"):
+        table.add_column(title, justify="right")
+    for row in report.likeness:
+        table.add_row(f"{row['scale']:.2f}", f"{row['own']:.3f}", f"{row['others']:.3f}")
+    console = Console()
+    console.print("Likeness to the reference: cosine in the demo's own CLIP space")
+    console.print(table)
+    described = (
+        f"{report.pictures} pictures in {report.seconds:.1f} s on {report.backend['backend']}"
+    )
+    console.print(f"{described} ({report.backend['device']}, {report.backend['dtype']})")
+    typer.echo(f"Sheet: {report.sheet.resolve()}")

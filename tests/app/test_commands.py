@@ -152,10 +152,10 @@ def test_convert_and_back(tmp_path: Path) -> None:
     run = CliRunner().invoke
     done = run(app, ["convert", "demo", str(tmp_path / "mlx"), "--verify"])
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith(f"{tmp_path / 'mlx'} (16") and "602 tensors" in done.stdout
+    assert done.stdout.startswith(f"{tmp_path / 'mlx'} (model, 16") and "602 tensors" in done.stdout
     words = ["convert", str(tmp_path / "mlx"), str(tmp_path / "back"), "--to", "diffusers"]
     found = json.loads(run(app, [*words, "--verify", "--json"]).stdout)
-    assert (found["folder"], found["verified"]) == (str(tmp_path / "back"), 602)
+    assert (found["target"], found["verified"]) == (str(tmp_path / "back"), 602)
     assert run(app, ["generate", "-m", str(tmp_path / "mlx"), "-o", str(tmp_path / "x.png"), "-n2"])
     assert (tmp_path / "x.png").is_file()
 
