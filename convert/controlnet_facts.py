@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
@@ -11,6 +10,7 @@ from ipa.contract.errors import CheckpointError
 from . import controlnet
 from .checkpoint import Checkpoint
 from .controlnet_config import detect
+from .description import Facts
 
 _BASES: Mapping[int, str] = {768: "SD1.5", 1024: "SD2", 2048: "SDXL"}
 # Of SDXL, by the transformers of its two coarser levels (diffusers/controlnet-canny-sdxl-1.0-*).
@@ -23,26 +23,17 @@ _KIND_IS_OPEN = "edges, depth, a pose …: which kind of picture it wants is not
 _POOLING_IS_OPEN = "whether it is shuffle, which needs global_pool_conditions, is not either"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ControlNetFacts:
-    """Words for a person, as in `facts.Facts`."""
-
-    variant: str = ""
-    base: str = ""
-    remarks: tuple[str, ...] = ()
-
-
-def describe(checkpoint: Checkpoint) -> ControlNetFacts:
+def controlnet_facts(checkpoint: Checkpoint) -> Facts:
     """Base, size, spelling and control picture's channels; then what no tensor tells."""
     spelling = _spelling(checkpoint)
     try:
         spec = ControlNetSpec.from_config(detect(checkpoint), checkpoint.where)
     except CheckpointError as error:
-        return ControlNetFacts(remarks=(*spelling, f"structure not known: {error.found}"))
+        return Facts(remarks=(*spelling, f"structure not known: {error.found}"))
     base = _BASES[spec.context_width]
     channels = f"{spec.conditioning_channels} channels of the control picture"
     pooling = (_POOLING_IS_OPEN,) if base == "SD1.5" else ()
-    return ControlNetFacts(
+    return Facts(
         variant=_size(spec),
         base=base,
         remarks=(channels, *spelling, _KIND_IS_OPEN, *pooling),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Literal
@@ -14,8 +14,10 @@ from ipa.contract.errors import CheckpointError
 
 from .checkpoint import Checkpoint, open_file, open_folder
 from .facts import facts
-from .families import SUPPORTED, UNKNOWN, family
+from .families import SINGLE_FILE, SUPPORTED, UNKNOWN, family
+from .oddities import odd_types, odd_values
 from .safetensors_file import nbytes
+from .single_file import tensors_of
 
 _INDEX = re.compile(r"(.+)\.(safetensors|bin)\.index(?:\.(.+))?\.json")
 _SHARD = re.compile(r".+-[0-9]+-of-[0-9]+.*\.(safetensors|bin)")
@@ -73,18 +75,22 @@ class Inspection:
     remarks: tuple[str, ...]
 
 
-def inspect(path: Path | str) -> Inspection:
+def inspect(path: Path | str, *, values: bool = False) -> Inspection:
     """Recognise a file of weights, a component's folder, a whole model, or a folder of files.
 
     In a folder, a pickle that cannot be read is a remark: training leaves many without weights.
+
+    Args:
+        path: The file or folder.
+        values: Read every value too, and look for NaN, infinity and empty matrices.
 
     Raises:
         CheckpointError: There is no checkpoint, or one that is damaged.
     """
     path = Path(path)
     if not path.is_dir():
-        return _sum(path, "file", (_part(path.name, open_file(path)),), ())
-    found = tuple(_folder_parts(path))
+        return _file(path, values=values)
+    found = tuple(_folder_parts(path, values=values))
     parts = tuple(part for part in found if isinstance(part, Part))
     remarks = tuple(remark for remark in found if isinstance(remark, str))
     if not parts:
@@ -100,7 +106,18 @@ def inspect(path: Path | str) -> Inspection:
     return _sum(path, "component" if is_component else "folder", parts, remarks)
 
 
-def _folder_parts(root: Path) -> Iterator[Part | str]:
+def _file(path: Path, *, values: bool) -> Inspection:
+    """A file; the parts of a whole model are told one by one."""
+    checkpoint = open_file(path)
+    whole = _part(path.name, checkpoint, values=values)
+    found = _sum(path, "file", (whole,), ())
+    if whole.family != SINGLE_FILE:
+        return found
+    parts = (_part(n, part, values=False) for n, part in tensors_of(checkpoint).items())
+    return replace(found, parts=tuple(parts))
+
+
+def _folder_parts(root: Path, *, values: bool) -> Iterator[Part | str]:
     """The checkpoints in a folder and its subfolders, one level deep, and remarks on the rest."""
     for folder in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
         names = sorted(p.name for p in folder.iterdir() if p.is_file())
@@ -110,30 +127,30 @@ def _folder_parts(root: Path) -> Iterator[Part | str]:
         for match in indices:
             stem, suffix, variant = match.groups()
             if suffix == "safetensors" or "safetensors" not in sharded:
-                yield _part(f"{shown}{stem}", open_folder(folder, stem, variant))
+                yield _part(f"{shown}{stem}", open_folder(folder, stem, variant), values=values)
         for name in names:
             shard = _SHARD.fullmatch(name)
             if shard and shard[1] in sharded:
                 continue
             if name.endswith(".safetensors"):
-                yield _part(f"{shown}{name}", open_file(folder / name))
+                yield _part(f"{shown}{name}", open_file(folder / name), values=values)
             elif Path(name).suffix in _PICKLES:
-                yield _pickle(f"{shown}{name}", folder / name)
+                yield _pickle(f"{shown}{name}", folder / name, values=values)
 
 
-def _pickle(name: str, path: Path) -> Part | str:
+def _pickle(name: str, path: Path, *, values: bool) -> Part | str:
     """A pickle, unless the same weights lie beside it as safetensors."""
     stem = re.sub(r"^pytorch_model(?=\.|$)", "model", path.stem)
     for preferred in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
         if (path.parent / preferred).is_file():
             return f"{name}: not read, {preferred} lies beside it"
     try:
-        return _part(name, open_file(path))
+        return _part(name, open_file(path), values=values)
     except CheckpointError as error:
         return f"{name}: not read ({error.found})"
 
 
-def _part(name: str, checkpoint: Checkpoint) -> Part:
+def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
     kind = family(checkpoint)
     known = facts(kind, checkpoint)
     remarks = list(known.remarks)
@@ -143,6 +160,9 @@ def _part(name: str, checkpoint: Checkpoint) -> Part:
         remarks.append("not supported by this version")
     if checkpoint.quantization is not None:
         remarks.append(f"matrices of transformers in {checkpoint.quantization.bits} bits")
+    remarks += odd_types(checkpoint)
+    if values:
+        remarks += odd_values(checkpoint)
     return Part(
         name=name,
         family=kind,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from ipa.contract.base_sites import base_name
 from ipa.contract.errors import CheckpointError
 
 from .checkpoint import Checkpoint
+from .description import Facts
 from .lora_alpha import peft_configs, scalar
 from .lora_names import Key, component_of, split
 from .lora_plan import context_width
@@ -24,22 +24,7 @@ _FACE_RANK = 128
 _FACE_LAYERS = (4 * 32, 4 * 140)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoraFacts:
-    """Words for a person.
-
-    Attributes:
-        spelling: Whose names the keys have.
-        base: The base model; empty if the file does not show it.
-        remarks: Layers of each network, ranks, alphas, and what it may be.
-    """
-
-    spelling: str
-    base: str
-    remarks: tuple[str, ...]
-
-
-def lora_facts(checkpoint: Checkpoint) -> LoraFacts:
+def lora_facts(checkpoint: Checkpoint) -> Facts:
     """What is known of a LoRA."""
     keys = {name: key for name in checkpoint if (key := split(name))}
     downs = {name: key for name, key in keys.items() if key.role == "down"}
@@ -57,8 +42,8 @@ def lora_facts(checkpoint: Checkpoint) -> LoraFacts:
     strange = [name for name in checkpoint if name not in keys]
     if strange:
         remarks.append(f"not of a plain LoRA: {', '.join(strange[:3])}")
-    return LoraFacts(
-        spelling=_spelling(checkpoint, downs.values()),
+    return Facts(
+        variant=_spelling(checkpoint, downs.values()),
         base=_base(checkpoint, layers),
         remarks=tuple(remarks),
     )

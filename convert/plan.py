@@ -14,6 +14,7 @@ from ipa.contract.errors import CheckpointError
 
 from .checkpoint import Checkpoint
 from .converted import Converted, ConvertedTensor
+from .decoding import decoded
 from .dtypes import WEIGHTS
 from .families import family
 from .layout import Layout, Tensor
@@ -114,7 +115,7 @@ def _sources(
         views = [(name, stored)] if checkpoint.converted else table.canonical(name, stored)
         for canonical, view in views:
             if canonical in slots:
-                sources[canonical].append(view)
+                sources[canonical].append(decoded(view))
             else:
                 spare.append((canonical, view))
     return sources, spare

@@ -116,6 +116,22 @@ def base_of(checkpoint: Checkpoint) -> str:
     return _WORDS.get(_BASES.get(_widths(checkpoint), ""), "")
 
 
+def other_kind(checkpoint: Checkpoint) -> str:
+    """What else a UNet is by its marks, or by widths that only others have; "" for no other."""
+    marked = next((what for name, what in _REFUSED.items() if name in checkpoint), "")
+    return marked or _OTHERS.get(_widths(checkpoint), "")
+
+
+def context_width(checkpoint: Checkpoint) -> int:
+    """Width of the context that the UNet's cross-attentions take; 0 if it has none."""
+    return _size(checkpoint, (".attn2.to_k.weight",), 1)
+
+
+def input_channels(checkpoint: Checkpoint) -> int:
+    """Channels that the UNet takes; 0 if that is not there."""
+    return _size(checkpoint, _FIRST, 3 if checkpoint.converted else 1)
+
+
 def _refuse(checkpoint: Checkpoint) -> None:
     for name, what in _REFUSED.items():
         if name in checkpoint:
@@ -128,7 +144,7 @@ def _refuse(checkpoint: Checkpoint) -> None:
 
 def _widths(checkpoint: Checkpoint) -> tuple[int, int]:
     """Of the context, and of what is added to the time embedding."""
-    return _size(checkpoint, (".attn2.to_k.weight",), 1), _size(checkpoint, _ADDED, 1)
+    return context_width(checkpoint), _size(checkpoint, _ADDED, 1)
 
 
 def _base(checkpoint: Checkpoint, *, configured: bool) -> str | None:
@@ -147,7 +163,7 @@ def _base(checkpoint: Checkpoint, *, configured: bool) -> str | None:
 
 
 def _input_channels(checkpoint: Checkpoint) -> int:
-    inputs = _size(checkpoint, _FIRST, 1)
+    inputs = input_channels(checkpoint)
     if inputs not in {_PLAIN, _INPAINTING}:
         raise CheckpointError(
             f"{checkpoint.where} is {_INPUTS.get(inputs, 'of a kind that is not supported')}",
@@ -203,5 +219,5 @@ def _size(checkpoint: Checkpoint, endings: tuple[str, ...], axis: int) -> int:
             and f".{name}".endswith(endings)
             and len(stored.shape) > axis
         ):
-            return stored.shape[axis]
+            return checkpoint.whole_shape(name)[axis]
     return 0

@@ -28,7 +28,7 @@ _PREFIXES: Mapping[str, str] = {
     "conditioner.embedders.0.model.": "text_encoder",  # 2, saved by generative-models
     "conditioner.embedders.1.model.": "text_encoder_2",  # XL
 }
-_AVERAGES = "model_ema."
+AVERAGES = "model_ema."
 _SCHEDULE = "the noise schedule, which the scheduler's config gives"
 _DROPS = (
     *(
@@ -61,7 +61,7 @@ _DROPS = (
     Drop("v_pred", "a marker, which the scheduler's config now says"),
     Drop("ztsnr", "a marker, which the scheduler's config now says"),
 )
-_FEWEST_AVERAGES = 100  # fewer are leftovers, no whole set
+_FEWESTAVERAGES = 100  # fewer are leftovers, no whole set
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,27 @@ def is_single_file(names: Mapping[str, Stored]) -> bool:
     )
 
 
+def component_of(name: str) -> str | None:
+    """The component that a tensor belongs to; None for what is of none."""
+    return next((part for prefix, part in _PREFIXES.items() if name.startswith(prefix)), None)
+
+
+def tensors_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
+    """The components in a file, under their own names; what is of none is left out."""
+    found: dict[str, dict[str, Stored]] = defaultdict(dict)
+    for name, stored in checkpoint.items():
+        for prefix, component in _PREFIXES.items():
+            if name.startswith(prefix):
+                found[component][name.removeprefix(prefix)] = stored
+    return {
+        component: Checkpoint(checkpoint.where, tensors, converted=False)
+        for component, tensors in found.items()
+    }
+
+
 def has_averages(names: Mapping[str, Stored]) -> bool:
     """Whether a training left a whole set of averaged weights."""
-    return sum(name.startswith(_AVERAGES) for name in names) > _FEWEST_AVERAGES
+    return sum(name.startswith(AVERAGES) for name in names) > _FEWESTAVERAGES
 
 
 def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
@@ -97,37 +115,31 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
     Raises:
         CheckpointError: A tensor belongs nowhere, or averages are asked for and not there.
     """
-    found: dict[str, dict[str, Stored]] = defaultdict(dict)
-    dropped, spare = {}, []
-    for name, stored in checkpoint.items():
-        prefix = next((p for p in _PREFIXES if name.startswith(p)), None)
-        reason = next((drop.reason for drop in _DROPS if drop.matches(name)), None)
-        if reason is not None:
-            dropped[name] = reason
-        elif prefix is not None:
-            found[_PREFIXES[prefix]][name.removeprefix(prefix)] = stored
-        else:
-            spare.append(name)
+    reasons = {
+        name: next((drop.reason for drop in _DROPS if drop.matches(name)), None)
+        for name in checkpoint
+    }
+    dropped = {name: reason for name, reason in reasons.items() if reason is not None}
+    kept = {name: stored for name, stored in checkpoint.items() if name not in dropped}
+    spare = [name for name in kept if component_of(name) is None]
     if spare:
         raise CheckpointError(
             f"{checkpoint.where} holds more than Stable Diffusion",
             found=f"{len(spare)} unknown tensors: {', '.join(sorted(spare)[:3])}",
             remedy="it may be of another family, or need a program of its own",
         )
-    if ema:
-        found["unet"] = dict(_averages(checkpoint, found["unet"]))
-        dropped = {name: why for name, why in dropped.items() if not name.startswith(_AVERAGES)}
-    components = {
-        component: Checkpoint(checkpoint.where, tensors, converted=False)
-        for component, tensors in found.items()
-    }
-    return Parts(components, dropped)
+    found = tensors_of(Checkpoint(checkpoint.where, kept, converted=False))
+    if ema and "unet" in found:
+        averages = dict(_averages(checkpoint, found["unet"]))
+        found["unet"] = Checkpoint(checkpoint.where, averages, converted=False)
+        dropped = {name: why for name, why in dropped.items() if not name.startswith(AVERAGES)}
+    return Parts(found, dropped)
 
 
 def _averages(checkpoint: Checkpoint, unet: Mapping[str, Stored]) -> Iterator[tuple[str, Stored]]:
     """The UNet's averages. Their names have lost their dots: each is made, none is parsed."""
     for name in unet:
-        average = _AVERAGES + f"diffusion_model.{name}".replace(".", "")
+        average = AVERAGES + f"diffusion_model.{name}".replace(".", "")
         if average not in checkpoint:
             raise CheckpointError(
                 f"{checkpoint.where} holds no averaged (EMA) weights",

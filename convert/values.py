@@ -26,6 +26,14 @@ _EXPONENT: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
 }
 
 
+def is_finite(array: Array, dtype: str) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    kind, mask = _EXPONENT[dtype]
+    return not any(
+        ((piece & kind(mask)) == mask).any() for _, piece in _pieces(array.reshape(-1).view(kind))
+    )
+
+
 def check_finite(array: Array, dtype: str, name: str, where: str) -> None:
     """Raise CheckpointError if a tensor holds NaN or infinity."""
     kind, mask = _EXPONENT[dtype]

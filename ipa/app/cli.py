@@ -238,11 +238,14 @@ def convert(  # one parameter per option
 @app.command()
 def inspect(
     path: Annotated[Path, typer.Argument(help="A model folder, a component, or a weights file.")],
+    values: Annotated[
+        bool, typer.Option(help="Read all values too: NaN, infinity, empty matrices.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
     with _explained():
-        show_inspection(path, as_json=as_json)
+        show_inspection(path, values=values, as_json=as_json)
 
 
 @app.command()

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ipa_convert import Inspection, Part
 
 
-def show_inspection(path: Path, *, as_json: bool) -> None:
+def show_inspection(path: Path, *, values: bool, as_json: bool) -> None:
     """Print what `path` is. Raises CheckpointError if it is no checkpoint."""
     import ipa_convert
 
-    inspection = ipa_convert.inspect(path)
+    inspection = ipa_convert.inspect(path, values=values)
     if as_json:
         typer.echo(json.dumps(asdict(inspection), ensure_ascii=False, indent=2))
         return

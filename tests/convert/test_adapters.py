@@ -286,10 +286,10 @@ KEY = "ip_adapter.3.to_k_ip.weight"
         ),
         pytest.param({"a.weight": torch.ones(2)}, "a.weight", "are needed", id="no adapter"),
         pytest.param(
-            LINEAR | {KEY: torch.ones(24, 40, dtype=torch.float64)},
-            f"{KEY} (F64)",
+            LINEAR | {KEY: torch.ones(24, 40, dtype=torch.int64)},
+            f"{KEY} (I64)",
             "check",
-            id="double precision",
+            id="integers",
         ),
     ],
 )

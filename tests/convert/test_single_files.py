@@ -235,10 +235,12 @@ WRONG: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "Playground": (add("edm_mean", 4), "is Playground 2.5"),
     "CosXL": (add("edm_vpred.sigma_max", 0), "is CosXL"),
     "LCM": (add(f"{UNET}time_embed.cond_proj.weight", 3, 3), "distilled"),
-    "float8": (
-        lambda t: {k: v.to(torch.float8_e4m3fn) if UNET in k else v for k, v in t.items()},
+    "eight bits": (
+        lambda t: {k: v.to(torch.int8) if UNET in k else v for k, v in t.items()},
         "unsupported type",
     ),
+    "scaled float8": (add("scaled_fp8", 2), "unknown tensors: scaled_fp8"),
+    "scales": (add(f"{UNET}out.2.scale_weight", 1), "left over: .*out.2.scale_weight"),
     "editing": (
         lambda t: t | {f"{UNET}input_blocks.0.0.weight": torch.zeros(16, 8, 3, 3)},
         "instruct-pix2pix",
