@@ -49,6 +49,7 @@ _LAST_NORM = f"{UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias"
 _V_SPREAD = 0.09  # of its values: the rule that ComfyUI tells Stable Diffusion 2's two kinds by
 # The models of 768 pixels predict v; 2.1's own config wants float32 scores of attention.
 _LARGE_SD2 = {"upcast_attention": True, "sample_size": 96}
+_INDEX = "model_index.json"
 _SCHEDULER, _UNET_CONFIG = "scheduler/scheduler_config.json", "unet/config.json"
 
 
@@ -93,7 +94,7 @@ def recognise(
     unet: dict[str, Any] = {} if inputs == _PLAIN else {"in_channels": inputs}
     if base == "sd2" and scheduler.get("prediction_type") == "v_prediction":
         unet |= _LARGE_SD2
-    changes = {_UNET_CONFIG: unet, _SCHEDULER: scheduler}
+    changes = {_UNET_CONFIG: unet, _SCHEDULER: scheduler, _INDEX: _in_index(scheduler)}
     changes = {path: values for path, values in changes.items() if values}
     return Recognised(base=base, changes=changes, notes=(note,) if note else ())
 
@@ -199,6 +200,12 @@ def _prediction(
         changes |= {"prediction_type": given}
         changes |= {"_class_name": "DDIMScheduler"} if base == "sd2" else {}
     return changes, note
+
+
+def _in_index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """What model_index.json says of a sampler of another class."""
+    name = scheduler.get("_class_name")
+    return {"scheduler": ["diffusers", name]} if name else {}
 
 
 def _spread(checkpoint: Checkpoint) -> float:

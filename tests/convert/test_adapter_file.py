@@ -74,6 +74,7 @@ KINDS = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
 @pytest.mark.parametrize("structure", KINDS)
 def test_there_and_back(structure: str, suffix: str, tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_equal_widths_in_any_file_order(kind: str, tmp_path: Path) -> None:
     assert len(moved) == 2 * (len(numbers) - len(numbers) % 2)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", PROJECTOR)
 def test_mixed_types_and_the_way_back(kind: str, tmp_path: Path) -> None:
     """Published files hold a float32 projector beside float16 keys and values."""
@@ -175,6 +176,7 @@ def test_mixed_types_and_the_way_back(kind: str, tmp_path: Path) -> None:
         assert np.array_equal(array_bits(found[name]), bits(value))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", PROJECTOR)
 def test_training_checkpoint(kind: str, tmp_path: Path) -> None:
     """Other prefixes, and the frozen networks once more."""

@@ -65,6 +65,7 @@ def is_state(path: Path, spec: ClipTextSpec, module: torch.nn.Module) -> bool:
     )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("projection", [WIDE, SQUARE])
 @pytest.mark.parametrize("embedder", [0, 1], ids=["refiner", "second encoder"])
 def test_diffusers_reads_sdxl_alike(embedder: int, projection: int, tmp_path: Path) -> None:
@@ -90,6 +91,7 @@ SD2 = text_config(12) | {
 }
 
 
+@pytest.mark.matrix
 def test_diffusers_reads_sd2_alike(tmp_path: Path) -> None:
     """The last of 24 layers, and the projection, are left out by both."""
     tensors = text_tower(open_clip.build(text=SD2, vision=models.VISION, projection=12))
@@ -200,6 +202,7 @@ def mistaken(table: Table, mistake: Callable[[Any], Any] | None) -> Table:
     return replace(table, aliases=tuple(map(mistake, table.aliases))) if mistake else table
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: getattr(m, "__name__", "none"))
 @pytest.mark.parametrize("act", ["quick_gelu", "gelu"])

@@ -75,6 +75,7 @@ def same(found: Converted, expected: Converted) -> bool:
     )
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("projection", [WIDE, SQUARE])
 @pytest.mark.parametrize("spelling", TEXT_SPELLINGS)
 @pytest.mark.parametrize("projected", [True, False], ids=["projected", "plain"])
@@ -92,6 +93,7 @@ def test_text(projected: bool, spelling: str, projection: int, tmp_path: Path) -
     assert ("projection.weight" in row) == projected
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("projection", [WIDE, 48])  # the image tower is 48 wide
 @pytest.mark.parametrize("spelling", VISION_SPELLINGS)
 def test_vision(spelling: str, projection: int, tmp_path: Path) -> None:
@@ -107,6 +109,7 @@ def test_vision(spelling: str, projection: int, tmp_path: Path) -> None:
         assert used | found.dropped.keys() == written.keys()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype, container: str, tmp_path: Path) -> None:
@@ -122,6 +125,7 @@ def test_half_precision(dtype: torch.dtype, container: str, tmp_path: Path) -> N
         assert same(found, row)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("projected", [True, False], ids=["projected", "plain"])
 def test_text_as_this_transformers_saves_it(projected: bool, tmp_path: Path) -> None:
     kind = CLIPTextModelWithProjection if projected else CLIPTextModel
@@ -138,6 +142,7 @@ def test_text_as_this_transformers_saves_it(projected: bool, tmp_path: Path) -> 
     assert len(found) == len(state)
 
 
+@pytest.mark.matrix
 def test_vision_as_this_transformers_saves_it(tmp_path: Path) -> None:
     config = CLIPVisionConfig(**vision_config(WIDE))
     with quiet():
@@ -151,6 +156,7 @@ def test_vision_as_this_transformers_saves_it(tmp_path: Path) -> None:
         assert np.array_equal(array_bits(values), bits(state[name]))
 
 
+@pytest.mark.matrix
 def test_whole_model_as_this_transformers_saves_it(tmp_path: Path) -> None:
     config = CLIPConfig(text_config=text_config(WIDE), vision_config=vision_config(WIDE))
     config.projection_dim = WIDE

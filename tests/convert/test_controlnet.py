@@ -170,6 +170,7 @@ def test_original_names(name: str) -> None:
     assert control.keys() | unet.keys() >= tensors.keys()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_diffusers_folders(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -189,6 +190,7 @@ def test_shards_and_variants(tmp_path: Path) -> None:
     check(read_component("controlnet", tmp_path, spec("SD1.5"), variant="fp16"), tensors)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", CONTAINERS)
 @pytest.mark.parametrize("prefix", ["", "control_model."])
 @pytest.mark.parametrize("name", CONFIGS)
@@ -201,6 +203,7 @@ def test_original_files(name: str, prefix: str, kind: str, tmp_path: Path) -> No
     assert not converted.dropped
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", ["safetensors", "zip", "training"])
 @pytest.mark.parametrize("name", ["SD1.5", "SD2"])
 def test_diffusers_reads_the_same(name: str, kind: str, tmp_path: Path) -> None:
@@ -212,6 +215,7 @@ def test_diffusers_reads_the_same(name: str, kind: str, tmp_path: Path) -> None:
     check(convert(open_file(path), controlnet.table(spec(name))), judge.state_dict())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_a_whole_checkpoint(kind: str, tmp_path: Path) -> None:
     """Only the ControlNet is taken; the rest is named, with the reason."""

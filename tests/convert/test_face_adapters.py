@@ -105,6 +105,7 @@ def check(converted: Converted, expected: dict[str, torch.Tensor]) -> None:
         assert np.array_equal(array_bits(converted[name].array()), bits(value)), name
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("unet", UNETS)
 def test_tensors_are_those_of_diffusers(unet: str, kind: str, tmp_path: Path) -> None:
@@ -120,6 +121,7 @@ def test_tensors_are_those_of_diffusers(unet: str, kind: str, tmp_path: Path) ->
     assert all(np.array_equal(array_bits(originals[n]), bits(v)) for n, v in tensors.items())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", KINDS)
 def test_projectors_in_the_names_of_diffusers(kind: str, tmp_path: Path) -> None:
     """Re-exports of what diffusers holds are the same adapter."""
@@ -135,6 +137,7 @@ def test_projectors_in_the_names_of_diffusers(kind: str, tmp_path: Path) -> None
     assert {name for name, *_ in converted.originals()} == tensors.keys()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_checkpoint(kind: str, tmp_path: Path) -> None:
     """Other prefixes, and the frozen networks once more."""

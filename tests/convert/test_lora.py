@@ -170,6 +170,7 @@ SPELLINGS: dict[str, tuple[Part, bool, Spell]] = {
 }
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling_is_the_formula(spelling: str, base: str, tmp_path: Path) -> None:
@@ -196,6 +197,7 @@ JUDGED: dict[tuple[str, str], tuple[Part, Callable[[Place], bool]]] = {
 ENDS = {"conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2"}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("spelling", "base"), JUDGED)
 def test_diffusers_fuses_the_same(spelling: str, base: str, tmp_path: Path) -> None:
     model, (part, _, spell) = BASES[base], SPELLINGS[spelling]
@@ -404,6 +406,7 @@ def test_half_precision(kind: torch.dtype, tmp_path: Path) -> None:
     check_formula(read_lora(path, SD.targets), pairs)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("legacy", [False, True])
 def test_pickled(legacy: bool, tmp_path: Path) -> None:
     pairs = some(loras.random_pairs(SD.modules, seed=9))

@@ -56,6 +56,7 @@ def metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("alphas", [False, True])
 def test_diffusers_loads_what_is_converted_back(base: str, alphas: bool, tmp_path: Path) -> None:

@@ -193,6 +193,7 @@ def test_strings_of_python_2(tmp_path: Path) -> None:
     assert list(open_file(tmp_path / "b.pth")) == ["b"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", ["linear", "mlp", "resampler"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_an_adapter(kind: str, zipped: bool, tmp_path: Path) -> None:
@@ -217,6 +218,7 @@ def test_an_adapter(kind: str, zipped: bool, tmp_path: Path) -> None:
     assert inspect(tmp_path / "a.bin").variant == inspect(tmp_path / "a.safetensors").variant
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("component", "stem"),
     [("vae", "diffusion_pytorch_model"), ("image_encoder", "pytorch_model")],

@@ -127,6 +127,7 @@ def check_way_back(converted: Converted, tensors: dict[str, torch.Tensor]) -> No
         assert np.array_equal(array_bits(array), bits(value)), name
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("dtype", [*TAGS, None], ids=[*TAGS.values(), "mixed"])
 def test_values(name: str, dtype: torch.dtype | None, tmp_path: Path) -> None:
@@ -140,6 +141,7 @@ def test_values(name: str, dtype: torch.dtype | None, tmp_path: Path) -> None:
     check_way_back(converted, tensors)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("variant", ["", "fp16"])
 @pytest.mark.parametrize("name", ["unet", "vision"])
 def test_shards(name: str, variant: str, tmp_path: Path) -> None:
@@ -168,6 +170,7 @@ def respell(tensors: dict[str, torch.Tensor], pairs: dict[str, str]) -> dict[str
     return result
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float16])
 @pytest.mark.parametrize("prefix", ["", "text_model."])
 def test_text_spellings(prefix: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -190,6 +193,7 @@ def test_mended_spelling_of_the_image_encoder(tmp_path: Path) -> None:
     check(converted, expected("image_encoder", tensors))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("ones", [0, 1, 2])
 def test_old_attention_of_the_vae(ones: int, tmp_path: Path) -> None:
     """Old names, and matrices stored as 1×1 convolutions."""
