@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -142,6 +143,6 @@ def _write(
             sources,
             hashes.result(),
             layout=options.layout,
-            dtype=options.dtype,
+            dtypes={path: Counts(row.dtype for row in part) for path, part in parts.items()},
             how=options.how,
         )

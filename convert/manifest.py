@@ -14,9 +14,12 @@ from typing import Any, TypeVar
 from ipa.contract.errors import CheckpointError
 from ipa.contract.quantization import Quantization
 
+from .checkpoint import CONVERTED
 from .converted import Converted
 
 NAME = "conversion.json"
+TABLES_VERSION = CONVERTED["ipa_layout"]
+"""Of the names and layouts that the tables give."""
 
 K = TypeVar("K")
 
@@ -94,14 +97,15 @@ def write_manifest(
     hashes: Sequence[str],
     *,
     layout: str,
-    dtype: str | None,
+    dtypes: Mapping[str, Mapping[str, int]],
     how: Quantization | None,
 ) -> None:
-    """Write conversion.json."""
+    """Write conversion.json; `dtypes` counts the tensors of each type, by component."""
     manifest = {
         "ipa_mlx": importlib.metadata.version("ipa-mlx"),
+        "tables": TABLES_VERSION,
         "layout": layout,
-        "dtype": dtype or "as stored",
+        "dtypes": dtypes,
         "quantization": how and asdict(how),
         "sources": [
             {

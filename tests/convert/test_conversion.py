@@ -85,7 +85,9 @@ def test_a_pickled_source(zipped: bool, source: Path, tmp_path: Path) -> None:
 def test_manifest(source: Path, tmp_path: Path) -> None:
     target = convert_model(opened(source), tmp_path / "mlx", dtype="float16")
     found = json.loads((target / "conversion.json").read_text())
-    assert (found["layout"], found["dtype"]) == ("mlx", "float16")
+    assert (found["layout"], found["tables"]) == ("mlx", "1")
+    assert found["dtypes"].keys() == {f"{name}/{stem}" for name, stem in STEMS.items()}
+    assert all(counts.keys() == {"F16"} for counts in found["dtypes"].values())
     assert {Path(s["file"]).parent.name for s in found["sources"]} == set(STEMS)
     for entry in found["sources"]:
         content = (source / entry["file"]).read_bytes()
