@@ -22,6 +22,15 @@ def require_new(target: Path) -> None:
         )
 
 
+def not_written(target: Path, error: OSError) -> CheckpointError:
+    """The error for what the disk refused."""
+    return CheckpointError(
+        f"{target} could not be written",
+        found=error.strerror or str(error),
+        remedy="check the free space and the permissions of the folder",
+    )
+
+
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """A folder that gets its name when the block ends well, and is gone if it does not."""
@@ -34,11 +43,7 @@ def appearing(target: Path) -> Iterator[Path]:
         with suppress(OSError):  # not every system can; the folder is whole
             _flush_folder(target.parent)
     except OSError as error:
-        raise CheckpointError(
-            f"{target} could not be written",
-            found=str(error),
-            remedy="check the free space and the permissions of the folder",
-        ) from error
+        raise not_written(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ipa.contract.errors import CheckpointError
 
 from .dtypes import Array
-from .stored import Stored
+from .stored import Stored, Wrapper
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -71,43 +71,18 @@ BECOMES: Mapping[str, str] = {tag: target for tag, (target, _) in _DECODERS.item
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A stored tensor of another number format; see `stored.Stored`."""
-
-    raw: Stored
-
-    @property
-    def name(self) -> str:
-        """That in the file."""
-        return self.raw.name
+class Decoded(Wrapper):
+    """A stored tensor of another number format."""
 
     @property
     def dtype(self) -> str:
         """What it becomes."""
-        return BECOMES[self.raw.dtype]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As stored."""
-        return self.raw.shape
-
-    @property
-    def where(self) -> str:
-        """The file."""
-        return self.raw.where
+        return BECOMES[self.whole.dtype]
 
     def array(self) -> Array:
         """Its values. Raises CheckpointError where they do not fit."""
-        _, decode = _DECODERS[self.raw.dtype]
-        return decode(self.raw.array(), f"{self.where}: {self.name}")
-
-    def apart(self) -> Decoded:
-        """The same, read as a stream."""
-        return Decoded(self.raw.apart())
-
-    def release(self) -> None:
-        """Release the tensor in the file."""
-        self.raw.release()
+        _, decode = _DECODERS[self.whole.dtype]
+        return decode(self.whole.array(), f"{self.where}: {self.name}")
 
 
 def decoded(stored: Stored) -> Stored:

@@ -19,6 +19,7 @@ import numpy as np
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import require_safetensors
 
+from .appearing import not_written
 from .dtypes import NUMPY, Array
 from .header import MAX_HEADER_BYTES, Entry, encode_header, parse_header, refuse
 from .mapped import MappedTensor
@@ -127,11 +128,7 @@ def write_safetensors(
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise CheckpointError(
-            f"{path} could not be written",
-            found=error.strerror or str(error),
-            remedy="check the free space and the permissions of the folder",
-        ) from error
+        raise not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 

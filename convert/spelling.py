@@ -16,7 +16,7 @@ from ipa.contract.errors import CheckpointError
 
 from .dtypes import Array
 from .rules import Rename
-from .stored import Stored
+from .stored import Stored, Wrapper
 
 Named: TypeAlias = tuple[str, Stored]
 
@@ -88,80 +88,31 @@ def respell(name: str, stored: Stored, aliases: Iterable[Alias]) -> list[Named]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Some rows of a stored tensor; see `stored.Stored`."""
+class Rows(Wrapper):
+    """Some rows of a stored tensor."""
 
-    whole: Stored
     begin: int
     end: int
-
-    @property
-    def name(self) -> str:
-        """That of the whole."""
-        return self.whole.name
-
-    @property
-    def dtype(self) -> str:
-        """That of the whole."""
-        return self.whole.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of these rows."""
         return (self.end - self.begin, *self.whole.shape[1:])
 
-    @property
-    def where(self) -> str:
-        """The file."""
-        return self.whole.where
-
     def array(self) -> Array:
-        """The rows: a view of the file."""
+        """The rows: a view of the whole."""
         return self.whole.array()[self.begin : self.end]
-
-    def apart(self) -> Rows:
-        """The same of the whole, read as a stream."""
-        return Rows(self.whole.apart(), self.begin, self.end)
-
-    def release(self) -> None:
-        """Release the whole, which is read again for its other rows."""
-        self.whole.release()
 
 
 @dataclass(frozen=True, slots=True)
-class Transposed:
-    """A stored matrix, transposed; see `stored.Stored`."""
-
-    whole: Stored
-
-    @property
-    def name(self) -> str:
-        """That in the file."""
-        return self.whole.name
-
-    @property
-    def dtype(self) -> str:
-        """That in the file."""
-        return self.whole.dtype
+class Transposed(Wrapper):
+    """A stored matrix, transposed."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the transposed."""
         return self.whole.shape[::-1]
 
-    @property
-    def where(self) -> str:
-        """The file."""
-        return self.whole.where
-
     def array(self) -> Array:
         """A transposed copy."""
         return np.ascontiguousarray(self.whole.array().T)
-
-    def apart(self) -> Transposed:
-        """The same, read as a stream."""
-        return Transposed(self.whole.apart())
-
-    def release(self) -> None:
-        """Release the matrix in the file."""
-        self.whole.release()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from .dtypes import Array
 
@@ -34,3 +35,42 @@ class Stored(Protocol):
 
     def release(self) -> None:
         """It is not needed for now: the memory behind it may go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """A stored tensor seen in another way; what a subclass does not say is as in the file."""
+
+    whole: Stored
+
+    @property
+    def name(self) -> str:
+        """That in the file."""
+        return self.whole.name
+
+    @property
+    def dtype(self) -> str:
+        """That in the file."""
+        return self.whole.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That in the file."""
+        return self.whole.shape
+
+    @property
+    def where(self) -> str:
+        """The file."""
+        return self.whole.where
+
+    def array(self) -> Array:
+        """The values in the file."""
+        return self.whole.array()
+
+    def apart(self) -> Self:
+        """The same, read as a stream."""
+        return replace(self, whole=self.whole.apart())
+
+    def release(self) -> None:
+        """Release the tensor in the file, which is read again if more of it is asked for."""
+        self.whole.release()

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ipa.contract.errors import CheckpointError
-
+from .appearing import not_written
 from .manifest import Sources
 from .progress import Counter, Progress
 from .safetensors_file import Writable, nbytes, write_safetensors
@@ -34,11 +33,7 @@ def write_file(
             write_safetensors(hidden, tensors, metadata, count.add)
         hidden.replace(target)
     except OSError as error:
-        raise CheckpointError(
-            f"{target} could not be written",
-            found=str(error),
-            remedy="check the free space and the permissions of the folder",
-        ) from error
+        raise not_written(target, error) from error
     finally:
         with suppress(OSError):
             hidden.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -124,24 +125,13 @@ def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
         prediction_type=options.prediction_type,
         ema=options.ema,
     )
-    with bytes_bar("converting") as report:
-        ipa_convert.convert_model(
-            model,
-            target,
-            dtype=options.precision,
-            layout=options.order,
-            quantize=options.quantize,
-            on_progress=report,
-        )
+    write = partial(ipa_convert.convert_model, model, target, **_writing(options))
+
+    def verify(**more: Any) -> int:
+        return ipa_convert.verify_model(model, open_model_folder(target, name=str(target)), **more)
+
     notes = model.single_file.notes if model.single_file else ()
-    if not options.verify:
-        return _Written(None, notes)
-    with bytes_bar("verifying") as report:
-        written = open_model_folder(target, name=str(target))
-        count = ipa_convert.verify_model(
-            model, written, dtype=options.precision, on_progress=report
-        )
-    return _Written(count, notes)
+    return _run(write, verify, options, notes)
 
 
 def _component(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -150,24 +140,8 @@ def _component(source: str, target: Path, options: ConversionOptions) -> _Writte
     path = Path(source).expanduser()
     component = ipa_convert.kind_of(path)
     config = component_config(path, component, base=options.base, folder=options.config)
-    with bytes_bar("converting") as report:
-        ipa_convert.convert_component(
-            path,
-            target,
-            config,
-            dtype=options.precision,
-            layout=options.order,
-            quantize=options.quantize,
-            on_progress=report,
-        )
-    if not options.verify:
-        return _Written(None)
-    with bytes_bar("verifying") as report:
-        return _Written(
-            ipa_convert.verify_component(
-                path, target, config, dtype=options.precision, on_progress=report
-            )
-        )
+    write = partial(ipa_convert.convert_component, path, target, config, **_writing(options))
+    return _run(write, partial(ipa_convert.verify_component, path, target, config), options)
 
 
 def _adapter(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -175,24 +149,16 @@ def _adapter(source: str, target: Path, options: ConversionOptions) -> _Written:
 
     path = Path(source).expanduser()
     sites = adapter_sites(options.config) if options.config else None
-    with bytes_bar("converting") as report:
-        ipa_convert.convert_adapter(
-            path,
-            target,
-            dtype=options.precision,
-            layout="mlx" if options.layout == "mlx" else "original",
-            sites=sites,
-            kind=options.kind,
-            on_progress=report,
-        )
-    if not options.verify:
-        return _Written(None)
-    with bytes_bar("verifying") as report:
-        return _Written(
-            ipa_convert.verify_adapter(
-                path, target, sites, dtype=options.precision, on_progress=report
-            )
-        )
+    write = partial(
+        ipa_convert.convert_adapter,
+        path,
+        target,
+        dtype=options.precision,
+        layout="mlx" if options.layout == "mlx" else "original",
+        sites=sites,
+        kind=options.kind,
+    )
+    return _run(write, partial(ipa_convert.verify_adapter, path, target, sites), options)
 
 
 def _lora(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -200,23 +166,38 @@ def _lora(source: str, target: Path, options: ConversionOptions) -> _Written:
 
     path = Path(source).expanduser()
     targets = ipa_convert.LoraTargets(**lora_networks(path, options.base))
+    write = partial(
+        ipa_convert.convert_lora,
+        path,
+        target,
+        targets,
+        dtype=options.precision,
+        layout=options.order,
+    )
+    return _run(write, partial(ipa_convert.verify_lora, path, target, targets), options)
+
+
+def _writing(options: ConversionOptions) -> dict[str, Any]:
+    return {
+        "dtype": options.precision,
+        "layout": options.order,
+        "quantize": options.quantize,
+    }
+
+
+def _run(
+    write: Callable[..., Path],
+    verify: Callable[..., int],
+    options: ConversionOptions,
+    notes: tuple[str, ...] = (),
+) -> _Written:
+    """Write, and verify if that is asked for, each with a bar."""
     with bytes_bar("converting") as report:
-        ipa_convert.convert_lora(
-            path,
-            target,
-            targets,
-            dtype=options.precision,
-            layout=options.order,
-            on_progress=report,
-        )
+        write(on_progress=report)
     if not options.verify:
-        return _Written(None)
+        return _Written(None, notes)
     with bytes_bar("verifying") as report:
-        return _Written(
-            ipa_convert.verify_lora(
-                path, target, targets, dtype=options.precision, on_progress=report
-            )
-        )
+        return _Written(verify(dtype=options.precision, on_progress=report), notes)
 
 
 _Writer = Callable[[str, Path, ConversionOptions], _Written]
