@@ -6,7 +6,8 @@ judges are the modules of diffusers and transformers, and diffusers' own readers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +134,27 @@ def check_spelling(table: Table, spelled: Arrays, count: int, found: Arrays) -> 
     assert_same(in_mlx(convert(held(spelled), table)), found)
 
 
+def check_numbers(names: Iterable[str]) -> None:
+    """The original's blocks are sequences of modules, numbered without a gap.
+
+    diffusers' readers do not mind where an upsampler stands, and know one length of hint block.
+    """
+    places: dict[str, set[int]] = defaultdict(set)
+    for name in names:
+        parts = name.split(".")
+        if parts[0] in {"input_blocks", "output_blocks", "zero_convs"}:
+            places[parts[0]].add(int(parts[1]))
+            places[f"{parts[0]}.{parts[1]}"].add(int(parts[2]))
+        elif parts[0] == "middle_block":
+            places[parts[0]].add(int(parts[1]))
+        elif parts[0] == "input_hint_block":  # an activation after every convolution
+            number, rest = divmod(int(parts[1]), 2)
+            assert not rest
+            places[parts[0]].add(number)
+    for block, numbers in places.items():
+        assert numbers == set(range(len(numbers))), block
+
+
 CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 
 
@@ -192,6 +214,7 @@ def test_any_unet(config: Config) -> None:
     arrays = distinct(shapes)
     found = check_ways(table, arrays)
     names = ldm.unet_names(shapes, spec)
+    check_numbers(names)
     for prefix in ("", UNET_PREFIX):
         spelled = {prefix + original: arrays[name] for original, name in names.items()}
         check_spelling(table, spelled, len(shapes), found)
@@ -244,6 +267,7 @@ def test_any_controlnet(config: Config) -> None:
     arrays = distinct(shapes)
     found = check_ways(table, arrays)
     names = ldm.controlnet_names(shapes, spec)
+    check_numbers(names)
     for prefix in ("", "control_model."):
         spelled = {prefix + original: arrays[name] for original, name in names.items()}
         check_spelling(table, spelled, len(shapes), found)

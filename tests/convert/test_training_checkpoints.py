@@ -11,14 +11,19 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import ipa
+import ipa_convert
 from ipa.contract.errors import CheckpointError
+from ipa.prepare.sources import resolve_model
 from ipa_convert.checkpoint import open_file
 from ipa_convert.pickle_names import GLOBALS
 from ipa_convert.pickle_values import Inert
-from oracle import training_runs
+from oracle import models, single_files, training_runs
+from oracle.containers import array_bits
 from oracle.pickles import (
     NONE,
     archive,
@@ -127,6 +132,25 @@ def test_what_lies_beside_is_not_read(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < MIB / 4, f"{peak / MIB:.2f} MiB"
+
+
+def test_a_whole_model(tmp_path: Path) -> None:
+    """Its weights are those of the folder; the reference reads with torch and says what to do."""
+    tiny = models.Tiny(unet=dict(models.FOUR_LEVELS))
+    folder = models.build_folder(tmp_path / "model", tiny)
+    configs, path = single_files.configs(folder, tmp_path / "configs"), tmp_path / "last.ckpt"
+    with training_runs.packages() as classes:
+        torch.save(training_runs.runs(classes, single_files.sd15(folder))["1.6"], path)
+    model = resolve_model(path, config=configs)
+    expected = ipa_convert.read_model(resolve_model(folder))
+    for component, part in ipa_convert.read_model(model).items():
+        assert part.keys() == expected[component].keys()
+        for key, stored in part.items():
+            original = expected[component][key].array()
+            assert np.array_equal(array_bits(stored.array()), array_bits(original)), key
+    with pytest.raises(CheckpointError) as caught:
+        ipa.load(model, backend="torch", device="cpu")
+    assert "ipa-mlx convert" in caught.value.remedy
 
 
 SPACE = call("argparse", "Namespace")
