@@ -2,7 +2,7 @@
 
 Python's own unpickler runs what a file says. This one makes plain values and the descriptions of
 `pickle_values`, and charges every step to a budget before it is taken. Its opcodes are a table,
-`pickle_opcodes`.
+`pickle_opcodes`, and so are the names that a file may use, `pickle_names`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import mmap
 from typing import Any, TypeAlias
 
-from .pickle_values import GLOBALS, Function, Opaque, RefusedError, Storage, put, storage
+from .pickle_names import GLOBALS
+from .pickle_values import Function, Inert, Opaque, RefusedError, Storage, kind, put, storage
 
 Buffer: TypeAlias = bytes | mmap.mmap
 
 TRUST = (
     "a file of weights has nothing of the kind, and torch would run it: use the .safetensors file "
-    "of the same model, from a source that you trust"
+    "of the same model, from a source that you trust; of a training run of your own, save the "
+    "state_dict alone"
 )
 """What to do about a file that does more than hold weights."""
 
@@ -123,17 +125,21 @@ class Machine:
         self.push(tuple(self.group()))
 
     def append(self, values: list[object]) -> None:
-        """To the list below."""
+        """To the list below; what is opaque takes them and keeps none."""
         target = self.top()
+        if isinstance(target, Opaque):
+            return
         if type(target) is not list:
-            raise RefusedError(f"an append to a {type(target).__name__}")
+            raise RefusedError(f"an append to a {kind(target)}")
         target.extend(values)
 
     def set_items(self, values: list[object]) -> None:
-        """In the dict below."""
+        """In the dict below; what is opaque takes them and keeps none."""
         target = self.top()
+        if isinstance(target, Opaque) and not len(values) % 2:
+            return
         if type(target) is not dict or len(values) % 2:
-            raise RefusedError(f"an entry in a {type(target).__name__}")
+            raise RefusedError(f"an entry in a {kind(target)}")
         self.charge(_ENTRY * len(values) // 2)
         for key, value in zip(values[::2], values[1::2], strict=True):
             put(target, key, value)
@@ -162,17 +168,33 @@ class Machine:
     def call(self, _: None) -> None:
         """Describe what a listed function would make."""
         arguments, function = self.pop(), self.pop()
+        if isinstance(function, Inert):
+            self._opaque(function, arguments)
+            return
         if not isinstance(function, Function) or type(arguments) is not tuple:
-            raise RefusedError(f"a call of a {type(function).__name__}", TRUST)
+            raise RefusedError(f"a call of a {kind(function)}", TRUST)
         made = function.call(arguments)
         self.charge(_ENTRY * len(made) if isinstance(made, dict) else _ENTRY)
         self.push(made)
+
+    def make(self, _: None) -> None:
+        """An object of a listed class, which only training runs have."""
+        arguments, made_of = self.pop(), self.pop()
+        if not isinstance(made_of, Inert):
+            raise RefusedError(f"an object of a {kind(made_of)}", TRUST)
+        self._opaque(made_of, arguments)
+
+    def _opaque(self, made_of: Inert, arguments: object) -> None:
+        if type(arguments) is not tuple:
+            raise RefusedError(f"a call of {made_of.name} with a {kind(arguments)}", TRUST)
+        self.charge(_ENTRY)
+        self.push(Opaque(made_of.name))
 
     def build(self, _: None) -> None:
         """The state of a state dict (its `_metadata`) and of what is ignored: thrown away."""
         self.pop()
         if not isinstance(self.top(), (dict, Opaque)):
-            raise RefusedError(f"a state for a {type(self.top()).__name__}", TRUST)
+            raise RefusedError(f"a state for a {kind(self.top())}", TRUST)
 
     def storage(self, _: None) -> None:
         """A storage by its persistent id."""

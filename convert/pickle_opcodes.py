@@ -146,7 +146,8 @@ OPCODES: Mapping[int, Opcode] = {
     ord("c"): Opcode(_two_lines, Machine.name),
     0x93: Opcode(_two_values, Machine.name),
     ord("R"): Opcode(_nothing, Machine.call),
+    0x81: Opcode(_nothing, Machine.make),
     ord("b"): Opcode(_nothing, Machine.build),
     ord("Q"): Opcode(_nothing, Machine.storage, _VALUE),
 }
-"""By code. Not in it: new objects, extensions, text forms, and everything that reorders a stack."""
+"""By code. Not in it: extensions, text forms, and everything that reorders a stack."""

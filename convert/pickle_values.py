@@ -1,12 +1,12 @@
-"""What a pickle of weights may hold: inert descriptions, and the closed list of names it may use.
+"""What a pickle of weights may hold: inert descriptions of tensors, and what describes them.
 
-A name in a pickle is an import and a call for Python. Here it is a row of a table or a refusal:
-nothing is imported, and a description of a tensor is all that a call can make.
+A call is what a name in a pickle stands for in Python. Here it makes a description of a tensor, or
+something opaque. Which name is what says `pickle_names`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -54,7 +54,16 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
-    """Something of a training run that no network needs. It cannot be called."""
+    """Something of a training run that no network needs. It cannot be called, and it keeps nothing:
+    neither what it was made of nor its state.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inert:
+    """A class or function of a training run. A call of it gives something opaque."""
 
     name: str
 
@@ -81,15 +90,25 @@ class DType:
     dtype: str
 
 
-Known: TypeAlias = Function | StorageType | DType
+Known: TypeAlias = Function | Inert | StorageType | DType
+
+
+def kind(value: object) -> str:
+    """What a value is, for a message."""
+    if isinstance(value, (Inert, Opaque, Function)):
+        return value.name
+    return type(value).__name__
 
 
 def put(target: dict[object, object], key: object, value: object) -> None:
     """Set an entry of a dict that has none of this key."""
+    # What is opaque is its own key only: its hash is its place in memory, which no file chooses.
     if not (
-        type(key) is str or (type(key) is int and abs(key) < _MAX_KEY) or isinstance(key, Function)
+        type(key) is str
+        or (type(key) is int and abs(key) < _MAX_KEY)
+        or isinstance(key, (Inert, Opaque))
     ):
-        raise RefusedError(f"a dict with a key of type {type(key).__name__}")
+        raise RefusedError(f"a dict with a key of type {kind(key)}")
     if key in target:
         raise RefusedError(f"the key {str(key)[:_SHOWN]!r} twice in one dict")
     target[key] = value
@@ -177,7 +196,7 @@ def _no_hooks(values: Iterable[object]) -> None:
             raise RefusedError("a tensor with hooks or metadata")
 
 
-def _rebuild(args: tuple[object, ...]) -> View:
+def rebuild(args: tuple[object, ...]) -> View:
     """`_rebuild_tensor`: storage, offset, size, stride; v2 adds requires_grad, hooks, metadata."""
     _arguments(args, 4, 7)
     _no_hooks(args[5:])
@@ -185,7 +204,7 @@ def _rebuild(args: tuple[object, ...]) -> View:
     return _view(where, where.dtype if isinstance(where, Storage) else None, *args[1:4])
 
 
-def _rebuild_typed(args: tuple[object, ...]) -> View:
+def rebuild_typed(args: tuple[object, ...]) -> View:
     """`_rebuild_tensor_v3`: as v2, with a dtype and a storage of bytes."""
     _arguments(args, 7, 8)
     kind = args[6]
@@ -197,7 +216,7 @@ def _rebuild_typed(args: tuple[object, ...]) -> View:
     return _view(args[0], kind.dtype, *args[1:4])
 
 
-def _parameter(args: tuple[object, ...]) -> View:
+def parameter(args: tuple[object, ...]) -> View:
     """`_rebuild_parameter`: data, requires_grad, hooks; another variant adds a state."""
     _arguments(args, 3, 4)
     if not isinstance(args[0], View):
@@ -206,7 +225,7 @@ def _parameter(args: tuple[object, ...]) -> View:
     return args[0]
 
 
-def _ordered_dict(args: tuple[object, ...]) -> dict[object, object]:
+def ordered_dict(args: tuple[object, ...]) -> dict[object, object]:
     """`OrderedDict()`, or of one list of pairs."""
     _arguments(args, 0, 1)
     pairs = args[0] if args else []
@@ -220,62 +239,9 @@ def _ordered_dict(args: tuple[object, ...]) -> dict[object, object]:
     return result
 
 
-def _size(args: tuple[object, ...]) -> tuple[object, ...]:
+def size(args: tuple[object, ...]) -> tuple[object, ...]:
     """`torch.Size`."""
     _arguments(args, 1, 1)
     if not isinstance(args[0], tuple):
         raise RefusedError("a torch.Size that is no tuple")
     return args[0]
-
-
-_STORAGES: Mapping[str, str] = {
-    "DoubleStorage": "F64",
-    "FloatStorage": "F32",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-}
-_DTYPES: Mapping[str, str] = {
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "float8_e8m0fnu": "F8_E8M0",
-    "uint16": "U16",
-    "uint32": "U32",
-    "uint64": "U64",
-}
-_CALLS: Mapping[tuple[str, str], Callable[[tuple[object, ...]], object]] = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("torch", "Size"): _size,
-}
-# What training tools save beside the weights of Stable Diffusion 1.x.
-_INERT = (
-    ("pytorch_lightning.callbacks.model_checkpoint", "ModelCheckpoint"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-)
-
-
-def _inert(name: str) -> Function:
-    return Function(name, lambda _: Opaque(name))
-
-
-GLOBALS: Mapping[tuple[str, str], Known] = {
-    **{("torch", name): StorageType(tag) for name, tag in _STORAGES.items()},
-    ("torch.storage", "UntypedStorage"): StorageType(None),
-    **{("torch", name): DType(tag) for name, tag in _DTYPES.items()},
-    **{key: Function(key[1], call) for key, call in _CALLS.items()},
-    **{key: _inert(".".join(key)) for key in _INERT},
-}
-"""Every (module, name) that a pickle may name."""

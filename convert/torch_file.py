@@ -13,7 +13,7 @@ from ipa.contract.files import Container
 from .dtypes import NUMPY
 from .mapped import MappedTensor
 from .pickle_machine import Buffer
-from .pickle_values import RefusedError, View
+from .pickle_values import RefusedError, View, kind
 from .torch_legacy import read_legacy
 from .torch_zip import Contents, read_zip
 
@@ -69,10 +69,10 @@ def open_torch(path: Path, container: Container) -> Mapping[str, MappedTensor]:
 def _views(value: object) -> dict[str, View]:
     """The tensors of the state dict, which may lie in dicts of dicts."""
     if not isinstance(value, dict):
-        raise RefusedError(f"a {type(value).__name__} where a state dict should be")
+        raise RefusedError(f"a {kind(value)} where a state dict should be")
     state = value.get(_STATE, value)
     if not isinstance(state, dict):
-        raise RefusedError(f"a state dict that is a {type(state).__name__}")
+        raise RefusedError(f"a state dict that is a {kind(state)}")
     views: dict[str, View] = {}
     seen: set[int] = set()
 
@@ -87,7 +87,7 @@ def _views(value: object) -> dict[str, View]:
             if isinstance(entry, dict):
                 walk(entry, f"{name}.", depth + 1)
             elif not isinstance(entry, View):
-                raise RefusedError(f"{name}, which is no tensor but of type {type(entry).__name__}")
+                raise RefusedError(f"{name}, which is no tensor but of type {kind(entry)}")
             elif name in views or len(views) >= _MAX_TENSORS:
                 raise RefusedError(f"the name {name!r} twice, or more than {_MAX_TENSORS} tensors")
             else:

@@ -123,15 +123,25 @@ CALLS: dict[str, tuple[bytes, str]] = {
     "call of a storage type": (name("torch", "FloatStorage") + b")R", "a call of a StorageType"),
     "call of what a call gave": (
         call("_codecs", "encode", text("a")) + group(text("b")) + b"R",
-        "a call of a Opaque",
+        "a call of a _codecs.encode",
     ),
     "call with a list": (name("collections", "OrderedDict") + b"]R", "a call of"),
     "state of a tensor": (tensor() + b"}b", "a state for a View"),
-    "state of a function": (name("_codecs", "encode") + b"}b", "a state for a Function"),
+    "state of a function": (name("_codecs", "encode") + b"}b", "a state for a _codecs.encode"),
     "state of a list": (b"]}b", "a state for a list"),
     "instance": (b"(ios\nsystem\n", "the pickle opcode b'i'"),
     "object": (b"(" + name("os", "system") + b"o", "the name os.system"),
-    "new object": (name("torch", "Size") + b")\x81", r"the pickle opcode b'\x81'"),
+    "new object": (name("torch", "Size") + b")\x81", "an object of a Size"),
+    "new object of a tensor": (tensor() + b")\x81", "an object of a View"),
+    "new object of what is not listed": (name("os", "system") + b")\x81", "the name os.system"),
+    "new object of what a call gave": (
+        call("argparse", "Namespace") + b")\x81",
+        "an object of a argparse.Namespace",
+    ),
+    "new object without a tuple": (
+        name("argparse", "Namespace") + b"]\x81",
+        "a call of argparse.Namespace with a list",
+    ),
     "new object with keywords": (b")})\x92", r"the pickle opcode b'\x92'"),
     "extension": (b"\x82\x01", r"the pickle opcode b'\x82'"),
     "persistent id as text": (b"P0\n", "the pickle opcode b'P'"),
@@ -458,6 +468,19 @@ BOMBS = {
     + b"".join(group(b"J" + struct.pack("<i", i), NONE) for i in range(1000))
     + b"eq\0"
     + (name("collections", "OrderedDict") + b"h\0\x85R") * 500,
+    "opaque objects": call("argparse", "Namespace") * MANY,
+    "opaque objects made": (name("pathlib", "PosixPath") + b")\x81") * MANY,
+    "opaque objects in the memo": (name("collections", "deque") + b")R\x94") * MANY,
+    "entries of one opaque object": call("collections", "defaultdict")
+    + b"("
+    + b"".join(b"J" + struct.pack("<i", i) + b"N" for i in range(MANY))
+    + b"u)",
+    "opaque keys": b"}(" + (call("argparse", "Namespace") + b"N") * MANY + b"u",
+    "states of one opaque object": call("argparse", "Namespace") + b"}b" * 2 * MANY + b")",
+    "tuples in tuples in an opaque object": name("argparse", "Namespace")
+    + b")"
+    + b"\x85" * 4 * MANY
+    + b"R)",
     "tensors": tensor() * (MANY // 20),
     "tensors of one": tensor() + b"q\0" + b"h\0" * 4 * MANY,
 }

@@ -98,6 +98,34 @@ def _shapes(rows: names.Shapes, *, old: bool) -> tuple[bytes, dict[str, int]]:
     return START + b"}(" + entries + b"u.", sizes
 
 
+def _run(more: bytes = b"") -> bytes:
+    """A training run of Lightning with settings of OmegaConf, and `more` in a storage's id."""
+
+    def made(kind: str, attributes: bytes) -> bytes:
+        return name("omegaconf." + kind.rpartition(".")[0], kind.rpartition(".")[2]) + attributes
+
+    resolvers = call("collections", "defaultdict", name("__builtin__", "dict")) + text("a") + b"]s"
+    about = made("base.ContainerMetadata", b")\x81}(") + text("ref_type") + name("typing", "Any")
+    about += text("resolver_cache") + resolvers + b"ub"
+    leaf = made("nodes.AnyNode", b")\x81}(") + text("_parent") + b"h\1" + text("_val") + b"K\2ub"
+    config = made("dictconfig.DictConfig", b")\x81q\1}(") + text("_metadata") + about
+    config += text("_content") + b"}" + text("a") + leaf + b"sub"
+    path = call("pathlib", "PosixPath", text("logs"), text("x.ckpt"))
+    arguments = name("argparse", "Namespace") + b")\x81}" + text("path") + path + b"sb"
+    queue = call("collections", "deque", b")", b"K\5") + b"(K\1K\2e"
+    source = storage("FloatStorage", "0", 4, *([more] if more else []))
+    moments = storage("FloatStorage", "1", 2, *([more] if more else []))
+    return state(
+        callbacks=b"}" + path + text("x") + b"s",
+        hparams_type=name("omegaconf.dictconfig", "DictConfig"),
+        hyper_parameters=config,
+        args=arguments,
+        queue=queue,
+        optimizer_states=b"]}K\0" + tensor((2,), (1,), 0, moments) + b"sa",
+        state_dict=_ORDERED + text("a") + tensor((4,), (1,), 0, source) + b"s",
+    )
+
+
 def _zips() -> Files:
     shared = (
         tensor() + b"q\0",
@@ -138,6 +166,7 @@ def _zips() -> Files:
         "shared.zip": _zip(state(a=shared[0], b=shared[1])),
         "typed.zip": _zip(state(a=typed), {"0": 8}),
         "training.zip": _zip(training),
+        "lightning.zip": _zip(_run(), {"0": 16, "1": 8}),
         "protocol-4.zip": _zip(modern),
         "pairs.zip": _zip(START + pairs + b"."),
         "adapter.zip": _zip(linear, sizes),
@@ -158,10 +187,13 @@ def _streams() -> Files:
     keys = START + b"](" + b"".join(map(text, sizes)) + b"e."
     tail = b"".join(struct.pack("<q", size // 2) + bytes(size) for size in sizes.values())
     ordered = state(a=tensor(source=old), b=_ORDERED)
+    two = START + b"](" + text("0") + text("1") + b"e."
+    both = struct.pack("<q", 4) + bytes(16) + struct.pack("<q", 2) + bytes(8)
     return {
         "flat.stream": stream(state(a=tensor(source=old))),
         "ordered.stream": stream(ordered),
         "vision.stream": stream(vision, keys, tail),
+        "lightning.stream": stream(_run(NONE), two, both),
         "empty.stream": stream(START + b"}.", START + b"].", b""),
     }
 

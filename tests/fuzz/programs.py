@@ -37,6 +37,11 @@ _NAMES = (
     ("numpy", "dtype"),
     ("_codecs", "encode"),
     ("numpy.core.multiarray", "scalar"),
+    ("argparse", "Namespace"),
+    ("collections", "defaultdict"),
+    ("omegaconf.dictconfig", "DictConfig"),
+    ("pathlib", "PosixPath"),
+    ("typing", "Any"),
     ("os", "system"),
     ("builtins", "exec"),
     ("fuzz_never_imported", "x"),
@@ -79,6 +84,9 @@ _PIECES = (
     pickles.call("collections", "OrderedDict"),
     pickles.name("torch._utils", "_rebuild_tensor_v2"),
     pickles.call("torch._utils", "_rebuild_parameter", pickles.tensor(), b"\x88", b"}"),
+    pickles.call("argparse", "Namespace"),
+    pickles.name("omegaconf.dictconfig", "DictConfig") + b")\x81}b",
+    pickles.call("collections", "defaultdict") + b"NNs",
 )
 
 
