@@ -4,21 +4,21 @@ numpy and the standard library only. Tensors are checked by header before any me
 then read one by one from a memory map.
 """
 
-from .adapter_file import convert_adapter
-from .components import read_adapter, read_component
-from .controlnet_config import open_controlnet
-from .converted import Converted, ConvertedTensor
-from .folder import convert_component, convert_model
-from .inspection import Inspection, Part, inspect
-from .lone import Kind, kind_of
-from .lora import Lora, LoraPair
-from .lora_file import convert_lora
-from .lora_names import LoraTargets
-from .lora_plan import read_lora
-from .model import read_model
-from .quantized_layers import is_quantized
-from .recognition import PredictionType, Recognised, recognise, recognise_unet
-from .verification import verify_adapter, verify_component, verify_lora, verify_model
+from .inspection.inspection import Inspection, Part, inspect
+from .lora.lora import Lora, LoraPair
+from .lora.lora_names import LoraTargets
+from .lora.lora_plan import read_lora
+from .reading.components import read_adapter, read_component
+from .reading.controlnet_config import open_controlnet
+from .reading.lone import Kind, kind_of
+from .reading.model import read_model
+from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
+from .tables.converted import Converted, ConvertedTensor
+from .tables.quantized_layers import is_quantized
+from .writing.adapter_file import convert_adapter
+from .writing.folder import convert_component, convert_model
+from .writing.lora_file import convert_lora
+from .writing.verification import verify_adapter, verify_component, verify_lora, verify_model
 
 __all__ = [
     "Converted",

@@ -85,5 +85,5 @@ class ImageAdapter:
         )
 
     def _project(self, tokens: mx.array, path: str) -> mx.array:
-        """Tokens by one of the matrices; never quantised, see `ipa_convert.quantized_layers`."""
+        """Tokens by one of the matrices, which are never quantised."""
         return tokens @ self.projections[f"{path}.weight"].T

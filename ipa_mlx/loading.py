@@ -29,8 +29,8 @@ def place(
         converted: Its weights, quantised or not.
         dtype: The precision to compute in.
         where: The component, for messages.
-        quantize: How to quantise its matrices (`ipa_convert.quantized_layers`); a component that
-            is quantised in its file is taken as it is.
+        quantize: How to quantise its matrices (`ipa_convert.tables.quantized_layers`); a component
+            that is quantised in its file is taken as it is.
 
     Raises:
         CheckpointError: See `fill`; or weights cannot be quantised.

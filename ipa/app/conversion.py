@@ -16,7 +16,7 @@ from ipa.prepare.sources import resolve_model
 
 if TYPE_CHECKING:
     from ipa_convert import Kind
-    from ipa_convert.row import DType, Layout
+    from ipa_convert.writing.row import DType, Layout
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _LAYOUTS = ("mlx", "diffusers")

@@ -16,8 +16,8 @@ import torch
 from ipa.contract.errors import CheckpointError
 from ipa.prepare.catalogue import ADAPTERS, PublicAdapter
 from ipa_convert import convert_adapter, inspect
-from ipa_convert.adapter_sites import find_sites
-from ipa_convert.checkpoint import open_file
+from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.reading.adapter_sites import find_sites
 from oracle import adapters
 from oracle.containers import write_sparse
 

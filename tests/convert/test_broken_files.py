@@ -15,8 +15,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipVisionSpec
-from ipa_convert import header, read_component
-from ipa_convert.safetensors_file import open_safetensors
+from ipa_convert import read_component
+from ipa_convert.containers import header
+from ipa_convert.containers.safetensors_file import open_safetensors
 from oracle import models
 from oracle.containers import container, entry
 

@@ -24,11 +24,12 @@ from transformers import (
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec
-from ipa_convert import clip_text, clip_vision, inspect
-from ipa_convert.checkpoint import Checkpoint, open_file
-from ipa_convert.clip_configs import TEXT_TOWERS, VISION_TOWERS, detect_text, detect_vision
-from ipa_convert.plan import convert
-from ipa_convert.table import Table
+from ipa_convert import inspect
+from ipa_convert.containers.checkpoint import Checkpoint, open_file
+from ipa_convert.reading.clip_configs import TEXT_TOWERS, VISION_TOWERS, detect_text, detect_vision
+from ipa_convert.tables import clip_text, clip_vision
+from ipa_convert.tables.plan import convert
+from ipa_convert.tables.table import Table
 from oracle import models, open_clip
 from oracle.containers import write_sparse
 

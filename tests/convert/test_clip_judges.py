@@ -22,12 +22,12 @@ from transformers import (
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec
-from ipa_convert import clip_text, clip_vision
-from ipa_convert.checkpoint import open_file
-from ipa_convert.plan import convert
-from ipa_convert.rules import Rename
-from ipa_convert.spelling import Split, Turned
-from ipa_convert.table import Table
+from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.tables import clip_text, clip_vision
+from ipa_convert.tables.plan import convert
+from ipa_convert.tables.rules import Rename
+from ipa_convert.tables.spelling import Split, Turned
+from ipa_convert.tables.table import Table
 from ipa_mlx.clip import TextEncoder, VisionEncoder
 from ipa_mlx.loading import arrays, fill
 from oracle import models, open_clip

@@ -20,10 +20,11 @@ from transformers import (
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec
-from ipa_convert import Converted, clip_text, clip_vision, read_component
-from ipa_convert.checkpoint import open_file
-from ipa_convert.plan import convert
-from ipa_convert.table import Table
+from ipa_convert import Converted, read_component
+from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.tables import clip_text, clip_vision
+from ipa_convert.tables.plan import convert
+from ipa_convert.tables.table import Table
 from ipa_torch.loading import quiet
 from oracle import models
 from oracle.clip_spellings import (

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
-from ipa_convert import Converted, controlnet, read_component
-from ipa_convert.checkpoint import CONVERTED, open_file
-from ipa_convert.plan import convert
-from ipa_convert.row import rows
-from ipa_convert.safetensors_file import write_safetensors
+from ipa_convert import Converted, read_component
+from ipa_convert.containers.checkpoint import CONVERTED, open_file
+from ipa_convert.containers.safetensors_file import write_safetensors
+from ipa_convert.tables import controlnet
+from ipa_convert.tables.plan import convert
+from ipa_convert.writing.row import rows
 from oracle import controlnets
 from oracle.containers import array_bits, bits, save, save_shards
 from oracle.controlnets import CONFIGS, CROSS, PLAIN, TRUE, base_model, built, original, weights

@@ -20,11 +20,12 @@ from diffusers import (
 
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
-from ipa_convert import controlnet, inspect
-from ipa_convert.checkpoint import open_file
-from ipa_convert.controlnet_config import detect, open_controlnet
-from ipa_convert.families import family
-from ipa_convert.plan import convert
+from ipa_convert import inspect
+from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.inspection.families import family
+from ipa_convert.reading.controlnet_config import detect, open_controlnet
+from ipa_convert.tables import controlnet
+from ipa_convert.tables.plan import convert
 from oracle.containers import container, entry, save, write_sparse
 from oracle.controlnets import CONFIGS, TRUE, base_model, built, original, weights
 

@@ -10,8 +10,8 @@ import torch
 
 from ipa.contract.errors import CheckpointError
 from ipa_convert import inspect
-from ipa_convert.checkpoint import open_file
-from ipa_convert.decoding import BECOMES, decoded
+from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.containers.decoding import BECOMES, decoded
 from oracle.containers import save
 
 SMALL = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}

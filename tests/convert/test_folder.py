@@ -16,8 +16,9 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS as ALL_STEMS
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
-from ipa_convert import Converted, appearing, convert_model, read_component
-from ipa_convert.values import cast
+from ipa_convert import Converted, convert_model, read_component
+from ipa_convert.containers.values import cast
+from ipa_convert.writing import appearing
 from oracle.containers import save_shards
 
 MISSING = {"text_encoder_2", "controlnet"}  # of SDXL, and no part of a model

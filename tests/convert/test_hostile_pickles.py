@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipa.contract.errors import CheckpointError
-from ipa_convert import pickle_machine
-from ipa_convert.checkpoint import open_file
+from ipa_convert.containers import pickle_machine
+from ipa_convert.containers.checkpoint import open_file
 from oracle.pickles import (
     FALSE,
     MAGIC,

@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel
 from ipa.contract.errors import CheckpointError
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_model, inspect
-from ipa_convert.families import FAMILIES, SUPPORTED, UNKNOWN, family
+from ipa_convert.inspection.families import FAMILIES, SUPPORTED, UNKNOWN, family
 from oracle import models
 from oracle.containers import save, save_shards, write_sparse
 

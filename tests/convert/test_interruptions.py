@@ -21,7 +21,8 @@ from ipa.app.cli import EXIT_CODES
 from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
-from ipa_convert import appearing, convert_model, folder, verify_model
+from ipa_convert import convert_model, verify_model
+from ipa_convert.writing import appearing, folder
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 PROGRAM = Path(sys.executable).with_name("ipa-mlx")

@@ -18,8 +18,10 @@ from mlx.utils import tree_flatten
 
 from ipa.contract.specs import ClipTextSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import Lora, LoraTargets, convert_lora, ldm, lora_names, read_lora
-from ipa_convert.lora import delta
+from ipa_convert import Lora, LoraTargets, convert_lora, read_lora
+from ipa_convert.lora import lora_names
+from ipa_convert.lora.lora import delta
+from ipa_convert.tables import ldm
 from ipa_mlx.clip import TextEncoder
 from ipa_mlx.unet import UNet
 from oracle import loras, models

@@ -17,7 +17,7 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.specs import ClipTextSpec
 from ipa.contract.unet_spec import UNetSpec
 from ipa_convert import LoraTargets, convert_lora, inspect, read_lora
-from ipa_convert.lora import delta
+from ipa_convert.lora.lora import delta
 from oracle import loras, models
 from oracle.containers import array_bits, bits, write_sparse
 from oracle.loras import File, Pair, Place

@@ -12,7 +12,8 @@ import pytest
 from ipa.contract.errors import CheckpointError
 from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare.model_folder import open_model_folder
-from ipa_convert import convert_model, inspect, read_component, unet
+from ipa_convert import convert_model, inspect, read_component
+from ipa_convert.tables import unet
 from oracle.containers import write_sparse
 
 SD15 = UNetSpec.from_config(

@@ -24,7 +24,8 @@ from ipa.contract.files import STEMS
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.prepare.model_folder import open_model_folder
-from ipa_convert import convert_model, inspect, quantization, read_component, verify_model
+from ipa_convert import convert_model, inspect, read_component, verify_model
+from ipa_convert.writing import quantization
 from ipa_torch.loading import quiet
 from oracle import models
 

@@ -33,13 +33,13 @@ from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import clip_text, clip_vision, controlnet, ip_adapter, ldm, unet, vae
-from ipa_convert.adapter_spellings import aliases
-from ipa_convert.checkpoint import Checkpoint
-from ipa_convert.converted import Converted
-from ipa_convert.plan import convert
-from ipa_convert.row import rows
-from ipa_convert.table import Table
+from ipa_convert.containers.checkpoint import Checkpoint
+from ipa_convert.tables import clip_text, clip_vision, controlnet, ip_adapter, ldm, unet, vae
+from ipa_convert.tables.adapter_spellings import aliases
+from ipa_convert.tables.converted import Converted
+from ipa_convert.tables.plan import convert
+from ipa_convert.tables.table import Table
+from ipa_convert.writing.row import rows
 from oracle import adapters, clip_spellings, models
 from oracle.containers import array_bits
 

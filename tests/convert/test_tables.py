@@ -21,8 +21,8 @@ from transformers import (
 
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import clip_text, clip_vision, unet, vae
-from ipa_convert.layout import Tensor
+from ipa_convert.tables import clip_text, clip_vision, unet, vae
+from ipa_convert.tables.layout import Tensor
 from oracle import models
 
 CROSS, PLAIN = "CrossAttnDownBlock2D", "DownBlock2D"

@@ -16,13 +16,13 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
-from ipa_convert.checkpoint import Checkpoint
-from ipa_convert.dtypes import Array
-from ipa_convert.layout import Tensor
-from ipa_convert.plan import convert
-from ipa_convert.rules import Rename
-from ipa_convert.table import Table
+from ipa_convert.containers.checkpoint import Checkpoint
+from ipa_convert.containers.dtypes import Array
+from ipa_convert.tables import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from ipa_convert.tables.layout import Tensor
+from ipa_convert.tables.plan import convert
+from ipa_convert.tables.rules import Rename
+from ipa_convert.tables.table import Table
 from ipa_mlx.clip import TextEncoder, VisionEncoder
 from ipa_mlx.projectors import PROJECTORS
 from ipa_mlx.unet import UNet

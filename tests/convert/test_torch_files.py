@@ -23,7 +23,7 @@ from ipa.contract.specs import ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import inspect, read_adapter, read_component
-from ipa_convert.checkpoint import open_file
+from ipa_convert.containers.checkpoint import open_file
 from oracle import models, pickles
 from oracle.containers import array_bits, bits, save
 

@@ -19,9 +19,9 @@ import ipa
 import ipa_convert
 from ipa.contract.errors import CheckpointError
 from ipa.prepare.sources import resolve_model
-from ipa_convert.checkpoint import open_file
-from ipa_convert.pickle_names import GLOBALS
-from ipa_convert.pickle_values import Inert
+from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.containers.pickle_names import GLOBALS
+from ipa_convert.containers.pickle_values import Inert
 from oracle import models, single_files, training_runs
 from oracle.containers import array_bits
 from oracle.pickles import (

@@ -18,7 +18,7 @@ from ipa.contract.files import STEMS
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
 from ipa_convert import Converted, read_component
-from ipa_convert.values import cast
+from ipa_convert.containers.values import cast
 from oracle import models
 from oracle.containers import array_bits, bits, save, save_shards
 

@@ -13,7 +13,7 @@ import pytest
 from fuzz import corpus
 from ipa.contract.errors import CheckpointError
 from ipa_convert import inspect
-from ipa_convert.checkpoint import open_file
+from ipa_convert.containers.checkpoint import open_file
 
 INPUTS = 2000
 TESTS = Path(corpus.__file__).parents[1]

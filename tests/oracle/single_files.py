@@ -12,7 +12,7 @@ import torch
 
 from ipa.contract.specs import VaeSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import ldm
+from ipa_convert.tables import ldm
 
 Tensors = dict[str, torch.Tensor]
 

@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from ipa import bases
 from ipa.contract.specs import VaeSpec
 from ipa.contract.unet_spec import UNetSpec
-from ipa_convert import ldm
+from ipa_convert.tables import ldm
 
 Shapes = dict[str, tuple[int, ...]]
 

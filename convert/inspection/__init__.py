@@ -1,0 +1,1 @@
+"""Saying what a file or folder is, from names and shapes."""

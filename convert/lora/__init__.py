@@ -1,0 +1,1 @@
+"""LoRA files: names looked up in tables of all spellings, pairs of matrices, scales."""

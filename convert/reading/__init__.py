@@ -1,0 +1,1 @@
+"""From files and folders to the tensors of a model, a component, an adapter."""

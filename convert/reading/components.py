@@ -1,0 +1,85 @@
+"""Reading the parts of a model, and adapters, as our MLX modules want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.controlnet_spec import ControlNetSpec
+from ipa.contract.files import STEMS
+from ipa.contract.sites import Site
+from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.unet_spec import UNetSpec
+
+from ..containers.checkpoint import Checkpoint, open_folder
+from ..tables import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from ..tables.adapter_spellings import aliases
+from ..tables.converted import Converted
+from ..tables.plan import convert
+from ..tables.table import Table
+
+Component: TypeAlias = Literal[
+    "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "controlnet"
+]
+Spec: TypeAlias = UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec | ControlNetSpec
+
+TABLES: Mapping[Component, Callable[[Any], Table]] = {
+    "unet": unet.table,
+    "vae": vae.table,
+    "text_encoder": clip_text.table,
+    "text_encoder_2": clip_text.table,
+    "image_encoder": clip_vision.table,
+    "controlnet": controlnet.table,
+}
+"""Each component's table, from its spec."""
+
+
+def read_component(
+    component: Component, folder: Path, spec: Spec, *, variant: str | None = None
+) -> Converted:
+    """A component's tensors under their MLX names, from an original or a converted folder.
+
+    Only headers are read here; values are read one by one from what this returns.
+
+    Args:
+        component: Which part of the model.
+        folder: Its folder, with weights called as `ipa.contract.files.STEMS` says.
+        spec: Its structure, from its config.json.
+        variant: "fp16" and the like, in the file names.
+
+    Raises:
+        CheckpointError: The weights are damaged, or are not exactly those of that structure.
+    """
+    return convert(open_folder(folder, STEMS[component], variant), TABLES[component](spec))
+
+
+def read_adapter(
+    path: Path, sites: tuple[Site, ...], context_width: int
+) -> tuple[AdapterSpec, Converted]:
+    """An IP-Adapter's structure and tensors.
+
+    Args:
+        path: A safetensors file, or one of torch.save, or a converted one.
+        sites: The cross-attentions of the UNet that it is for.
+        context_width: Width of that UNet's context.
+
+    Raises:
+        CheckpointError: It is damaged, no IP-Adapter, of an unsupported kind, or for another base.
+    """
+    checkpoint = ip_adapter.open_adapter(path)
+    spec = ip_adapter.detect(checkpoint)
+    spec.check_context(context_width, checkpoint.where)
+    return spec, plan_adapter(checkpoint, spec, sites)
+
+
+def plan_adapter(checkpoint: Checkpoint, spec: AdapterSpec, sites: tuple[Site, ...]) -> Converted:
+    """The tensors of an adapter's checkpoint, for a UNet with these sites.
+
+    Raises:
+        CheckpointError: They are not exactly those of that structure.
+    """
+    if not checkpoint.converted:
+        spec.check_unet(ip_adapter.canonical_shapes(checkpoint), sites, checkpoint.where)
+    return convert(checkpoint, ip_adapter.table(spec, sites, aliases(checkpoint)))

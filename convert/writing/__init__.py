@@ -1,0 +1,1 @@
+"""Writing for MLX, and back: whole or not at all, with a record, and verified."""

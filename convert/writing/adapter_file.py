@@ -1,0 +1,102 @@
+"""Writing one adapter: a file that MLX loads as it is, or back in the original's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.adapter_kinds import adapter_kinds
+from ipa.contract.base_sites import SITES
+from ipa.contract.errors import CheckpointError
+from ipa.contract.sites import Site
+
+from ..containers.checkpoint import CONVERTED, Checkpoint
+from ..reading.adapter_sites import adapter_sites, find_sites
+from ..reading.components import plan_adapter
+from ..tables import ip_adapter
+from ..tables.converted import Converted
+from .adapter_description import DESCRIPTION, describe
+from .appearing import require_new
+from .manifest import Sources
+from .progress import Progress
+from .row import DType, Layout, rows
+from .whole_file import write_file
+
+AdapterLayout = Literal["mlx", "original"]
+
+_LAYOUTS: Mapping[AdapterLayout, Layout] = {"mlx": "mlx", "original": "diffusers"}
+
+
+def convert_adapter(
+    path: Path,
+    target: Path,
+    *,
+    dtype: DType | None = None,
+    layout: AdapterLayout = "mlx",
+    sites: tuple[Site, ...] | None = None,
+    kind: str | None = None,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Write an adapter as one safetensors file: for MLX, with its description, or the way back.
+
+    The file appears complete or not at all. One tensor is in memory at a time.
+
+    Args:
+        path: An original file (safetensors, or of torch.save), or a converted one.
+        target: The file to make.
+        dtype: Precision of the weights; None keeps every tensor's own.
+        layout: "mlx", or "original" for the original repository's names: bit for bit the source's
+            values where no precision was lost.
+        sites: Cross-attentions of the UNet that it is for. By default those of SD1.5 or SDXL,
+            whichever has exactly the file's numbers and widths.
+        kind: Which of the public adapters of its structure it is (`ipa.contract.adapter_kinds`).
+            Needed for "mlx" where the computation depends on it and shapes do not tell.
+        on_progress: Called after every tensor with the bytes that are written and those in all.
+
+    Returns:
+        The target.
+
+    Raises:
+        CheckpointError: The target exists or cannot be written; the file is damaged, of an
+            unsupported kind, or for an unknown base.
+        RequestError: `kind` is needed, or is no name of this structure.
+    """
+    require_new(target)
+    spec, _ = read_adapter_file(path, sites)
+    sources, parts = Sources.marked(lambda: {"": read_adapter_file(path, sites)[1]})
+    converted = parts[""]
+    if layout == "mlx" or kind is not None:
+        given = kind or spec.kind or None
+        spec = spec.with_kind(adapter_kinds(spec).choose(given, str(path)))
+    tensors = tuple(rows(converted, dtype, _LAYOUTS[layout]))
+    write_file(target, tensors, sources, _metadata(spec, layout), on_progress)
+    return target
+
+
+def read_adapter_file(
+    path: Path, sites: tuple[Site, ...] | None = None
+) -> tuple[AdapterSpec, Converted]:
+    """Structure and tensors, checked by header."""
+    checkpoint = ip_adapter.open_adapter(path)
+    spec = ip_adapter.detect(checkpoint)
+    return spec, plan_adapter(checkpoint, spec, sites or _known_sites(checkpoint))
+
+
+def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
+    sites = find_sites(checkpoint)
+    if sites is None:
+        found = adapter_sites(checkpoint)
+        raise CheckpointError(
+            f"{checkpoint.where} was made for an unknown base model",
+            found=f"{len(found)} cross-attention sites: {', '.join(list(found)[:4])}, …",
+            remedy="the numbers and widths must be exactly those of "
+            + " or ".join(f"{base} ({len(known)} sites)" for base, known in SITES.items())
+            + "; for another base give its sites",
+        )
+    return sites
+
+
+def _metadata(spec: AdapterSpec, layout: AdapterLayout) -> Mapping[str, str]:
+    return {**CONVERTED, DESCRIPTION: describe(spec)} if layout == "mlx" else {"format": "pt"}
