@@ -18,35 +18,44 @@ from .dtypes import NUMPY, Array
 _PIECE = 1 << 18  # elements; a piece and its temporaries stay in the cache
 _HALF_MAX = 65504.0
 
-# Unsigned type of the same size, and the exponent's bits: all set in NaN and infinity only.
-_EXPONENT: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
-    "F32": (np.uint32, 0x7F80_0000),
-    "F16": (np.uint16, 0x7C00),
-    "BF16": (np.uint16, 0x7F80),
+# Signed and unsigned type of the same size, and the least bits of what is no number: infinity.
+_BITS: Mapping[str, tuple[npt.DTypeLike, npt.DTypeLike, int]] = {
+    "F32": (np.int32, np.uint32, 0x7F80_0000),
+    "F16": (np.int16, np.uint16, 0x7C00),
+    "BF16": (np.int16, np.uint16, 0x7F80),
 }
 
 
 def is_finite(array: Array, dtype: str) -> bool:
     """Whether a tensor holds neither NaN nor infinity."""
-    kind, mask = _EXPONENT[dtype]
-    return not any(
-        ((piece & kind(mask)) == mask).any() for _, piece in _pieces(array.reshape(-1).view(kind))
-    )
+    return _first_special(array, dtype) is None
 
 
 def check_finite(array: Array, dtype: str, name: str, where: str) -> None:
     """Raise CheckpointError if a tensor holds NaN or infinity."""
-    kind, mask = _EXPONENT[dtype]
-    bits = array.reshape(-1).view(kind)
-    for start, piece in _pieces(bits):
-        special = (piece & kind(mask)) == mask
-        if special.any():
-            raise CheckpointError(
-                f"{where}: {name} holds values that are not finite",
-                found=f"NaN or infinity at position {start + int(special.argmax())} of {bits.size}",
-                remedy="the file is damaged or the training failed: download it again, "
-                "or use another one",
-            )
+    position = _first_special(array, dtype)
+    if position is not None:
+        raise CheckpointError(
+            f"{where}: {name} holds values that are not finite",
+            found=f"NaN or infinity at position {position} of {array.size}",
+            remedy="the file is damaged or the training failed: download it again, "
+            "or use another one",
+        )
+
+
+def _first_special(array: Array, dtype: str) -> int | None:
+    """Where the first NaN or infinity is.
+
+    As integers, positive ones are the largest signed numbers, negative ones the largest unsigned:
+    two maxima, each one pass without a copy, find both.
+    """
+    signed, unsigned, infinity = _BITS[dtype]
+    negative = infinity | 1 << 8 * array.itemsize - 1
+    for start, piece in _pieces(array.reshape(-1)):
+        bits = piece.view(unsigned)
+        if bits.max() >= negative or piece.view(signed).max() >= infinity:
+            return start + int(((bits & infinity) == infinity).argmax())
+    return None
 
 
 def cast(array: Array, source: str, target: str, name: str) -> Array:
