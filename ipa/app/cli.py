@@ -36,7 +36,7 @@ from ipa.contract.errors import (
 )
 from ipa.loading import accelerate as build_accelerator
 from ipa.loading import choose_backend, load
-from ipa.prepare.sources import resolve_model
+from ipa.prepare.sources import resolve_file, resolve_model
 
 EXIT_CODES: dict[type[IpaError], int] = {
     RequestError: 2,
@@ -116,7 +116,9 @@ def generate(  # one parameter per option
             help="A picture as a prompt; may be repeated.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder, hub id, or demo.")] = "demo",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
+    ] = "demo",
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -178,7 +180,7 @@ def generate(  # one parameter per option
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="A model: folder, hub id, or demo.")],
+    source: Annotated[str, typer.Argument(help="A model: folder, file, hub id, or demo.")],
     target: Annotated[Path, typer.Argument(help="The folder to make.")],
     dtype: Annotated[
         str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored]")
@@ -206,12 +208,20 @@ def convert(
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A model folder, a component, or a weights file.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A model folder, a component, a weights file, or owner/name/folder/file."
+        ),
+    ],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
     with _explained():
-        show_inspection(path, as_json=as_json)
+        found = resolve_file(path, revision=revision, offline=offline)
+        show_inspection(found, as_json=as_json)
 
 
 @app.command()
@@ -224,7 +234,7 @@ def fetch(
     offline: Annotated[bool, typer.Option(help="Only say where it is in the cache.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a model or an adapter into the hub's cache; without a name, list public adapters."""
+    """Bring a model, an adapter or any file of weights here; without a name, list adapters."""
     if name is None:
         show_catalogue()
         return
