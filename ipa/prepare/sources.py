@@ -108,7 +108,8 @@ def resolve_repository(
     if (root / MODEL_INDEX).is_file():
         open_model_folder(root, name=repository, variant=variant)
     else:
-        choose([path.name for path in root.iterdir()])  # the cache may have a part of it
+        here = [path.name for path in root.iterdir()]  # perhaps a part, without the hub
+        component_files(here, f"{repository}, as the cache has it,", variant)
     return root
 
 

@@ -101,8 +101,10 @@ def _pickled(tiny: Path, folder: Path) -> Path:
 
 
 def _single_files(tiny: Path, folder: Path) -> Path:
-    """Whole models as files, and a LoRA; no repository of a model."""
+    """Whole models as files, and a LoRA, beside an encoder that they do not need."""
     (folder / "old").mkdir(parents=True)
+    for place in (folder, folder / "old"):
+        shutil.copytree(tiny / "image_encoder", place / "image_encoder")
     tensors = single_files.sd15(tiny)
     single_files.write(folder / "tiny.safetensors", tensors, "safetensors")
     single_files.write(folder / "old" / "tiny.ckpt", tensors, "lightning")

@@ -40,7 +40,7 @@ def test_pickles_where_a_component_has_nothing_else(client: Client, tiny: Path) 
     ]
     assert np.array_equal(mlx, mlx_tiny) and np.array_equal(torch, torch_tiny)
     error = np.abs(mlx - torch).max() / np.abs(torch).max()
-    assert error < 1e-5, error
+    assert error < 3e-6, error  # measured: 1.3e-6 of the largest latent
 
 
 def test_a_pickled_model_offline(client: Client) -> None:

@@ -31,7 +31,7 @@ def test_fetch_here_and_use_without_the_hub(client: Client, tmp_path: Path) -> N
 
 
 def test_any_file_by_its_path(client: Client) -> None:
-    """An adapter brings its encoder; a LoRA and a whole model come alone."""
+    """An adapter brings its encoder; a LoRA and a whole model leave one where it is."""
     adapter = client.ipa_mlx("fetch", f"{ADAPTERS}/models/plus.safetensors").stdout.splitlines()
     assert [Path(line).name for line in adapter] == ["plus.safetensors", "image_encoder"]
     client.hub.reset()
@@ -58,6 +58,9 @@ def test_a_component_alone(client: Client) -> None:
     offline = client.ipa_mlx("fetch", CONTROL, "--offline", "--json", **NOBODY)
     assert json.loads(offline.stdout)["path"] == str(folder)
     assert client.ipa_mlx("inspect", str(folder)).stdout.count("Stable Diffusion UNet") >= 1
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    part = client.ipa_mlx("fetch", CONTROL, "--offline")
+    assert part.returncode == 3 and "as the cache has it, has no plain weights" in part.stderr
     missing = client.ipa_mlx("fetch", CONTROL, "--variant", "bf16")
     assert missing.returncode == 3 and "no bf16 weights" in missing.stderr
     neither = client.ipa_mlx("fetch", FILES)
