@@ -45,8 +45,9 @@ def load(
     """Load a model.
 
     Args:
-        model: "demo" (embedded), a diffusers folder, a converted folder, a single file, a hub id,
-            or a model that is open already (then without revision, variant and offline).
+        model: "demo" (embedded), a diffusers folder, a converted folder, a single file, a name on
+            the hub (owner/name, or owner/name/folder/file of a single file), or a model that is
+            open already (then without revision, variant and offline).
         backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
         dtype: "float32", "float16" or "bfloat16"; None takes what suits the device.
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.

@@ -54,8 +54,9 @@ class Pipeline:
         """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
 
         Args:
-            source: A .safetensors or .bin file, a folder, a hub id, or the short name of a public
-                adapter (`ipa.prepare.catalogue`).
+            source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
+                `weight_name`, or owner/name/folder/file), or the short name of a public adapter
+                (`ipa.prepare.catalogue`).
             weight_name: File inside the folder or repository.
             subfolder: Folder of the file inside it.
             name: What image prompts call it; by default the short name, or the file's stem.

@@ -61,14 +61,17 @@ def find_device(device: str | None) -> str:
 def load_component(
     kind: Any, component: str, folder: Path, dtype: torch.dtype, variant: str | None
 ) -> torch.nn.Module:
-    """One module from its folder.
+    """One module from its folder, whose weights are safetensors or files of torch.save.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite, or the folder was
             converted for MLX.
     """
-    for file in find_weights(folder, STEMS[component], variant).files:
-        _shapes(file)
+    files = find_weights(folder, STEMS[component], variant).files
+    safe = files[0].suffix == ".safetensors"
+    for file in files:
+        _require_ending(file)
+        read_shapes(file)
     options: dict[str, Any] = {"variant": variant, "dtype": dtype}
     if kind.__module__.startswith("transformers."):
         # It names misshapen tensors only in its report, and only if it may go on.
@@ -77,12 +80,12 @@ def load_component(
         with quiet():
             module, report = kind.from_pretrained(
                 folder,
-                use_safetensors=True,
+                use_safetensors=safe,
                 local_files_only=True,
                 output_loading_info=True,
                 **options,
             )
-    except (OSError, *MALFORMED, SafetensorError) as error:
+    except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(
             f"{folder} cannot be loaded as {kind.__name__}",
             found=reason(error),
@@ -117,6 +120,17 @@ def require_weights(path: Path) -> None:
     """Raise CheckpointError for a file that was converted, or is damaged."""
     if container(path) == "safetensors":
         _shapes(path, strict=False)
+
+
+def _require_ending(path: Path) -> None:
+    """The libraries go by a file's ending, so its content has to agree."""
+    kind = container(path)
+    if (kind == "safetensors") != (path.suffix == ".safetensors"):
+        raise CheckpointError(
+            f"{path} is not what its ending says",
+            found=f"a {kind} file",
+            remedy="call it .safetensors, or .bin where it is a file of torch",
+        )
 
 
 def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:

@@ -88,7 +88,7 @@ def open_folder(folder: Path, stem: str, variant: str | None = None) -> Checkpoi
     Raises:
         CheckpointError: Files are missing or damaged, or shards and index contradict each other.
     """
-    weights = find_weights(folder, stem, variant, pickles=True)
+    weights = find_weights(folder, stem, variant)
     files = {path.name: open_file(path) for path in weights.files}
     if weights.index is None:
         return files.popitem()[1]

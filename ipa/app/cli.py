@@ -35,7 +35,7 @@ from ipa.contract.errors import (
 )
 from ipa.loading import accelerate as build_accelerator
 from ipa.loading import choose_backend, load
-from ipa.prepare.sources import resolve_model
+from ipa.prepare.sources import resolve_file, resolve_model
 
 EXIT_CODES: dict[type[IpaError], int] = {
     RequestError: 2,
@@ -115,7 +115,9 @@ def generate(  # one parameter per option
             help="A picture as a prompt; may be repeated.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder, hub id, or demo.")] = "demo",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
+    ] = "demo",
     adapter: Annotated[
         list[str] | None,
         typer.Option(
@@ -237,15 +239,23 @@ def convert(  # one parameter per option
 
 @app.command()
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A model folder, a component, or a weights file.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A model folder, a component, a weights file, or owner/name/folder/file."
+        ),
+    ],
     values: Annotated[
         bool, typer.Option(help="Read all values too: NaN, infinity, empty matrices.")
     ] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
     with _explained():
-        show_inspection(path, values=values, as_json=as_json)
+        found = resolve_file(path, revision=revision, offline=offline)
+        show_inspection(found, values=values, as_json=as_json)
 
 
 @app.command()
@@ -258,7 +268,7 @@ def fetch(
     offline: Annotated[bool, typer.Option(help="Only say where it is in the cache.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a model or an adapter into the hub's cache; without a name, list public adapters."""
+    """Bring a model, an adapter or any file of weights here; without a name, list adapters."""
     if name is None:
         show_catalogue()
         return

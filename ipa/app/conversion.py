@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 from ipa.app.base_configs import adapter_sites, component_config, lora_networks
 from ipa.app.show import bytes_bar
 from ipa.contract.errors import RequestError
+from ipa.prepare.hub_name import hub_name
 from ipa.prepare.model_folder import open_model_folder
-from ipa.prepare.sources import resolve_model
+from ipa.prepare.sources import resolve_file, resolve_model
 
 if TYPE_CHECKING:
     from ipa_convert import Kind
@@ -92,7 +93,10 @@ def run_conversion(source: str, target: Path, options: ConversionOptions) -> Con
 
     _check_choice("dtype", options.dtype, (None, *_DTYPES))
     _check_choice("layout", options.layout, _LAYOUTS)
-    path = Path(source).expanduser()
+    path, named = Path(source).expanduser(), hub_name(source)
+    if named is not None and named.path:
+        path = resolve_file(source, revision=options.revision, offline=options.offline)
+        source = str(path)
     kind: Kind = ipa_convert.kind_of(path) if path.exists() else "model"
     _check_options(kind, options)
     write = _WRITERS.get(kind, _component)
@@ -205,7 +209,7 @@ _WRITERS: Mapping[str, _Writer] = {"model": _model, "adapter": _adapter, "lora":
 _TO_FILES = (_adapter, _lora)
 # Options that only some sources have a use for.
 _USES: Mapping[str, frozenset[str]] = {
-    "model": frozenset({"config", "prediction_type", "ema", "quantize", "variant", "revision"}),
+    "model": frozenset({"config", "prediction_type", "ema", "quantize", "variant"}),
     "adapter": frozenset({"kind", "config"}),
     "lora": frozenset({"base"}),
 }

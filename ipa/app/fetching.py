@@ -8,32 +8,57 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ipa.app.generate import adapter_source
+from ipa.contract.errors import CheckpointError
 from ipa.prepare.catalogue import ADAPTERS
-from ipa.prepare.sources import resolve_adapter, resolve_model
+from ipa.prepare.hub_name import hub_name
+from ipa.prepare.sources import (
+    resolve_adapter,
+    resolve_file,
+    resolve_model,
+    resolve_repository,
+)
+
+_ADAPTER = "IP-Adapter"  # a family of files, as the converters call it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """Where things lie now: a model's folder, or an adapter's file and its image encoder."""
+    """Where things lie now: a folder or a file, and the image encoder of an adapter."""
 
     name: str
     path: Path
-    image_encoder: Path | None
+    image_encoder: Path | None = None
 
 
 def fetch(name: str, *, revision: str | None, variant: str | None, offline: bool) -> Fetched:
-    """Bring a model (owner/name) or an adapter (short name, or owner/name/file) here.
+    """Bring a repository (owner/name), a file of one, or a public adapter (short name) here.
 
     Raises:
         CheckpointError: It does not exist, or the hub cannot be reached.
     """
-    where = adapter_source(name)
-    if "weight_name" not in where and ("/" in name or Path(name).exists()):
-        model = resolve_model(name, revision=revision, variant=variant, offline=offline)
-        return Fetched(name=name, path=model.path, image_encoder=None)
-    files = resolve_adapter(**where, revision=revision, offline=offline)
+    found = hub_name(name)
+    if found is not None and not found.path:
+        root = resolve_repository(name, revision=revision, variant=variant, offline=offline)
+        return Fetched(name=name, path=root)
+    if found is None and ("/" in name or Path(name).exists()):
+        model = resolve_model(name, variant=variant)
+        return Fetched(name=name, path=model.single_file.path if model.single_file else model.path)
+    if found is not None:
+        path = resolve_file(name, revision=revision, offline=offline)
+        if not _is_adapter(path):
+            return Fetched(name=name, path=path)
+    files = resolve_adapter(name, revision=revision, offline=offline)
     return Fetched(name=name, path=files.weights, image_encoder=files.image_encoder)
+
+
+def _is_adapter(path: Path) -> bool:
+    """Whether an image encoder may have to come with a file; what cannot be read needs none."""
+    import ipa_convert
+
+    try:
+        return ipa_convert.inspect(path).family == _ADAPTER
+    except CheckpointError:
+        return False
 
 
 def show_catalogue() -> None:

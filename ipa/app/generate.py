@@ -92,18 +92,7 @@ def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offl
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
-        pipe.load_ip_adapter(
-            **adapter_source(source), name=name or None, scale=scale, offline=offline
-        )
-
-
-def adapter_source(text: str) -> dict[str, Any]:
-    """A file, a short name, or owner/name/folder/file on the hub, as arguments of a loader."""
-    parts = text.split("/")
-    if Path(text).exists() or len(parts) < 3:
-        return {"source": text}
-    owner, name, *folders, file = parts
-    return {"source": f"{owner}/{name}", "subfolder": "/".join(folders), "weight_name": file}
+        pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline)
 
 
 def generate(

@@ -96,53 +96,53 @@ def require_safetensors(path: Path) -> None:
         )
 
 
-def find_weights(
-    folder: Path, stem: str, variant: str | None = None, *, pickles: bool = False
-) -> Weights:
+def weight_names(stem: str, variant: str | None = None) -> tuple[tuple[str, str], ...]:
+    """What a component's weights may be called: (one file, index of shards), the preferred first.
+
+    Args:
+        stem: File name without suffixes, see `STEMS`.
+        variant: "fp16" and the like; None takes the plain file.
+    """
+    tag = f".{variant}" if variant else ""
+    places = ((stem, "safetensors"), (_PICKLE_STEMS.get(stem, stem), "bin"))
+    return tuple(
+        (f"{name}{tag}.{suffix}", f"{name}.{suffix}.index{tag}.json") for name, suffix in places
+    )
+
+
+def find_weights(folder: Path, stem: str, variant: str | None = None) -> Weights:
     """The weight files of a component, safetensors before pickles.
 
     Args:
         folder: The component's folder.
         stem: File name without suffixes, see `STEMS`.
         variant: "fp16" and the like; None takes the plain file.
-        pickles: Whether files of torch.save will do.
 
     Raises:
         CheckpointError: Nothing is there, or a file is of another kind.
     """
-    tag = f".{variant}" if variant else ""
-    places = [(stem, "safetensors")]
-    if pickles:
-        places.append((_PICKLE_STEMS.get(stem, stem), "bin"))
-    weights = None
-    for name, suffix in places:
-        single, index = (
-            folder / f"{name}{tag}.{suffix}",
-            folder / f"{name}.{suffix}.index{tag}.json",
-        )
-        if single.is_file():
-            weights = Weights((single,))
-        elif index.is_file():
-            weights = Weights(_shards(index), index)
+    names, weights = weight_names(stem, variant), None
+    for single, index in names:
+        if (folder / single).is_file():
+            weights = Weights((folder / single,))
+        elif (folder / index).is_file():
+            weights = Weights(_shards(folder / index), folder / index)
         if weights is not None:
             break
     if weights is None:
-        raise _no_weights(folder, [f"{name}{tag}.{suffix}" for name, suffix in places])
+        raise _no_weights(folder, [single for single, _ in names])
     for file in weights.files:
-        if pickles:
-            container(file)
-        else:
-            require_safetensors(file)
+        container(file)
     return weights
 
 
 def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
     present = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
-    pickles = "" if len(names) > 1 else "; pickled .bin weights are not read"
     return CheckpointError(
         f"{folder}: no weights called {' or '.join(names)}",
         found=", ".join(present) or ("an empty folder" if folder.is_dir() else "no such folder"),
-        remedy=f"check the path; variant= selects files such as *.fp16.safetensors{pickles}",
+        remedy="check the path, or finish the download; variant= selects files such as "
+        "*.fp16.safetensors",
     )
 
 

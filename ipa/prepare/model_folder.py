@@ -39,7 +39,7 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
         )
     classes = _component_classes(path)
     for component in classes:
-        find_weights(path / component, STEMS[component], variant, pickles=True)
+        find_weights(path / component, STEMS[component], variant)
     return _parse(_Configs(path, name, {}), variant=variant, single_file=None)
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from ipa import demo
 from ipa.contract.errors import CheckpointError, RequestError
-from ipa.contract.files import STEMS
 from ipa.contract.model import AdapterFiles, ModelFolder
 
 from .catalogue import PublicAdapter, find_adapter
+from .hub import download
+from .hub_files import (
+    CONFIG,
+    MODEL_INDEX,
+    component_files,
+    encoder_files,
+    model_files,
+    require_file,
+)
+from .hub_name import HubName, hub_name
 from .model_folder import open_model_folder
 from .single_file import open_single_file
 
 _DEMO = "demo"
-_CONFIGS = (
-    "model_index.json",
-    "*/config.json",
-    "*/scheduler_config.json",
-    "*/preprocessor_config.json",
-    "tokenizer/*",
-    "tokenizer_2/*",
-)
-_CONTROL = "controlnet"  # a model is used without the one that it may have been saved with
 
 
 def resolve_model(
@@ -39,8 +39,8 @@ def resolve_model(
     """A model by name.
 
     Args:
-        model: "demo", a diffusers folder, a converted folder, a single file, or a hub id
-            (owner/name).
+        model: "demo", a diffusers folder, a converted folder, a single file, or a name on the hub
+            (owner/name, or owner/name/folder/file of a single file).
         revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the file names.
         offline: Use the local cache only.
@@ -52,24 +52,79 @@ def resolve_model(
         CheckpointError: It does not exist or is not a supported model.
     """
     path = demo.model() if model == _DEMO else Path(model).expanduser()
-    if path.is_file():
-        return open_single_file(
-            path,
-            name=str(model),
-            config=Path(config).expanduser() if config else None,
-            prediction_type=prediction_type,
-            ema=ema,
-        )
-    if config is not None or prediction_type is not None or ema:
+    name = hub_name(model)
+    is_file = path.is_file() or (name is not None and bool(name.path))
+    if not is_file and (config is not None or prediction_type is not None or ema):
         raise RequestError(
             "config, prediction_type and ema are for single files",
             found=f"{model}, which is none",
             remedy="a folder's own configs say what it is",
         )
-    if not path.exists() and _is_hub_id(str(model)):
-        patterns = [*_CONFIGS, *_weight_patterns(variant)]
-        path = _snapshot(str(model), patterns, revision, offline)
-    return open_model_folder(path, name=str(model), variant=variant)
+    if name is not None:
+        path = _on_hub(name, revision=revision, variant=variant, offline=offline)
+    if not is_file:
+        return open_model_folder(path, name=str(model), variant=variant)
+    return open_single_file(
+        path,
+        name=str(model),
+        config=Path(config).expanduser() if config else None,
+        prediction_type=prediction_type,
+        ema=ema,
+    )
+
+
+def resolve_file(source: str | Path, *, revision: str | None = None, offline: bool = False) -> Path:
+    """A path as it stands, or where a file of the hub lies (owner/name/folder/file).
+
+    Raises:
+        CheckpointError: The hub has no such file, or cannot be reached.
+    """
+    name = hub_name(source)
+    if name is None or not name.path:
+        return Path(source).expanduser()
+    return _on_hub(name, revision=revision, variant=None, offline=offline)
+
+
+def resolve_repository(
+    repository: str,
+    *,
+    revision: str | None = None,
+    variant: str | None = None,
+    offline: bool = False,
+) -> Path:
+    """The folder of a whole repository: a model, or one network such as a ControlNet.
+
+    Raises:
+        CheckpointError: It is neither, has no weights in that precision, or cannot be reached.
+    """
+
+    def choose(names: Collection[str]) -> Collection[str]:
+        files = model_files if MODEL_INDEX in names else component_files
+        return files(names, repository, variant)
+
+    root = download(
+        repository, choose, markers=(MODEL_INDEX, CONFIG), revision=revision, offline=offline
+    )
+    if (root / MODEL_INDEX).is_file():
+        open_model_folder(root, name=repository, variant=variant)
+    else:
+        here = [path.name for path in root.iterdir()]  # perhaps a part, without the hub
+        component_files(here, f"{repository}, as the cache has it,", variant)
+    return root
+
+
+def _on_hub(name: HubName, *, revision: str | None, variant: str | None, offline: bool) -> Path:
+    """A model's folder, or a file."""
+
+    def choose(names: Collection[str]) -> Collection[str]:
+        if not name.path:
+            return model_files(names, name.repository, variant)
+        require_file(names, name.repository, name.path)
+        return (name.path,)
+
+    marker = name.path or MODEL_INDEX
+    root = download(name.repository, choose, markers=(marker,), revision=revision, offline=offline)
+    return root / name.path
 
 
 def resolve_adapter(
@@ -84,8 +139,8 @@ def resolve_adapter(
     """An IP-Adapter file and the image encoder that comes with it, found as diffusers finds it.
 
     Args:
-        source: A .safetensors or .bin file, a folder, a hub id, or a short name of
-            `catalogue.ADAPTERS`.
+        source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
+            `weight_name`, or owner/name/folder/file), or a short name of `catalogue.ADAPTERS`.
         weight_name: File name inside the folder or repository.
         subfolder: Folder of the file inside it.
         image_encoder_folder: Folder of the encoder: a bare name lies beside the weight file, a path
@@ -94,8 +149,11 @@ def resolve_adapter(
         offline: Use the local cache only.
     """
     root = Path(source).expanduser()
+    hub = hub_name(source)
     if root.is_file():
         root, weight_name, subfolder = root.parent, root.name, ""
+    elif hub is not None and hub.path and weight_name is None:
+        weight_name, subfolder = hub.file, hub.folder
     if weight_name is None and not root.exists() and len(root.parts) == 1:
         public = find_adapter(str(source))
         wanted = image_encoder_folder is not None
@@ -110,9 +168,8 @@ def resolve_adapter(
     if encoder is not None and "/" not in encoder and subfolder:
         encoder = f"{subfolder}/{encoder}"
     file = f"{subfolder}/{weight_name}" if subfolder else weight_name
-    if not root.exists() and _is_hub_id(str(source)):
-        patterns = [file, *([f"{encoder}/*.json", f"{encoder}/*.safetensors"] if encoder else [])]
-        root = _snapshot(str(source), patterns, revision, offline)
+    if hub is not None:
+        root = _adapter_on_hub(hub.repository, file, encoder, revision, offline)
     if not (root / file).is_file():
         raise CheckpointError(
             f"{root / file} does not exist", remedy="check the path, subfolder= and weight_name="
@@ -128,55 +185,30 @@ def resolve_adapter(
     return AdapterFiles(name=Path(weight_name).stem, weights=root / file, image_encoder=folder)
 
 
+def _adapter_on_hub(
+    repository: str, file: str, encoder: str | None, revision: str | None, offline: bool
+) -> Path:
+    """The folder of a repository with an adapter, and with its encoder if there is one."""
+
+    def choose(names: Collection[str]) -> Collection[str]:
+        require_file(names, repository, file)
+        return (file, *(encoder_files(names, encoder) if encoder else ()))
+
+    return download(repository, choose, markers=(file,), revision=revision, offline=offline)
+
+
 def _fetch_public(
     name: str, public: PublicAdapter, revision: str | None, offline: bool, *, with_encoder: bool
 ) -> AdapterFiles:
-    root = _snapshot(public.repository, [public.path], revision, offline)
+    file = HubName(public.repository, public.path)
+    weights = _on_hub(file, revision=revision, variant=None, offline=offline)
     encoder = None
     if public.encoder and with_encoder:
-        patterns = [f"{public.encoder}/*.json", f"{public.encoder}/*.safetensors"]
-        encoder = _snapshot(public.encoder_repository, patterns, None, offline) / public.encoder
-    weights = root / public.path
-    if not weights.is_file():
-        raise CheckpointError(
-            f"{public.repository} has no {public.path} at this revision",
-            remedy="leave revision= out, or fetch the file by its path",
+        root = download(
+            public.encoder_repository,
+            lambda names: encoder_files(names, str(public.encoder)),
+            markers=(f"{public.encoder}/{CONFIG}",),
+            offline=offline,
         )
+        encoder = root / public.encoder
     return AdapterFiles(name=name, weights=weights, image_encoder=encoder)
-
-
-def _weight_patterns(variant: str | None) -> Iterator[str]:
-    """The files of one precision alone: repositories hold several, of gigabytes each."""
-    tag = f".{variant}" if variant else ""
-    for component, stem in STEMS.items():
-        if component == _CONTROL:
-            continue
-        yield f"{component}/{stem}{tag}.safetensors"
-        yield f"{component}/{stem}.safetensors.index{tag}.json"
-        yield f"{component}/{stem}{tag}-?????-of-?????.safetensors"
-        yield f"{component}/{stem}-?????-of-?????{tag}.safetensors"
-
-
-def _is_hub_id(name: str) -> bool:
-    owner, slash, repository = name.partition("/")
-    plain = all(part and not part.startswith((".", "~")) for part in (owner, repository))
-    return bool(slash) and plain and "/" not in repository and "\\" not in name
-
-
-def _snapshot(repository: str, patterns: list[str], revision: str | None, offline: bool) -> Path:
-    """Download what is needed of a repository, or find it in the cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(
-                repository, revision=revision, allow_patterns=patterns, local_files_only=offline
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{repository}: neither a folder here nor available from the hub",
-            found=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            remedy="check the name, the network and your access, or give a local folder",
-        ) from error

@@ -199,6 +199,16 @@ def build_folder(
     return root
 
 
+def pickle_weights(folder: Path, *, zipped: bool = True) -> None:
+    """A component's safetensors as torch.save and older libraries wrote and called them."""
+    for file in folder.glob("*.safetensors"):
+        name = "diffusion_pytorch_model" if file.name.startswith("diffusion") else "pytorch_model"
+        target = folder / file.with_suffix(".bin").name.replace(file.name.split(".")[0], name, 1)
+        tensors = safetensors.torch.load_file(file)
+        torch.save(tensors, target, _use_new_zipfile_serialization=zipped)
+        file.unlink()
+
+
 def adapter_tensors(
     kind: str,
     sites: list[tuple[int, int]],
