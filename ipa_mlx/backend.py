@@ -23,12 +23,13 @@ from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
+from ipa.contract.text import Sizes, TextStates
 from ipa.prepare.encoders import EncoderFiles, find_encoder
 from ipa_convert import read_adapter, read_component, read_model
 
 from .adapter import ImageAdapter
 from .blas import preload
-from .clip import TextEncoder, VisionEncoder
+from .clip import TextEncoder, VisionEncoder, encode_text
 from .conditioning import Conditioning, Context
 from .loading import arrays, place, quantization, require_quantized
 from .sampler import advance, guide
@@ -39,7 +40,7 @@ from .vae import Vae
 # operation would then wait for the system to clear new pages (measured: 11 times slower sums).
 _CPU_CACHE = 1 << 30
 
-_NETWORKS = ("unet", "vae", "text_encoder")  # an image encoder is loaded with its adapter
+_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # an image encoder is loaded with its adapter
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -62,6 +63,7 @@ class Runtime:
     unet: UNet
     vae: Vae
     text_encoder: TextEncoder
+    text_encoder_2: TextEncoder | None = None
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
@@ -102,11 +104,15 @@ class Runtime:
         used = {attached.encoder.folder for attached in self._adapters.values()}
         self._encoders = {k: v for k, v in self._encoders.items() if k in used}
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> mx.array:
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
         """See `Backend.encode_text`."""
-        states = self.text_encoder(mx.array(token_ids))
-        mx.eval(states)
-        return states
+        text = encode_text(self.text_encoder, self.text_encoder_2, token_ids)
+        mx.eval(text.states, text.pooled)
+        return text
+
+    def no_text(self, like: TextStates) -> TextStates:
+        """See `Backend.no_text`."""
+        return TextStates(mx.zeros_like(like.states), mx.zeros_like(like.pooled))
 
     def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
         """See `Backend.encode_images`."""
@@ -123,11 +129,16 @@ class Runtime:
         return np.array(embedding.astype(mx.float32))
 
     def condition(
-        self, text: Sequence[mx.array], branches: Sequence[Branch], *, guided: bool
+        self,
+        text: Sequence[TextStates],
+        branches: Sequence[Branch],
+        *,
+        guided: bool,
+        sizes: Sequence[Sizes] = (),
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
-        states = mx.concatenate(list(text))
+        states = mx.concatenate([row.states for row in text])
         images = []
         for branch in branches:
             tokens = branch.tokens.conditional
@@ -139,9 +150,15 @@ class Runtime:
             rows=len(text),
             text=tuple(attention.keys_values(states) for attention in attentions),
             images=tuple(images),
+            added=self._added(text, sizes),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
+
+    def _added(self, text: Sequence[TextStates], sizes: Sequence[Sizes]) -> mx.array | None:
+        if not sizes:
+            return None
+        return self.unet.add_embedding(mx.concatenate([row.pooled for row in text]), sizes)
 
     def from_numpy(self, array: Floats) -> mx.array:
         """(N, C, h, w) to (N, h, w, C)."""
@@ -209,6 +226,8 @@ class Runtime:
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
         parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        if self.text_encoder_2 is not None:
+            parts["text_encoder_2"] = self.text_encoder_2
         parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
         return {
             "backend": self.name,
@@ -257,6 +276,8 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
         "vae": Vae(model.vae),
         "text_encoder": TextEncoder(model.text_encoder),
     }
+    if model.text_encoder_2 is not None:
+        modules["text_encoder_2"] = TextEncoder(model.text_encoder_2)
     for name, module in modules.items():
         place(module, converted[name], DTYPES[chosen], f"{model.name}/{name}", how)
     if how is not None:
