@@ -91,7 +91,6 @@ class Plan:
             "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
         }
 
-
     def _describe_xl(self) -> dict[str, Any]:
         """What only SDXL takes."""
         sizes = self.texts[-1].sizes

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mlx.utils import tree_flatten
 
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
-from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
@@ -29,10 +29,12 @@ from ipa_convert import read_adapter, read_component, read_model
 
 from .adapter import ImageAdapter
 from .blas import preload
-from .clip import TextEncoder, VisionEncoder, encode_text
+from .clip import TextEncoder, VisionEncoder
 from .conditioning import Conditioning, Context
 from .loading import arrays, place, quantization, require_quantized
+from .pictures import decode, encode
 from .sampler import advance, guide
+from .text import added_conditioning, encode_text, no_text
 from .unet import UNet
 from .vae import Vae
 
@@ -40,7 +42,12 @@ from .vae import Vae
 # operation would then wait for the system to clear new pages (measured: 11 times slower sums).
 _CPU_CACHE = 1 << 30
 
-_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")  # an image encoder is loaded with its adapter
+_NETWORKS = (
+    "unet",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+)  # an image encoder is loaded with its adapter
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -73,6 +80,10 @@ class Runtime:
     @property
     def _precision(self) -> mx.Dtype:
         return DTYPES[self.dtype]
+
+    @property
+    def _decodes_wide(self) -> bool:
+        return self.dtype == "float16" and self.model.overflows_in_float16
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
@@ -112,7 +123,9 @@ class Runtime:
 
     def no_text(self, like: TextStates) -> TextStates:
         """See `Backend.no_text`."""
-        return TextStates(mx.zeros_like(like.states), mx.zeros_like(like.pooled))
+        zeros = no_text(like)
+        mx.eval(zeros.states, zeros.pooled)
+        return zeros
 
     def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
         """See `Backend.encode_images`."""
@@ -150,15 +163,10 @@ class Runtime:
             rows=len(text),
             text=tuple(attention.keys_values(states) for attention in attentions),
             images=tuple(images),
-            added=self._added(text, sizes),
+            added=added_conditioning(self.unet, text, sizes),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
-
-    def _added(self, text: Sequence[TextStates], sizes: Sequence[Sizes]) -> mx.array | None:
-        if not sizes:
-            return None
-        return self.unet.add_embedding(mx.concatenate([row.pooled for row in text]), sizes)
 
     def from_numpy(self, array: Floats) -> mx.array:
         """(N, C, h, w) to (N, h, w, C)."""
@@ -200,28 +208,11 @@ class Runtime:
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return np.concatenate([self._decode_one(latents[i : i + 1]) for i in range(len(latents))])
-
-    def _decode_one(self, latents: mx.array) -> Floats:
-        picture = np.array(self.vae.decode(latents.astype(self._precision)).astype(mx.float32))
-        if self.dtype != "float32" and not np.isfinite(picture).all():
-            self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
-            self.vae.set_dtype(mx.float32)  # widening and going back loses nothing
-            picture = np.array(self.vae.decode(latents))
-            self.vae.set_dtype(self._precision)
-        if not np.isfinite(picture).all():  # before the clip, which hides infinity
-            raise NumericalError(
-                "the decoded picture has NaN or infinite pixels",
-                found=f"dtype {self.dtype}",
-                remedy='check the VAE\'s weights, or load with dtype="float32"',
-            )
-        return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
+        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
 
     def encode(self, pixels: Floats) -> mx.array:
         """See `Backend.encode`."""
-        latents = self.vae.encode(_channels_last(pixels).astype(self._precision)).astype(mx.float32)
-        mx.eval(latents)
-        return latents
+        return encode(self.vae, _channels_last(pixels), wide=self._decodes_wide)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-import numpy.typing as npt
 
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec
-from ipa.contract.text import TextStates
 
 from .attention import SelfAttention
 from .layers import ACTIVATIONS
@@ -117,19 +114,3 @@ class VisionEncoder(nn.Module):
         """(B, S, S, 3) normalised pixels to the projected class token, (B, P), not normalised."""
         x = self.layers[-1](self.states(pixels))
         return self.projection(self.post_norm(x[:, 0]))
-
-
-def encode_text(
-    first: TextEncoder, second: TextEncoder | None, token_ids: npt.NDArray[np.int32]
-) -> TextStates:
-    """One prompt's ids, (text encoders, L), to its states.
-
-    One encoder gives its last layer, normed. SDXL takes the layer before from both, side by side,
-    and the second's pooled text.
-    """
-    ids = [mx.array(row[None]) for row in token_ids]
-    if second is None:
-        return TextStates(first(ids[0]))
-    states = second.states(ids[1])
-    both = mx.concatenate([first.states(ids[0]), states], axis=-1)
-    return TextStates(both, second.pooled(states, ids[1]))

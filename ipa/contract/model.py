@@ -39,7 +39,8 @@ class ModelFolder:
     `name` is what the user asked for (a hub id, a path, "demo"); `scheduler` is
     scheduler_config.json as it stands; `text_encoder_2` and `image_encoder` are None where the
     model has none. `force_zeros_for_empty_prompt` is model_index.json's: zeros stand for a negative
-    prompt that is not given. With `single_file` the folder holds configs alone, and the file the weights.
+    prompt that is not given. With `single_file` the folder holds configs alone, and the file the
+    weights.
     """
 
     name: str

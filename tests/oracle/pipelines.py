@@ -15,11 +15,9 @@ from oracle.schedulers import diffusers_scheduler
 
 
 def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> DiffusionPipeline:
-    """A stock pipeline of the model's kind in float32 on the CPU, with IP-Adapters of the original layout."""
+    """A stock pipeline of the model's kind in float32 on the CPU, with original IP-Adapters."""
     with quiet():
-        pipe = DiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         if adapters:
             pipe.load_ip_adapter(
                 [str(path.parent) for path in adapters],
