@@ -16,8 +16,8 @@ from oracle import models
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 
-# Relative L2 of the final latents.
-LIMITS = {"torch": 1e-5, "mlx": 1e-4}
+# Relative L2 of the final latents. Measured over all cases: torch 9.1e-7, mlx 1.7e-6.
+LIMITS = {"torch": 5e-6, "mlx": 1e-5}
 
 EULER = {
     key: value
@@ -113,7 +113,12 @@ CASES = {
     "tall": Case(arguments={"width": 40, "height": 136}),
     "old configs": Case(model="old"),
     "old configs, zeros not forced": Case(model="old", arguments={"negative_prompt_2": "a ring"}),
-    "old configs, ddim": Case(model="old", arguments={"scheduler": "ddim"}),
+    # Its clipping amplifies rounding: diffusers in float32 is 1.1e-5 from itself in float64 where
+    # the other cases' steps and guidance are used.
+    "old configs, ddim": Case(
+        model="old",
+        arguments={"scheduler": "ddim", "guidance_scale": 1.5, "num_inference_steps": 3},
+    ),
     "old configs, adapter": Case(
         model="old", adapters=("plus",), pictures=((6,),), scale=0.5, arguments=SIZES
     ),
@@ -177,5 +182,4 @@ def test_trajectory(
     images = [[references[i] for i in group] for group in case.pictures]
     arguments = SHARED | case.arguments | {"output_type": "latent"}
     found = pipe(case.prompt, ip_adapter_image=images or None, **arguments).latents
-    print(f"DISTANCE {backend} {name}: {relative(found, expected(name)):.2e}")
     assert relative(found, expected(name)) < LIMITS[backend]
