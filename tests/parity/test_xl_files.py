@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 import ipa
+import ipa_convert
 from ipa.contract.errors import CheckpointError
 from ipa.prepare.model_folder import open_model_folder
 from ipa.prepare.sources import resolve_model
@@ -65,6 +66,25 @@ def test_single_file_is_the_folder(
     # measured 0 (mlx), 7e-7 (torch).
     assert relative(*found) < 5e-6
     assert np.array_equal(*found) or backend == "torch"
+
+
+def test_converted_folder_is_the_original(tiny_xl: Path, tmp_path: Path) -> None:
+    """Also quantised, against quantising on loading."""
+    plain = ipa_convert.convert_model(open_model_folder(tiny_xl, name="xl"), tmp_path / "mlx")
+    expected = load(tiny_xl, "mlx")("a star", **CALL).latents
+    assert np.array_equal(load(plain, "mlx")("a star", **CALL).latents, expected)
+    back = ipa_convert.convert_model(
+        open_model_folder(plain, name="xl"), tmp_path / "back", layout="diffusers"
+    )
+    stock = load(tiny_xl, "torch")("a star", **CALL).latents
+    assert np.array_equal(load(back, "torch")("a star", **CALL).latents, stock)
+    few = ipa_convert.convert_model(
+        open_model_folder(tiny_xl, name="xl"), tmp_path / "few", quantize=8
+    )
+    rounded = load(tiny_xl, "mlx", quantize=8)("a star", **CALL)
+    assert "text_encoder_2" in rounded.info["quantization"]
+    assert np.array_equal(load(few, "mlx")("a star", **CALL).latents, rounded.latents)
+    assert not np.array_equal(rounded.latents, expected)
 
 
 def without(end: str) -> Callable[[Tensors], Tensors]:
