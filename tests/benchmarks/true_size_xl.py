@@ -42,7 +42,9 @@ def inputs(side: int) -> dict[str, Array]:
 
 
 def reference(folder: Path, side: int) -> None:
-    """Write the weights, and what diffusers and transformers make of them."""
+    """Write weights, and what diffusers and transformers make of them, unless both are there."""
+    if (folder / f"reference-{side}.npz").is_file():
+        return
     import torch
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
@@ -78,7 +80,7 @@ def reference(folder: Path, side: int) -> None:
                 "image_embeds": [given["embedding"][:, None, None]],
             },
         ).sample.numpy()
-    np.savez(folder / "reference.npz", **found)
+    np.savez(folder / f"reference-{side}.npz", **found)
 
 
 def ours(folder: Path, side: int) -> None:
@@ -88,7 +90,7 @@ def ours(folder: Path, side: int) -> None:
     preload()
     given = inputs(side)
     found = text_tower(folder, given["ids"])
-    np.savez(folder / "ours.npz", **found, unet=unet(folder, given))
+    np.savez(folder / f"ours-{side}.npz", **found, unet=unet(folder, given))
 
 
 def text_tower(folder: Path, ids: Array) -> dict[str, Array]:
@@ -105,8 +107,9 @@ def text_tower(folder: Path, ids: Array) -> dict[str, Array]:
     tower = TextEncoder(spec)
     path = folder / "text_encoder_2"
     fill(tower, arrays(read_component("text_encoder_2", path, spec), mx.float32), path.name)
-    states = tower.states(mx.array(ids[None]))
-    return {"states": np.array(states), "pooled": np.array(tower.pooled(states, mx.array([ids])))}
+    tokens = mx.array(ids[None])
+    states = tower.states(tokens)
+    return {"states": np.array(states), "pooled": np.array(tower.pooled(states, tokens))}
 
 
 def unet(folder: Path, given: dict[str, Array]) -> Array:
@@ -167,7 +170,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for work in (reference, ours):
             apart(work, folder, options.side)
-        theirs, found = (np.load(folder / f"{name}.npz") for name in ("reference", "ours"))
+        theirs, found = (
+            dict(np.load(folder / f"{name}-{options.side}.npz")) for name in ("reference", "ours")
+        )
         distances = {name: relative(found[name], theirs[name]) for name in theirs}
     if options.json:
         print(json.dumps({"side": options.side, "mlx to reference": distances}, indent=2))
