@@ -26,6 +26,7 @@ bench-conversion: $(VENV)/.dev
 
 parity: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.true_size $(PARITY_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.true_size_xl $(PARITY_ARGS)
 
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)

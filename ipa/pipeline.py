@@ -18,7 +18,7 @@ from ipa.plan import AttachedAdapter, Plan, make_plan, prompts_from_ip_adapter_i
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.scales import site_scales
 from ipa.prepare.sources import resolve_adapter
-from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal, Run
 
 
@@ -32,9 +32,7 @@ class Pipeline:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._tokenizer = ClipTokenizer.from_folder(
-            backend.model.path / "tokenizer", backend.model.vocabulary
-        )
+        self._tokenizers = open_tokenizers(backend.model)
         self._adapters: dict[str, AttachedAdapter] = {}
         self._lock = threading.Lock()
         self._owner: int | None = None
@@ -216,7 +214,7 @@ class Pipeline:
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
         request = Request(prompt=prompt, image_prompts=tuple(prompts), **arguments)
-        plan = make_plan(request, self._backend.model, self._tokenizer, self._adapters)
+        plan = make_plan(request, self._backend.model, self._tokenizers, self._adapters)
         return self._run(plan, cancel)
 
     def _run(self, plan: Plan, cancel: CancelSignal | None) -> Iterator[Progress]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,17 @@ import numpy as np
 from ipa.contract.backend import Floats, LoadedAdapter
 from ipa.contract.errors import RequestError
 from ipa.contract.model import ModelFolder
-from ipa.contract.request import ImagePrompt, Picture, Request, Scale
+from ipa.contract.request import SIZE_NAMES, ImagePrompt, Picture, Request, Scale
 from ipa.contract.schedule import Schedule
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.scales import SiteScales, is_open, site_scales
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
-from ipa.prepare.tokenizer import ClipTokenizer, Tokens
+from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
+from ipa.prepare.tokenizer import ClipTokenizer
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
-_SHOWN = 200  # characters of a text that did not fit
+_DEFAULT_LATENT_SIDE_XL = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,12 @@ class PlannedPrompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A run: tokens, pictures, schedule, noise. `tokens` is (negative, positive) or (positive,)."""
+    """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,)."""
 
     request: Request
     width: int
     height: int
-    tokens: tuple[Tokens, ...]
+    texts: tuple[PlannedText, ...]
     prompts: tuple[PlannedPrompt, ...]
     schedule: Schedule
     seeds: tuple[int, ...]
@@ -74,6 +75,7 @@ class Plan:
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
+            **self._describe_xl(),
             "image_prompts": [
                 _describe_prompt(prompt, plan.adapter, adapters)
                 for prompt, plan in zip(request.image_prompts, self.prompts, strict=True)
@@ -89,11 +91,23 @@ class Plan:
             "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
         }
 
+    def _describe_xl(self) -> dict[str, Any]:
+        """What only SDXL takes."""
+        sizes = self.texts[-1].sizes
+        if sizes is None:
+            return {}
+        return {
+            "prompt_2": self.request.prompt_2,
+            "negative_prompt_2": self.request.negative_prompt_2,
+            **{name: getattr(self.request, name) for name in SIZE_NAMES},
+            **asdict(sizes),
+        }
+
 
 def make_plan(
     request: Request,
     model: ModelFolder,
-    tokenizer: ClipTokenizer,
+    tokenizers: Sequence[ClipTokenizer],
     adapters: Mapping[str, AttachedAdapter],
 ) -> Plan:
     """Check a request against a model and its adapters, and prepare what the backend is given.
@@ -106,11 +120,8 @@ def make_plan(
     shape = (model.unet.in_channels, height // factor, width // factor)
     if request.latents is not None:
         _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
-    texts = [request.prompt]
-    if request.guided:
-        texts.insert(0, request.negative_prompt or "")
-    tokens = tuple(tokenizer.encode(text) for text in texts)
-    warnings = _text_warnings(tokens, guided=request.guided)
+    texts = plan_texts(request, model, tokenizers, (height, width))
+    warnings = text_warnings(texts)
     name = request.scheduler
     if name is None:
         name, warning = scheduler_name(model.scheduler)
@@ -120,10 +131,12 @@ def make_plan(
         request=request,
         width=width,
         height=height,
-        tokens=tokens,
+        texts=texts,
         prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
         schedule=make_schedule(
-            name, pipeline_config(model.scheduler), int(request.num_inference_steps)
+            name,
+            pipeline_config(model.scheduler, is_xl=model.is_xl),
+            int(request.num_inference_steps),
         ),
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
@@ -176,20 +189,10 @@ def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
         )
 
 
-def _text_warnings(tokens: Sequence[Tokens], *, guided: bool) -> list[str]:
-    names = ("negative_prompt", "prompt") if guided else ("prompt",)
-    warnings = []
-    for name, text in zip(names, tokens, strict=True):
-        if text.dropped:
-            more = f" and {len(text.dropped) - _SHOWN} characters more"
-            rest = more if len(text.dropped) > _SHOWN else ""
-            warnings.append(f"{name} is too long; this was cut: {text.dropped[:_SHOWN]!r}{rest}")
-    return warnings
-
-
 def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     factor = model.vae.scale_factor
-    default = (model.unet.sample_size or _DEFAULT_LATENT_SIDE) * factor
+    side = _DEFAULT_LATENT_SIDE_XL if model.is_xl else _DEFAULT_LATENT_SIDE
+    default = (model.unet.sample_size or side) * factor
     width = default if request.width is None else request.width
     height = default if request.height is None else request.height
     if width % factor or height % factor:

@@ -63,13 +63,23 @@ class Run:
         yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=result)
 
     def _encode(self) -> Any:
-        text = [self.backend.encode_text(tokens.ids[None]) for tokens in self.plan.tokens]
+        texts = self.plan.texts
+        positive = self.backend.encode_text(texts[-1].ids)
+        negative = [
+            self.backend.encode_text(text.ids) if text.tokens else self.backend.no_text(positive)
+            for text in texts[:-1]
+        ]
         branches = []
         for prompt in self.plan.prompts:
             self._check_cancel("encode")
             tokens = self.backend.encode_images(prompt.adapter, prompt.pixels)
             branches.append(Branch(prompt.adapter, tokens))
-        return self.backend.condition(text, branches, guided=self.plan.request.guided)
+        return self.backend.condition(
+            [*negative, positive],
+            branches,
+            guided=self.plan.request.guided,
+            sizes=[text.sizes for text in texts if text.sizes is not None],
+        )
 
     def _denoise(self, conditioning: Any) -> Iterator[tuple[int, Floats]]:
         """Yields the number of finished steps and the latents, checked to be finite."""

@@ -19,10 +19,11 @@ import numpy.typing as npt
 from mlx.utils import tree_flatten
 
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
-from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
+from ipa.contract.text import Sizes, TextStates
 from ipa.prepare.encoders import EncoderFiles, find_encoder
 from ipa_convert import read_adapter, read_component, read_model
 
@@ -31,7 +32,9 @@ from .blas import preload
 from .clip import TextEncoder, VisionEncoder
 from .conditioning import Conditioning, Context
 from .loading import arrays, place, quantization, require_quantized
+from .pictures import decode, encode
 from .sampler import advance, guide
+from .text import added_conditioning, encode_text, no_text
 from .unet import UNet
 from .vae import Vae
 
@@ -39,7 +42,12 @@ from .vae import Vae
 # operation would then wait for the system to clear new pages (measured: 11 times slower sums).
 _CPU_CACHE = 1 << 30
 
-_NETWORKS = ("unet", "vae", "text_encoder")  # an image encoder is loaded with its adapter
+_NETWORKS = (
+    "unet",
+    "vae",
+    "text_encoder",
+    "text_encoder_2",
+)  # an image encoder is loaded with its adapter
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -62,6 +70,7 @@ class Runtime:
     unet: UNet
     vae: Vae
     text_encoder: TextEncoder
+    text_encoder_2: TextEncoder | None = None
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
@@ -71,6 +80,10 @@ class Runtime:
     @property
     def _precision(self) -> mx.Dtype:
         return DTYPES[self.dtype]
+
+    @property
+    def _decodes_wide(self) -> bool:
+        return self.dtype == "float16" and self.model.overflows_in_float16
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
@@ -102,11 +115,17 @@ class Runtime:
         used = {attached.encoder.folder for attached in self._adapters.values()}
         self._encoders = {k: v for k, v in self._encoders.items() if k in used}
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> mx.array:
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
         """See `Backend.encode_text`."""
-        states = self.text_encoder(mx.array(token_ids))
-        mx.eval(states)
-        return states
+        text = encode_text(self.text_encoder, self.text_encoder_2, token_ids)
+        mx.eval(text.states, text.pooled)
+        return text
+
+    def no_text(self, like: TextStates) -> TextStates:
+        """See `Backend.no_text`."""
+        zeros = no_text(like)
+        mx.eval(zeros.states, zeros.pooled)
+        return zeros
 
     def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
         """See `Backend.encode_images`."""
@@ -123,11 +142,16 @@ class Runtime:
         return np.array(embedding.astype(mx.float32))
 
     def condition(
-        self, text: Sequence[mx.array], branches: Sequence[Branch], *, guided: bool
+        self,
+        text: Sequence[TextStates],
+        branches: Sequence[Branch],
+        *,
+        guided: bool,
+        sizes: Sequence[Sizes] = (),
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
-        states = mx.concatenate(list(text))
+        states = mx.concatenate([row.states for row in text])
         images = []
         for branch in branches:
             tokens = branch.tokens.conditional
@@ -139,6 +163,7 @@ class Runtime:
             rows=len(text),
             text=tuple(attention.keys_values(states) for attention in attentions),
             images=tuple(images),
+            added=added_conditioning(self.unet, text, sizes),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
@@ -183,32 +208,17 @@ class Runtime:
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return np.concatenate([self._decode_one(latents[i : i + 1]) for i in range(len(latents))])
-
-    def _decode_one(self, latents: mx.array) -> Floats:
-        picture = np.array(self.vae.decode(latents.astype(self._precision)).astype(mx.float32))
-        if self.dtype != "float32" and not np.isfinite(picture).all():
-            self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
-            self.vae.set_dtype(mx.float32)  # widening and going back loses nothing
-            picture = np.array(self.vae.decode(latents))
-            self.vae.set_dtype(self._precision)
-        if not np.isfinite(picture).all():  # before the clip, which hides infinity
-            raise NumericalError(
-                "the decoded picture has NaN or infinite pixels",
-                found=f"dtype {self.dtype}",
-                remedy='check the VAE\'s weights, or load with dtype="float32"',
-            )
-        return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
+        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
 
     def encode(self, pixels: Floats) -> mx.array:
         """See `Backend.encode`."""
-        latents = self.vae.encode(_channels_last(pixels).astype(self._precision)).astype(mx.float32)
-        mx.eval(latents)
-        return latents
+        return encode(self.vae, _channels_last(pixels), wide=self._decodes_wide)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
         parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        if self.text_encoder_2 is not None:
+            parts["text_encoder_2"] = self.text_encoder_2
         parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
         return {
             "backend": self.name,
@@ -257,6 +267,8 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
         "vae": Vae(model.vae),
         "text_encoder": TextEncoder(model.text_encoder),
     }
+    if model.text_encoder_2 is not None:
+        modules["text_encoder_2"] = TextEncoder(model.text_encoder_2)
     for name, module in modules.items():
         place(module, converted[name], DTYPES[chosen], f"{model.name}/{name}", how)
     if how is not None:

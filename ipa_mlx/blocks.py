@@ -29,7 +29,7 @@ class ResnetBlock(nn.Module):
             self.conv_shortcut = nn.Linear(inputs, outputs)
 
     def __call__(self, x: mx.array, time: mx.array | None = None) -> mx.array:
-        """(B, H, W, inputs) to (B, H, W, outputs); `time` is (1, time_width), activated."""
+        """(B, H, W, inputs) to (B, H, W, outputs); `time` is (1 or B, time_width), activated."""
         y = self.conv1(silu(self.norm1(x)))
         if time is not None:
             y = y + self.time_emb_proj(time)[:, None, None, :]

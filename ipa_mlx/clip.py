@@ -46,6 +46,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, spec: ClipTextSpec) -> None:
         super().__init__()
+        self.end_token = spec.end_token
         self.token_embedding = nn.Embedding(spec.vocabulary, spec.width)
         self.position_embedding = nn.Embedding(spec.positions, spec.width)
         self.layers = [ClipLayer(spec) for _ in range(spec.layers)]
@@ -55,11 +56,29 @@ class TextEncoder(nn.Module):
 
     def __call__(self, token_ids: mx.array) -> mx.array:
         """(B, L) ids to the last layer's states after the final norm, (B, L, C)."""
+        return self._last(self.states(token_ids))
+
+    def states(self, token_ids: mx.array) -> mx.array:
+        """(B, L) ids to the states that enter the last layer, (B, L, C).
+
+        These are transformers' `hidden_states[-2]`: no final norm.
+        """
         x = self.token_embedding(token_ids)
         x = x + self.position_embedding.weight[: token_ids.shape[1]]
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, mask="causal")
-        return self.final_norm(x)
+        return x
+
+    def pooled(self, states: mx.array, token_ids: mx.array) -> mx.array:
+        """What `states` gave, to the projected row of the first end token, (B, P)."""
+        # As in transformers: configs that say 2 are wrong, and the end is the largest id.
+        is_end = token_ids if self.end_token == 2 else token_ids == self.end_token
+        row = mx.argmax(is_end.astype(mx.int32), axis=1)
+        x = mx.take_along_axis(self._last(states), row[:, None, None], axis=1)
+        return self.projection(x[:, 0])
+
+    def _last(self, states: mx.array) -> mx.array:
+        return self.final_norm(self.layers[-1](states, mask="causal"))
 
 
 class VisionEncoder(nn.Module):

@@ -20,18 +20,22 @@ class KeyValue:
 class Conditioning:
     """Keys and values by site, in the order of site numbers: of the text, and of each image prompt.
 
-    `rows` is 2 if guided (unconditional first), else 1.
+    `rows` is 2 if guided (unconditional first), else 1. `added` is what SDXL adds to the timestep,
+    (R, time width).
     """
 
     rows: int
     text: tuple[KeyValue, ...]
     images: tuple[tuple[KeyValue, ...], ...]
+    added: mx.array | None = None
 
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
         for per_site in (self.text, *self.images):
             for pair in per_site:
                 yield from (pair.keys, pair.values)
+        if self.added is not None:
+            yield self.added
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import mlx.core as mx
@@ -12,6 +12,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ipa.contract.specs import Activation
+from ipa.contract.text import Sizes
+from ipa.contract.unet_spec import Addition
 
 # Numbers in the matrix that a convolution on a CPU makes of its input: more than the first go in
 # strips, each of about the second (measured at 256² pixels: 1.5 times faster).
@@ -178,6 +180,30 @@ class TimestepEmbedding(nn.Module):
         row = sinusoid(timestep, self.width, flip_sin_to_cos=self.flip, freq_shift=self.shift)
         x = mx.array(row).astype(self.linear_1.weight.dtype)
         return self.linear_2(silu(self.linear_1(x)))
+
+
+class AddedEmbedding(nn.Module):
+    """SDXL's pooled text and sinusoids of six numbers through two linear layers."""
+
+    def __init__(
+        self, spec: Addition, time_width: int, *, flip_sin_to_cos: bool, freq_shift: float
+    ) -> None:
+        super().__init__()
+        self.width, self.flip, self.shift = spec.time_width, flip_sin_to_cos, freq_shift
+        self.linear_1 = nn.Linear(spec.width, time_width)
+        self.linear_2 = nn.Linear(time_width, time_width)
+
+    def __call__(self, pooled: mx.array, sizes: Sequence[Sizes]) -> mx.array:
+        """Pooled text (R, P) and R sizes to (R, time_width)."""
+        x = mx.concatenate([pooled, mx.concatenate([self._row(entry) for entry in sizes])], axis=1)
+        return self.linear_2(silu(self.linear_1(x)))
+
+    def _row(self, sizes: Sizes) -> mx.array:
+        parts = [
+            sinusoid(number, self.width, flip_sin_to_cos=self.flip, freq_shift=self.shift)
+            for number in sizes.numbers
+        ]
+        return mx.array(np.concatenate(parts, axis=1)).astype(self.linear_1.weight.dtype)
 
 
 def sinusoid(

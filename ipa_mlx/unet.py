@@ -11,7 +11,7 @@ from ipa.contract.unet_spec import UNetSpec
 from .attention import CrossAttention, Transformer2D
 from .blocks import DownBlock, MidBlock, ResnetBlock, UpBlock
 from .conditioning import Context
-from .layers import Convolution, GroupNorm, TimestepEmbedding, silu
+from .layers import AddedEmbedding, Convolution, GroupNorm, TimestepEmbedding, silu
 
 
 class UNet(nn.Module):
@@ -22,9 +22,10 @@ class UNet(nn.Module):
         self.spec = spec
         first, last = spec.channels[0], spec.channels[-1]
         self.conv_in = Convolution(spec.in_channels, first)
-        self.time_embedding = TimestepEmbedding(
-            first, spec.time_width, flip_sin_to_cos=spec.flip_sin_to_cos, freq_shift=spec.freq_shift
-        )
+        wave = {"flip_sin_to_cos": spec.flip_sin_to_cos, "freq_shift": spec.freq_shift}
+        self.time_embedding = TimestepEmbedding(first, spec.time_width, **wave)
+        if spec.addition is not None:
+            self.add_embedding = AddedEmbedding(spec.addition, spec.time_width, **wave)
         self.down_blocks = [_down_block(spec, level) for level in range(len(spec.channels))]
         self.mid_block = MidBlock(
             [_resnet(spec, last, last) for _ in range(2)],
@@ -44,7 +45,11 @@ class UNet(nn.Module):
 
     def __call__(self, latents: mx.array, timestep: float, context: Context) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape."""
-        time = silu(self.time_embedding(timestep))
+        time = self.time_embedding(timestep)
+        added = context.conditioning.added
+        if added is not None:
+            time = time + mx.repeat(added, latents.shape[0] // added.shape[0], axis=0)
+        time = silu(time)
         x = self.conv_in(latents)
         skips = [x]
         for down in self.down_blocks:

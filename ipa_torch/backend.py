@@ -16,20 +16,27 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
-from transformers import CLIPTextModel, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+)
 
 from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
-from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
+from ipa.contract.text import Sizes, TextStates
 from ipa.prepare.encoders import EncoderFiles, find_encoder
 
 from .adapter import ImageAdapter, check_file
 from .attention import install
 from .conditioning import Conditioning, Context
-from .loading import DTYPES, find_device, load_component, quiet
+from .loading import DTYPES, find_device, load_component
+from .pictures import decode, encode
 from .sampler import advance, guide
 from .single_file import load_single_file
+from .text import added_conditioning, encode_text, no_text
 
 
 @contextmanager
@@ -58,6 +65,7 @@ class Runtime:
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
     attentions: list[Attention]
+    text_encoder_2: CLIPTextModelWithProjection | None = None
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
     _encoders: dict[Path, torch.nn.Module] = field(default_factory=dict)
@@ -94,10 +102,15 @@ class Runtime:
         self._encoders = {k: v for k, v in self._encoders.items() if k in used}
 
     @precise()
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> torch.Tensor:
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
         """See `Backend.encode_text`."""
         ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.device)
-        return self.text_encoder(ids).last_hidden_state
+        return encode_text(self.text_encoder, self.text_encoder_2, ids)
+
+    @precise()
+    def no_text(self, like: TextStates) -> TextStates:
+        """See `Backend.no_text`."""
+        return no_text(like)
 
     @precise()
     def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
@@ -114,7 +127,12 @@ class Runtime:
 
     @precise()
     def condition(
-        self, text: Sequence[torch.Tensor], branches: Sequence[Branch], *, guided: bool
+        self,
+        text: Sequence[TextStates],
+        branches: Sequence[Branch],
+        *,
+        guided: bool,
+        sizes: Sequence[Sizes] = (),
     ) -> Conditioning:
         """See `Backend.condition`."""
         images = []
@@ -124,7 +142,8 @@ class Runtime:
                 tokens = torch.cat([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
             images.append(adapter.keys_values(tokens, self.attentions))
-        return Conditioning(torch.cat(list(text)), tuple(images))
+        states = torch.cat([row.states for row in text])
+        return Conditioning(states, tuple(images), added_conditioning(text, sizes))
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
         """Latents as a float32 tensor on the device."""
@@ -149,6 +168,7 @@ class Runtime:
             rows,
             torch.tensor(step.timestep, dtype=torch.float32, device=self.device),
             repeated.text,
+            added_cond_kwargs=repeated.added,
             cross_attention_kwargs={"ip_hidden_states": Context(repeated.images, scales)},
             return_dict=False,
         )[0]
@@ -174,40 +194,22 @@ class Runtime:
     @precise()
     def decode(self, latents: torch.Tensor) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return np.concatenate([self._decode_one(latent[None]) for latent in latents])
-
-    def _decode_one(self, latents: torch.Tensor) -> Floats:
-        scaled = latents / self.model.vae.scaling_factor
-        picture = self.vae.decode(scaled.to(self.vae.dtype)).sample
-        if self.dtype != "float32" and not torch.isfinite(picture).all():
-            self.warnings.append(f"the VAE overflowed in {self.dtype}: decoded again in float32")
-            picture = self._decode_in_float32(scaled)
-        if not torch.isfinite(picture).all():  # before the clamp, which hides infinity
-            raise NumericalError(
-                "the decoded picture has NaN or infinite pixels",
-                found=f"dtype {self.dtype}",
-                remedy='check the VAE\'s weights, or load with dtype="float32"',
-            )
-        return self.to_numpy((picture.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
-
-    def _decode_in_float32(self, scaled: torch.Tensor) -> torch.Tensor:
-        """The weights are widened for this once; going back loses nothing."""
-        with quiet():
-            self.vae.float()
-            try:
-                return self.vae.decode(scaled).sample
-            finally:
-                self.vae.to(DTYPES[self.dtype])
+        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
 
     @precise()
     def encode(self, pixels: Floats) -> torch.Tensor:
         """See `Backend.encode`."""
-        mean = self.vae.encode(self._cast(pixels)).latent_dist.mean
-        return mean.float() * self.model.vae.scaling_factor
+        return encode(self.vae, self.from_numpy(pixels), wide=self._decodes_wide)
+
+    @property
+    def _decodes_wide(self) -> bool:
+        return self.dtype == "float16" and self.model.overflows_in_float16
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
         parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        if self.text_encoder_2 is not None:
+            parts["text_encoder_2"] = self.text_encoder_2
         parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
         return {
             "backend": self.name,
@@ -263,13 +265,12 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
 def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
     if model.single_file is not None:
         return load_single_file(model, model.single_file, dtype)
+    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+    if model.is_xl:
+        kinds["text_encoder_2"] = CLIPTextModelWithProjection
     return {
         name: load_component(kind, name, model.path / name, dtype, model.variant)
-        for name, kind in (
-            ("unet", UNet2DConditionModel),
-            ("vae", AutoencoderKL),
-            ("text_encoder", CLIPTextModel),
-        )
+        for name, kind in kinds.items()
     }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
@@ -29,11 +29,13 @@ class Conditioning:
     """Text states (R, 77, D), and each image prompt's keys and values by site.
 
     The text's own keys and values are left to diffusers' modules. R is 2 if guided (unconditional
-    first), else 1.
+    first), else 1. `added` is what diffusers calls added_cond_kwargs, for SDXL: pooled text (R, P)
+    and six numbers (R, 6).
     """
 
     text: torch.Tensor
     images: tuple[tuple[KeyValue, ...], ...]
+    added: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -45,7 +47,8 @@ class Conditioning:
         if count == 1:
             return self
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
-        return Conditioning(self.text.repeat_interleave(count, dim=0), images)
+        added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
+        return Conditioning(self.text.repeat_interleave(count, dim=0), images, added)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import container
@@ -25,12 +25,17 @@ _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "vae": ("first_stage_model.",),
 }
 _IDLE = "first_stage_model.loss."  # of the VAE's training
+_XL_TEXTS: Mapping[str, tuple[Any, str]] = {
+    "text_encoder": (CLIPTextModel, "conditioner.embedders.0."),
+    "text_encoder_2": (CLIPTextModelWithProjection, "conditioner.embedders.1."),
+}
+_IDLE_IN_TEXTS = ("logit_scale", "position_ids")  # of CLIP's training, and a table 0, 1, 2, …
 
 
 def load_single_file(
     model: ModelFolder, file: SingleFile, dtype: torch.dtype
 ) -> dict[str, torch.nn.Module]:
-    """UNet, VAE and text encoder of a single file.
+    """UNet, VAE and text encoders of a single file.
 
     Raises:
         BackendError: Averaged weights are asked for.
@@ -49,14 +54,7 @@ def load_single_file(
                 name: _module(kind, name, checkpoint, model, file, dtype)
                 for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
             }
-            parts["text_encoder"] = create_diffusers_clip_model_from_ldm(
-                CLIPTextModel,
-                checkpoint,
-                subfolder="text_encoder",
-                config=str(model.path),
-                torch_dtype=dtype,
-                local_files_only=True,
-            )
+            parts |= _texts(checkpoint, model, dtype)
     except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(
             f"{file.path} cannot be loaded by diffusers",
@@ -93,13 +91,50 @@ def _module(
         dict(checkpoint), config=str(model.path), subfolder=name, torch_dtype=dtype, **changes
     )
     given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
+    _require_count(name, given, module, str(file.path))
+    return module
+
+
+def _texts(
+    checkpoint: dict[str, torch.Tensor], model: ModelFolder, dtype: torch.dtype
+) -> dict[str, torch.nn.Module]:
+    if not model.is_xl:
+        return {"text_encoder": _text(CLIPTextModel, "text_encoder", checkpoint, model, dtype)}
+    parts = {}
+    for name, (kind, prefix) in _XL_TEXTS.items():
+        parts[name] = _text(kind, name, checkpoint, model, dtype)
+        own = [k for k in checkpoint if k.startswith(prefix) and not k.endswith(_IDLE_IN_TEXTS)]
+        given = sum(3 if ".in_proj_" in key else 1 for key in own)  # OpenCLIP's q, k, v are one
+        _require_count(name, given, parts[name], model.name)
+    return parts
+
+
+def _text(
+    kind: Any,
+    name: str,
+    checkpoint: dict[str, torch.Tensor],
+    model: ModelFolder,
+    dtype: torch.dtype,
+) -> torch.nn.Module:
+    module: torch.nn.Module = create_diffusers_clip_model_from_ldm(
+        kind,
+        checkpoint,
+        subfolder=name,
+        config=str(model.path),
+        torch_dtype=dtype,
+        local_files_only=True,
+    )
+    return module
+
+
+def _require_count(name: str, given: int, module: torch.nn.Module, where: str) -> None:
+    """The loaders pass over names that they do not know."""
     if given != len(module.state_dict()):
         raise CheckpointError(
-            f"{file.path} does not fit its configs",
+            f"{where} does not fit its configs",
             found=f"{given} tensors of the {name}, {len(module.state_dict())} needed",
             remedy="it is damaged, pruned, or of another family",
         )
-    return module
 
 
 def _check(name: str, module: torch.nn.Module, file: SingleFile) -> None:

@@ -27,6 +27,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.build_with_adapters(tmp_path_factory.mktemp("tiny"), seed=1)
 
 
+@pytest.fixture(scope="session")
+def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of SDXL's kind."""
+    model = models.Tiny(unet=models.XL_UNET, second_text=models.SECOND_TEXT)
+    return models.build_with_adapters(tmp_path_factory.mktemp("tiny_xl"), model, seed=6)
+
+
 @pytest.fixture(scope="session", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """Every law holds on both backends."""

@@ -20,7 +20,7 @@ from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
 from ipa.prepare.model_folder import require_runnable
-from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
 
 _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
@@ -77,8 +77,7 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder) -> None:
     """
     require_runnable(model)
     request = Request(**arguments)
-    tokenizer = ClipTokenizer.from_folder(model.path / "tokenizer", model.vocabulary)
-    make_plan(replace(request, image_prompts=()), model, tokenizer, {})
+    make_plan(replace(request, image_prompts=()), model, open_tokenizers(model), {})
 
 
 def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offline: bool) -> None:

@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import RequestError
+from .text import Pair
 
 
 class RequestArguments(TypedDict, total=False):
     """The keywords of a call that `ipa.contract.request.Request` documents."""
 
     negative_prompt: str | None
+    prompt_2: str | None
+    negative_prompt_2: str | None
     width: int | None
     height: int | None
     num_inference_steps: int
@@ -25,6 +28,12 @@ class RequestArguments(TypedDict, total=False):
     num_images: int
     latents: npt.NDArray[np.float32] | None
     output_type: str
+    original_size: Pair | None
+    crops_coords_top_left: Pair | None
+    target_size: Pair | None
+    negative_original_size: Pair | None
+    negative_crops_coords_top_left: Pair | None
+    negative_target_size: Pair | None
 
 
 # diffusers' keywords that are called otherwise here.

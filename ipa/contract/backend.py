@@ -17,6 +17,7 @@ from .adapter import AdapterSpec
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
+from .text import Sizes, TextStates
 
 Array: TypeAlias = Any
 """A backend's own tensor."""
@@ -67,8 +68,11 @@ class Backend(Protocol):
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter, and its encoder if nothing else uses it."""
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> Array:
-        """(N, 77) token ids to text states (N, 77, D)."""
+    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
+        """One prompt's token ids, (text encoders, 77), to its states."""
+
+    def no_text(self, like: TextStates) -> TextStates:
+        """Zeros in the shape of other states: what SDXL takes where there is no negative prompt."""
 
     def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
         """(N, 3, S, S) normalised pixels to image tokens, those of all N pictures joined."""
@@ -76,13 +80,21 @@ class Backend(Protocol):
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""
 
-    def condition(self, text: Sequence[Array], branches: Sequence[Branch], *, guided: bool) -> Any:
+    def condition(
+        self,
+        text: Sequence[TextStates],
+        branches: Sequence[Branch],
+        *,
+        guided: bool,
+        sizes: Sequence[Sizes] = (),
+    ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
         Args:
-            text: Text states (1, 77, D): [negative, positive] if guided, else [positive].
+            text: [negative, positive] if guided, else [positive].
             branches: The image prompts.
             guided: Whether unconditional rows are needed.
+            sizes: One for each text, for SDXL; none for other models.
         """
 
     def from_numpy(self, array: Floats) -> Array:

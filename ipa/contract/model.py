@@ -38,7 +38,9 @@ class ModelFolder:
 
     `name` is what the user asked for (a hub id, a path, "demo"); `scheduler` is
     scheduler_config.json as it stands; `text_encoder_2` and `image_encoder` are None where the
-    model has none. With `single_file` the folder holds configs alone, and the file the weights.
+    model has none. `force_zeros_for_empty_prompt` is model_index.json's: zeros stand for a negative
+    prompt that is not given. With `single_file` the folder holds configs alone, and the file the
+    weights.
     """
 
     name: str
@@ -50,7 +52,21 @@ class ModelFolder:
     image_encoder: ClipVisionSpec | None
     scheduler: Mapping[str, Any]
     text_encoder_2: ClipTextSpec | None = None
+    force_zeros_for_empty_prompt: bool = False
     single_file: SingleFile | None = None
+
+    @property
+    def is_xl(self) -> bool:
+        """Whether it is SDXL: two text encoders, whose pooled text and sizes its UNet is told."""
+        return self.text_encoder_2 is not None
+
+    @property
+    def overflows_in_float16(self) -> bool:
+        """Whether its VAE needs float32 where the rest has float16; bfloat16 is wide enough.
+
+        Configs of Stable Diffusion 1.x say force_upcast too, and diffusers heeds it in SDXL alone.
+        """
+        return self.is_xl and self.vae.force_upcast
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import RequestError
+from .text import Pair
 
 Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
 """A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
@@ -19,8 +20,16 @@ Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
 Scale: TypeAlias = "float | Mapping[str, Any]"
 """A number, or diffusers' nested dict of blocks: {"down": {"block_2": [0.0, 1.0]}, "up": …}."""
 
+SIZE_NAMES = tuple(
+    f"{prefix}{name}"
+    for prefix in ("", "negative_")
+    for name in ("original_size", "crops_coords_top_left", "target_size")
+)
+"""The arguments that tell SDXL of sizes."""
+
 MAX_SIDE = 8192
 MAX_STEPS = 1000
+MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,10 @@ class Request:
 
     Attributes:
         prompt: Text; "" conditions on pictures alone.
-        negative_prompt: What to steer away from; None is "".
+        negative_prompt: What to steer away from; None is "", or no text at all for a model with
+            force_zeros_for_empty_prompt (SDXL).
+        prompt_2: SDXL: the text for the second text encoder; None or "" takes `prompt`.
+        negative_prompt_2: Likewise.
         image_prompts: Pictures as prompts.
         width: Pixels; None takes the model's own size. A multiple of the VAE's factor.
         height: As width.
@@ -91,10 +103,20 @@ class Request:
         num_images: Pictures, made with the seeds seed, seed + 1, …
         latents: Starting noise instead of the seed's: (num_images, C, H/f, W/f), standard normal.
         output_type: "pil", "np" or "latent".
+        original_size: SDXL: (height, width) of the pictures to imitate before they were scaled for
+            training; small ones look blurred. None takes that of the result.
+        crops_coords_top_left: SDXL: how far they were cropped, (top, left); None is (0, 0).
+        target_size: SDXL: (height, width) to imitate; None takes that of the result.
+        negative_original_size: SDXL: the same for the unconditional half, which takes the sizes
+            above unless this and `negative_target_size` are given.
+        negative_crops_coords_top_left: Likewise; None is (0, 0).
+        negative_target_size: Likewise.
     """
 
     prompt: str = ""
     negative_prompt: str | None = None
+    prompt_2: str | None = None
+    negative_prompt_2: str | None = None
     image_prompts: tuple[ImagePrompt, ...] = ()
     width: int | None = None
     height: int | None = None
@@ -105,19 +127,18 @@ class Request:
     num_images: int = 1
     latents: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     output_type: str = "pil"
+    original_size: Pair | None = None
+    crops_coords_top_left: Pair | None = None
+    target_size: Pair | None = None
+    negative_original_size: Pair | None = None
+    negative_crops_coords_top_left: Pair | None = None
+    negative_target_size: Pair | None = None
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "negative_prompt"):
-            value = getattr(self, name)
-            if not isinstance(value, str) and not (name == "negative_prompt" and value is None):
-                raise RequestError(f"{name} must be a string", found=type(value).__name__)
-        for entry in self.image_prompts:
-            if not isinstance(entry, ImagePrompt):
-                raise RequestError(
-                    "image_prompts must be a list of ImagePrompt",
-                    found=type(entry).__name__,
-                    remedy="write image_prompts=[ipa.ImagePrompt(picture)]",
-                )
+        self._check_prompts()
+        for name in SIZE_NAMES:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _pair(name, getattr(self, name)))
         _check_integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
         _check_integer("num_images", self.num_images, 1, 1024)
         _check_integer("seed", self.seed, 0, 2**64 - 1)
@@ -132,6 +153,19 @@ class Request:
             raise RequestError(
                 'output_type must be "pil", "np" or "latent"', found=repr(self.output_type)
             )
+
+    def _check_prompts(self) -> None:
+        for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (name == "prompt" or value is not None):
+                raise RequestError(f"{name} must be a string", found=type(value).__name__)
+        for entry in self.image_prompts:
+            if not isinstance(entry, ImagePrompt):
+                raise RequestError(
+                    "image_prompts must be a list of ImagePrompt",
+                    found=type(entry).__name__,
+                    remedy="write image_prompts=[ipa.ImagePrompt(picture)]",
+                )
 
     @property
     def guided(self) -> bool:
@@ -174,6 +208,17 @@ def _is_finite(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:  # an integer beyond float64
         return False
+
+
+def _pair(name: str, value: object) -> Pair:
+    """Two numbers of pixels, in Python's own integers."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise RequestError(
+            f"{name} must be two integers", found=repr(value)[:80], remedy="height or top first"
+        )
+    for entry in value:
+        _check_integer(f"an entry of {name}", entry, 0, MAX_TOLD)
+    return int(value[0]), int(value[1])
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:

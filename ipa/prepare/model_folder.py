@@ -60,12 +60,6 @@ def open_configs(path: Path, *, name: str, single_file: SingleFile) -> ModelFold
 
 def require_runnable(model: ModelFolder) -> None:
     """Raise CheckpointError for a model that this version converts, but cannot generate with."""
-    if model.text_encoder_2 is not None:
-        raise CheckpointError(
-            f"{model.name} is a model with two text encoders (SDXL)",
-            remedy="this version converts and inspects them; it generates with Stable Diffusion "
-            "1.x and 2.x",
-        )
     if model.unet.in_channels != model.vae.latent_channels:
         raise CheckpointError(
             f"{model.name} takes more than latents (an inpainting model)",
@@ -116,10 +110,22 @@ def _parse(
         vae=vae,
         text_encoder=text,
         text_encoder_2=second,
+        force_zeros_for_empty_prompt=second is not None and _forces_zeros(configs),
         image_encoder=encoder,
         scheduler=configs.read("scheduler/scheduler_config.json"),
         single_file=single_file,
     )
+
+
+def _forces_zeros(configs: _Configs) -> bool:
+    """Of SDXL's pipelines, with their default."""
+    key = "force_zeros_for_empty_prompt"
+    value = configs.read("model_index.json").get(key, True)
+    if not isinstance(value, bool):
+        raise CheckpointError(
+            f"{configs.name}/model_index.json: {key} must be true or false", found=repr(value)[:80]
+        )
+    return value
 
 
 def _component_classes(path: Path) -> dict[str, str]:

@@ -107,13 +107,13 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
     )
 
 
-def pipeline_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[str, Any]:
     """A scheduler's config as diffusers' Stable Diffusion 1 and 2 pipelines correct it on loading.
 
     Their constructors force steps_offset to 1 and clip_sample to false, whatever the file says and
     also where it says nothing (pipeline_stable_diffusion.py); SDXL's pipelines do not.
     """
-    return {**config, "steps_offset": 1, "clip_sample": False}
+    return dict(config) if is_xl else {**config, "steps_offset": 1, "clip_sample": False}
 
 
 def _check_steps(count: object, train_steps: int) -> None:

@@ -58,6 +58,16 @@ def test_the_command_makes_what_the_library_makes(
     assert np.array_equal(found, np.asarray(expected.images[0]))
 
 
+def test_sdxl_is_a_model_like_any_other(
+    call: Callable[..., Result], tmp_path: Path, tiny_xl: Path
+) -> None:
+    words = ("generate", "-m", tiny_xl, "-a", tiny_xl / "plus.safetensors", "-i", "style.png")
+    done = call(*words, *QUICK, "--width", 64, "--height", 48)
+    assert done.exit_code == 0, done.output
+    kept = request_of(tmp_path / "out.png")
+    assert (kept["original_size"], kept["negative_prompt"]) == ([48, 64], None)
+
+
 def test_each_picture_of_several_keeps_its_own_seed(
     call: Callable[..., Result], tmp_path: Path
 ) -> None:

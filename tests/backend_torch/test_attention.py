@@ -18,6 +18,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 
 from ipa.contract.backend import Branch
 from ipa.contract.schedule import Step
+from ipa.contract.text import TextStates
 from ipa.prepare.scales import site_scales
 from ipa_torch.backend import Runtime
 from ipa_torch.loading import quiet
@@ -51,6 +52,11 @@ class Inputs:
             draw((4, 3, side, side), np.float32),
         )
 
+    @property
+    def states(self) -> list[TextStates]:
+        """The text, as the backend has it."""
+        return [TextStates(row) for row in self.text]
+
 
 def step(timestep: float = 501.0, input_scale: float = 1.0) -> Step:
     return Step(
@@ -72,7 +78,7 @@ def ours(
         Branch(name, runtime.encode_images(name, inputs.pictures[list(indices)]))
         for name, indices in zip(adapters, pictures, strict=True)
     ]
-    conditioning = runtime.condition(inputs.text, branches, guided=guided)
+    conditioning = runtime.condition(inputs.states, branches, guided=guided)
     weights = [site_scales(scale, runtime.model.sites) for scale in scales]
     return runtime.predict(inputs.latents, step(**changes), conditioning, weights).numpy()
 
@@ -151,7 +157,7 @@ def test_zero_at_one_site_skips_that_site_alone(runtime: Runtime) -> None:
     """Infinite values where λ = 0 must not reach the output as 0 · ∞."""
     inputs = Inputs.draw(runtime)
     tokens = runtime.encode_images("linear", inputs.pictures[:1])
-    conditioning = runtime.condition(inputs.text, [Branch("linear", tokens)], guided=True)
+    conditioning = runtime.condition(inputs.states, [Branch("linear", tokens)], guided=True)
     last = len(runtime.model.sites) - 1
     with torch.inference_mode():
         conditioning.images[0][last].values.fill_(torch.inf)
@@ -194,7 +200,7 @@ def test_keys_and_values_are_projected_once(
     """Two steps on one conditioning: nothing of the adapter runs in a step."""
     inputs = Inputs.draw(runtime)
     tokens = runtime.encode_images("plus", inputs.pictures[:1])
-    conditioning = runtime.condition(inputs.text, [Branch("plus", tokens)], guided=True)
+    conditioning = runtime.condition(inputs.states, [Branch("plus", tokens)], guided=True)
     weights = [site_scales(0.7, runtime.model.sites)]
     first = runtime.predict(inputs.latents, step(), conditioning, weights)
     monkeypatch.setattr(runtime, "_adapters", {})

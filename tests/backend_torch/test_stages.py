@@ -94,7 +94,7 @@ def test_text(reference: Runtime, tiny: Path) -> None:
     with torch.no_grad():
         expected, _ = pipe.encode_prompt("a red star", "cpu", 1, False)
     ids = pipe.tokenizer("a red star", padding="max_length", max_length=77).input_ids
-    assert torch.equal(reference.encode_text(np.array([ids], np.int32)), expected)
+    assert torch.equal(reference.encode_text(np.array([ids], np.int32)).states, expected)
 
 
 def test_decoder_and_encoder(reference: Runtime, tiny: Path) -> None:

@@ -29,6 +29,12 @@ CALL: dict[str, Any] = {
 ROUNDING = 5e-6
 
 
+@pytest.fixture(scope="module", params=["tiny", "tiny_xl"])
+def tiny(request: pytest.FixtureRequest) -> Path:
+    """Each law holds for Stable Diffusion 1.x and for SDXL."""
+    return Path(request.getfixturevalue(request.param))
+
+
 @pytest.fixture(scope="module")
 def pipe(tiny: Path, backend: str, open_pipeline: Open) -> Pipeline:
     """Two adapters; the tests of this module do not change it."""

@@ -125,6 +125,7 @@ class Tiny:
     vision: dict[str, Any] = field(default_factory=lambda: dict(VISION))
     scheduler: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULER))
     second_text: dict[str, Any] | None = None  # of SDXL
+    force_zeros: bool = True  # likewise
 
 
 def randomize(module: torch.nn.Module, seed: int) -> torch.nn.Module:
@@ -189,11 +190,15 @@ def build_folder(
     }
     if tiny.second_text is not None:
         shutil.copytree(root / "tokenizer", root / "tokenizer_2")
+        for file in ("tokenizer_config.json", "special_tokens_map.json"):
+            path = root / "tokenizer_2" / file
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token": "!"}))
         del index["safety_checker"], index["requires_safety_checker"]
         index |= {
             "_class_name": "StableDiffusionXLPipeline",
             "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
             "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "force_zeros_for_empty_prompt": tiny.force_zeros,
         }
     (root / "model_index.json").write_text(json.dumps(index))
     return root

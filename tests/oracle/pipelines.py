@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 from ipa_torch.loading import quiet
 from oracle.schedulers import diffusers_scheduler
 
 
-def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> StableDiffusionPipeline:
-    """A stock pipeline in float32 on the CPU, with IP-Adapters of the original layout."""
+def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> DiffusionPipeline:
+    """A stock pipeline of the model's kind in float32 on the CPU, with original IP-Adapters."""
     with quiet():
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
-        )
+        pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         if adapters:
             pipe.load_ip_adapter(
                 [str(path.parent) for path in adapters],
@@ -32,7 +30,7 @@ def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> StableDif
 
 
 def run_diffusers(
-    pipe: StableDiffusionPipeline,
+    pipe: DiffusionPipeline,
     prompt: str,
     *,
     images: Any = None,

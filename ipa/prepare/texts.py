@@ -1,0 +1,165 @@
+"""The texts and sizes of a request, as the model at hand takes them.
+
+Source: diffusers' StableDiffusionXLPipeline.encode_prompt and __call__. Where it passes over an
+argument in silence, the argument is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.model import ModelFolder
+from ipa.contract.request import SIZE_NAMES, Request
+from ipa.contract.text import Sizes
+
+from .tokenizer import ClipTokenizer, Tokens
+
+_SHOWN = 200  # characters of a text that did not fit
+_SECOND_TEXTS = ("prompt_2", "negative_prompt_2")
+_NO_CROP = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedText:
+    """One row of guidance.
+
+    Attributes:
+        tokens: The text by each text encoder's tokenizer; none: zeros stand for what they give.
+        sizes: What SDXL is told beside it; None for other models.
+    """
+
+    tokens: tuple[Tokens, ...]
+    sizes: Sizes | None
+
+    @property
+    def ids(self) -> npt.NDArray[np.int32]:
+        """(text encoders, 77)."""
+        return np.stack([tokens.ids for tokens in self.tokens])
+
+
+def open_tokenizers(model: ModelFolder) -> tuple[ClipTokenizer, ...]:
+    """A tokenizer for each text encoder of a model.
+
+    Raises:
+        CheckpointError: One is missing or damaged, or they make texts of different lengths.
+    """
+    names = ("tokenizer", "tokenizer_2") if model.is_xl else ("tokenizer",)
+    tokenizers = tuple(
+        ClipTokenizer.from_folder(model.path / name, model.vocabulary) for name in names
+    )
+    lengths = [tokenizer.length for tokenizer in tokenizers]
+    if len(set(lengths)) > 1:
+        raise CheckpointError(
+            f"{model.name}: the tokenizers do not fit each other",
+            found=f"model_max_length {lengths[0]} and {lengths[1]}",
+            remedy="take both from one model",
+        )
+    return tokenizers
+
+
+def plan_texts(
+    request: Request,
+    model: ModelFolder,
+    tokenizers: Sequence[ClipTokenizer],
+    size: tuple[int, int],
+) -> tuple[PlannedText, ...]:
+    """The rows of guidance: (negative, positive), or (positive,) without guidance.
+
+    Args:
+        request: The request.
+        model: The model.
+        tokenizers: One for each of its text encoders.
+        size: Height and width of the pictures.
+
+    Raises:
+        RequestError: The model takes no such text or number, or one would be without effect.
+    """
+    _check(request, model)
+    sizes = negative_sizes = None
+    if model.is_xl:
+        sizes = _sizes(request, size)
+        negative_sizes = _negative_sizes(request) or sizes
+    prompt = PlannedText(_encode(tokenizers, request.prompt, request.prompt_2), sizes)
+    if not request.guided:
+        return (prompt,)
+    negative: tuple[Tokens, ...] = ()
+    if not _is_zeros(request, model):
+        negative = _encode(tokenizers, request.negative_prompt or "", request.negative_prompt_2)
+    return (PlannedText(negative, negative_sizes), prompt)
+
+
+def text_warnings(texts: Sequence[PlannedText]) -> list[str]:
+    """What was cut from texts that are too long, each told once."""
+    names = ("negative_prompt", "prompt") if len(texts) == 2 else ("prompt",)
+    cut = {
+        (name, tokens.dropped): f"{name}_2" if number else name
+        for name, text in zip(names, texts, strict=True)
+        for number, tokens in reversed(list(enumerate(text.tokens)))
+        if tokens.dropped
+    }
+    return [_warning(name, dropped) for (_, dropped), name in cut.items()]
+
+
+def _warning(name: str, dropped: str) -> str:
+    rest = f" and {len(dropped) - _SHOWN} characters more" if len(dropped) > _SHOWN else ""
+    return f"{name} is too long; this was cut: {dropped[:_SHOWN]!r}{rest}"
+
+
+def _encode(
+    tokenizers: Sequence[ClipTokenizer], text: str, second: str | None
+) -> tuple[Tokens, ...]:
+    """An empty second text is the first, as in diffusers."""
+    texts = (text, second or text)
+    return tuple(t.encode(own) for t, own in zip(tokenizers, texts, strict=False))
+
+
+def _is_zeros(request: Request, model: ModelFolder) -> bool:
+    return model.force_zeros_for_empty_prompt and request.negative_prompt is None
+
+
+def _sizes(request: Request, size: tuple[int, int]) -> Sizes:
+    return Sizes(
+        original_size=request.original_size or size,
+        crops_coords_top_left=request.crops_coords_top_left or _NO_CROP,
+        target_size=request.target_size or size,
+    )
+
+
+def _negative_sizes(request: Request) -> Sizes | None:
+    if request.negative_original_size is None or request.negative_target_size is None:
+        return None
+    return Sizes(
+        original_size=request.negative_original_size,
+        crops_coords_top_left=request.negative_crops_coords_top_left or _NO_CROP,
+        target_size=request.negative_target_size,
+    )
+
+
+def _check(request: Request, model: ModelFolder) -> None:
+    given = [n for n in (*_SECOND_TEXTS, *SIZE_NAMES) if getattr(request, n) is not None]
+    if given and not model.is_xl:
+        raise RequestError(
+            f"{model.name} takes no {', '.join(given)}",
+            found="a model with one text encoder",
+            remedy="these arguments are for SDXL",
+        )
+    if request.negative_prompt_2 is not None and _is_zeros(request, model):
+        raise RequestError(
+            "negative_prompt_2 has no effect without negative_prompt",
+            found="negative_prompt is None, for which this model takes zeros",
+            remedy='pass negative_prompt="" beside it',
+        )
+    if any(name.startswith("negative") for name in given if name in SIZE_NAMES) and (
+        _negative_sizes(request) is None
+    ):
+        raise RequestError(
+            "negative sizes have no effect without both negative_original_size and "
+            "negative_target_size",
+            found=", ".join(given),
+            remedy="pass both, or none",
+        )

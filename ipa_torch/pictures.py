@@ -1,0 +1,70 @@
+"""The VAE as a run uses it: one picture at a time, in float32 where half precision overflows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from ipa.contract.backend import Floats
+from ipa.contract.errors import NumericalError
+
+from .loading import quiet
+
+
+def decode(vae: AutoencoderKL, latents: torch.Tensor, warnings: list[str], *, wide: bool) -> Floats:
+    """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1].
+
+    Args:
+        vae: The autoencoder, whose weights' precision is that of the computation.
+        latents: As the UNet sees them.
+        warnings: Is told where a picture overflowed in half precision and was decoded again.
+        wide: Decode in float32 at once.
+
+    Raises:
+        NumericalError: A picture has NaN or infinite pixels in float32 too.
+    """
+    scaled = latents / vae.config.scaling_factor
+    with widened(vae) if wide else nullcontext():
+        return np.concatenate([_decode_one(vae, latent[None], warnings) for latent in scaled])
+
+
+def encode(vae: AutoencoderKL, pixels: torch.Tensor, *, wide: bool) -> torch.Tensor:
+    """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w) in float32."""
+    with widened(vae) if wide else nullcontext():
+        mean = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
+    return mean.float() * vae.config.scaling_factor
+
+
+@contextmanager
+def widened(vae: AutoencoderKL) -> Iterator[None]:
+    """Compute in float32 inside; going back loses nothing."""
+    before = vae.dtype
+    with quiet():
+        vae.float()
+        try:
+            yield
+        finally:
+            vae.to(before)
+
+
+def _decode_one(vae: AutoencoderKL, scaled: torch.Tensor, warnings: list[str]) -> Floats:
+    name = str(vae.dtype).removeprefix("torch.")
+    picture = vae.decode(scaled.to(vae.dtype)).sample
+    if vae.dtype != torch.float32 and not torch.isfinite(picture).all():
+        warnings.append(f"the VAE overflowed in {name}: decoded again in float32")
+        with widened(vae):
+            picture = vae.decode(scaled).sample
+    if not torch.isfinite(picture).all():  # before the clamp, which hides infinity
+        raise NumericalError(
+            "the decoded picture has NaN or infinite pixels",
+            found=f"dtype {name}",
+            remedy='check the VAE\'s weights, or load with dtype="float32"',
+        )
+    shown: Floats = (
+        (picture.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    )
+    return shown
