@@ -12,8 +12,9 @@ from typing import Any, Unpack, cast
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
 from ipa.contract.errors import RequestError
-from ipa.contract.request import ImagePrompt, Picture, Request, Scale, plain_scale
+from ipa.contract.request import ImagePrompt, Picture, Request
 from ipa.contract.result import Progress, Result
+from ipa.contract.weights import Scale, StepWeights, plain_scale
 from ipa.plan import AttachedAdapter, Plan, make_plan, prompts_from_ip_adapter_image
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.scales import site_scales
@@ -95,8 +96,9 @@ class Pipeline:
         """Set λ where image prompts give none.
 
         Args:
-            scale: A number or diffusers' nested dict, for the adapter `name` or for all; or a list
-                with one of them per loaded adapter.
+            scale: A number, diffusers' nested dict or a table of sites (see
+                `ipa.contract.weights.Scale`), for the adapter `name` or for all; or a list with one
+                of them per loaded adapter.
             name: The adapter; None is all of them.
         """
         names = list(self._adapters) if name is None else [self._known(name)]
@@ -159,6 +161,7 @@ class Pipeline:
         *,
         image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
+        weights: StepWeights | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: CancelSignal | None = None,
         **arguments: Unpack[RequestArguments],
@@ -170,6 +173,9 @@ class Pipeline:
             image_prompts: Pictures as prompts, one or several.
             ip_adapter_image: diffusers' form of the same: a picture, or a list with one entry per
                 loaded adapter, an entry being a picture or a list of pictures.
+            weights: Called before step i of n with (i, n), in this thread, for factors on λ by the
+                index of an image prompt or the name of an adapter. What it gave is kept in
+                `Result.info["weights_by_step"]`.
             on_progress: Called with every event, in this thread.
             cancel: Asked between steps whether to stop.
             **arguments: See `ipa.contract.request.Request`.
@@ -184,6 +190,7 @@ class Pipeline:
             prompt,
             image_prompts=image_prompts,
             ip_adapter_image=ip_adapter_image,
+            weights=weights,
             cancel=cancel,
             **arguments,
         ):
@@ -200,6 +207,7 @@ class Pipeline:
         *,
         image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
+        weights: StepWeights | None = None,
         cancel: CancelSignal | None = None,
         **arguments: Unpack[RequestArguments],
     ) -> Iterator[Progress]:
@@ -215,11 +223,19 @@ class Pipeline:
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
         request = Request(prompt=prompt, image_prompts=tuple(prompts), **arguments)
         plan = make_plan(request, self._backend.model, self._tokenizers, self._adapters)
-        return self._run(plan, cancel)
+        if weights is not None and not callable(weights):
+            raise RequestError(
+                "weights is called before each step",
+                found=type(weights).__name__,
+                remedy="pass a function of (step, steps), or ImagePrompt(…, curve=…)",
+            )
+        return self._run(plan, cancel, weights)
 
-    def _run(self, plan: Plan, cancel: CancelSignal | None) -> Iterator[Progress]:
+    def _run(
+        self, plan: Plan, cancel: CancelSignal | None, weights: StepWeights | None
+    ) -> Iterator[Progress]:
         with self._owned():
-            yield from Run(self._backend, plan, cancel, self._adapters).events()
+            yield from Run(self._backend, plan, cancel, self._adapters, weights).events()
 
     def _checked(self, scale: Scale) -> Scale:
         """A default scale that fits the UNet, in plain numbers."""

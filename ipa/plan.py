@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ipa.contract.backend import Floats, LoadedAdapter
 from ipa.contract.errors import RequestError
 from ipa.contract.model import ModelFolder
-from ipa.contract.request import SIZE_NAMES, ImagePrompt, Picture, Request, Scale
+from ipa.contract.request import SIZE_NAMES, ImagePrompt, Picture, Request
 from ipa.contract.schedule import Schedule
+from ipa.contract.weights import Scale
 from ipa.prepare.images import clip_pixels
+from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.noise import NoiseStream
-from ipa.prepare.scales import SiteScales, is_open, site_scales
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tokenizer import ClipTokenizer
@@ -36,19 +38,11 @@ class AttachedAdapter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPrompt:
-    """One image prompt: prepared pixels, λ per site while it is on, and its window."""
+    """One image prompt: prepared pixels, and λ for each site and step (`prepare.lambdas`)."""
 
     adapter: str
     pixels: Floats
-    scales: SiteScales
-    start: float
-    end: float
-
-    def at(self, step: int, steps: int) -> SiteScales:
-        """λ per site at a step: 0 everywhere outside the window."""
-        if is_open(self.start, self.end, step, steps):
-            return self.scales
-        return (0.0,) * len(self.scales)
+    table: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +59,9 @@ class Plan:
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
 
-    def scales(self, step: int) -> list[SiteScales]:
+    def scales(self, step: int) -> list[list[float]]:
         """λ[prompt][site] at a step."""
-        return [prompt.at(step, len(self.schedule.steps)) for prompt in self.prompts]
+        return [prompt.table[:, step].tolist() for prompt in self.prompts]
 
     def describe(self, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
         """JSON-able: the request as it was understood."""
@@ -127,17 +121,19 @@ def make_plan(
         name, warning = scheduler_name(model.scheduler)
         warnings += [warning] if warning else []
     warnings += model.single_file.notes if model.single_file else ()
+    schedule = make_schedule(
+        name,
+        pipeline_config(model.scheduler, is_xl=model.is_xl),
+        int(request.num_inference_steps),
+    )
+    steps = len(schedule.steps)
     return Plan(
         request=request,
         width=width,
         height=height,
         texts=texts,
-        prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
-        schedule=make_schedule(
-            name,
-            pipeline_config(model.scheduler, is_xl=model.is_xl),
-            int(request.num_inference_steps),
-        ),
+        prompts=tuple(_plan_prompt(p, model, adapters, steps) for p in request.image_prompts),
+        schedule=schedule,
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
         warnings=tuple(warnings),
@@ -205,17 +201,14 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
 
 
 def _plan_prompt(
-    prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
+    prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter], steps: int
 ) -> PlannedPrompt:
     name = _adapter_name(prompt, adapters)
     attached = adapters[name]
-    scale = attached.scale if prompt.scale is None else prompt.scale
     return PlannedPrompt(
         adapter=name,
         pixels=clip_pixels(prompt.images, attached.loaded.preprocessing),
-        scales=site_scales(scale, model.sites),
-        start=prompt.start,
-        end=prompt.end,
+        table=lambda_table(prompt, attached.scale, model.sites, steps),
     )
 
 
@@ -240,6 +233,8 @@ def _describe_prompt(
         "file": adapters[adapter].file,
         "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
         "scale": scale,
+        "layers": prompt.layers,
+        "curve": prompt.curve,
         "start": prompt.start,
         "end": prompt.end,
     }

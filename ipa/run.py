@@ -13,9 +13,11 @@ import numpy as np
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError
 from ipa.contract.result import Progress, Result
+from ipa.contract.weights import StepWeights
 from ipa.plan import AttachedAdapter, Plan, draw, starting_noise
 from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
+from ipa.prepare.step_weights import prompt_factors
 
 
 class CancelSignal(Protocol):
@@ -34,8 +36,10 @@ class Run:
         plan: Plan,
         cancel: CancelSignal | None,
         adapters: Mapping[str, AttachedAdapter],
+        weights: StepWeights | None = None,
     ) -> None:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
+        self.weights, self.factors = weights, list[list[float]]()
         self.timings: dict[str, float] = {}
 
     def events(self) -> Iterator[Progress]:
@@ -92,13 +96,25 @@ class Run:
         previous: Array | None = None
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
-            output = backend.predict(x, step, conditioning, plan.scales(number))
+            output = backend.predict(x, step, conditioning, self._scales(number))
             output = backend.guide(output, plan.request.guidance_scale)
             noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
             x, previous = backend.advance(step, x, output, previous, noise)
             latents = backend.to_numpy(x)
             self._check_finite(latents, number)
             yield number + 1, latents
+
+    def _scales(self, step: int) -> list[list[float]]:
+        """λ[prompt][site] at a step, as planned and as `weights` changes it now."""
+        planned = self.plan.scales(step)
+        if self.weights is None:
+            return planned
+        names = [prompt.adapter for prompt in self.plan.prompts]
+        steps = len(self.plan.schedule.steps)
+        factors = prompt_factors(self.weights(step, steps), names)
+        self.factors.append(factors)
+        pairs = zip(factors, planned, strict=True)
+        return [[factor * value for value in scales] for factor, scales in pairs]
 
     def _decode(self, latents: Floats) -> Any:
         pictures = self.backend.decode(self.backend.from_numpy(latents))
@@ -116,7 +132,9 @@ class Run:
         return {
             "ipa_mlx": importlib.metadata.version("ipa-mlx"),
             "model": self.backend.model.name,
-            "request": self.plan.describe(self.adapters),
+            "request": self.plan.describe(self.adapters)
+            | {"weights": None if self.weights is None else "callable"},
+            **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
             "warnings": [*self.plan.warnings, *described.pop("warnings", ())],

@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 
 from ipa.app.conversion import ConversionOptions, run_conversion
 from ipa.app.demo import run_demo, show_demo
+from ipa.app.explain import explain_weights, prompts_to_explain, show_explanation
 from ipa.app.fetching import fetch as run_fetch
 from ipa.app.fetching import show_catalogue
-from ipa.app.generate import check_arguments, load_adapters, parse_image_prompt, parse_scale
+from ipa.app.generate import (
+    check_arguments,
+    load_adapters,
+    parse_image_prompt,
+    parse_scale,
+    with_weights,
+)
 from ipa.app.generate import generate as run_generate
 from ipa.app.inspection import show_inspection
+from ipa.app.options import CurveChoice, DefaultScale, ImagePrompts, LayerChoice, Steps
 from ipa.app.output import output_paths
 from ipa.app.show import cancel_on_interrupt
+from ipa.app.terminal import explained, print_json, say
 from ipa.app.versions import show_versions
-from ipa.contract.errors import (
-    BackendError,
-    Cancelled,
-    CheckpointError,
-    IpaError,
-    NumericalError,
-    RequestError,
-)
 from ipa.loading import accelerate as build_accelerator
 from ipa.loading import choose_backend, load
 from ipa.prepare.sources import resolve_file, resolve_model
-
-EXIT_CODES: dict[type[IpaError], int] = {
-    RequestError: 2,
-    CheckpointError: 3,
-    BackendError: 4,
-    NumericalError: 5,
-    Cancelled: 130,
-}
 
 app = typer.Typer(
     help="IP-Adapter for Apple MLX: pictures as prompts for Stable Diffusion.",
@@ -55,21 +42,6 @@ app = typer.Typer(
 Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
 Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn our own errors into one line and an exit code; others are bugs and keep their trace."""
-    try:
-        yield
-    except IpaError as error:
-        _say("[bold red]error:[/]", str(error))
-        raise typer.Exit(EXIT_CODES.get(type(error), 1)) from error
-
-
-def _say(head: str, text: str) -> None:
-    """A line on standard error, whole: paths are not broken at the edge of the terminal."""
-    Console(stderr=True, highlight=False).print(f"{head} {escape(text)}", soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -92,11 +64,11 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Render reference pictures that the embedded model has never seen, as a labelled sheet."""
-    with _explained(), cancel_on_interrupt() as cancel:
+    with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, 1)
         report = run_demo(output, backend=backend, count=references, cancel=cancel)
     if as_json:
-        _print_json({**asdict(report), "sheet": str(report.sheet.resolve())})
+        print_json({**asdict(report), "sheet": str(report.sheet.resolve())})
         return
     show_demo(report)
 
@@ -106,15 +78,7 @@ def generate(  # one parameter per option
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
-    image_prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--image-prompt",
-            "-i",
-            metavar="[ADAPTER=]FILE[:SCALE][@START-END]",
-            help="A picture as a prompt; may be repeated.",
-        ),
-    ] = None,
+    image_prompt: ImagePrompts = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
     ] = "demo",
@@ -127,12 +91,12 @@ def generate(  # one parameter per option
             help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
         ),
     ] = None,
-    scale: Annotated[
-        str, typer.Option(help="Default weight of image prompts: a number, or JSON by block.")
-    ] = "1.0",
+    scale: DefaultScale = "1.0",
+    layers: LayerChoice = None,
+    curve: CurveChoice = None,
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
-    steps: Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")] = 30,
+    steps: Steps = 30,
     guidance_scale: Annotated[float, typer.Option("--guidance", "-g", help="1 is off.")] = 7.5,
     scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
@@ -147,13 +111,15 @@ def generate(  # one parameter per option
     as_json: Json = False,
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
-    with _explained(), cancel_on_interrupt() as cancel:
+    with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "image_prompts": tuple(parse_image_prompt(text) for text in image_prompt or ()),
+            "image_prompts": with_weights(
+                [parse_image_prompt(text) for text in image_prompt or ()], layers or (), curve or ()
+            ),
             "width": width,
             "height": height,
             "num_inference_steps": steps,
@@ -164,17 +130,39 @@ def generate(  # one parameter per option
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
-        check_arguments(arguments, folder)
+        check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_adapters(pipe, adapter or (), default_scale, offline=offline)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:
-        _print_json({"files": [str(path.resolve()) for path in paths], **result.info})
+        print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return
     for warning in result.info["warnings"]:
-        _say("[yellow]warning:[/]", warning)
+        say("[yellow]warning:[/]", warning)
     for path in paths:
         typer.echo(path)
+
+
+@app.command()
+def explain(
+    image_prompt: ImagePrompts = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="As in generate; or sd15, sd2, sdxl without files.")
+    ] = "demo",
+    scale: DefaultScale = "1.0",
+    layers: LayerChoice = None,
+    curve: CurveChoice = None,
+    steps: Steps = 30,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw it too: a .png file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the weight of image prompts at every layer and step, as generate would take it."""
+    with explained():
+        prompts = with_weights(prompts_to_explain(image_prompt or ()), layers or (), curve or ())
+        found = explain_weights(model, prompts, image_prompt or (), parse_scale(scale), steps)
+        show_explanation(found, output, as_json=as_json)
 
 
 @app.command()
@@ -226,13 +214,13 @@ def convert(  # one parameter per option
         variant=variant,
         offline=offline,
     )
-    with _explained():
+    with explained():
         done = run_conversion(source, target, options)
     if as_json:
-        _print_json({**asdict(done), "target": str(done.target.resolve())})
+        print_json({**asdict(done), "target": str(done.target.resolve())})
         return
     for note in done.notes:
-        _say("[yellow]note:[/]", note)
+        say("[yellow]note:[/]", note)
     proof = "" if done.verified is None else f", {done.verified:,} tensors verified"
     typer.echo(f"{done.target} ({done.kind}, {decimal(done.bytes)}{proof})")
 
@@ -253,7 +241,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
-    with _explained():
+    with explained():
         found = resolve_file(path, revision=revision, offline=offline)
         show_inspection(found, values=values, as_json=as_json)
 
@@ -272,10 +260,10 @@ def fetch(
     if name is None:
         show_catalogue()
         return
-    with _explained():
+    with explained():
         found = run_fetch(name, revision=revision, variant=variant, offline=offline)
     if as_json:
-        _print_json({key: value and str(value) for key, value in asdict(found).items()})
+        print_json({key: value and str(value) for key, value in asdict(found).items()})
         return
     typer.echo(found.path)
     if found.image_encoder is not None:
@@ -285,13 +273,8 @@ def fetch(
 @app.command()
 def accelerate() -> None:
     """On Linux: build a bridge to numpy's OpenBLAS, so that MLX computes faster on the CPU."""
-    with _explained():
+    with explained():
         typer.echo(build_accelerator())
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
 
 
 def main() -> None:

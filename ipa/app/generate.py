@@ -14,11 +14,13 @@ from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
 from ipa.contract.errors import RequestError
 from ipa.contract.model import ModelFolder
-from ipa.contract.request import ImagePrompt, Request, Scale
+from ipa.contract.request import ImagePrompt, Request
 from ipa.contract.result import Result
+from ipa.contract.weights import Curve, Scale
 from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
+from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
@@ -28,7 +30,7 @@ _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 
 def parse_image_prompt(text: str) -> ImagePrompt:
     """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
-    rest, options = text, {}
+    rest, options = text, dict[str, Any]()
     if Path(text).is_file():  # whatever its name looks like
         return ImagePrompt(open_image(text))
     if window := _WINDOW.match(rest):
@@ -45,6 +47,46 @@ def parse_image_prompt(text: str) -> ImagePrompt:
     if not equals or Path(rest).exists():
         name, file = "", rest
     return ImagePrompt(open_image(Path(file)), adapter=name or None, scale=scale, **options)
+
+
+def with_weights(
+    prompts: Sequence[ImagePrompt], layers: Sequence[str], curves: Sequence[str]
+) -> tuple[ImagePrompt, ...]:
+    """Image prompts with their layers and curves: one for all of them, or one for each in order."""
+    per_prompt = zip(
+        prompts,
+        _one_each("--layers", layers, len(prompts)),
+        _one_each("--curve", [parse_curve(text) for text in curves], len(prompts)),
+        strict=True,
+    )
+    return tuple(replace(prompt, layers=by, curve=curve) for prompt, by, curve in per_prompt)
+
+
+def _one_each(option: str, given: Sequence[Any], count: int) -> Sequence[Any]:
+    if len(given) == 1 and count:
+        return [given[0]] * count
+    if given and len(given) != count:
+        raise RequestError(
+            f"{option} is given once for all image prompts, or once for each",
+            found=f"{len(given)} for {count} image prompts",
+            remedy="name a picture with -i for each",
+        )
+    return given or [None] * count
+
+
+def parse_curve(text: str) -> Curve:
+    """A name, or points FRACTION:WEIGHT,FRACTION:WEIGHT,…"""
+    if ":" not in text:
+        return text
+    points = [part.partition(":")[::2] for part in text.split(",")]
+    try:
+        return [(float(fraction), float(weight)) for fraction, weight in points]
+    except ValueError as error:
+        raise RequestError(
+            "a curve is a name, or points fraction:weight",
+            found=repr(text),
+            remedy="write 0:1,0.5:0.2,1:0",
+        ) from error
 
 
 def parse_scale(text: str) -> Scale:
@@ -68,8 +110,8 @@ def _number(text: str) -> float | None:
         return None
 
 
-def check_arguments(arguments: dict[str, Any], model: ModelFolder) -> None:
-    """Plan the call without its pictures: what cannot be honoured is told before weights are read.
+def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale) -> None:
+    """Plan the call without adapters: what cannot be honoured is told before weights are read.
 
     Raises:
         CheckpointError: The model is of a kind that can be converted, but not run.
@@ -77,7 +119,9 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder) -> None:
     """
     require_runnable(model)
     request = Request(**arguments)
-    make_plan(replace(request, image_prompts=()), model, open_tokenizers(model), {})
+    plan = make_plan(replace(request, image_prompts=()), model, open_tokenizers(model), {})
+    for prompt in request.image_prompts:
+        lambda_table(prompt, scale, model.sites, len(plan.schedule.steps))
 
 
 def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offline: bool) -> None:

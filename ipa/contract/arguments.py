@@ -36,13 +36,16 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
 
 
-# diffusers' keywords that are called otherwise here.
+# diffusers' keywords that are called otherwise here, and what belongs to one image prompt.
 _ELSEWHERE: Mapping[str, str] = {
     "generator": "seed=",
     "num_images_per_prompt": "num_images=",
-    "callback_on_step_end": "on_progress=, or stream()",
+    "callback_on_step_end": "on_progress=, weights=, or stream()",
     "ip_adapter_image_embeds": "image_prompts=",
     "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…)]",
+    "ip_adapter_scale": "set_ip_adapter_scale, or image_prompts=[ImagePrompt(…, scale=…)]",
+    "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
+    "curve": "image_prompts=[ImagePrompt(…, curve=…)]",
     "return_dict": "the result's .images",
 }
 

@@ -5,9 +5,9 @@ Widths and blocks: unet/config.json of stable-diffusion-v1-5 and stable-diffusio
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from .sites import Site, cross_attention_sites
+from .sites import Site, cross_attention_sites, transformers
 from .unet_spec import UNetSpec
 
 _NAMES: Mapping[int, str] = {768: "SD1.5", 1024: "SD2", 1280: "SDXL refiner", 2048: "SDXL"}
@@ -53,3 +53,12 @@ SITES: Mapping[str, tuple[Site, ...]] = {
     "SDXL": cross_attention_sites(_unet((320, 640, 1280), (False, True, True), (1, 2, 10), 2048)),
 }
 """Cross-attentions of each base that adapters are numbered by: 16 and 70."""
+
+
+def structure_name(sites: Sequence[Site]) -> str | None:
+    """The base whose transformers stand in the same places: a key of `SITES`, or None.
+
+    SD2 has those of SD1.5; Kolors those of SDXL.
+    """
+    own = transformers(sites)
+    return next((name for name, known in SITES.items() if transformers(known) == own), None)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +12,10 @@ from PIL import Image
 
 from .errors import RequestError
 from .text import Pair
+from .weights import Curve, Layers, Scale, is_finite, plain_curve, plain_layers, plain_scale
 
 Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
 """A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
-
-Scale: TypeAlias = "float | Mapping[str, Any]"
-"""A number, or diffusers' nested dict of blocks: {"down": {"block_2": [0.0, 1.0]}, "up": …}."""
 
 SIZE_NAMES = tuple(
     f"{prefix}{name}"
@@ -40,8 +37,13 @@ class ImagePrompt:
         image: The picture, or a sequence of pictures whose tokens are attended to jointly, in one
             softmax, as in diffusers.
         adapter: Name of a loaded adapter; None takes the only one.
-        scale: λ, the weight of the image branch: a number (0 is the base model, 1 is usual), or
-            diffusers' nested dict of blocks. None takes the adapter's own scale.
+        scale: λ, the weight of the image branch: a number (0 is the base model, 1 is usual, below 0
+            steers away), diffusers' nested dict of blocks, or a table of sites (see
+            `ipa.contract.weights.Scale`). None takes the adapter's own scale.
+        layers: Which layers it enters: a preset such as "style", "layout" or "ease in", several
+            added, or ComfyUI's layer weights (`ipa.prepare.layers`). λ is multiplied by it.
+        curve: Its weight over the steps: a name such as "fade_out", or points (fraction, factor)
+            with straight lines between them (`ipa.prepare.curves`). λ is multiplied by it.
         start: The fraction of the steps before which the prompt is off, in [0, 1].
         end: The fraction after which it is off. Step i of n is on if start ≤ i/n and
             (i+1)/n ≤ end (IP-Adapter's own rule, ip_adapter/custom_pipelines.py).
@@ -50,6 +52,8 @@ class ImagePrompt:
     image: Picture | Sequence[Picture] = field(repr=False)
     adapter: str | None = field(default=None, kw_only=True)
     scale: Scale | None = field(default=None, kw_only=True)
+    layers: Layers | None = field(default=None, kw_only=True)
+    curve: Curve | None = field(default=None, kw_only=True)
     start: float = field(default=0.0, kw_only=True)
     end: float = field(default=1.0, kw_only=True)
 
@@ -66,7 +70,11 @@ class ImagePrompt:
             raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
         if self.scale is not None:
             object.__setattr__(self, "scale", plain_scale(self.scale, "ImagePrompt.scale"))
-        numbers = _is_finite(self.start) and _is_finite(self.end)
+        if self.layers is not None:
+            object.__setattr__(self, "layers", plain_layers(self.layers, "ImagePrompt.layers"))
+        if self.curve is not None:
+            object.__setattr__(self, "curve", plain_curve(self.curve, "ImagePrompt.curve"))
+        numbers = is_finite(self.start) and is_finite(self.end)
         if not numbers or not 0.0 <= self.start <= self.end <= 1.0:
             raise RequestError(
                 "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
@@ -145,7 +153,7 @@ class Request:
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
-        if not _is_finite(self.guidance_scale):
+        if not is_finite(self.guidance_scale):
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
@@ -171,43 +179,6 @@ class Request:
     def guided(self) -> bool:
         """Whether the unconditional half is computed."""
         return self.guidance_scale > 1.0
-
-
-def plain_scale(scale: object, name: str) -> Scale:
-    """A scale in Python's own numbers, dicts and lists, which nobody else can change.
-
-    Raises:
-        RequestError: A number is not finite, at any depth of diffusers' nested form.
-    """
-    plain: Any = _plain(scale, name)
-    if isinstance(plain, list):
-        raise RequestError(
-            f"{name} must be a number or a dict of blocks",
-            found=repr(scale)[:80],
-            remedy='write {"up": {"block_0": [0.0, 1.0, 0.0]}}',
-        )
-    return cast("Scale", plain)
-
-
-def _plain(scale: object, name: str) -> object:
-    if isinstance(scale, Mapping):
-        return {str(key): _plain(value, f"{name}[{key!r}]") for key, value in scale.items()}
-    if isinstance(scale, (list, tuple)):
-        return [_plain(value, f"{name}[{index}]") for index, value in enumerate(scale)]
-    if not _is_finite(scale):
-        raise RequestError(
-            f"{name} must be a finite number", found=repr(scale), remedy="0 to 1 is usual"
-        )
-    return float(cast("float", scale))
-
-
-def _is_finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond float64
-        return False
 
 
 def _pair(name: str, value: object) -> Pair:

@@ -9,13 +9,20 @@ the order is stated here, once, as data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from .unet_spec import UNetSpec
 
 Section = Literal["down", "mid", "up"]
+
+Transformer: TypeAlias = tuple[Section, int, int]
+"""Section, index of the block in it, index of the transformer in the block. Its inner blocks, one
+for SD1.5 and up to ten for SDXL, are sites of their own."""
+
+SECTIONS: tuple[Section, ...] = ("down", "mid", "up")
+"""In the order of execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,11 @@ class Site:
         """Number and path of the self-attention of the same transformer block."""
         return self.number - 1, self.path.removesuffix("attn2") + "attn1"
 
+    @property
+    def transformer(self) -> Transformer:
+        """The transformer that it belongs to."""
+        return self.section, self.block, self.attention
+
 
 def cross_attention_sites(spec: UNetSpec) -> tuple[Site, ...]:
     """All sites of a UNet in the order of their numbers (16 for SD1.5, 70 for SDXL)."""
@@ -50,6 +62,12 @@ def cross_attention_sites(spec: UNetSpec) -> tuple[Site, ...]:
         Site(2 * rank + 1, path, section, block, attention, width)
         for rank, (path, section, block, attention, width) in enumerate(_walk(spec))
     )
+
+
+def transformers(sites: Iterable[Site]) -> tuple[Transformer, ...]:
+    """The transformers of a UNet in the order of execution: 16 for SD1.5, 11 for SDXL."""
+    found = {site.transformer for site in sites}
+    return tuple(sorted(found, key=lambda t: (SECTIONS.index(t[0]), *t[1:])))
 
 
 def _walk(spec: UNetSpec) -> Iterator[tuple[str, Section, int, int, int]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ipa.app.cli import EXIT_CODES
+from ipa.app.terminal import EXIT_CODES
 from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder

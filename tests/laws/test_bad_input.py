@@ -71,6 +71,12 @@ CALLS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "argument": (lambda: {"heigth": 64}, "no such argument; found: heigth=; remedy: use height="),
     "diffusers' argument": (lambda: {"generator": 0}, "use seed="),
     "list of scales": (lambda: named(scale=[0.5, 0.5]), "a number or a dict of blocks"),
+    "layers": (lambda: named(layers="stile"), "no preset of layers.*'stile'.*mean 'style'"),
+    "layers of other bases": (lambda: named(layers="style"), "known for SDXL and SD1.5 only"),
+    "layers as a number": (lambda: named(layers=0.5), "the name of a preset"),
+    "curve": (lambda: named(curve="fadeout"), "no curve of this name.*did you mean 'fade_out'"),
+    "curve backwards": (lambda: named(curve=[(0.5, 1), (0, 1)]), "never go back"),
+    "site": (lambda: named(scale={4: 1.0}), "sites that this UNet does not have; found: 4"),
     "prompt": (lambda: {"prompt": None}, "prompt must be a string"),
     "half a character": (lambda: {"prompt": "\ud83d"}, "surrogate"),
 }

@@ -153,6 +153,50 @@ def test_trajectory(
     assert relative(found, expected(name)) < LIMITS[backend]
 
 
+@pytest.mark.parametrize("name", ["deep", "odd"])
+def test_weights_over_the_steps(
+    name: str,
+    backend: str,
+    folders: dict[str, Path],
+    references: list[Image.Image],
+    open_pipeline: Callable[..., ipa.Pipeline],
+) -> None:
+    """diffusers' way is a callback that sets new scales between steps."""
+    factors = [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    folder = folders[name]
+    blocks = {"mid": 0.5, "up": 0.75, "down": {"block_2": [0.25, 1.0]}}
+
+    def at(step: int) -> dict[str, Any]:
+        down = [factors[step] * value for value in blocks["down"]["block_2"]]
+        rest = {part: factors[step] * blocks[part] for part in ("mid", "up")}
+        return rest | {"down": {"block_2": down}}
+
+    def change(pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        pipe.set_ip_adapter_scale(at(min(step + 1, 5)))
+        return tensors
+
+    theirs = run_diffusers(
+        diffusers_pipeline(folder, [folder / "linear.safetensors"]),
+        "a star",
+        images=[[references[2]]],
+        scale=at(0),
+        callback_on_step_end=change,
+        **SHARED,
+    )
+    pipe = open_pipeline(folder, backend, "linear")
+    call = SHARED | {"output_type": "latent"}
+    curve = [(0.0, 1.0), (4 / 6, 0.0)]
+    prompts = ipa.ImagePrompt(references[2], scale=blocks, curve=curve)
+    assert relative(pipe("a star", image_prompts=prompts, **call).latents, theirs) < LIMITS[backend]
+    prompts = ipa.ImagePrompt(references[2], scale=blocks)
+    weights = dict(enumerate(factors))
+    found = pipe(
+        "a star", image_prompts=prompts, weights=lambda step, _: {0: weights[step]}, **call
+    )
+    assert relative(found.latents, theirs) < LIMITS[backend]
+    assert relative(pipe("a star", image_prompts=prompts, **call).latents, theirs) > 1e-3
+
+
 def test_pictures_are_the_same(
     backend: str,
     tiny: Path,

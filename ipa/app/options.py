@@ -1,0 +1,38 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ImagePrompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image-prompt",
+        "-i",
+        metavar="[ADAPTER=]FILE[:SCALE][@START-END]",
+        help="A picture as a prompt; may be repeated.",
+    ),
+]
+DefaultScale = Annotated[
+    str,
+    typer.Option(help="Default weight of image prompts: a number, or JSON by block or by layer."),
+]
+LayerChoice = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        help="Layers that image prompts enter: style, layout, style+layout, ease in, …, or "
+        "NUMBER:WEIGHT,…; once for all of them, or once for each -i.",
+    ),
+]
+CurveChoice = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--curve",
+        help="Their weight over the steps: fade_out, ease_in, …, or FRACTION:WEIGHT,…; once for "
+        "all of them, or once for each -i.",
+    ),
+]
+Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]

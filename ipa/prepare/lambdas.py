@@ -1,0 +1,44 @@
+"""λ, the weight of an image prompt, as a table over cross-attention sites and steps.
+
+    λ[site, step] = scale[site] · layers[site] · window[step] · curve[step]
+
+Everything that a person can say about weights ends in this table, which is all that a backend sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ipa.contract.errors import RequestError
+from ipa.contract.request import ImagePrompt
+from ipa.contract.sites import Site
+from ipa.contract.weights import Scale
+
+from .curves import Doubles, curve_factors, is_open
+from .layers import layer_factors
+from .scales import site_scales
+
+
+def lambda_table(prompt: ImagePrompt, default: Scale, sites: Sequence[Site], steps: int) -> Doubles:
+    """λ of one image prompt, (S, n) in float64: sites in the order of their numbers, steps.
+
+    Args:
+        prompt: Its scale, layers, curve, start and end are used.
+        default: The adapter's scale, for a prompt that has none of its own.
+        sites: The UNet's cross-attentions.
+        steps: n, evaluations of the network.
+
+    Raises:
+        RequestError: The weights do not fit this UNet, or their product is beyond float64.
+    """
+    scale = site_scales(default if prompt.scale is None else prompt.scale, sites)
+    layers = layer_factors(prompt.layers, sites)
+    window = np.array([is_open(prompt.start, prompt.end, i, steps) for i in range(steps)])
+    over_steps = np.where(window, curve_factors(prompt.curve, steps), 0.0)
+    with np.errstate(over="ignore"):
+        table = np.multiply.outer(np.array(scale) * layers, over_steps) + 0.0  # no -0.0
+    if not np.isfinite(table).all():
+        raise RequestError("an image prompt's weights are beyond float64", remedy="0 to 1 is usual")
+    return np.asarray(table)
