@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -30,6 +32,19 @@ def test_overflow_is_retried_in_float32(tiny: Path) -> None:
     half.reset()
     half.decode(half.from_numpy(latents * 0))
     assert half.describe()["warnings"] == []
+
+
+def test_other_threads_decode_after_a_retry(tiny: Path) -> None:
+    """Lazy arrays may not cross threads in MLX: the weights must be what they were before."""
+    runtime = mlx_backend.load(open_model_folder(tiny, name="tiny"), dtype="float16")
+    latents = np.full((1, 4, 3, 4), 2e4, dtype=np.float32)
+    latents[:, :, 1] *= -1
+    runtime.vae.decoder.conv_in.weight = runtime.vae.decoder.conv_in.weight * 8
+    mx.eval(runtime.vae.parameters())
+    runtime.decode(runtime.from_numpy(latents))
+    assert runtime.describe()["warnings"]
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: runtime.decode(runtime.from_numpy(latents * 0))).result()
 
 
 def test_infinity_is_not_clipped_away(tiny: Path) -> None:
