@@ -9,12 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
+from PIL import Image
+
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
+from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.request import ImagePrompt, Picture, Request, Scale, plain_scale
 from ipa.contract.result import Progress, Result
-from ipa.plan import AttachedAdapter, Plan, make_plan, prompts_from_ip_adapter_image
+from ipa.encoding import EncodingOptions, load_embeds, plan_features, views
+from ipa.plan import (
+    AttachedAdapter,
+    Plan,
+    adapter_name,
+    make_plan,
+    prompts_from_ip_adapter_image,
+)
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.scales import site_scales
 from ipa.prepare.sources import resolve_adapter
@@ -132,6 +142,36 @@ class Pipeline:
         pixels = clip_pixels(images, self._adapters[name].loaded.preprocessing)
         with self._owned():
             return self._backend.embed_images(name, pixels)
+
+    def encode_image_prompt(
+        self,
+        image: Picture | Sequence[Picture] | ImageEmbeds,
+        *,
+        adapter: str | None = None,
+        **options: Unpack[EncodingOptions],
+    ) -> ImageEmbeds:
+        """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
+
+        Args:
+            image: One picture or several, or embeds to combine.
+            adapter: A loaded adapter; None takes the only one.
+            **options: combine, negative, fit, sharpen; see `ImagePrompt`.
+        """
+        name = adapter_name(adapter, self._adapters)
+        features = plan_features(ImagePrompt(image, **options), self._adapters[name].loaded)
+        with self._owned():
+            return features.compute(self._backend, name)
+
+    def load_image_embeds(self, path: str | Path, *, adapter: str | None = None) -> ImageEmbeds:
+        """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
+        name = adapter_name(adapter, self._adapters)
+        with self._owned():
+            return load_embeds(path, self._backend, name, self._adapters[name].loaded)
+
+    def encoder_views(self, prompt: ImagePrompt) -> list[Image.Image]:
+        """What the image encoder sees of each picture of a prompt, as pictures."""
+        name = adapter_name(prompt.adapter, self._adapters)
+        return views(prompt, self._adapters[name].loaded)
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""

@@ -14,7 +14,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import ImagePrompt, Picture, Request, Scale
 from ipa.contract.schedule import Schedule
-from ipa.prepare.images import clip_pixels
+from ipa.encoding import PlannedFeatures, describe_pictures, plan_features
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.scales import SiteScales, is_open, site_scales
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
@@ -35,10 +35,10 @@ class AttachedAdapter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPrompt:
-    """One image prompt: prepared pixels, λ per site while it is on, and its window."""
+    """One image prompt: its features to be, λ per site while it is on, and its window."""
 
     adapter: str
-    pixels: Floats
+    features: PlannedFeatures
     scales: SiteScales
     start: float
     end: float
@@ -116,12 +116,15 @@ def make_plan(
         name, warning = scheduler_name(model.scheduler)
         warnings += [warning] if warning else []
     warnings += model.single_file.notes if model.single_file else ()
+    prompts = tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts)
+    for number, prompt in enumerate(prompts, start=1):
+        warnings += [f"image prompt {number}, {text}" for text in prompt.features.warnings]
     return Plan(
         request=request,
         width=width,
         height=height,
         tokens=tokens,
-        prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
+        prompts=prompts,
         schedule=make_schedule(
             name, pipeline_config(model.scheduler), int(request.num_inference_steps)
         ),
@@ -204,26 +207,27 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
 def _plan_prompt(
     prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
 ) -> PlannedPrompt:
-    name = _adapter_name(prompt, adapters)
+    name = adapter_name(prompt.adapter, adapters)
     attached = adapters[name]
     scale = attached.scale if prompt.scale is None else prompt.scale
     return PlannedPrompt(
         adapter=name,
-        pixels=clip_pixels(prompt.images, attached.loaded.preprocessing),
+        features=plan_features(prompt, attached.loaded),
         scales=site_scales(scale, model.sites),
         start=prompt.start,
         end=prompt.end,
     )
 
 
-def _adapter_name(prompt: ImagePrompt, adapters: Mapping[str, AttachedAdapter]) -> str:
-    if prompt.adapter is None and len(adapters) == 1:
+def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:
+    """A loaded adapter; None is the only one. Raises RequestError if there is no such."""
+    if name is None and len(adapters) == 1:
         return next(iter(adapters))
-    if prompt.adapter in adapters:
-        return str(prompt.adapter)
+    if name in adapters:
+        return str(name)
     raise RequestError(
         "an image prompt must name a loaded adapter",
-        found=f"{prompt.adapter!r}; loaded: {', '.join(adapters) or 'none'}",
+        found=f"{name!r}; loaded: {', '.join(adapters) or 'none'}",
         remedy="load one with load_ip_adapter, and pass ImagePrompt(..., adapter=name)",
     )
 
@@ -235,7 +239,7 @@ def _describe_prompt(
     return {
         "adapter": adapter,
         "file": adapters[adapter].file,
-        "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
+        **describe_pictures(prompt),
         "scale": scale,
         "start": prompt.start,
         "end": prompt.end,

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 
+from ipa.app import references as look
 from ipa.app.conversion import ConversionOptions, run_conversion
 from ipa.app.demo import run_demo, show_demo
 from ipa.app.fetching import fetch as run_fetch
@@ -115,6 +116,10 @@ def generate(  # one parameter per option
             help="A picture as a prompt; may be repeated.",
         ),
     ] = None,
+    fit: look.FitOption = None,
+    sharpen: look.SharpenOption = 0.0,
+    negative_image: look.NegativeOption = None,
+    show_reference: look.ShowOption = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Folder, hub id, or demo.")] = "demo",
     adapter: Annotated[
         list[str] | None,
@@ -147,11 +152,13 @@ def generate(  # one parameter per option
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with _explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
+        pictures = [parse_image_prompt(text) for text in image_prompt or ()]
+        look.check(show_reference, pictures)
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "image_prompts": tuple(parse_image_prompt(text) for text in image_prompt or ()),
+            "image_prompts": look.apply(pictures, fit, sharpen, negative_image),
             "width": width,
             "height": height,
             "num_inference_steps": steps,
@@ -165,6 +172,7 @@ def generate(  # one parameter per option
         check_arguments(arguments, folder)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_adapters(pipe, adapter or (), default_scale, offline=offline)
+        look.save_views(pipe, arguments["image_prompts"], show_reference)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:
         _print_json({"files": [str(path.resolve()) for path in paths], **result.info})

@@ -32,7 +32,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "generator": "seed=",
     "num_images_per_prompt": "num_images=",
     "callback_on_step_end": "on_progress=, or stream()",
-    "ip_adapter_image_embeds": "image_prompts=",
+    "ip_adapter_image_embeds": "image_prompts=[ImagePrompt(pipe.load_image_embeds(…))]",
     "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…)]",
     "return_dict": "the result's .images",
 }
