@@ -4,6 +4,7 @@ numpy and the standard library only. Tensors are checked by header before any me
 then read one by one from a memory map.
 """
 
+from .containers.torch_list import read_tensor_list, write_tensor_list
 from .inspection.inspection import Inspection, Part, inspect
 from .lora.lora import Lora, LoraPair
 from .lora.lora_names import LoraTargets
@@ -43,10 +44,12 @@ __all__ = [
     "read_component",
     "read_lora",
     "read_model",
+    "read_tensor_list",
     "recognise",
     "recognise_unet",
     "verify_adapter",
     "verify_component",
     "verify_lora",
     "verify_model",
+    "write_tensor_list",
 ]

@@ -6,6 +6,7 @@ pipe = ipa.load("demo")
 
 from __future__ import annotations
 
+from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import (
     BackendError,
     Cancelled,
@@ -25,6 +26,7 @@ __all__ = [
     "BackendError",
     "Cancelled",
     "CheckpointError",
+    "ImageEmbeds",
     "ImagePrompt",
     "IpaError",
     "NumericalError",

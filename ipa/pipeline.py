@@ -9,16 +9,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
+from PIL import Image
+
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
+from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.request import ImagePrompt, Picture, Request
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import Scale, StepWeights, plain_scale
-from ipa.plan import AttachedAdapter, Plan, make_plan, prompts_from_ip_adapter_image
+from ipa.encoding import EncodingOptions, load_embeds, plan_features, views
+from ipa.plan import (
+    AttachedAdapter,
+    Plan,
+    adapter_name,
+    make_plan,
+    prompts_from_ip_adapter_image,
+)
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.scales import site_scales
 from ipa.prepare.sources import resolve_adapter
+from ipa.prepare.step_weights import check_weights
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal, Run
 
@@ -96,9 +107,8 @@ class Pipeline:
         """Set λ where image prompts give none.
 
         Args:
-            scale: A number, diffusers' nested dict or a table of sites (see
-                `ipa.contract.weights.Scale`), for the adapter `name` or for all; or a list with one
-                of them per loaded adapter.
+            scale: See `ipa.contract.weights.Scale`, for the adapter `name` or for all; or a list
+                with one of them per loaded adapter.
             name: The adapter; None is all of them.
         """
         names = list(self._adapters) if name is None else [self._known(name)]
@@ -133,6 +143,36 @@ class Pipeline:
         pixels = clip_pixels(images, self._adapters[name].loaded.preprocessing)
         with self._owned():
             return self._backend.embed_images(name, pixels)
+
+    def encode_image_prompt(
+        self,
+        image: Picture | Sequence[Picture] | ImageEmbeds,
+        *,
+        adapter: str | None = None,
+        **options: Unpack[EncodingOptions],
+    ) -> ImageEmbeds:
+        """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
+
+        Args:
+            image: One picture or several, or embeds to combine.
+            adapter: A loaded adapter; None takes the only one.
+            **options: combine, negative, fit, sharpen; see `ImagePrompt`.
+        """
+        name = adapter_name(adapter, self._adapters)
+        features = plan_features(ImagePrompt(image, **options), self._adapters[name].loaded)
+        with self._owned():
+            return features.compute(self._backend, name)
+
+    def load_image_embeds(self, path: str | Path, *, adapter: str | None = None) -> ImageEmbeds:
+        """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
+        name = adapter_name(adapter, self._adapters)
+        with self._owned():
+            return load_embeds(path, self._backend, name, self._adapters[name].loaded)
+
+    def encoder_views(self, prompt: ImagePrompt) -> list[Image.Image]:
+        """What the image encoder sees of each picture of a prompt, as pictures."""
+        name = adapter_name(prompt.adapter, self._adapters)
+        return views(prompt, self._adapters[name].loaded)
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
@@ -223,12 +263,7 @@ class Pipeline:
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
         request = Request(prompt=prompt, image_prompts=tuple(prompts), **arguments)
         plan = make_plan(request, self._backend.model, self._tokenizers, self._adapters)
-        if weights is not None and not callable(weights):
-            raise RequestError(
-                "weights is called before each step",
-                found=type(weights).__name__,
-                remedy="pass a function of (step, steps), or ImagePrompt(…, curve=…)",
-            )
+        check_weights(weights)
         return self._run(plan, cancel, weights)
 
     def _run(
@@ -244,11 +279,8 @@ class Pipeline:
 
     def _known(self, name: str) -> str:
         if name not in self._adapters:
-            raise RequestError(
-                "no such adapter",
-                found=name,
-                remedy=f"loaded: {', '.join(self._adapters) or 'none'}",
-            )
+            loaded = ", ".join(self._adapters) or "none"
+            raise RequestError("no such adapter", found=name, remedy=f"loaded: {loaded}")
         return name
 
     @contextmanager

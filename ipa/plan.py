@@ -16,7 +16,7 @@ from ipa.contract.model import ModelFolder
 from ipa.contract.request import SIZE_NAMES, ImagePrompt, Picture, Request
 from ipa.contract.schedule import Schedule
 from ipa.contract.weights import Scale
-from ipa.prepare.images import clip_pixels
+from ipa.encoding import PlannedFeatures, describe_pictures, plan_features
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
@@ -38,10 +38,10 @@ class AttachedAdapter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPrompt:
-    """One image prompt: prepared pixels, and λ for each site and step (`prepare.lambdas`)."""
+    """One image prompt: its features to be, and λ for each site and step (`prepare.lambdas`)."""
 
     adapter: str
-    pixels: Floats
+    features: PlannedFeatures
     table: npt.NDArray[np.float64]
 
 
@@ -127,12 +127,15 @@ def make_plan(
         int(request.num_inference_steps),
     )
     steps = len(schedule.steps)
+    prompts = tuple(_plan_prompt(p, model, adapters, steps) for p in request.image_prompts)
+    for number, prompt in enumerate(prompts, start=1):
+        warnings += [f"image prompt {number}, {text}" for text in prompt.features.warnings]
     return Plan(
         request=request,
         width=width,
         height=height,
         texts=texts,
-        prompts=tuple(_plan_prompt(p, model, adapters, steps) for p in request.image_prompts),
+        prompts=prompts,
         schedule=schedule,
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
@@ -203,23 +206,24 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
 def _plan_prompt(
     prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter], steps: int
 ) -> PlannedPrompt:
-    name = _adapter_name(prompt, adapters)
+    name = adapter_name(prompt.adapter, adapters)
     attached = adapters[name]
     return PlannedPrompt(
         adapter=name,
-        pixels=clip_pixels(prompt.images, attached.loaded.preprocessing),
+        features=plan_features(prompt, attached.loaded),
         table=lambda_table(prompt, attached.scale, model.sites, steps),
     )
 
 
-def _adapter_name(prompt: ImagePrompt, adapters: Mapping[str, AttachedAdapter]) -> str:
-    if prompt.adapter is None and len(adapters) == 1:
+def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:
+    """A loaded adapter; None is the only one. Raises RequestError if there is no such."""
+    if name is None and len(adapters) == 1:
         return next(iter(adapters))
-    if prompt.adapter in adapters:
-        return str(prompt.adapter)
+    if name in adapters:
+        return str(name)
     raise RequestError(
         "an image prompt must name a loaded adapter",
-        found=f"{prompt.adapter!r}; loaded: {', '.join(adapters) or 'none'}",
+        found=f"{name!r}; loaded: {', '.join(adapters) or 'none'}",
         remedy="load one with load_ip_adapter, and pass ImagePrompt(..., adapter=name)",
     )
 
@@ -231,7 +235,7 @@ def _describe_prompt(
     return {
         "adapter": adapter,
         "file": adapters[adapter].file,
-        "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
+        **describe_pictures(prompt),
         "scale": scale,
         "layers": prompt.layers,
         "curve": prompt.curve,

@@ -76,7 +76,8 @@ class Run:
         branches = []
         for prompt in self.plan.prompts:
             self._check_cancel("encode")
-            tokens = self.backend.encode_images(prompt.adapter, prompt.pixels)
+            embeds = prompt.features.compute(self.backend, prompt.adapter)
+            tokens = self.backend.project(prompt.adapter, embeds.conditional, embeds.unconditional)
             branches.append(Branch(prompt.adapter, tokens))
         return self.backend.condition(
             [*negative, positive],

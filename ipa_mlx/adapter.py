@@ -53,23 +53,23 @@ class ImageAdapter:
         own = (array for _, array in tree_flatten(self.projector.parameters()))
         return sum(a.nbytes for a in (*own, *self.projections.values()))
 
-    def tokens(self, encoder: VisionEncoder, pixels: mx.array) -> ImageTokens:
-        """Normalised pixels (N, S, S, 3) to tokens, those of all N pictures joined: (1, N·T, D).
-
-        The unconditional tokens are those of a zero embedding, or of the states of an all-zero
-        (mean grey) picture: what the adapters were trained with (tutorial_train*.py).
-        """
+    def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
+        """Normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
         if self.spec.feature == "embedding":
             features = encoder.embedding(pixels)
-            nothing = mx.zeros_like(features[:1])
-        else:
-            features = encoder.states(mx.concatenate([pixels, mx.zeros_like(pixels[:1])]))
-            features, nothing = features[:-1], features[-1:]
-        projected = self.projector(mx.concatenate([features, nothing]))
-        count, tokens, width = features.shape[0], *projected.shape[1:]
+            return features, mx.zeros_like(features[:1])
+        features = encoder.states(mx.concatenate([pixels, mx.zeros_like(pixels[:1])]))
+        return features[:-1], features[-1:]
+
+    def tokens(self, conditional: mx.array, unconditional: mx.array) -> ImageTokens:
+        """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
+        count = conditional.shape[0]
+        projected = self.projector(mx.concatenate([conditional, unconditional]))
+        nothing = projected[count:]
+        if nothing.shape[0] != count:
+            nothing = mx.tile(nothing, (count, 1, 1))
         return ImageTokens(
-            projected[:-1].reshape(1, count * tokens, width),
-            mx.tile(projected[-1:], (1, count, 1)),
+            *(rows.reshape(1, -1, rows.shape[-1]) for rows in (projected[:count], nothing))
         )
 
     def keys_values(

@@ -24,7 +24,7 @@ from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
-from ipa.prepare.encoders import EncoderFiles, find_encoder
+from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint
 from ipa_convert import read_adapter, read_component, read_model
 
 from .adapter import ImageAdapter
@@ -99,6 +99,7 @@ class Runtime:
             spec=spec,
             encoder=encoder.spec,
             encoder_name=str(encoder.folder),
+            encoder_sha256=_fingerprint(self._encoders[encoder.folder]),
             preprocessing=encoder.preprocessing,
             nbytes=adapter.nbytes,
         )
@@ -127,11 +128,20 @@ class Runtime:
         mx.eval(zeros.states, zeros.pooled)
         return zeros
 
-    def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
+    def encode_images(self, adapter: str, pixels: Floats) -> tuple[Floats, Floats]:
         """See `Backend.encode_images`."""
         attached = self._adapters[adapter]
         encoder = self._encoders[attached.encoder.folder]
-        tokens = attached.adapter.tokens(encoder, _channels_last(pixels).astype(self._precision))
+        features = attached.adapter.features(
+            encoder, _channels_last(pixels).astype(self._precision)
+        )
+        conditional, unconditional = (np.array(rows.astype(mx.float32)) for rows in features)
+        return conditional, unconditional
+
+    def project(self, adapter: str, conditional: Floats, unconditional: Floats) -> ImageTokens:
+        """See `Backend.project`."""
+        rows = [mx.array(array).astype(self._precision) for array in (conditional, unconditional)]
+        tokens = self._adapters[adapter].adapter.tokens(*rows)
         mx.eval(tokens.conditional, tokens.unconditional)
         return tokens
 
@@ -278,6 +288,12 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
 
 def _channels_last(array: Floats) -> mx.array:
     return mx.array(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
+
+
+def _fingerprint(encoder: VisionEncoder) -> str:
+    weights = [encoder.class_embedding, encoder.position_embedding.weight]
+    weights += [layer.feed_forward.proj_out.bias for layer in encoder.layers]
+    return fingerprint(np.array(array.astype(mx.float32)) for array in weights)
 
 
 def _nbytes(module: nn.Module) -> int:

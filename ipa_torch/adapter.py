@@ -69,22 +69,23 @@ class ImageAdapter:
         own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
         return sum(tensor.nbytes for tensor in own)
 
-    def tokens(self, encoder: torch.nn.Module, pixels: torch.Tensor) -> ImageTokens:
-        """Normalised pixels (N, 3, S, S) to tokens, those of all N pictures joined: (1, N·T, D).
-
-        The unconditional tokens are those of a zero embedding, or of the states of an all-zero
-        (mean grey) picture: what the adapters were trained with (tutorial_train*.py).
-        """
+    def features(
+        self, encoder: torch.nn.Module, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised pixels (N, 3, S, S) to features; see `Backend.encode_images`."""
         if self.spec.feature == "embedding":
             features = encoder(pixels).image_embeds
-            nothing = torch.zeros_like(features[:1])
-        else:
-            features = encoder(pixels, output_hidden_states=True).hidden_states[-2]
-            grey = torch.zeros_like(pixels[:1])
-            nothing = encoder(grey, output_hidden_states=True).hidden_states[-2]
-        conditional, unconditional = self.projector(features), self.projector(nothing)
+            return features, torch.zeros_like(features[:1])
+        features = encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        grey = torch.zeros_like(pixels[:1])
+        return features, encoder(grey, output_hidden_states=True).hidden_states[-2]
+
+    def tokens(self, conditional: torch.Tensor, unconditional: torch.Tensor) -> ImageTokens:
+        """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
+        image, nothing = self.projector(conditional), self.projector(unconditional)
+        repeats = len(image) // len(nothing)
         return ImageTokens(
-            conditional.flatten(0, 1)[None], unconditional.repeat(1, len(features), 1)
+            image.flatten(0, 1)[None], nothing.repeat(repeats, 1, 1).flatten(0, 1)[None]
         )
 
     def keys_values(

@@ -27,7 +27,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
-from ipa.prepare.encoders import EncoderFiles, find_encoder
+from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint
 
 from .adapter import ImageAdapter, check_file
 from .attention import install
@@ -91,6 +91,7 @@ class Runtime:
             spec=spec,
             encoder=encoder.spec,
             encoder_name=str(encoder.folder),
+            encoder_sha256=_fingerprint(self._encoders[encoder.folder]),
             preprocessing=encoder.preprocessing,
             nbytes=adapter.nbytes,
         )
@@ -113,11 +114,18 @@ class Runtime:
         return no_text(like)
 
     @precise()
-    def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
+    def encode_images(self, adapter: str, pixels: Floats) -> tuple[Floats, Floats]:
         """See `Backend.encode_images`."""
         attached = self._adapters[adapter]
         encoder = self._encoders[attached.encoder.folder]
-        return attached.adapter.tokens(encoder, self._cast(pixels))
+        features = attached.adapter.features(encoder, self._cast(pixels))
+        return self.to_numpy(features[0]), self.to_numpy(features[1])
+
+    @precise()
+    def project(self, adapter: str, conditional: Floats, unconditional: Floats) -> ImageTokens:
+        """See `Backend.project`."""
+        rows = (self._cast(conditional), self._cast(unconditional))
+        return self._adapters[adapter].adapter.tokens(*rows)
 
     @precise()
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
@@ -272,6 +280,13 @@ def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Modul
         name: load_component(kind, name, model.path / name, dtype, model.variant)
         for name, kind in kinds.items()
     }
+
+
+def _fingerprint(encoder: Any) -> str:
+    model = encoder.vision_model
+    weights = [model.embeddings.class_embedding, model.embeddings.position_embedding.weight]
+    weights += [layer.mlp.fc2.bias for layer in model.encoder.layers]
+    return fingerprint(tensor.float().cpu().numpy() for tensor in weights)
 
 
 def _nbytes(module: torch.nn.Module) -> int:

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.files import Container
+from ipa.contract.files import Container, container
 
 from .dtypes import NUMPY
 from .mapped import MappedTensor
@@ -22,27 +22,47 @@ _READERS: Mapping[Container, Callable[[Buffer], Contents]] = {
     "torch stream": read_legacy,
 }
 _STATE = "state_dict"  # of a training run: the rest of the file is not the network's
+_SINGLE = "tensor"  # the name of the one of a file that is no list
 _MAX_TENSORS = 100_000
 _MAX_NAME = 256
 _MAX_DEPTH = 16
 _MAX_TIES = 2  # bytes of all tensors over those of the file; tensors may share storages
 
 
-def open_torch(path: Path, container: Container) -> Mapping[str, MappedTensor]:
+def open_torch(path: Path, kind_of_file: Container) -> Mapping[str, MappedTensor]:
     """The tensors of a file of torch.save, which is never run.
 
     Args:
         path: The file.
-        container: What it is, as `ipa.contract.files.container` says.
+        kind_of_file: What it is, as `ipa.contract.files.container` says.
 
     Raises:
         CheckpointError: It is damaged, or holds anything but weights.
     """
+    return _open(path, kind_of_file, _views)
+
+
+def open_tensor_list(path: Path) -> tuple[list[MappedTensor], bool]:
+    """The tensors of a file that is one tensor, or a list of them; and whether it is a single one.
+
+    Raises:
+        CheckpointError: It is damaged, no file of torch.save, or holds anything else.
+    """
+    kind_of_file = container(path)
+    if kind_of_file not in _READERS:
+        raise CheckpointError(f"{path} is no file of torch.save", found=f"a {kind_of_file} file")
+    tensors = _open(path, kind_of_file, _listed)
+    return list(tensors.values()), _SINGLE in tensors
+
+
+def _open(
+    path: Path, kind_of_file: Container, find: Callable[[object], Mapping[str, View]]
+) -> dict[str, MappedTensor]:
     with path.open("rb") as file:
         buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        contents = _READERS[container](buffer)
-        views = _views(contents.value)
+        contents = _READERS[kind_of_file](buffer)
+        views = find(contents.value)
         total = sum(prod(v.shape) * NUMPY[v.dtype].itemsize for v in views.values())
         if total > _MAX_TIES * len(buffer):
             raise RefusedError(f"tensors of {total} bytes in a file of {len(buffer)}")
@@ -64,6 +84,17 @@ def open_torch(path: Path, container: Container) -> Mapping[str, MappedTensor]:
         )
         for name, view in views.items()
     }
+
+
+def _listed(value: object) -> dict[str, View]:
+    """One tensor, or the tensors of a list or tuple, by their numbers."""
+    if isinstance(value, View):
+        return {_SINGLE: value}
+    entries = value if isinstance(value, (list, tuple)) else ()
+    views = {str(n): entry for n, entry in enumerate(entries) if isinstance(entry, View)}
+    if not views or len(views) != len(entries) or len(views) > _MAX_TENSORS:
+        raise RefusedError(f"a {kind(value)} where a tensor or a list of tensors should be")
+    return views
 
 
 def _views(value: object) -> dict[str, View]:

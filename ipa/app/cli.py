@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.filesize import decimal
 
+from ipa.app import references as look
 from ipa.app.conversion import ConversionOptions, run_conversion
 from ipa.app.demo import run_demo, show_demo
 from ipa.app.explain import explain_weights, prompts_to_explain, show_explanation
@@ -79,6 +80,10 @@ def generate(  # one parameter per option
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
     image_prompt: ImagePrompts = None,
+    fit: look.FitOption = None,
+    sharpen: look.SharpenOption = 0.0,
+    negative_image: look.NegativeOption = None,
+    show_reference: look.ShowOption = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
     ] = "demo",
@@ -113,12 +118,14 @@ def generate(  # one parameter per option
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
+        pictures = [parse_image_prompt(text) for text in image_prompt or ()]
+        look.check(show_reference, pictures)
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
             "image_prompts": with_weights(
-                [parse_image_prompt(text) for text in image_prompt or ()], layers or (), curve or ()
+                look.apply(pictures, fit, sharpen, negative_image), layers or (), curve or ()
             ),
             "width": width,
             "height": height,
@@ -133,6 +140,7 @@ def generate(  # one parameter per option
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_adapters(pipe, adapter or (), default_scale, offline=offline)
+        look.save_views(pipe, arguments["image_prompts"], show_reference)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})

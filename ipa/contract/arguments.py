@@ -41,7 +41,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "generator": "seed=",
     "num_images_per_prompt": "num_images=",
     "callback_on_step_end": "on_progress=, weights=, or stream()",
-    "ip_adapter_image_embeds": "image_prompts=",
+    "ip_adapter_image_embeds": "image_prompts=[ImagePrompt(pipe.load_image_embeds(…))]",
     "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…)]",
     "ip_adapter_scale": "set_ip_adapter_scale, or image_prompts=[ImagePrompt(…, scale=…)]",
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",

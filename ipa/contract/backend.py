@@ -45,12 +45,14 @@ class Branch:
 class LoadedAdapter:
     """What a backend knows of an adapter after loading it.
 
-    `encoder_name` says which image encoder it uses; `nbytes` is what the adapter itself holds.
+    `encoder_name` says which image encoder it uses, `encoder_sha256` tells it from others
+    (`ipa.prepare.encoders.fingerprint`); `nbytes` is what the adapter itself holds.
     """
 
     spec: AdapterSpec
     encoder: ClipVisionSpec
     encoder_name: str
+    encoder_sha256: str
     preprocessing: Mapping[str, Any]
     nbytes: int
 
@@ -74,8 +76,17 @@ class Backend(Protocol):
     def no_text(self, like: TextStates) -> TextStates:
         """Zeros in the shape of other states: what SDXL takes where there is no negative prompt."""
 
-    def encode_images(self, adapter: str, pixels: Floats) -> ImageTokens:
-        """(N, 3, S, S) normalised pixels to image tokens, those of all N pictures joined."""
+    def encode_images(self, adapter: str, pixels: Floats) -> tuple[Floats, Floats]:
+        """(N, 3, S, S) normalised pixels to the features that the adapter's projector takes.
+
+        Returns:
+            (N, P) embeddings or (N, T, C) states, and one row of the same for no picture: zeros,
+            or the states of an all-zero (mean grey) picture: what the adapters were trained with
+            (tutorial_train*.py).
+        """
+
+    def project(self, adapter: str, conditional: Floats, unconditional: Floats) -> ImageTokens:
+        """Features of N pictures, and 1 or N rows without, to tokens, those of all N joined."""
 
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""

@@ -10,7 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .combining import CONCAT, check_combine
+from .embeds import ImageEmbeds
 from .errors import RequestError
+from .fit import Fit, check_fit, check_sharpen
 from .text import Pair
 from .weights import Curve, Layers, Scale, is_finite, plain_curve, plain_layers, plain_scale
 
@@ -24,6 +27,10 @@ SIZE_NAMES = tuple(
 )
 """The arguments that tell SDXL of sizes."""
 
+Negative: TypeAlias = "Picture | Sequence[Picture] | ImageEmbeds | str"
+"""Pictures or embeds to steer away from, or NOISE."""
+
+NOISE = "noise"
 MAX_SIDE = 8192
 MAX_STEPS = 1000
 MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
@@ -35,7 +42,7 @@ class ImagePrompt:
 
     Attributes:
         image: The picture, or a sequence of pictures whose tokens are attended to jointly, in one
-            softmax, as in diffusers.
+            softmax, as in diffusers. Or embeds: what `encode_image_prompt` made of them.
         adapter: Name of a loaded adapter; None takes the only one.
         scale: λ, the weight of the image branch: a number (0 is the base model, 1 is usual, below 0
             steers away), diffusers' nested dict of blocks, or a table of sites (see
@@ -47,25 +54,37 @@ class ImagePrompt:
         start: The fraction of the steps before which the prompt is off, in [0, 1].
         end: The fraction after which it is off. Step i of n is on if start ≤ i/n and
             (i+1)/n ≤ end (IP-Adapter's own rule, ip_adapter/custom_pipelines.py).
+        combine: How several pictures become one before the projector; see `ImageEmbeds.combine`.
+        negative: Pictures, or embeds, to steer away from: they replace what the unconditional half
+            sees. "noise" is a picture of uniform noise (`ipa.prepare.noise_picture`).
+        fit: How a picture becomes square: "center-crop", "squash", "pad" (on black), the edge that
+            a crop keeps ("top", "bottom", "left", "right"), or a box (left, top, right, bottom) in
+            fractions. None is "center-crop", with a warning where it loses part of a picture.
+        sharpen: Contrast-adaptive sharpening of what the encoder sees, from 0 to 1.
     """
 
-    image: Picture | Sequence[Picture] = field(repr=False)
+    image: Picture | Sequence[Picture] | ImageEmbeds = field(repr=False)
     adapter: str | None = field(default=None, kw_only=True)
     scale: Scale | None = field(default=None, kw_only=True)
     layers: Layers | None = field(default=None, kw_only=True)
     curve: Curve | None = field(default=None, kw_only=True)
     start: float = field(default=0.0, kw_only=True)
     end: float = field(default=1.0, kw_only=True)
+    combine: str = field(default=CONCAT, kw_only=True)
+    negative: Negative | None = field(default=None, kw_only=True, repr=False)
+    fit: Fit | None = field(default=None, kw_only=True)
+    sharpen: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple)):
+        if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple, ImageEmbeds)):
             raise RequestError(
                 "an image prompt needs a picture, or a list of pictures",
                 found=type(self.image).__name__,
                 remedy="open files with ipa.prepare.images.open_image",
             )
-        if not self.images:
+        if not isinstance(self.image, ImageEmbeds) and not self.images:
             raise RequestError("an image prompt needs a picture", found="an empty list")
+        self._check_encoding()
         if self.adapter is not None and not isinstance(self.adapter, str):
             raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
         if self.scale is not None:
@@ -83,12 +102,31 @@ class ImagePrompt:
         for name in ("start", "end"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
+    def _check_encoding(self) -> None:
+        check_combine(self.combine)
+        known = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
+        empty = isinstance(self.negative, (list, tuple)) and not self.negative
+        noise = isinstance(self.negative, str) and self.negative == NOISE
+        if empty or not (self.negative is None or noise or isinstance(self.negative, known)):
+            raise RequestError(
+                f'ImagePrompt.negative must be a picture, pictures, embeds or "{NOISE}"',
+                found=repr(self.negative)[:80],
+                remedy="open files with ipa.prepare.images.open_image",
+            )
+        if self.fit is not None:
+            object.__setattr__(self, "fit", check_fit(self.fit))
+        object.__setattr__(self, "sharpen", check_sharpen(self.sharpen))
+        if isinstance(self.image, ImageEmbeds) and (self.fit is not None or self.sharpen):
+            raise RequestError(
+                "fit and sharpen are for pictures; embeds are encoded already",
+                found=f"fit={self.fit!r}, sharpen={self.sharpen:g}",
+                remedy="pass them to encode_image_prompt",
+            )
+
     @property
     def images(self) -> tuple[Picture, ...]:
-        """The pictures, one or more."""
-        if isinstance(self.image, (Image.Image, np.ndarray)):
-            return (self.image,)
-        return tuple(self.image)
+        """The pictures, one or more; none if embeds were given."""
+        return pictures_of(self.image)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,6 +217,13 @@ class Request:
     def guided(self) -> bool:
         """Whether the unconditional half is computed."""
         return self.guidance_scale > 1.0
+
+
+def pictures_of(given: Picture | Sequence[Picture] | ImageEmbeds) -> tuple[Picture, ...]:
+    """One picture or several as a tuple; embeds have none."""
+    if isinstance(given, ImageEmbeds):
+        return ()
+    return (given,) if isinstance(given, (Image.Image, np.ndarray)) else tuple(given)
 
 
 def _pair(name: str, value: object) -> Pair:

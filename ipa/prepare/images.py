@@ -18,9 +18,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.fit import CENTER_CROP, Fit
 from ipa.contract.request import MAX_SIDE, Picture
 
 from .clip_recipe import ClipRecipe
+from .fit import fitted, sharpened
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -111,7 +113,12 @@ def to_rgb(picture: Picture) -> Image.Image:
         ) from error
 
 
-def clip_pixels(pictures: Sequence[Picture], preprocessing: Mapping[str, Any]) -> Floats:
+def clip_pixels(
+    pictures: Sequence[Picture],
+    preprocessing: Mapping[str, Any],
+    fit: Fit = CENTER_CROP,
+    sharpen: float = 0.0,
+) -> Floats:
     """Normalised pixels (N, 3, S, S) for a CLIP vision tower.
 
     Byte-exact to transformers' CLIPImageProcessorPil for PIL images and uint8 arrays. Arrays in
@@ -120,6 +127,8 @@ def clip_pixels(pictures: Sequence[Picture], preprocessing: Mapping[str, Any]) -
     Args:
         pictures: One or more pictures of any sizes.
         preprocessing: What preprocessor_config.json holds; see `default_preprocessing`.
+        fit: How a picture becomes square; see `ipa.contract.fit`.
+        sharpen: How much to sharpen what the encoder sees, from 0 to 1.
 
     Raises:
         CheckpointError: The configuration asks for something that is not implemented.
@@ -128,7 +137,20 @@ def clip_pixels(pictures: Sequence[Picture], preprocessing: Mapping[str, Any]) -
     recipe = ClipRecipe.from_config(preprocessing)
     if not pictures:
         raise RequestError("at least one picture is needed", found="none")
-    return np.stack([_clip_picture(to_rgb(picture), recipe) for picture in pictures])
+    seen = [_seen(to_rgb(picture), recipe, fit, sharpen) for picture in pictures]
+    return np.stack([_normalised(pixels, recipe) for pixels in seen])
+
+
+def encoder_views(
+    pictures: Sequence[Picture],
+    preprocessing: Mapping[str, Any],
+    fit: Fit = CENTER_CROP,
+    sharpen: float = 0.0,
+) -> list[Image.Image]:
+    """What the encoder sees of each picture, as a picture: `clip_pixels` before it normalises."""
+    recipe = ClipRecipe.from_config(preprocessing)
+    seen = [_seen(to_rgb(picture), recipe, fit, sharpen) for picture in pictures]
+    return [Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))) for pixels in seen]
 
 
 def default_preprocessing(image_size: int) -> dict[str, Any]:
@@ -218,8 +240,9 @@ def _array_bytes(array: npt.NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(grey_or_rgb)
 
 
-def _clip_picture(image: Image.Image, recipe: ClipRecipe) -> Floats:
-    """Resize and crop in uint8, scale in float64, normalise in float32: (3, S, S)."""
+def _seen(image: Image.Image, recipe: ClipRecipe, fit: Fit, sharpen: float) -> Bytes:
+    """Fit, resize and crop in uint8: (3, S, S)."""
+    image = fitted(image, fit, recipe)
     if recipe.resizes:
         width, height = recipe.resized(image.width, image.height)
         _check_pixels(
@@ -238,6 +261,11 @@ def _clip_picture(image: Image.Image, recipe: ClipRecipe) -> Floats:
             found=f"{pixels.shape[2]} × {pixels.shape[1]}, needed {recipe.output[1]} × "
             f"{recipe.output[0]}; this encoder's preprocessing does not resize",
         )
+    return sharpened(pixels, sharpen) if sharpen else pixels
+
+
+def _normalised(pixels: Bytes, recipe: ClipRecipe) -> Floats:
+    """Scaled in float64, normalised in float32."""
     values = pixels.astype(np.float32)
     if recipe.scale is not None:
         values = (pixels.astype(np.float64) * recipe.scale).astype(np.float32)

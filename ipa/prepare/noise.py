@@ -42,6 +42,10 @@ class NoiseStream:
         values = self._blocks(count) if count >= _BLOCK else self._pairs(count)
         return values.astype(np.float32).reshape(sides)
 
+    def uniform(self, shape: Sequence[int]) -> Floats:
+        """The next `torch.rand(shape, generator=…, dtype=torch.float32)`."""
+        return self._uniform24(int(np.prod(shape))).astype(np.float32).reshape(tuple(shape))
+
     def _blocks(self, count: int) -> Doubles:
         """`normal_fill`: Box–Muller in blocks of 16; the last 16 are drawn anew if needed."""
         uniforms = self._uniform24(count)

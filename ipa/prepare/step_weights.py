@@ -10,6 +10,16 @@ from ipa.contract.errors import RequestError
 from ipa.contract.weights import plain_number
 
 
+def check_weights(weights: object) -> None:
+    """Raise RequestError unless the callback of a run is one, or None."""
+    if weights is not None and not callable(weights):
+        raise RequestError(
+            "weights is called before each step",
+            found=type(weights).__name__,
+            remedy="pass a function of (step, steps), or ImagePrompt(…, curve=…)",
+        )
+
+
 def prompt_factors(given: Mapping[int | str, float] | None, adapters: Sequence[str]) -> list[float]:
     """Factors on λ, one per image prompt; 1 where nothing is said.
 

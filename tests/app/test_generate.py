@@ -131,6 +131,14 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
     "missing folder": (("-o", "none/out.png"), 2, "does not exist"),
     "missing model": (("-m", "none/such/model"), 3, "no such model folder"),
     "adapter file": (("-a", "text.png"), 3, "not a safetensors file"),
+    "fit": (("-i", "style.png", "--fit", "pads"), 2, "did you mean 'pad'"),
+    "box": (("-i", "style.png", "--fit", "0,0,2,1"), 2, "must lie in 0 to 1"),
+    "box of words": (("-i", "style.png", "--fit", "a,b,c,d"), 2, "left,top,right,bottom"),
+    "sharpen": (("-i", "style.png", "--sharpen", "3"), 2, "from 0 to 1"),
+    "fit of nothing": (("--fit", "pad"), 2, "add one with --image-prompt"),
+    "negative picture": (("-i", "style.png", "--negative-image", "none.png"), 2, "none.png"),
+    "nothing to show": (("--show-reference", "seen.png"), 2, "needs a picture"),
+    "view suffix": (("-i", "style.png", "--show-reference", "seen.jpg"), 2, ".png"),
     "backend": (("--backend", "jax"), 4, "mlx, torch"),
 }
 
@@ -167,3 +175,24 @@ def test_image_prompts_are_parsed(call: Callable[..., Result], tmp_path: Path) -
     found = parse_image_prompt("face=9:16.png:-0.25@0.1-0.75")
     assert (found.adapter, found.scale, found.start, found.end) == ("face", -0.25, 0.1, 0.75)
     assert parse_scale("0.5") == 0.5 and parse_scale('{"mid": 1}') == {"mid": 1}
+
+
+def test_what_the_encoder_is_shown(call: Callable[..., Result], tmp_path: Path) -> None:
+    """Fit, sharpening and a negative picture are the library's, and the view is a file."""
+    Image.open("style.png").resize((90, 60)).save("wide.png")
+    done = call(
+        *("generate", "-i", "wide.png", "-i", "style.png", "--fit", "0.1,0,0.6,1"),
+        *("--sharpen", "0.4", "--negative-image", "noise", "--show-reference", "seen.png"),
+        *("--steps", "1", "--guidance", "3", "-o", "out.png"),
+    )
+    assert done.exit_code == 0, done.output
+    for kept in request_of(tmp_path / "out.png")["image_prompts"]:
+        assert (kept["fit"], kept["sharpen"], kept["negative"]) == ([0.1, 0, 0.6, 1], 0.4, "noise")
+    pipe = ipa.load("demo")
+    pipe.load_ip_adapter(demo.adapter("base"))
+    options = {"fit": (0.1, 0.0, 0.6, 1.0), "sharpen": 0.4}
+    views = pipe.encoder_views(
+        ImagePrompt([Image.open("wide.png"), Image.open("style.png")], **options)
+    )
+    seen = np.asarray(Image.open("seen.png"))
+    assert np.array_equal(seen, np.concatenate([np.asarray(view) for view in views], axis=1))

@@ -97,3 +97,18 @@ def test_a_module_takes_exactly_its_own_tensors() -> None:
     ):
         with pytest.raises(CheckpointError, match="here: 1 tensors do not fit"):
             fill(GroupNorm(2, 8, 1e-5), wrong.items(), "here")
+
+
+def test_an_encoder_is_known_again_after_a_conversion(tiny: Path, tmp_path: Path) -> None:
+    """Its fingerprint, in MLX's layout, in other precisions: embeds stay of use."""
+
+    def origin(folder: Path) -> object:
+        pipe = ipa.load(folder, backend="mlx", dtype="float32")
+        pipe.load_ip_adapter(tiny / "plus.safetensors", name="plus")
+        return pipe.encode_image_prompt(Image.open(ipa.demo.references()[0])).origin
+
+    own = origin(tiny)
+    for dtype in ("float16", "bfloat16"):
+        folder = tmp_path / dtype
+        convert_model(open_model_folder(tiny, name="tiny"), folder, dtype=dtype)
+        assert origin(folder) == own

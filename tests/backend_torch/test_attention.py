@@ -16,7 +16,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from ipa.contract.backend import Branch
+from ipa.contract.backend import Branch, ImageTokens
 from ipa.contract.schedule import Step
 from ipa.contract.text import TextStates
 from ipa.prepare.scales import site_scales
@@ -64,6 +64,10 @@ def step(timestep: float = 501.0, input_scale: float = 1.0) -> Step:
     )
 
 
+def image_tokens(runtime: Runtime, name: str, pixels: np.ndarray) -> ImageTokens:
+    return runtime.project(name, *runtime.encode_images(name, pixels))
+
+
 def ours(
     runtime: Runtime,
     inputs: Inputs,
@@ -75,7 +79,7 @@ def ours(
     """(R, N, C, h, w)."""
     guided = len(inputs.text) == 2
     branches = [
-        Branch(name, runtime.encode_images(name, inputs.pictures[list(indices)]))
+        Branch(name, image_tokens(runtime, name, inputs.pictures[list(indices)]))
         for name, indices in zip(adapters, pictures, strict=True)
     ]
     conditioning = runtime.condition(inputs.states, branches, guided=guided)
@@ -156,7 +160,7 @@ def test_without_pictures_stock_bits(
 def test_zero_at_one_site_skips_that_site_alone(runtime: Runtime) -> None:
     """Infinite values where λ = 0 must not reach the output as 0 · ∞."""
     inputs = Inputs.draw(runtime)
-    tokens = runtime.encode_images("linear", inputs.pictures[:1])
+    tokens = image_tokens(runtime, "linear", inputs.pictures[:1])
     conditioning = runtime.condition(inputs.states, [Branch("linear", tokens)], guided=True)
     last = len(runtime.model.sites) - 1
     with torch.inference_mode():
@@ -199,7 +203,7 @@ def test_keys_and_values_are_projected_once(
 ) -> None:
     """Two steps on one conditioning: nothing of the adapter runs in a step."""
     inputs = Inputs.draw(runtime)
-    tokens = runtime.encode_images("plus", inputs.pictures[:1])
+    tokens = image_tokens(runtime, "plus", inputs.pictures[:1])
     conditioning = runtime.condition(inputs.states, [Branch("plus", tokens)], guided=True)
     weights = [site_scales(0.7, runtime.model.sites)]
     first = runtime.predict(inputs.latents, step(), conditioning, weights)

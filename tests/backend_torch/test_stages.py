@@ -47,7 +47,7 @@ def test_image_tokens(name: str, count: int, reference: Runtime, tiny: Path) -> 
         )
         (projected,) = pipe.unet.encoder_hid_proj(images)
     expected = projected.flatten(1, 2).numpy()
-    tokens = reference.encode_images(name, pixels)
+    tokens = reference.project(name, *reference.encode_images(name, pixels))
     found = torch.cat([tokens.unconditional, tokens.conditional]).numpy()
     per_picture = {"linear": 4, "plus": 6, "full": (SIDE // 7) ** 2 + 1}[name]
     assert found.shape == expected.shape == (2, count * per_picture, 40)
@@ -158,7 +158,7 @@ def test_half_precision(
 def one_step(runtime: Runtime) -> np.ndarray:
     """Text, picture, one evaluation of the UNet."""
     ids = np.arange(77, dtype=np.int32)[None]
-    tokens = runtime.encode_images("plus", draw(2, 3, SIDE, SIDE))
+    tokens = runtime.project("plus", *runtime.encode_images("plus", draw(2, 3, SIDE, SIDE)))
     text = [runtime.encode_text(ids), runtime.encode_text(ids[:, ::-1].copy())]
     conditioning = runtime.condition(text, [Branch("plus", tokens)], guided=True)
     row = Step(timestep=301.0, input_scale=0.7, denoised_x=1.0, denoised_output=0.0, x_x=1.0)

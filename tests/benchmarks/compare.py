@@ -81,7 +81,7 @@ class Ours:
         )
         self.pixels = clip_pixels([Image.new("RGB", (224, 224), (90, 120, 200))], self.settings)
         text = self.runtime.encode_text(np.zeros((1, 77), np.int32))
-        tokens = self.runtime.encode_images("base", self.pixels)
+        tokens = self.runtime.project("base", *self.runtime.encode_images("base", self.pixels))
         branch = Branch("base", tokens)
         self.plain = self.runtime.condition([text, text], [], guided=True)
         self.prompted = self.runtime.condition([text, text], [branch], guided=True)

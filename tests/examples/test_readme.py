@@ -51,7 +51,7 @@ def test_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     assert len(blocks("python")) >= 3
     run("\n".join(blocks("python")), tmp_path)
     made = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert made == ["like_this.png", "star-0.png", "star-1.png"]
+    assert made == ["like_this.png", "seen-0.png", "seen-1.png", "star-0.png", "star-1.png"]
 
 
 @pytest.fixture

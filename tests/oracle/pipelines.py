@@ -34,6 +34,7 @@ def run_diffusers(
     prompt: str,
     *,
     images: Any = None,
+    embeds: Any = None,
     scale: Any = None,
     seed: int = 0,
     scheduler: str | None = None,
@@ -50,6 +51,7 @@ def run_diffusers(
     out = pipe(
         prompt,
         ip_adapter_image=images,
+        ip_adapter_image_embeds=embeds,
         generator=generators,
         num_images_per_prompt=num_images,
         output_type=output_type,

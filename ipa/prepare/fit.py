@@ -1,0 +1,102 @@
+"""What the image encoder sees of a picture: fitted into its square, and sharpened.
+
+Sources: refiners squashes (image_prompt.py), ComfyUI_IPAdapter_plus crops at an edge, pads with
+black and sharpens (PrepImageForClipVision; FidelityFX CAS in utils.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ipa.contract.fit import CENTER_CROP, Fit
+
+from .clip_recipe import ClipRecipe
+
+# Where the square that is kept lies along the axis that is cut: 0 is left or top.
+_ANCHORS = {"left": (0.0, 0.5), "right": (1.0, 0.5), "top": (0.5, 0.0), "bottom": (0.5, 1.0)}
+_EPSILON = 1e-6  # of CAS
+
+
+def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
+    """An RGB picture in a shape from which the recipe's own resize and crop give this fit."""
+    if not isinstance(fit, str):
+        return image.crop(_pixels(fit, image.width, image.height))
+    if fit in _ANCHORS:
+        return _square(image, *_ANCHORS[fit])
+    if fit == "squash":
+        return image.resize(_target(recipe), resample=recipe.resample)
+    if fit == "pad":
+        return _padded(image, recipe)
+    return image
+
+
+def kept(width: int, height: int, fit: Fit, recipe: ClipRecipe) -> float:
+    """The share of a picture's area that the encoder sees; for a box, of the box."""
+    if not isinstance(fit, str):
+        left, top, right, bottom = _pixels(fit, width, height)
+        width, height = right - left, bottom - top
+    elif fit != CENTER_CROP:
+        return 1.0  # all of it, or what was asked for
+    if width == height or recipe.crop is None:
+        return 1.0
+    wide, tall = recipe.resized(width, height) if recipe.resizes else (width, height)
+    return min(1.0, recipe.crop[0] / tall) * min(1.0, recipe.crop[1] / wide)
+
+
+def sharpened(pixels: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.uint8]:
+    """Contrast-adaptive sharpening of (3, H, W): strong in flat places, none at hard edges.
+
+    AMD's FidelityFX CAS with nine neighbours. Outside of the picture there is black, as in ComfyUI,
+    so that its outermost pixels stay.
+    """
+    unit = np.pad(pixels.astype(np.float64) / 255.0, ((0, 0), (1, 1), (1, 1)))
+    height, width = pixels.shape[1:]
+    near = {
+        (y, x): unit[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
+        for y in (-1, 0, 1)
+        for x in (-1, 0, 1)
+    }
+    cross = np.stack([array for place, array in near.items() if 0 in place])
+    corners = np.stack([array for place, array in near.items() if 0 not in place])
+    least = cross.min(axis=0) + corners.min(axis=0)
+    most = cross.max(axis=0) + corners.max(axis=0)
+    room = np.sqrt(np.minimum(least, 2.0 - most) / (most + _EPSILON))
+    weight = -room * (amount * (1 / 5 - 1 / 8) + 1 / 8)
+    sides = cross.sum(axis=0) - near[0, 0]
+    result = (sides * weight + near[0, 0]) / (1.0 + 4.0 * weight)
+    return np.asarray(np.round(np.clip(result, 0.0, 1.0) * 255.0), dtype=np.uint8)
+
+
+def _pixels(box: tuple[float, ...], width: int, height: int) -> tuple[int, int, int, int]:
+    """A box in whole pixels, rounded outwards."""
+    left, top, right, bottom = box
+    # A number that is whole but for rounding is whole.
+    x0, y0 = (int(np.floor(round(v, 6))) for v in (left * width, top * height))
+    x1, y1 = (int(np.ceil(round(v, 6))) for v in (right * width, bottom * height))
+    return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def _square(image: Image.Image, across: float, down: float) -> Image.Image:
+    side = min(image.size)
+    x, y = int((image.width - side) * across), int((image.height - side) * down)
+    return image.crop((x, y, x + side, y + side))
+
+
+def _target(recipe: ClipRecipe) -> tuple[int, int]:
+    """(width, height) that the recipe's own resize leaves as it is."""
+    height, width = recipe.output
+    return recipe.resized(*(recipe.shortest_edge,) * 2) if recipe.shortest_edge else (width, height)
+
+
+def _padded(image: Image.Image, recipe: ClipRecipe) -> Image.Image:
+    width, height = _target(recipe)
+    ratio = min(width / image.width, height / image.height)
+    inner: Any = tuple(max(1, round(side * ratio)) for side in image.size)
+    canvas = Image.new("RGB", (width, height))
+    place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+    canvas.paste(image.resize(inner, resample=recipe.resample), place)
+    return canvas
