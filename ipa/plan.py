@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from ipa.contract.backend import Floats, LoadedAdapter
 from ipa.contract.errors import RequestError
+from ipa.contract.masks import MaskValues
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import ImagePrompt, Picture, Request, Scale
 from ipa.contract.schedule import Schedule
 from ipa.prepare.images import clip_pixels
+from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.scales import SiteScales, is_open, site_scales
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
@@ -35,13 +37,19 @@ class AttachedAdapter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPrompt:
-    """One image prompt: prepared pixels, λ per site while it is on, and its window."""
+    """One image prompt, or one picture of it where each has its own mask or scale.
 
+    Prepared pixels, λ per site while it is on, its window, and its masks. `number` is the rank of
+    the prompt in the request.
+    """
+
+    number: int
     adapter: str
     pixels: Floats
     scales: SiteScales
     start: float
     end: float
+    masks: SiteMasks | None
 
     def at(self, step: int, steps: int) -> SiteScales:
         """λ per site at a step: 0 everywhere outside the window."""
@@ -65,18 +73,20 @@ class Plan:
     warnings: tuple[str, ...]
 
     def scales(self, step: int) -> list[SiteScales]:
-        """λ[prompt][site] at a step."""
-        return [prompt.at(step, len(self.schedule.steps)) for prompt in self.prompts]
+        """λ[prompt][site] at a step; 0 where a mask is empty."""
+        steps = len(self.schedule.steps)
+        return [silence(prompt.at(step, steps), prompt.masks) for prompt in self.prompts]
 
     def describe(self, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
         """JSON-able: the request as it was understood."""
         request = self.request
+        names = {plan.number: plan.adapter for plan in self.prompts}
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             "image_prompts": [
-                _describe_prompt(prompt, plan.adapter, adapters)
-                for prompt, plan in zip(request.image_prompts, self.prompts, strict=True)
+                _describe_prompt(prompt, names[number], adapters)
+                for number, prompt in enumerate(request.image_prompts)
             ],
             "width": self.width,
             "height": self.height,
@@ -116,12 +126,16 @@ def make_plan(
         name, warning = scheduler_name(model.scheduler)
         warnings += [warning] if warning else []
     warnings += model.single_file.notes if model.single_file else ()
+    canvas = Canvas.of(model, width, height)
+    prompts = tuple(_plan_prompts(request, model, adapters, canvas))
+    if any(prompt.masks is not None for prompt in prompts):
+        warnings += canvas.warnings
     return Plan(
         request=request,
         width=width,
         height=height,
         tokens=tokens,
-        prompts=tuple(_plan_prompt(p, model, adapters) for p in request.image_prompts),
+        prompts=prompts,
         schedule=make_schedule(
             name, pipeline_config(model.scheduler), int(request.num_inference_steps)
         ),
@@ -201,19 +215,24 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _plan_prompt(
-    prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
-) -> PlannedPrompt:
-    name = _adapter_name(prompt, adapters)
-    attached = adapters[name]
-    scale = attached.scale if prompt.scale is None else prompt.scale
-    return PlannedPrompt(
-        adapter=name,
-        pixels=clip_pixels(prompt.images, attached.loaded.preprocessing),
-        scales=site_scales(scale, model.sites),
-        start=prompt.start,
-        end=prompt.end,
-    )
+def _plan_prompts(
+    request: Request, model: ModelFolder, adapters: Mapping[str, AttachedAdapter], canvas: Canvas
+) -> Iterator[PlannedPrompt]:
+    for number, prompt in enumerate(request.image_prompts):
+        name = _adapter_name(prompt, adapters)
+        attached = adapters[name]
+        for rank, part in enumerate(prompt.parts):
+            where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
+            scale: Any = attached.scale if part.scale is None else part.scale
+            yield PlannedPrompt(
+                number=number,
+                adapter=name,
+                pixels=clip_pixels(part.images, attached.loaded.preprocessing),
+                scales=site_scales(scale, model.sites),
+                start=part.start,
+                end=part.end,
+                masks=canvas.masks(part.mask, part.fit, where),
+            )
 
 
 def _adapter_name(prompt: ImagePrompt, adapters: Mapping[str, AttachedAdapter]) -> str:
@@ -232,14 +251,24 @@ def _describe_prompt(
     prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
 ) -> dict[str, Any]:
     scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
+    masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
     return {
         "adapter": adapter,
         "file": adapters[adapter].file,
         "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
         "scale": scale,
+        "masks": None if prompt.mask is None else [_describe_mask(m) for m in masks],
+        "fit": prompt.fit,
         "start": prompt.start,
         "end": prompt.end,
     }
+
+
+def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:
+    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
+    if mask is None:
+        return None
+    return {"width": mask.shape[1], "height": mask.shape[0], "sha256": _sha256(mask)}
 
 
 def _sha256(array: np.ndarray[Any, Any]) -> str:

@@ -68,7 +68,7 @@ class Run:
         for prompt in self.plan.prompts:
             self._check_cancel("encode")
             tokens = self.backend.encode_images(prompt.adapter, prompt.pixels)
-            branches.append(Branch(prompt.adapter, tokens))
+            branches.append(Branch(prompt.adapter, tokens, prompt.masks))
         return self.backend.condition(text, branches, guided=self.plan.request.guided)
 
     def _denoise(self, conditioning: Any) -> Iterator[tuple[int, Floats]]:

@@ -29,7 +29,7 @@ from ipa_convert import read_adapter, read_component, read_model
 from .adapter import ImageAdapter
 from .blas import preload
 from .clip import TextEncoder, VisionEncoder
-from .conditioning import Conditioning, Context
+from .conditioning import Conditioning, Context, masked
 from .loading import arrays, place, quantization, require_quantized
 from .sampler import advance, guide
 from .unet import UNet
@@ -134,7 +134,8 @@ class Runtime:
             if guided:
                 tokens = mx.concatenate([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
-            images.append(adapter.keys_values(tokens, sites, attentions))
+            pairs = adapter.keys_values(tokens, sites, attentions)
+            images.append(masked(pairs, branch.masks))
         conditioning = Conditioning(
             rows=len(text),
             text=tuple(attention.keys_values(states) for attention in attentions),

@@ -26,7 +26,7 @@ from ipa.prepare.encoders import EncoderFiles, find_encoder
 
 from .adapter import ImageAdapter, check_file
 from .attention import install
-from .conditioning import Conditioning, Context
+from .conditioning import Conditioning, Context, masked
 from .loading import DTYPES, find_device, load_component, quiet
 from .sampler import advance, guide
 from .single_file import load_single_file
@@ -123,7 +123,7 @@ class Runtime:
             if guided:
                 tokens = torch.cat([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
-            images.append(adapter.keys_values(tokens, self.attentions))
+            images.append(masked(adapter.keys_values(tokens, self.attentions), branch.masks))
         return Conditioning(torch.cat(list(text)), tuple(images))
 
     def from_numpy(self, array: Floats) -> torch.Tensor:

@@ -28,7 +28,8 @@ _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 
 def parse_image_prompt(text: str) -> ImagePrompt:
     """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
-    rest, options = text, {}
+    rest = text
+    options: dict[str, Any] = {}
     if Path(text).is_file():  # whatever its name looks like
         return ImagePrompt(open_image(text))
     if window := _WINDOW.match(rest):

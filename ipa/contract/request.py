@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import RequestError
+from .masks import FITS, Mask, mask_values
 
 Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
 """A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
@@ -29,10 +30,17 @@ class ImagePrompt:
 
     Attributes:
         image: The picture, or a sequence of pictures whose tokens are attended to jointly, in one
-            softmax, as in diffusers.
+            softmax, as in diffusers. Where `scale` or `mask` is a list, with one entry per picture,
+            each picture is attended to in a softmax of its own, as diffusers does with masks.
         adapter: Name of a loaded adapter; None takes the only one.
         scale: λ, the weight of the image branch: a number (0 is the base model, 1 is usual), or
-            diffusers' nested dict of blocks. None takes the adapter's own scale.
+            diffusers' nested dict of blocks, or a list of them. None takes the adapter's own scale.
+        mask: Where in the picture the prompt acts, or a list: a PIL picture or array (H, W), bool,
+            uint8, or float in [0, 1]; white is on, soft edges are kept. It multiplies what the
+            picture adds in every cross-attention; where masks overlap, their pictures add up. None
+            is everywhere. Any size of the picture's own aspect, but for a pixel of rounding.
+        fit: What to do with a mask of another aspect: "stretch" it, or "crop" it about its middle.
+            None refuses it.
         start: The fraction of the steps before which the prompt is off, in [0, 1].
         end: The fraction after which it is off. Step i of n is on if start ≤ i/n and
             (i+1)/n ≤ end (IP-Adapter's own rule, ip_adapter/custom_pipelines.py).
@@ -40,7 +48,9 @@ class ImagePrompt:
 
     image: Picture | Sequence[Picture] = field(repr=False)
     adapter: str | None = field(default=None, kw_only=True)
-    scale: Scale | None = field(default=None, kw_only=True)
+    scale: Scale | Sequence[Scale] | None = field(default=None, kw_only=True)
+    mask: Mask | Sequence[Mask | None] | None = field(default=None, kw_only=True, repr=False)
+    fit: str | None = field(default=None, kw_only=True)
     start: float = field(default=0.0, kw_only=True)
     end: float = field(default=1.0, kw_only=True)
 
@@ -55,8 +65,12 @@ class ImagePrompt:
             raise RequestError("an image prompt needs a picture", found="an empty list")
         if self.adapter is not None and not isinstance(self.adapter, str):
             raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
-        if self.scale is not None:
-            object.__setattr__(self, "scale", plain_scale(self.scale, "ImagePrompt.scale"))
+        object.__setattr__(self, "scale", self._each("scale", self.scale, plain_scale))
+        object.__setattr__(self, "mask", self._each("mask", self.mask, mask_values))
+        if self.fit is not None and self.fit not in FITS:
+            raise RequestError(
+                "ImagePrompt.fit is unknown", found=repr(self.fit), remedy=f"one of {FITS}, or None"
+            )
         numbers = _is_finite(self.start) and _is_finite(self.end)
         if not numbers or not 0.0 <= self.start <= self.end <= 1.0:
             raise RequestError(
@@ -72,6 +86,36 @@ class ImagePrompt:
         if isinstance(self.image, (Image.Image, np.ndarray)):
             return (self.image,)
         return tuple(self.image)
+
+    @property
+    def parts(self) -> tuple[ImagePrompt, ...]:
+        """Itself; or a prompt per picture where each has its own scale or mask."""
+        if not isinstance(self.scale, tuple) and not isinstance(self.mask, tuple):
+            return (self,)
+        count = len(self.images)
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,) * count
+        masks = self.mask if isinstance(self.mask, tuple) else (self.mask,) * count
+        return tuple(
+            replace(self, image=image, scale=scale, mask=mask)
+            for image, scale, mask in zip(self.images, scales, masks, strict=True)
+        )
+
+    def _each(self, field_name: str, value: Any, read: Callable[[Any, str], Any]) -> Any:
+        """A value, or a tuple of one per picture, read; None stays."""
+        adapter = "" if self.adapter is None else f"(adapter={self.adapter!r})"
+        name = f"ImagePrompt{adapter}.{field_name}"
+        if not isinstance(value, (list, tuple)):
+            return None if value is None else read(value, name)
+        if len(value) != len(self.images):
+            raise RequestError(
+                f"{name} has one entry per picture, if it is a list",
+                found=f"{len(value)} entries, {len(self.images)} needed",
+                remedy=f"pass one {field_name} for all of them, or as many as pictures",
+            )
+        return tuple(
+            None if entry is None else read(entry, f"{name}[{number}]")
+            for number, entry in enumerate(value)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
