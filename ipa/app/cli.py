@@ -22,6 +22,7 @@ from ipa.app.fetching import show_catalogue
 from ipa.app.generate import check_arguments, load_adapters, parse_image_prompt, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.inspection import show_inspection
+from ipa.app.masks import with_masks
 from ipa.app.output import output_paths
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.versions import show_versions
@@ -115,6 +116,11 @@ def generate(  # one parameter per option
             help="A picture as a prompt; may be repeated.",
         ),
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NUMBER=]FILE", help="Where the NUMBER-th -i acts: white is on."),
+    ] = None,
+    mask_fit: Annotated[str | None, typer.Option(help="Other aspects: stretch or crop.")] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Folder, hub id, or demo.")] = "demo",
     adapter: Annotated[
         list[str] | None,
@@ -151,7 +157,9 @@ def generate(  # one parameter per option
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "image_prompts": tuple(parse_image_prompt(text) for text in image_prompt or ()),
+            "image_prompts": with_masks(
+                [parse_image_prompt(text) for text in image_prompt or ()], mask or (), mask_fit
+            ),
             "width": width,
             "height": height,
             "num_inference_steps": steps,

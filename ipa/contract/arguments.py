@@ -33,7 +33,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "num_images_per_prompt": "num_images=",
     "callback_on_step_end": "on_progress=, or stream()",
     "ip_adapter_image_embeds": "image_prompts=",
-    "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…)]",
+    "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…, mask=…)]",
     "return_dict": "the result's .images",
 }
 
