@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy.typing as npt
 
 from ipa.contract.backend import Floats, LoadedAdapter
 from ipa.contract.errors import RequestError
+from ipa.contract.masks import MaskValues
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import SIZE_NAMES, ImagePrompt, Picture, Request
 from ipa.contract.schedule import Schedule
 from ipa.contract.weights import Scale
 from ipa.encoding import PlannedFeatures, describe_pictures, plan_features
 from ipa.prepare.lambdas import lambda_table
+from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
@@ -38,11 +40,17 @@ class AttachedAdapter:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedPrompt:
-    """One image prompt: its features to be, and λ for each site and step (`prepare.lambdas`)."""
+    """One image prompt, or one picture of it where each has its own mask or scale.
 
+    Its features to be, λ for each site and step (`prepare.lambdas`), and its masks. `number` is the
+    rank of the prompt in the request.
+    """
+
+    number: int
     adapter: str
     features: PlannedFeatures
     table: npt.NDArray[np.float64]
+    masks: SiteMasks | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,20 +67,25 @@ class Plan:
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
 
-    def scales(self, step: int) -> list[list[float]]:
-        """λ[prompt][site] at a step."""
-        return [prompt.table[:, step].tolist() for prompt in self.prompts]
+    def scales(self, step: int) -> list[tuple[float, ...]]:
+        """λ[prompt][site] at a step; 0 where a mask is empty."""
+        return [silence(prompt.table[:, step].tolist(), prompt.masks) for prompt in self.prompts]
+
+    def adapters(self) -> tuple[str, ...]:
+        """Each image prompt's adapter, in the order of the request."""
+        return tuple({plan.number: plan.adapter for plan in self.prompts}.values())
 
     def describe(self, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
         """JSON-able: the request as it was understood."""
         request = self.request
+        names = self.adapters()
         return {
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
             **self._describe_xl(),
             "image_prompts": [
-                _describe_prompt(prompt, plan.adapter, adapters)
-                for prompt, plan in zip(request.image_prompts, self.prompts, strict=True)
+                _describe_prompt(prompt, names[number], adapters)
+                for number, prompt in enumerate(request.image_prompts)
             ],
             "width": self.width,
             "height": self.height,
@@ -126,10 +139,12 @@ def make_plan(
         pipeline_config(model.scheduler, is_xl=model.is_xl),
         int(request.num_inference_steps),
     )
-    steps = len(schedule.steps)
-    prompts = tuple(_plan_prompt(p, model, adapters, steps) for p in request.image_prompts)
-    for number, prompt in enumerate(prompts, start=1):
-        warnings += [f"image prompt {number}, {text}" for text in prompt.features.warnings]
+    canvas = Canvas.of(model, width, height)
+    prompts = tuple(_plan_prompts(request, model, adapters, canvas, len(schedule.steps)))
+    for prompt in prompts:
+        warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
+    if any(prompt.masks is not None for prompt in prompts):
+        warnings += canvas.warnings
     return Plan(
         request=request,
         width=width,
@@ -203,16 +218,25 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _plan_prompt(
-    prompt: ImagePrompt, model: ModelFolder, adapters: Mapping[str, AttachedAdapter], steps: int
-) -> PlannedPrompt:
-    name = adapter_name(prompt.adapter, adapters)
-    attached = adapters[name]
-    return PlannedPrompt(
-        adapter=name,
-        features=plan_features(prompt, attached.loaded),
-        table=lambda_table(prompt, attached.scale, model.sites, steps),
-    )
+def _plan_prompts(
+    request: Request,
+    model: ModelFolder,
+    adapters: Mapping[str, AttachedAdapter],
+    canvas: Canvas,
+    steps: int,
+) -> Iterator[PlannedPrompt]:
+    for number, prompt in enumerate(request.image_prompts):
+        name = adapter_name(prompt.adapter, adapters)
+        attached = adapters[name]
+        for rank, part in enumerate(prompt.parts):
+            where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
+            yield PlannedPrompt(
+                number=number,
+                adapter=name,
+                features=plan_features(part, attached.loaded),
+                table=lambda_table(part, attached.scale, model.sites, steps),
+                masks=canvas.masks(part.mask, part.mask_fit, where),
+            )
 
 
 def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:
@@ -232,6 +256,7 @@ def _describe_prompt(
     prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
 ) -> dict[str, Any]:
     scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
+    masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
     return {
         "adapter": adapter,
         "file": adapters[adapter].file,
@@ -239,9 +264,18 @@ def _describe_prompt(
         "scale": scale,
         "layers": prompt.layers,
         "curve": prompt.curve,
+        "masks": None if prompt.mask is None else [_describe_mask(m) for m in masks],
+        "mask_fit": prompt.mask_fit,
         "start": prompt.start,
         "end": prompt.end,
     }
+
+
+def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:
+    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
+    if mask is None:
+        return None
+    return {"width": mask.shape[1], "height": mask.shape[0], "sha256": _sha256(mask)}
 
 
 def _sha256(array: np.ndarray[Any, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -78,7 +78,7 @@ class Run:
             self._check_cancel("encode")
             embeds = prompt.features.compute(self.backend, prompt.adapter)
             tokens = self.backend.project(prompt.adapter, embeds.conditional, embeds.unconditional)
-            branches.append(Branch(prompt.adapter, tokens))
+            branches.append(Branch(prompt.adapter, tokens, prompt.masks))
         return self.backend.condition(
             [*negative, positive],
             branches,
@@ -105,17 +105,16 @@ class Run:
             self._check_finite(latents, number)
             yield number + 1, latents
 
-    def _scales(self, step: int) -> list[list[float]]:
+    def _scales(self, step: int) -> Sequence[Sequence[float]]:
         """λ[prompt][site] at a step, as planned and as `weights` changes it now."""
         planned = self.plan.scales(step)
         if self.weights is None:
             return planned
-        names = [prompt.adapter for prompt in self.plan.prompts]
         steps = len(self.plan.schedule.steps)
-        factors = prompt_factors(self.weights(step, steps), names)
+        factors = prompt_factors(self.weights(step, steps), self.plan.adapters())
         self.factors.append(factors)
-        pairs = zip(factors, planned, strict=True)
-        return [[factor * value for value in scales] for factor, scales in pairs]
+        pairs = zip(self.plan.prompts, planned, strict=True)
+        return [[factors[p.number] * value for value in scales] for p, scales in pairs]
 
     def _decode(self, latents: Floats) -> Any:
         pictures = self.backend.decode(self.backend.from_numpy(latents))

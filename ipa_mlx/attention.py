@@ -137,8 +137,8 @@ class CrossAttention(nn.Module):
         if self.upcast:
             q = q.astype(mx.float32)
         out = attend(q, text.keys, text.values)
-        for scale, image in context.images_at(self.site):
-            out = out + scale * attend(q, image.keys, image.values)
+        for weight, image in context.images_at(self.site, q.shape[2]):
+            out = out + weight * attend(q, image.keys, image.values)
         return self.to_out(merge_heads(out).astype(x.dtype)).reshape(shape)
 
 

@@ -30,7 +30,7 @@ from ipa_convert import read_adapter, read_component, read_model
 from .adapter import ImageAdapter
 from .blas import preload
 from .clip import TextEncoder, VisionEncoder
-from .conditioning import Conditioning, Context
+from .conditioning import Conditioning, Context, masked
 from .loading import arrays, place, quantization, require_quantized
 from .pictures import decode, encode
 from .sampler import advance, guide
@@ -42,12 +42,8 @@ from .vae import Vae
 # operation would then wait for the system to clear new pages (measured: 11 times slower sums).
 _CPU_CACHE = 1 << 30
 
-_NETWORKS = (
-    "unet",
-    "vae",
-    "text_encoder",
-    "text_encoder_2",
-)  # an image encoder is loaded with its adapter
+# An image encoder is loaded with its adapter.
+_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -168,7 +164,8 @@ class Runtime:
             if guided:
                 tokens = mx.concatenate([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
-            images.append(adapter.keys_values(tokens, sites, attentions))
+            pairs = adapter.keys_values(tokens, sites, attentions)
+            images.append(masked(pairs, branch.masks))
         conditioning = Conditioning(
             rows=len(text),
             text=tuple(attention.keys_values(states) for attention in attentions),
@@ -291,8 +288,8 @@ def _channels_last(array: Floats) -> mx.array:
 
 
 def _fingerprint(encoder: VisionEncoder) -> str:
-    weights = [encoder.class_embedding, encoder.position_embedding.weight]
-    weights += [layer.feed_forward.proj_out.bias for layer in encoder.layers]
+    last = [layer.feed_forward.proj_out.bias for layer in encoder.layers]
+    weights = [encoder.class_embedding, encoder.position_embedding.weight, *last]
     return fingerprint(np.array(array.astype(mx.float32)) for array in weights)
 
 

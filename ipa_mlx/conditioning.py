@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
+
+from ipa.contract.backend import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows."""
+    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows.
+
+    `mask` (L, 1) is the weight of what they give to each of L queries; None is 1.
+    """
 
     keys: mx.array
     values: mx.array
+    mask: mx.array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,7 @@ class Conditioning:
         """All arrays, to be evaluated together."""
         for per_site in (self.text, *self.images):
             for pair in per_site:
-                yield from (pair.keys, pair.values)
+                yield from (pair.keys, pair.values, *(() if pair.mask is None else (pair.mask,)))
         if self.added is not None:
             yield self.added
 
@@ -52,11 +58,31 @@ class Context:
         """The text's keys and values at a site (its rank, not its number)."""
         return self.conditioning.text[site]
 
-    def images_at(self, site: int) -> Iterator[tuple[float, KeyValue]]:
-        """λ, keys and values of every image prompt that is on at a site.
+    def images_at(self, site: int, queries: int) -> Iterator[tuple[float | mx.array, KeyValue]]:
+        """λ · m, keys and values of every image prompt that is on at a site.
+
+        The mask is repeated for as many pictures as their queries stand side by side.
 
         One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
         """
         for scale, pairs in zip(self.scales, self.conditioning.images, strict=True):
             if scale[site] != 0.0:
-                yield scale[site], pairs[site]
+                yield _weight(scale[site], pairs[site].mask, queries), pairs[site]
+
+
+def _weight(scale: float, mask: mx.array | None, queries: int) -> float | mx.array:
+    return scale if mask is None else scale * mx.tile(mask, (queries // mask.shape[0], 1))
+
+
+def masked(
+    pairs: tuple[KeyValue, ...], masks: Sequence[Floats | None] | None
+) -> tuple[KeyValue, ...]:
+    """Keys and values with the masks of their sites, in the precision of the values."""
+    if masks is None:
+        return pairs
+    return tuple(
+        pair
+        if mask is None
+        else replace(pair, mask=mx.array(mask[:, None]).astype(pair.values.dtype))
+        for pair, mask in zip(pairs, masks, strict=True)
+    )

@@ -31,7 +31,7 @@ from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint
 
 from .adapter import ImageAdapter, check_file
 from .attention import install
-from .conditioning import Conditioning, Context
+from .conditioning import Conditioning, Context, masked
 from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
 from .sampler import advance, guide
@@ -149,7 +149,7 @@ class Runtime:
             if guided:
                 tokens = torch.cat([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
-            images.append(adapter.keys_values(tokens, self.attentions))
+            images.append(masked(adapter.keys_values(tokens, self.attentions), branch.masks))
         states = torch.cat([row.states for row in text])
         return Conditioning(states, tuple(images), added_conditioning(text, sizes))
 

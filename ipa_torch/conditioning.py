@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
+
+from ipa.contract.backend import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows."""
+    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows.
+
+    `mask` (L, 1) is the weight of what they give to each of L queries; None is 1.
+    """
 
     keys: torch.Tensor
     values: torch.Tensor
+    mask: torch.Tensor | None = None
 
     def repeated(self, count: int) -> KeyValue:
         """Each row `count` times, for as many pictures."""
         if count == 1:
             return self
         return KeyValue(
-            self.keys.repeat_interleave(count, dim=0), self.values.repeat_interleave(count, dim=0)
+            self.keys.repeat_interleave(count, dim=0),
+            self.values.repeat_interleave(count, dim=0),
+            self.mask,
         )
 
 
@@ -58,11 +66,24 @@ class Context:
     images: tuple[tuple[KeyValue, ...], ...]
     scales: Sequence[Sequence[float]]
 
-    def images_at(self, site: int) -> Iterator[tuple[float, KeyValue]]:
-        """λ, keys and values of every image prompt that is on at a site.
+    def images_at(self, site: int) -> Iterator[tuple[float | torch.Tensor, KeyValue]]:
+        """λ · m, keys and values of every image prompt that is on at a site.
 
         One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
         """
         for scale, pairs in zip(self.scales, self.images, strict=True):
             if scale[site] != 0.0:
-                yield scale[site], pairs[site]
+                image = pairs[site]
+                yield scale[site] if image.mask is None else scale[site] * image.mask, image
+
+
+def masked(
+    pairs: tuple[KeyValue, ...], masks: Sequence[Floats | None] | None
+) -> tuple[KeyValue, ...]:
+    """Keys and values with the masks of their sites, in the precision of the values."""
+    if masks is None:
+        return pairs
+    return tuple(
+        pair if mask is None else replace(pair, mask=torch.tensor(mask[:, None]).to(pair.values))
+        for pair, mask in zip(pairs, masks, strict=True)
+    )

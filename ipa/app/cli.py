@@ -24,6 +24,7 @@ from ipa.app.generate import (
 )
 from ipa.app.generate import generate as run_generate
 from ipa.app.inspection import show_inspection
+from ipa.app.masks import MaskFitOption, MaskOption, with_masks
 from ipa.app.options import CurveChoice, DefaultScale, ImagePrompts, LayerChoice, Steps
 from ipa.app.output import output_paths
 from ipa.app.show import cancel_on_interrupt
@@ -84,6 +85,8 @@ def generate(  # one parameter per option
     sharpen: look.SharpenOption = 0.0,
     negative_image: look.NegativeOption = None,
     show_reference: look.ShowOption = None,
+    mask: MaskOption = None,
+    mask_fit: MaskFitOption = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
     ] = "demo",
@@ -125,7 +128,11 @@ def generate(  # one parameter per option
             "prompt": prompt,
             "negative_prompt": negative_prompt,
             "image_prompts": with_weights(
-                look.apply(pictures, fit, sharpen, negative_image), layers or (), curve or ()
+                with_masks(
+                    look.apply(pictures, fit, sharpen, negative_image), mask or (), mask_fit
+                ),
+                layers or (),
+                curve or (),
             ),
             "width": width,
             "height": height,

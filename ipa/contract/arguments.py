@@ -42,7 +42,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "num_images_per_prompt": "num_images=",
     "callback_on_step_end": "on_progress=, weights=, or stream()",
     "ip_adapter_image_embeds": "image_prompts=[ImagePrompt(pipe.load_image_embeds(…))]",
-    "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…)]",
+    "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…, mask=…)]",
     "ip_adapter_scale": "set_ip_adapter_scale, or image_prompts=[ImagePrompt(…, scale=…)]",
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
     "curve": "image_prompts=[ImagePrompt(…, curve=…)]",

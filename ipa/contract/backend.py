@@ -35,10 +35,15 @@ class ImageTokens:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One image prompt as the network sees it: its tokens, and the adapter that made them."""
+    """One image prompt as the network sees it: its tokens, and the adapter that made them.
+
+    `masks` has for each site, in the order of site numbers, float32 (L,): what multiplies the
+    branch at each of its queries, row by row. None is 1 everywhere: nothing is multiplied.
+    """
 
     adapter: str
     tokens: ImageTokens
+    masks: Sequence[Floats | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

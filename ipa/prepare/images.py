@@ -7,8 +7,6 @@ and diffusers' `VaeImageProcessor` (image_processor.py); the arithmetic and its 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ipa.contract.decoding import DECODE_ERRORS
 from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.fit import CENTER_CROP, Fit
 from ipa.contract.request import MAX_SIDE, Picture
@@ -33,23 +32,6 @@ MAX_PIXELS = 64 << 20
 # Decoders in C that need no other program; PIL's list has one that runs Ghostscript.
 _FORMATS = frozenset(
     {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"}
-)
-# What PIL's decoders raise on damaged files, by their own admission and by fuzzing.
-_DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
 )
 
 
@@ -80,7 +62,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
             found=str(error),
             remedy=f"shrink it below {MAX_PIXELS} pixels",
         ) from error
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise RequestError(
             f"picture {where} is damaged",
             found=str(error) or type(error).__name__,
@@ -105,7 +87,7 @@ def to_rgb(picture: Picture) -> Image.Image:
             opaque = Image.new("RGBA", picture.size, (255, 255, 255, 255))
             picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
         return picture.convert("RGB")
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise RequestError(
             "a picture cannot be converted to RGB",
             found=f"mode {picture.mode}: {error}",

@@ -8,6 +8,7 @@ Everything that a person can say about weights ends in this table, which is all 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
@@ -33,7 +34,8 @@ def lambda_table(prompt: ImagePrompt, default: Scale, sites: Sequence[Site], ste
     Raises:
         RequestError: The weights do not fit this UNet, or their product is beyond float64.
     """
-    scale = site_scales(default if prompt.scale is None else prompt.scale, sites)
+    own = cast("Scale | None", prompt.scale)  # a prompt with one per picture is taken apart before
+    scale = site_scales(default if own is None else own, sites)
     layers = layer_factors(prompt.layers, sites)
     window = np.array([is_open(prompt.start, prompt.end, i, steps) for i in range(steps)])
     over_steps = np.where(window, curve_factors(prompt.curve, steps), 0.0)

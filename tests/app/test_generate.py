@@ -102,6 +102,20 @@ def test_adapters_by_name_and_by_file(call: Callable[..., Result], tmp_path: Pat
     assert (second["adapter"], second["scale"]) == ("ip-adapter_tiny", {"up": 0.5})
 
 
+def test_masks_by_number(call: Callable[..., Result], tmp_path: Path) -> None:
+    Image.new("L", (64, 64), 128).save("left.png")
+    Image.new("L", (64, 32)).save("2=odd.png")  # the file's own name
+    done = call("generate", *QUICK, *("-i", "style.png") * 2, "--mask", "2=left.png")
+    assert done.exit_code == 0, done.output
+    first, second = request_of(tmp_path / "out.png")["image_prompts"]
+    assert first["masks"] is None and second["masks"][0]["width"] == 64
+    words = ("-i", "style.png", "--mask", "2=odd.png", "--mask-fit", "crop")
+    done = call("generate", *QUICK, *words)
+    assert done.exit_code == 0, done.output
+    (only,) = request_of(tmp_path / "out.png")["image_prompts"]
+    assert (only["fit"], only["masks"][0]["height"]) == ("crop", 32)
+
+
 def test_warnings_are_shown(call: Callable[..., Result]) -> None:
     done = call("generate", "-p", "a ring " * 60, *QUICK)
     assert done.exit_code == 0
@@ -118,6 +132,11 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
     "unknown block": (("-i", "style.png", "--scale", '{"left": 1}'), 2, "left"),
     "window": (("-i", "style.png@0.9-0.1"), 2, "window"),
     "unknown adapter": (("-i", "other=style.png"), 2, "must name a loaded adapter"),
+    "mask of nothing": (("--mask", "style.png"), 2, "number one of the image prompts"),
+    "mask without a number": (("-i", "style.png") * 2 + ("--mask", "style.png"), 2, "--mask 2="),
+    "two masks": (("-i", "style.png", *("--mask", "1=style.png") * 2), 2, "each once"),
+    "missing mask": (("-i", "style.png", "--mask", "none.png"), 2, "none.png"),
+    "mask fit": (("-i", "style.png", "--mask", "style.png", "--mask-fit", "fill"), 2, "crop"),
     "size": (("--width", 62), 2, "multiples of 4"),
     "no steps": (("--steps", 0), 2, "num_inference_steps"),
     "no images": (("--num-images", 0), 2, "num_images"),

@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 from ipa.prepare.model_folder import open_model_folder
 from ipa_mlx import backend
 from ipa_mlx.backend import Runtime
-from ipa_mlx.conditioning import Conditioning, Context
+from ipa_mlx.conditioning import Conditioning, Context, masked
 from ipa_torch.loading import quiet
 from oracle.measure import relative
 
@@ -122,3 +122,22 @@ def test_half_precision_is_as_good_as_torch(tiny: Path, dtype: str, references: 
             ).latents
         errors[name] = relative(latents[dtype], latents["float32"])
     assert 0 < errors["mlx"] < 2 * errors["torch"], errors
+
+
+def test_outside_a_mask_a_site_gives_its_stock_bits(
+    runtime: Runtime, draw: np.random.Generator
+) -> None:
+    """The image branch multiplied by 0 adds nothing to those queries; pictures stand in line."""
+    module = runtime.unet.cross_attentions[0]
+    states = mx.array(draw.standard_normal((2, 9, 40), dtype=np.float32))
+    image = module.keys_values(mx.array(draw.standard_normal((2, 4, 40), dtype=np.float32)))
+    mask = np.repeat(np.array([0.0, 1.0, 0.5], np.float32), 8)
+    rows = mx.array(draw.standard_normal((6, 24, module.to_q.weight.shape[1]), dtype=np.float32))
+    text, found = (module.keys_values(states),), []
+    for images in ((), (masked((image,), None),), (masked((image,), [mask]),)):
+        context = Context(Conditioning(2, text, images), [[0.8]] * len(images))
+        found.append(np.split(np.array(module(rows, context)), 3, axis=1))
+    off, on, half = found
+    assert np.array_equal(half[0], off[0]) and np.array_equal(half[1], on[1])
+    assert np.abs(half[2] - (off[2] + on[2]) / 2).max() < 1e-6  # measured 4e-7
+    assert np.abs(half[0] - on[0]).max() > 0.01

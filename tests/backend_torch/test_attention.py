@@ -21,6 +21,7 @@ from ipa.contract.schedule import Step
 from ipa.contract.text import TextStates
 from ipa.prepare.scales import site_scales
 from ipa_torch.backend import Runtime
+from ipa_torch.conditioning import Context
 from ipa_torch.loading import quiet
 from oracle.pipelines import diffusers_pipeline
 
@@ -220,3 +221,24 @@ def test_timestep_and_input_scale(runtime: Runtime, folder: Path) -> None:
             out = unet(inputs.latents * 0.25, timestep, inputs.text[0]).sample.numpy()
         found = ours(runtime, inputs, timestep=float(timestep), input_scale=0.25)
         assert np.array_equal(found[0], out)
+
+
+def test_outside_a_mask_a_site_gives_its_stock_bits(runtime: Runtime) -> None:
+    """The image branch multiplied by 0 adds nothing to those queries, and half of it by 0.5."""
+    inputs = Inputs.draw(runtime)
+    tokens = runtime.encode_images("linear", inputs.pictures[:1])
+    module, length = runtime.attentions[0], 96
+    mask = np.repeat(np.array([0.0, 1.0, 0.5], np.float32), length // 3)
+    masks = [mask, *[None] * (len(runtime.model.sites) - 1)]
+    rows = torch.randn(2, length, runtime.model.sites[0].width)
+    found = []
+    for branches in ([], [Branch("linear", tokens)], [Branch("linear", tokens, masks)]):
+        conditioning = runtime.condition(inputs.text, branches, guided=True)
+        scales = [[0.8] * len(masks)] * len(branches)
+        with torch.inference_mode():
+            context = Context(conditioning.images, scales)
+            found.append(module(rows, conditioning.text, ip_hidden_states=context).numpy())
+    off, on, masked = (np.split(out, 3, axis=1) for out in found)
+    assert np.array_equal(masked[0], off[0]) and np.array_equal(masked[1], on[1])
+    assert np.abs(masked[2] - (off[2] + on[2]) / 2).max() < 1e-6  # measured 4e-7
+    assert np.abs(masked[0] - on[0]).max() > 0.01

@@ -19,6 +19,7 @@ from ipa import CheckpointError, ImagePrompt, Pipeline, RequestError
 Open = Callable[..., Pipeline]
 GREY = Image.new("RGB", (8, 8), "grey")
 NAN = np.full((4, 4, 3), np.nan, np.float32)
+WHITE = np.ones((4, 4), np.float32)
 QUICK: dict[str, Any] = {"num_inference_steps": 1, "output_type": "latent"}
 
 
@@ -70,13 +71,51 @@ CALLS: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "output": (lambda: {"output_type": "jpeg"}, '"pil", "np" or "latent"'),
     "argument": (lambda: {"heigth": 64}, "no such argument; found: heigth=; remedy: use height="),
     "diffusers' argument": (lambda: {"generator": 0}, "use seed="),
-    "list of scales": (lambda: named(scale=[0.5, 0.5]), "a number or a dict of blocks"),
     "layers": (lambda: named(layers="stile"), "no preset of layers.*'stile'.*mean 'style'"),
     "layers of other bases": (lambda: named(layers="style"), "known for SDXL and SD1.5 only"),
     "layers as a number": (lambda: named(layers=0.5), "the name of a preset"),
     "curve": (lambda: named(curve="fadeout"), "no curve of this name.*did you mean 'fade_out'"),
     "curve backwards": (lambda: named(curve=[(0.5, 1), (0, 1)]), "never go back"),
     "site": (lambda: named(scale={4: 1.0}), "sites that this UNet does not have; found: 4"),
+    "two scales, one picture": (
+        lambda: named(scale=[0.5, 0.5]),
+        r"ImagePrompt\(adapter='linear'\)\.scale has one entry per picture.*2 entries, 1 needed",
+    ),
+    "list of lists of scales": (lambda: named(scale=[[0.5]]), "a number or a dict of blocks"),
+    "more masks than pictures": (
+        lambda: named(mask=[WHITE, WHITE]),
+        r"ImagePrompt\(adapter='linear'\)\.mask has one entry per picture.*2 entries, 1 needed",
+    ),
+    "fewer masks than pictures": (
+        lambda: named([GREY, GREY, GREY], mask=[WHITE]),
+        "one entry per picture.*1 entries, 3 needed",
+    ),
+    "mask of rank 3": (
+        lambda: named([GREY, GREY], mask=[WHITE, np.ones((4, 4, 3))]),
+        r"'linear'\)\.mask\[1\] must be \(H, W\).*found: an array of shape \(4, 4, 3\)",
+    ),
+    "empty mask": (lambda: named(mask=WHITE[:0]), r"'linear'\)\.mask must be.*shape \(0, 4\)"),
+    "NaN in a mask": (lambda: named(mask=NAN[..., 0]), r"'linear'\)\.mask holds NaN"),
+    "mask out of range": (
+        lambda: named(mask=WHITE * 255),
+        r"'linear'\)\.mask must lie in \[0, 1\]; found: values from 255 to 255.*divide by 255",
+    ),
+    "negative mask": (lambda: named(mask=WHITE - 1.5), r"values from -0\.5"),
+    "mask of integers": (lambda: named(mask=np.ones((4, 4), int)), "found: int64.*uint8"),
+    "a path for a mask": (lambda: named(mask="mask.png"), "found: str.*a PIL picture"),
+    "partly transparent mask": (
+        lambda: named(mask=Image.new("LA", (8, 8), (255, 100))),
+        "its colours or its transparency.*getchannel",
+    ),
+    "mask fit": (
+        lambda: named(mask=WHITE, mask_fit="fill"),
+        "mask_fit is unknown; found: 'fill'.*'crop'",
+    ),
+    "mask of another aspect": (
+        lambda: {"width": 64, "height": 48} | named([GREY, GREY], mask=[None, np.ones((30, 30))]),
+        r"image_prompts\[0\] \(adapter 'linear'\): mask 1 has another aspect.*found: 30 × 30, "
+        "needed 64 × 48.*mask_fit='stretch' or mask_fit='crop'",
+    ),
     "prompt": (lambda: {"prompt": None}, "prompt must be a string"),
     "half a character": (lambda: {"prompt": "\ud83d"}, "surrogate"),
 }

@@ -1,0 +1,179 @@
+"""Masks at the resolutions of a UNet's cross-attentions.
+
+Source: diffusers' `IPAdapterMaskProcessor.downsample` (image_processor.py) over torch's bicubic
+interpolation (a = -0.75, half-pixel centres, no antialiasing).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.errors import RequestError
+from ipa.contract.masks import FITS, MaskValues
+from ipa.contract.model import ModelFolder
+from ipa.contract.sites import Site
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Grid = tuple[int, int]
+"""Rows and columns."""
+
+SiteMasks = tuple[Floats | None, ...]
+"""For each site, in the order of site numbers, what multiplies an image branch: (rows · columns,),
+row by row; None is 1 everywhere."""
+
+_A = -0.75  # torch's cubic kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """The picture to be made: its size in pixels, and the grid of the queries of every site."""
+
+    width: int
+    height: int
+    grids: tuple[Grid, ...]
+
+    @classmethod
+    def of(cls, model: ModelFolder, width: int, height: int) -> Canvas:
+        """Each level of the UNet halves the grid of the latents, rounded up."""
+        factor, last = model.vae.scale_factor, len(model.unet.channels) - 1
+        grids = [(height // factor, width // factor)]
+        for _ in range(last):
+            rows, columns = grids[-1]
+            grids.append((-(-rows // 2), -(-columns // 2)))
+        return cls(width, height, tuple(grids[_level(site, last)] for site in model.sites))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to say of any mask on this canvas."""
+        ratio = self.width / self.height
+        wrong = sum(guessed_grid(r * c, ratio) != (r, c) for r, c in self.grids)
+        if not wrong:
+            return []
+        return [
+            f"{self.width} × {self.height} is a size at which diffusers' rule, which is followed "
+            f"here, lays masks out wrongly in {wrong} of {len(self.grids)} cross-attentions; "
+            "sides in multiples of 64 avoid it"
+        ]
+
+    def masks(self, mask: Any, fit: str | None, where: str) -> SiteMasks | None:
+        """The mask of an image prompt at every site.
+
+        Args:
+            mask: Its values (H, W), or None.
+            fit: See `fit_mask`.
+            where: What to call it in messages.
+
+        Returns:
+            None where there is no mask, or one of ones: then nothing is multiplied at all.
+
+        Raises:
+            RequestError: Its aspect does not fit.
+        """
+        if mask is None:
+            return None
+        fitted = fit_mask(mask, self.width, self.height, fit, where)
+        if (fitted == 1.0).all():
+            return None
+        ratio = self.width / self.height
+        known = {(r, c): downsample(fitted, r * c, ratio) for r, c in set(self.grids)}
+        return tuple(known[grid] for grid in self.grids)
+
+
+def _level(site: Site, last: int) -> int:
+    return {"down": site.block, "up": last - site.block, "mid": last}[site.section]
+
+
+def fit_mask(mask: MaskValues, width: int, height: int, fit: str | None, where: str) -> MaskValues:
+    """A mask whose grid covers a picture of width × height pixels.
+
+    A side may be off by the rounding of a pixel. Any other aspect is refused with fit=None, taken
+    as it is with "stretch", and cut about its middle with "crop".
+
+    Raises:
+        RequestError: The aspect differs, and no fit was asked for.
+    """
+    rows, columns = mask.shape
+    if abs(columns * height - rows * width) < max(width, height) or fit == "stretch":
+        return mask
+    if fit == "crop":
+        tall = min(rows, max(1, round(columns * height / width)))
+        wide = min(columns, max(1, round(rows * width / height)))
+        top, left = (rows - tall) // 2, (columns - wide) // 2
+        return mask[top : top + tall, left : left + wide]
+    raise RequestError(
+        f"{where} has another aspect than the picture",
+        found=f"{columns} × {rows}, needed {width} × {height} or any size of that aspect",
+        remedy=f"resize it, or pass mask_fit={' or mask_fit='.join(map(repr, FITS))}",
+    )
+
+
+def silence(scales: Sequence[float], masks: SiteMasks | None) -> tuple[float, ...]:
+    """λ per site, 0 where the mask is empty: the base model, bit for bit."""
+    if masks is None:
+        return tuple(scales)
+    return tuple(
+        scale if mask is None or mask.any() else 0.0
+        for scale, mask in zip(scales, masks, strict=True)
+    )
+
+
+def guessed_grid(queries: int, ratio: float) -> Grid:
+    """The grid that diffusers takes for a number of queries.
+
+    It is the site's own for every size in multiples of 64 pixels from 256 to 1536 but one (1152 ×
+    448, coarsest level), and for nine in ten of those in multiples of 8.
+    """
+    rows = min(max(1, int(math.sqrt(queries / ratio))), queries)  # where diffusers fails
+    rows += queries % rows != 0
+    return rows, queries // rows
+
+
+def downsample(mask: MaskValues, queries: int, ratio: float) -> Floats:
+    """A mask (H, W) at one cross-attention: (queries,), row by row; ratio is width over height.
+
+    Where the guessed grid has fewer places, the last queries get 0; where it has more, its last
+    ones are cut. Beside hard edges values lie a little outside [0, 1], as a cubic kernel's do.
+    """
+    rows, columns = guessed_grid(queries, ratio)
+    flat = resample(mask, rows, columns).reshape(-1)[:queries]
+    return np.pad(flat, (0, queries - flat.size))
+
+
+def resample(mask: MaskValues, rows: int, columns: int) -> Floats:
+    """torch's `interpolate(mode="bicubic")` of (H, W) to (rows, columns), but for its rounding."""
+    down, right = _taps(mask.shape[0], rows), _taps(mask.shape[1], columns)
+    total = np.zeros((rows, columns))
+    for row, row_weight in down:
+        for column, weight in right:
+            total += mask[row[:, None], column] * (row_weight[:, None] * weight)
+    return total.astype(np.float32)
+
+
+def _taps(size: int, target: int) -> list[tuple[npt.NDArray[np.int64], Doubles]]:
+    """Indices and weights of the four neighbours of every place along one axis."""
+    scale = np.float64(np.float32(size) / np.float32(target))
+    # Rounded to float32 once, as torch's fused multiplication does: beside a hard edge, a bit of a
+    # place is worth more than all rounding that follows.
+    place = (scale * (np.arange(target) + 0.5) - 0.5).astype(np.float32).astype(np.float64)
+    first = np.floor(place)
+    t = place - first
+    weights = (_outer(1 + t), _inner(t), _inner(1 - t), _outer(2 - t))
+    index = first.astype(np.int64)
+    return [(np.clip(index + n - 1, 0, size - 1), weight) for n, weight in enumerate(weights)]
+
+
+def _inner(x: Doubles) -> Doubles:
+    """The cubic kernel within one pixel of its centre."""
+    return ((_A + 2) * x - (_A + 3)) * x * x + 1
+
+
+def _outer(x: Doubles) -> Doubles:
+    """The cubic kernel from one to two pixels away."""
+    return ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A
