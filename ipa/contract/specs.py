@@ -94,7 +94,7 @@ class ClipTextSpec:
     positions: int
     vocabulary: int
     projection: int | None  # None: the class without text_projection
-    end_token: int  # whose row is pooled; 2, a mistake of old configs, stands for the largest id
+    end_token: int | None  # whose row is projected; 2, a mistake of old configs: the largest id's
 
     @classmethod
     def from_config(cls, config: Config, where: str = "text_encoder/config.json") -> ClipTextSpec:
@@ -111,7 +111,7 @@ class ClipTextSpec:
             positions=integer(config, "max_position_embeddings", where, 77),
             vocabulary=integer(config, "vocab_size", where, 49408),
             projection=integer(config, "projection_dim", where, 512) if projected else None,
-            end_token=integer(config, "eos_token_id", where, 49407, least=0),
+            end_token=integer(config, "eos_token_id", where, 49407, least=0) if projected else None,
         )
 
 

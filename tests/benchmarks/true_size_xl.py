@@ -1,7 +1,7 @@
 """`make parity`, SDXL: its UNet with a 70-site adapter and its second text tower, float32.
 
 Random weights, every tensor distinct. diffusers and MLX run one after the other in processes of
-their own, since the UNet takes 10.3 GB in each: 12 GB of memory, 15 GB of disk.
+their own, since the UNet takes 10.3 GB in each: 13 GB of memory, 15 GB of disk.
 """
 
 from __future__ import annotations
