@@ -113,7 +113,7 @@ def test_masks_by_number(call: Callable[..., Result], tmp_path: Path) -> None:
     done = call("generate", *QUICK, *words)
     assert done.exit_code == 0, done.output
     (only,) = request_of(tmp_path / "out.png")["image_prompts"]
-    assert (only["fit"], only["masks"][0]["height"]) == ("crop", 32)
+    assert (only["mask_fit"], only["masks"][0]["height"]) == ("crop", 32)
 
 
 def test_warnings_are_shown(call: Callable[..., Result]) -> None:

@@ -226,14 +226,14 @@ def test_timestep_and_input_scale(runtime: Runtime, folder: Path) -> None:
 def test_outside_a_mask_a_site_gives_its_stock_bits(runtime: Runtime) -> None:
     """The image branch multiplied by 0 adds nothing to those queries, and half of it by 0.5."""
     inputs = Inputs.draw(runtime)
-    tokens = runtime.encode_images("linear", inputs.pictures[:1])
+    tokens = image_tokens(runtime, "linear", inputs.pictures[:1])
     module, length = runtime.attentions[0], 96
     mask = np.repeat(np.array([0.0, 1.0, 0.5], np.float32), length // 3)
     masks = [mask, *[None] * (len(runtime.model.sites) - 1)]
     rows = torch.randn(2, length, runtime.model.sites[0].width)
     found = []
     for branches in ([], [Branch("linear", tokens)], [Branch("linear", tokens, masks)]):
-        conditioning = runtime.condition(inputs.text, branches, guided=True)
+        conditioning = runtime.condition(inputs.states, branches, guided=True)
         scales = [[0.8] * len(masks)] * len(branches)
         with torch.inference_mode():
             context = Context(conditioning.images, scales)

@@ -131,7 +131,7 @@ def test_result_records_masks(pipe: Pipeline, references: list) -> None:
     first, second = json.loads(json.dumps(result.info))["request"]["image_prompts"]
     again = pipe("a star", image_prompts=prompt(references[0], mask=LEFT), **CALL)
     recorded = again.info["request"]["image_prompts"][0]["masks"]
-    assert first["masks"] == [*recorded, None] and first["fit"] == "crop"
+    assert first["masks"] == [*recorded, None] and first["mask_fit"] == "crop"
     assert (recorded[0]["width"], recorded[0]["height"]) == (96, 64)
     assert second["masks"] is None
 
