@@ -128,7 +128,7 @@ def guessed_grid(queries: int, ratio: float) -> Grid:
     """The grid that diffusers takes for a number of queries.
 
     It is the site's own for every size in multiples of 64 pixels from 256 to 1536 but one (1152 ×
-    448, coarsest level), and for nine in ten of those in multiples of 8.
+    448, coarsest level), and for nine in ten of those in multiples of 8 from 256 to 1024.
     """
     rows = min(max(1, int(math.sqrt(queries / ratio))), queries)  # where diffusers fails
     rows += queries % rows != 0
