@@ -157,11 +157,6 @@ class DownSpec:
         """Width of the timestep embedding after its two linear layers."""
         return 4 * self.channels[0]
 
-    @property
-    def downscale(self) -> int:
-        """Side of the latent pixels that one pixel of the coarsest level covers."""
-        return int(2 ** (len(self.channels) - 1))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetSpec(DownSpec):

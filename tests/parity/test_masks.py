@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 import ipa
 from ipa import ImagePrompt
-from oracle import models
+from oracle import models, trajectories
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 
@@ -124,39 +124,31 @@ def drawn(case: Case) -> list[list[np.ndarray] | None]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        name: models.build_with_adapters(tmp_path_factory.mktemp(name), tiny, seed=seed)
-        for seed, (name, tiny) in enumerate(MODELS.items())
-    }
+    return trajectories.build(MODELS, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def expected(
     folders: dict[str, Path], references: list[Image.Image]
 ) -> Callable[[str], np.ndarray]:
-    """What diffusers gives for a case; each is run once."""
-    known: dict[str, np.ndarray] = {}
-
     def run(name: str) -> np.ndarray:
-        if name not in known:
-            case = CASES[name]
-            folder = folders[case.model]
-            pipe = diffusers_pipeline(folder, [folder / f"{a}.safetensors" for a in case.adapters])
-            masks = [
-                None if group is None else torch.from_numpy(np.stack(group))[None]
-                for group in drawn(case)
-            ]
-            known[name] = run_diffusers(
-                pipe,
-                "a red star",
-                images=[[references[i] for i in group] for group in case.pictures],
-                scale=list(case.scales),
-                cross_attention_kwargs={"ip_adapter_masks": masks},
-                **(SHARED | case.arguments),
-            )
-        return known[name]
+        case = CASES[name]
+        folder = folders[case.model]
+        pipe = diffusers_pipeline(folder, [folder / f"{a}.safetensors" for a in case.adapters])
+        masks = [
+            None if group is None else torch.from_numpy(np.stack(group))[None]
+            for group in drawn(case)
+        ]
+        return run_diffusers(
+            pipe,
+            "a red star",
+            images=[[references[i] for i in group] for group in case.pictures],
+            scale=list(case.scales),
+            cross_attention_kwargs={"ip_adapter_masks": masks},
+            **(SHARED | case.arguments),
+        )
 
-    return run
+    return trajectories.once(run)
 
 
 def prompts(case: Case, references: list[Image.Image]) -> list[ImagePrompt]:

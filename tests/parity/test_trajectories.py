@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import ipa
-from oracle import models
+from oracle import models, trajectories
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 
@@ -47,16 +47,7 @@ BLOCKS = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """One run: adapters with the indices of their pictures, and arguments."""
-
-    model: str = "odd"
-    adapters: tuple[str, ...] = ("linear",)
-    pictures: tuple[tuple[int, ...], ...] = ((0,),)
-    scale: Any = 0.8
-    prompt: str = "a red star"
-    arguments: dict[str, Any] = field(default_factory=dict)
+Case = partial(trajectories.Case, model="odd", adapters=("linear",), pictures=((0,),), scale=0.8)
 
 
 CASES = {
@@ -95,34 +86,18 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        name: models.build_with_adapters(tmp_path_factory.mktemp(name), tiny, seed=seed)
-        for seed, (name, tiny) in enumerate(MODELS.items())
-    }
+    return trajectories.build(MODELS, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def expected(
     folders: dict[str, Path], references: list[Image.Image]
 ) -> Callable[[str], np.ndarray]:
-    """What diffusers gives for a case; each is run once."""
-    known: dict[str, np.ndarray] = {}
-
     def run(name: str) -> np.ndarray:
-        if name not in known:
-            case = CASES[name]
-            folder = folders[case.model]
-            pipe = diffusers_pipeline(folder, [folder / f"{a}.safetensors" for a in case.adapters])
-            known[name] = run_diffusers(
-                pipe,
-                case.prompt,
-                images=[[references[i] for i in group] for group in case.pictures] or None,
-                scale=case.scale,
-                **(SHARED | case.arguments),
-            )
-        return known[name]
+        case = CASES[name]
+        return trajectories.theirs(case, folders[case.model], references, SHARED)
 
-    return run
+    return trajectories.once(run)
 
 
 SHARED: dict[str, Any] = {
@@ -145,11 +120,7 @@ def test_trajectory(
 ) -> None:
     case = CASES[name]
     pipe = open_pipeline(folders[case.model], backend, *case.adapters)
-    if case.scale is not None:
-        pipe.set_ip_adapter_scale(case.scale)
-    images = [[references[i] for i in group] for group in case.pictures]
-    arguments = SHARED | case.arguments | {"output_type": "latent"}
-    found = pipe(case.prompt, ip_adapter_image=images or None, **arguments).latents
+    found = trajectories.ours(case, pipe, references, SHARED)
     assert relative(found, expected(name)) < LIMITS[backend]
 
 
