@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 from typing import TypeAlias
 
-import numpy as np
-
 from .errors import RequestError
+from .weights import is_finite
 
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom, in fractions of the picture's width and height."""
@@ -33,7 +31,7 @@ def check_fit(fit: object) -> Fit:
             found=repr(fit),
             remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FITS)}, or a box",
         )
-    if not isinstance(fit, (tuple, list)) or len(fit) != 4 or not all(map(_is_number, fit)):
+    if not isinstance(fit, (tuple, list)) or len(fit) != 4 or not all(map(is_finite, fit)):
         raise RequestError(
             "fit must be a name or a box of four numbers (left, top, right, bottom)",
             found=repr(fit)[:80],
@@ -51,11 +49,6 @@ def check_fit(fit: object) -> Fit:
 
 def check_sharpen(amount: object) -> float:
     """An amount of sharpening. Raises RequestError unless it is from 0 to 1."""
-    if not _is_number(amount) or not 0.0 <= float(amount) <= 1.0:  # type: ignore[arg-type]
+    if not is_finite(amount) or not 0.0 <= float(amount) <= 1.0:
         raise RequestError("sharpen must be a number from 0 to 1", found=repr(amount))
-    return float(amount)  # type: ignore[arg-type]
-
-
-def _is_number(value: object) -> bool:
-    good = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    return good and math.isfinite(value)  # type: ignore[arg-type]
+    return float(amount)

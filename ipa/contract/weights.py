@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
@@ -95,10 +95,10 @@ def plain_number(value: object, name: str) -> float:
         raise RequestError(
             f"{name} must be a finite number", found=repr(value)[:80], remedy="0 to 1 is usual"
         )
-    return float(cast("float", value))
+    return float(value)
 
 
-def is_finite(value: object) -> bool:
+def is_finite(value: object) -> TypeGuard[float]:
     """Whether it is a finite real number that float64 holds; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
         return False

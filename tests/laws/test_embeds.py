@@ -248,6 +248,9 @@ WRONG: dict[str, tuple[Callable[[Pipeline, Image.Image], Any], str]] = {
     "box NaN": (lambda pipe, a: ImagePrompt(a, fit=(0.0, 0.0, math.nan, 1.0)), "four numbers"),
     "box of three": (lambda pipe, a: ImagePrompt(a, fit=(0.0, 0.0, 1.0)), "four numbers"),
     "sharpen": (lambda pipe, a: ImagePrompt(a, sharpen=2.0), "from 0 to 1; found: 2.0"),
+    "sharpen without end": (lambda pipe, a: ImagePrompt(a, sharpen=10**400), "from 0 to 1"),
+    "complex sharpen": (lambda pipe, a: ImagePrompt(a, sharpen=np.complex64(1)), "from 0 to 1"),
+    "huge box": (lambda pipe, a: ImagePrompt(a, fit=(0, 0, 10**400, 1)), "four numbers"),
     "fit of embeds": (
         lambda pipe, a: ImagePrompt(pipe.encode_image_prompt(a, adapter="plus"), fit="pad"),
         "embeds are encoded already",
