@@ -15,7 +15,7 @@ from ipa.contract.errors import (
     NumericalError,
     RequestError,
 )
-from ipa.contract.request import ImagePrompt
+from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.result import Progress, Result
 from ipa.loading import load
 from ipa.pipeline import Pipeline

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ from ipa.contract.backend import Backend, Floats, LoadedAdapter
 from ipa.contract.combining import CONCAT
 from ipa.contract.embeds import EmbedsOrigin, ImageEmbeds, check_feature
 from ipa.contract.fit import CENTER_CROP, Fit
-from ipa.contract.request import ImagePrompt, Negative, Picture, pictures_of
+from ipa.contract.image_prompt import ImagePrompt, Negative, Picture, pictures_of
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.fit import kept
 from ipa.prepare.images import clip_pixels, encoder_views, to_rgb
@@ -134,33 +134,6 @@ def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
     return encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen)
 
 
-def describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
-    """JSON-able: the pictures of an image prompt and what is done to them."""
-    return {
-        "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
-        "embeds_sha256": _embeds_sha256(prompt.image),
-        "negative": _describe_negative(prompt.negative),
-        "combine": prompt.combine,
-        "fit": prompt.fit or CENTER_CROP,
-        "sharpen": prompt.sharpen,
-    }
-
-
-def _describe_negative(negative: Negative | None) -> Any:
-    if negative is None or isinstance(negative, str):
-        return negative
-    return {
-        "images_sha256": [_sha256(np.asarray(image)) for image in pictures_of(negative)],
-        "embeds_sha256": _embeds_sha256(negative),
-    }
-
-
-def _embeds_sha256(given: object) -> str | None:
-    if not isinstance(given, ImageEmbeds):
-        return None
-    return _sha256(np.concatenate([given.conditional, given.unconditional]))
-
-
 def _source(
     given: Picture | Sequence[Picture] | ImageEmbeds,
     prompt: ImagePrompt,
@@ -192,7 +165,3 @@ def _losses(prompt: ImagePrompt, loaded: LoadedAdapter) -> tuple[str, ...]:
                 "fit='center-crop' says that this is meant"
             )
     return tuple(warnings)
-
-
-def _sha256(array: np.ndarray[Any, Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -5,29 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, Unpack
 
 from PIL import Image
 
+from ipa.adapters import Adapters, adapter_name
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
-from ipa.contract.request import ImagePrompt, Picture, Request
+from ipa.contract.image_prompt import ImagePrompt, Picture
+from ipa.contract.request import Request
 from ipa.contract.result import Progress, Result
-from ipa.contract.weights import Scale, StepWeights, plain_scale
+from ipa.contract.weights import Scale, StepWeights
 from ipa.encoding import EncodingOptions, load_embeds, plan_features, views
-from ipa.plan import (
-    AttachedAdapter,
-    Plan,
-    adapter_name,
-    make_plan,
-    prompts_from_ip_adapter_image,
-)
+from ipa.plan import Plan, make_plan, prompts_from_ip_adapter_image
 from ipa.prepare.images import clip_pixels
-from ipa.prepare.scales import site_scales
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
 from ipa.prepare.texts import open_tokenizers
@@ -45,7 +39,7 @@ class Pipeline:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._tokenizers = open_tokenizers(backend.model)
-        self._adapters: dict[str, AttachedAdapter] = {}
+        self._adapters = Adapters(backend)
         self._lock = threading.Lock()
         self._owner: int | None = None
 
@@ -82,7 +76,7 @@ class Pipeline:
             CheckpointError: The file is damaged, or made for another base model or encoder.
             RequestError: The name is taken, or the scale does not fit the UNet.
         """
-        default = self._checked(scale)
+        default = self._adapters.checked(scale)
         files = resolve_adapter(
             source,
             weight_name=weight_name,
@@ -93,14 +87,7 @@ class Pipeline:
         )
         chosen = name or files.name
         with self._owned():
-            if chosen in self._adapters:
-                raise RequestError(
-                    "an adapter of this name is loaded",
-                    found=chosen,
-                    remedy="pass another name=, or unload_ip_adapter first",
-                )
-            loaded = self._backend.load_adapter(chosen, files)
-            self._adapters[chosen] = AttachedAdapter(files.weights.name, loaded, default)
+            self._adapters.load(chosen, files, default)
         return chosen
 
     def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
@@ -111,26 +98,12 @@ class Pipeline:
                 with one of them per loaded adapter.
             name: The adapter; None is all of them.
         """
-        names = list(self._adapters) if name is None else [self._known(name)]
-        given = scale if isinstance(scale, (list, tuple)) else [scale] * len(names)
-        scales = [cast("Scale", entry) for entry in given]
-        if len(scales) != len(names) or not names:
-            raise RequestError(
-                "scale needs one entry per adapter",
-                found=f"{len(scales)} entries for {len(names)} adapters",
-                remedy="pass a number, or a list as long as the adapters loaded",
-            )
-        checked = [self._checked(entry) for entry in scales]
-        for adapter, entry in zip(names, checked, strict=True):
-            self._adapters[adapter] = replace(self._adapters[adapter], scale=entry)
+        self._adapters.set_scale(scale, name)
 
     def unload_ip_adapter(self, name: str | None = None) -> None:
         """Forget one adapter, or all of them."""
-        names = list(self._adapters) if name is None else [self._known(name)]
         with self._owned():
-            for adapter in names:
-                self._backend.unload_adapter(adapter)
-                del self._adapters[adapter]
+            self._adapters.unload(name)
 
     def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
         """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
@@ -139,7 +112,7 @@ class Pipeline:
         """
         if not self._adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
-        name = next(iter(self._adapters)) if adapter is None else self._known(adapter)
+        name = self._adapters.named(adapter)[0]
         pixels = clip_pixels(images, self._adapters[name].loaded.preprocessing)
         with self._owned():
             return self._backend.embed_images(name, pixels)
@@ -176,22 +149,11 @@ class Pipeline:
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
-        adapters = {
-            name: {
-                "file": attached.file,
-                "projector": attached.loaded.spec.projector,
-                "tokens": attached.loaded.spec.tokens or attached.loaded.encoder.tokens,
-                "scale": attached.scale,
-                "image_encoder": attached.loaded.encoder_name,
-                "bytes": attached.loaded.nbytes,
-            }
-            for name, attached in self._adapters.items()
-        }
         model = self._backend.model
         return {
             "model": model.name,
             "sites": len(model.sites),
-            "adapters": adapters,
+            "adapters": self._adapters.describe(),
             **self._backend.describe(),
         }
 
@@ -271,17 +233,6 @@ class Pipeline:
     ) -> Iterator[Progress]:
         with self._owned():
             yield from Run(self._backend, plan, cancel, self._adapters, weights).events()
-
-    def _checked(self, scale: Scale) -> Scale:
-        """A default scale that fits the UNet, in plain numbers."""
-        site_scales(scale, self._backend.model.sites)
-        return plain_scale(scale, "scale")
-
-    def _known(self, name: str) -> str:
-        if name not in self._adapters:
-            loaded = ", ".join(self._adapters) or "none"
-            raise RequestError("no such adapter", found=name, remedy=f"loaded: {loaded}")
-        return name
 
     @contextmanager
     def _owned(self) -> Iterator[None]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.backend import Floats, LoadedAdapter
+from ipa.adapters import AttachedAdapter, adapter_name
+from ipa.contract.backend import Floats
 from ipa.contract.errors import RequestError
-from ipa.contract.masks import MaskValues
+from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
-from ipa.contract.request import SIZE_NAMES, ImagePrompt, Picture, Request
+from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
-from ipa.contract.weights import Scale
-from ipa.encoding import PlannedFeatures, describe_pictures, plan_features
+from ipa.encoding import PlannedFeatures, plan_features
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.noise import NoiseStream
@@ -27,15 +26,6 @@ from ipa.prepare.tokenizer import ClipTokenizer
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
 _DEFAULT_LATENT_SIDE_XL = 128
-
-
-@dataclass(frozen=True, slots=True)
-class AttachedAdapter:
-    """A loaded adapter as the pipeline keeps it: its file's name and its default scale."""
-
-    file: str
-    loaded: LoadedAdapter
-    scale: Scale
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,41 +64,6 @@ class Plan:
     def adapters(self) -> tuple[str, ...]:
         """Each image prompt's adapter, in the order of the request."""
         return tuple({plan.number: plan.adapter for plan in self.prompts}.values())
-
-    def describe(self, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
-        """JSON-able: the request as it was understood."""
-        request = self.request
-        names = self.adapters()
-        return {
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            **self._describe_xl(),
-            "image_prompts": [
-                _describe_prompt(prompt, names[number], adapters)
-                for number, prompt in enumerate(request.image_prompts)
-            ],
-            "width": self.width,
-            "height": self.height,
-            "num_inference_steps": int(request.num_inference_steps),
-            "guidance_scale": float(request.guidance_scale),
-            "scheduler": self.schedule.name,
-            "seed": int(request.seed),
-            "num_images": int(request.num_images),
-            "seeds": list(self.seeds),
-            "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
-        }
-
-    def _describe_xl(self) -> dict[str, Any]:
-        """What only SDXL takes."""
-        sizes = self.texts[-1].sizes
-        if sizes is None:
-            return {}
-        return {
-            "prompt_2": self.request.prompt_2,
-            "negative_prompt_2": self.request.negative_prompt_2,
-            **{name: getattr(self.request, name) for name in SIZE_NAMES},
-            **asdict(sizes),
-        }
 
 
 def make_plan(
@@ -237,46 +192,3 @@ def _plan_prompts(
                 table=lambda_table(part, attached.scale, model.sites, steps),
                 masks=canvas.masks(part.mask, part.mask_fit, where),
             )
-
-
-def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:
-    """A loaded adapter; None is the only one. Raises RequestError if there is no such."""
-    if name is None and len(adapters) == 1:
-        return next(iter(adapters))
-    if name in adapters:
-        return str(name)
-    raise RequestError(
-        "an image prompt must name a loaded adapter",
-        found=f"{name!r}; loaded: {', '.join(adapters) or 'none'}",
-        remedy="load one with load_ip_adapter, and pass ImagePrompt(..., adapter=name)",
-    )
-
-
-def _describe_prompt(
-    prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
-) -> dict[str, Any]:
-    scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
-    masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
-    return {
-        "adapter": adapter,
-        "file": adapters[adapter].file,
-        **describe_pictures(prompt),
-        "scale": scale,
-        "layers": prompt.layers,
-        "curve": prompt.curve,
-        "masks": None if prompt.mask is None else [_describe_mask(m) for m in masks],
-        "mask_fit": prompt.mask_fit,
-        "start": prompt.start,
-        "end": prompt.end,
-    }
-
-
-def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:
-    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
-    if mask is None:
-        return None
-    return {"width": mask.shape[1], "height": mask.shape[0], "sha256": _sha256(mask)}
-
-
-def _sha256(array: np.ndarray[Any, Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

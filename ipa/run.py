@@ -10,11 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ipa.adapters import AttachedAdapter
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
-from ipa.plan import AttachedAdapter, Plan, draw, starting_noise
+from ipa.description import describe_request
+from ipa.plan import Plan, draw, starting_noise
 from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
@@ -132,7 +134,7 @@ class Run:
         return {
             "ipa_mlx": importlib.metadata.version("ipa-mlx"),
             "model": self.backend.model.name,
-            "request": self.plan.describe(self.adapters)
+            "request": describe_request(self.plan, self.adapters)
             | {"weights": None if self.weights is None else "callable"},
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},

@@ -19,7 +19,7 @@ from ipa.app.output import save_png
 from ipa.app.sheet import contact_sheet
 from ipa.app.show import progress_bar
 from ipa.contract.backend import Floats
-from ipa.contract.request import ImagePrompt
+from ipa.contract.image_prompt import ImagePrompt
 from ipa.loading import load
 from ipa.pipeline import Pipeline
 from ipa.run import CancelSignal

@@ -22,8 +22,9 @@ from ipa.app.output import output_paths, save_png
 from ipa.app.terminal import print_json
 from ipa.contract.base_sites import structure_name
 from ipa.contract.errors import RequestError
+from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder, SingleFile
-from ipa.contract.request import MAX_STEPS, ImagePrompt
+from ipa.contract.request import MAX_STEPS
 from ipa.contract.sites import Site, transformers
 from ipa.contract.weights import Scale
 from ipa.prepare.curves import Doubles

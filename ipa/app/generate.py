@@ -13,8 +13,9 @@ from ipa import demo
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
 from ipa.contract.errors import RequestError
+from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder
-from ipa.contract.request import ImagePrompt, Request
+from ipa.contract.request import Request
 from ipa.contract.result import Result
 from ipa.contract.weights import Curve, Scale
 from ipa.pipeline import Pipeline

@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from ipa.contract.errors import RequestError
-from ipa.contract.request import ImagePrompt
+from ipa.contract.image_prompt import ImagePrompt
 from ipa.prepare.images import open_image
 
 MaskOption: TypeAlias = Annotated[

@@ -36,3 +36,6 @@ CurveChoice = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]
+Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
+Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

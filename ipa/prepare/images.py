@@ -18,7 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ipa.contract.decoding import DECODE_ERRORS
 from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.fit import CENTER_CROP, Fit
-from ipa.contract.request import MAX_SIDE, Picture
+from ipa.contract.image_prompt import Picture
+from ipa.contract.request import MAX_SIDE
 
 from .clip_recipe import ClipRecipe
 from .fit import fitted, sharpened

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from ipa.contract.errors import RequestError
-from ipa.contract.request import ImagePrompt
+from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.sites import Site
 from ipa.contract.weights import Scale
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ipa.contract.errors import RequestError
-from ipa.contract.request import Picture
+from ipa.contract.image_prompt import Picture
 
 from .images import to_rgb
 from .noise import NoiseStream

@@ -61,7 +61,7 @@ def test_functions_are_short() -> None:
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             lines = (node.end_lineno or 0) - first.lineno + 1
             parameters = len(node.args.args) + len(node.args.kwonlyargs)
-            is_command = path.name == "cli.py"  # a command has one parameter per option
+            is_command = path.name == "cli.py" or "commands" in path.parts  # a parameter per option
             if lines > MAX_FUNCTION or (parameters > MAX_PARAMETERS and not is_command):
                 long[f"{path.relative_to(ROOT)}:{node.name}"] = (lines, parameters)
     assert not long

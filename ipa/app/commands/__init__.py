@@ -1,0 +1,1 @@
+"""Commands with many options; `ipa.app.cli` registers them."""

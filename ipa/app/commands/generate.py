@@ -1,0 +1,116 @@
+"""`ipa-mlx generate`: a picture from words and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ipa.app import references as look
+from ipa.app.generate import (
+    check_arguments,
+    load_adapters,
+    parse_image_prompt,
+    parse_scale,
+    with_weights,
+)
+from ipa.app.generate import generate as run_generate
+from ipa.app.masks import MaskFitOption, MaskOption, with_masks
+from ipa.app.options import (
+    Backend,
+    CurveChoice,
+    DefaultScale,
+    ImagePrompts,
+    Json,
+    LayerChoice,
+    Quantize,
+    Steps,
+)
+from ipa.app.output import output_paths
+from ipa.app.show import cancel_on_interrupt
+from ipa.app.terminal import explained, print_json, say
+from ipa.loading import choose_backend, load
+from ipa.prepare.sources import resolve_model
+
+
+def generate(  # one parameter per option
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
+    negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    image_prompt: ImagePrompts = None,
+    fit: look.FitOption = None,
+    sharpen: look.SharpenOption = 0.0,
+    negative_image: look.NegativeOption = None,
+    show_reference: look.ShowOption = None,
+    mask: MaskOption = None,
+    mask_fit: MaskFitOption = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
+    ] = "demo",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            "-a",
+            metavar="[NAME=]SOURCE",
+            help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
+        ),
+    ] = None,
+    scale: DefaultScale = "1.0",
+    layers: LayerChoice = None,
+    curve: CurveChoice = None,
+    width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
+    steps: Steps = 30,
+    guidance_scale: Annotated[float, typer.Option("--guidance", "-g", help="1 is off.")] = 7.5,
+    scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
+    seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
+    num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
+    backend: Backend = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
+    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    quantize: Quantize = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
+    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a picture from words and pictures; the whole request is kept inside the PNG."""
+    with explained(), cancel_on_interrupt() as cancel:
+        output_paths(output, max(1, num_images))
+        pictures = [parse_image_prompt(text) for text in image_prompt or ()]
+        look.check(show_reference, pictures)
+        default_scale = parse_scale(scale)
+        arguments: dict[str, Any] = {
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "image_prompts": with_weights(
+                with_masks(
+                    look.apply(pictures, fit, sharpen, negative_image), mask or (), mask_fit
+                ),
+                layers or (),
+                curve or (),
+            ),
+            "width": width,
+            "height": height,
+            "num_inference_steps": steps,
+            "guidance_scale": guidance_scale,
+            "scheduler": scheduler,
+            "seed": seed,
+            "num_images": num_images,
+        }
+        chosen = choose_backend(backend)
+        folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+        check_arguments(arguments, folder, default_scale)
+        pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        load_adapters(pipe, adapter or (), default_scale, offline=offline)
+        look.save_views(pipe, arguments["image_prompts"], show_reference)
+        result, paths = run_generate(pipe, output, arguments, cancel)
+    if as_json:
+        print_json({"files": [str(path.resolve()) for path in paths], **result.info})
+        return
+    for warning in result.info["warnings"]:
+        say("[yellow]warning:[/]", warning)
+    for path in paths:
+        typer.echo(path)

@@ -1,0 +1,112 @@
+"""A request as it was understood: JSON-able, all that is needed to run it again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ipa.adapters import AttachedAdapter
+from ipa.contract.embeds import ImageEmbeds
+from ipa.contract.fit import CENTER_CROP
+from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
+from ipa.contract.masks import MaskValues
+from ipa.contract.request import SIZE_NAMES
+from ipa.plan import Plan
+
+
+def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
+    """JSON-able: the request as it was understood."""
+    request = plan.request
+    names = plan.adapters()
+    return {
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        **_describe_xl(plan),
+        "image_prompts": [
+            _describe_prompt(prompt, names[number], adapters)
+            for number, prompt in enumerate(request.image_prompts)
+        ],
+        "width": plan.width,
+        "height": plan.height,
+        "num_inference_steps": int(request.num_inference_steps),
+        "guidance_scale": float(request.guidance_scale),
+        "scheduler": plan.schedule.name,
+        "seed": int(request.seed),
+        "num_images": int(request.num_images),
+        "seeds": list(plan.seeds),
+        "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
+    }
+
+
+def _describe_xl(plan: Plan) -> dict[str, Any]:
+    """What only SDXL takes."""
+    sizes = plan.texts[-1].sizes
+    if sizes is None:
+        return {}
+    return {
+        "prompt_2": plan.request.prompt_2,
+        "negative_prompt_2": plan.request.negative_prompt_2,
+        **{name: getattr(plan.request, name) for name in SIZE_NAMES},
+        **asdict(sizes),
+    }
+
+
+def _describe_prompt(
+    prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
+) -> dict[str, Any]:
+    scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
+    masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
+    return {
+        "adapter": adapter,
+        "file": adapters[adapter].file,
+        **_describe_pictures(prompt),
+        "scale": scale,
+        "layers": prompt.layers,
+        "curve": prompt.curve,
+        "masks": None if prompt.mask is None else [_describe_mask(m) for m in masks],
+        "mask_fit": prompt.mask_fit,
+        "start": prompt.start,
+        "end": prompt.end,
+    }
+
+
+def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
+    """JSON-able: the pictures of an image prompt and what is done to them."""
+    return {
+        "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
+        "embeds_sha256": _embeds_sha256(prompt.image),
+        "negative": _describe_negative(prompt.negative),
+        "combine": prompt.combine,
+        "fit": prompt.fit or CENTER_CROP,
+        "sharpen": prompt.sharpen,
+    }
+
+
+def _describe_negative(negative: Negative | None) -> Any:
+    if negative is None or isinstance(negative, str):
+        return negative
+    return {
+        "images_sha256": [_sha256(np.asarray(image)) for image in pictures_of(negative)],
+        "embeds_sha256": _embeds_sha256(negative),
+    }
+
+
+def _embeds_sha256(given: object) -> str | None:
+    if not isinstance(given, ImageEmbeds):
+        return None
+    return _sha256(np.concatenate([given.conditional, given.unconditional]))
+
+
+def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:
+    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
+    if mask is None:
+        return None
+    return {"width": mask.shape[1], "height": mask.shape[0], "sha256": _sha256(mask)}
+
+
+def _sha256(array: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
