@@ -6,6 +6,7 @@ pipe = ipa.load("demo")
 
 from __future__ import annotations
 
+from ipa import face_embedder
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import (
     BackendError,
@@ -15,6 +16,7 @@ from ipa.contract.errors import (
     NumericalError,
     RequestError,
 )
+from ipa.contract.faces import Face
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.result import Progress, Result
 from ipa.loading import load
@@ -26,6 +28,7 @@ __all__ = [
     "BackendError",
     "Cancelled",
     "CheckpointError",
+    "Face",
     "ImageEmbeds",
     "ImagePrompt",
     "IpaError",
@@ -35,5 +38,6 @@ __all__ = [
     "RequestError",
     "Result",
     "__version__",
+    "face_embedder",
     "load",
 ]

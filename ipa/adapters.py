@@ -4,22 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from ipa.contract.backend import Backend, LoadedAdapter
 from ipa.contract.errors import RequestError
+from ipa.contract.faces import FaceEmbedder
 from ipa.contract.model import AdapterFiles
-from ipa.contract.weights import Scale, plain_scale
+from ipa.contract.weights import Scale, plain_number, plain_scale
 from ipa.prepare.scales import site_scales
+
+
+class FaceOptions(TypedDict, total=False):
+    """The keywords of `load_ip_adapter` that matter to FaceID adapters."""
+
+    kind: str | None
+    lora_scale: float
+    face_embedder: FaceEmbedder | None
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedAdapter:
-    """A loaded adapter as the pipeline keeps it: its file's name and its default scale."""
+    """A loaded adapter as the pipeline keeps it: its file's name and its default scale.
+
+    `lora_scale` is the strength of the LoRA that its file brings, `face_embedder` finds faces in
+    pictures: both for FaceID adapters.
+    """
 
     file: str
     loaded: LoadedAdapter
     scale: Scale
+    lora_scale: float = 1.0
+    face_embedder: FaceEmbedder | None = None
 
 
 class Adapters(Mapping[str, AttachedAdapter]):
@@ -38,12 +53,12 @@ class Adapters(Mapping[str, AttachedAdapter]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def load(self, name: str, files: AdapterFiles, scale: Scale) -> None:
+    def load(self, name: str, files: AdapterFiles, scale: Scale, face: FaceOptions) -> None:
         """Load the files of an adapter, all or nothing.
 
         Raises:
             CheckpointError: The file is damaged, or made for another base model or encoder.
-            RequestError: The name is taken.
+            RequestError: The name is taken, or its kind must be told.
         """
         if name in self._known:
             raise RequestError(
@@ -51,8 +66,12 @@ class Adapters(Mapping[str, AttachedAdapter]):
                 found=name,
                 remedy="pass another name=, or unload_ip_adapter first",
             )
-        loaded = self._backend.load_adapter(name, files)
-        self._known[name] = AttachedAdapter(files.weights.name, loaded, scale)
+        lora_scale = plain_number(face.get("lora_scale", 1.0), "lora_scale")
+        told = replace(files, kind=face.get("kind") or files.kind)
+        loaded = self._backend.load_adapter(name, told)
+        self._known[name] = AttachedAdapter(
+            files.weights.name, loaded, scale, lora_scale, face.get("face_embedder")
+        )
 
     def unload(self, name: str | None) -> None:
         """Forget one adapter, or all of them."""
@@ -95,13 +114,20 @@ class Adapters(Mapping[str, AttachedAdapter]):
             name: {
                 "file": attached.file,
                 "projector": attached.loaded.spec.projector,
-                "tokens": attached.loaded.spec.tokens or attached.loaded.encoder.tokens,
+                "kind": attached.loaded.spec.kind,
+                "tokens": _tokens(attached.loaded),
                 "scale": attached.scale,
                 "image_encoder": attached.loaded.encoder_name,
                 "bytes": attached.loaded.nbytes,
+                **({"lora_scale": attached.lora_scale} if attached.loaded.spec.lora_rank else {}),
             }
             for name, attached in self.items()
         }
+
+
+def _tokens(loaded: LoadedAdapter) -> int:
+    """Per picture or face; full-face makes one of each state."""
+    return loaded.spec.tokens or (loaded.encoder.tokens if loaded.encoder else 0)
 
 
 def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:

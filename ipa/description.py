@@ -11,6 +11,7 @@ import numpy as np
 
 from ipa.adapters import AttachedAdapter
 from ipa.contract.embeds import ImageEmbeds
+from ipa.contract.faces import Face, FaceEntry, Floats
 from ipa.contract.fit import CENTER_CROP
 from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
 from ipa.contract.masks import MaskValues
@@ -64,6 +65,7 @@ def _describe_prompt(
         "adapter": adapter,
         "file": adapters[adapter].file,
         **_describe_pictures(prompt),
+        **_describe_face(prompt, adapters[adapter]),
         "scale": scale,
         "layers": prompt.layers,
         "curve": prompt.curve,
@@ -72,6 +74,15 @@ def _describe_prompt(
         "start": prompt.start,
         "end": prompt.end,
     }
+
+
+def _describe_face(prompt: ImagePrompt, attached: AttachedAdapter) -> dict[str, Any]:
+    """What only FaceID adapters have."""
+    spec = attached.loaded.spec
+    found: dict[str, Any] = {"lora_scale": attached.lora_scale} if spec.lora_rank else {}
+    if spec.has_shortcut:
+        found["shortcut_scale"] = 1.0 if prompt.shortcut_scale is None else prompt.shortcut_scale
+    return found
 
 
 def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
@@ -83,6 +94,7 @@ def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
         "combine": prompt.combine,
         "fit": prompt.fit or CENTER_CROP,
         "sharpen": prompt.sharpen,
+        "faces_sha256": [_sha256(_vector(face)) for face in prompt.faces],
     }
 
 
@@ -106,6 +118,10 @@ def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:
     if mask is None:
         return None
     return {"width": mask.shape[1], "height": mask.shape[0], "sha256": _sha256(mask)}
+
+
+def _vector(face: FaceEntry) -> Floats:
+    return face.embedding if isinstance(face, Face) else face
 
 
 def _sha256(array: np.ndarray[Any, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from PIL import Image
 
-from ipa.adapters import Adapters, adapter_name
+from ipa.adapters import Adapters, FaceOptions, adapter_name
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
 from ipa.contract.embeds import ImageEmbeds
@@ -54,6 +54,7 @@ class Pipeline:
         image_encoder_folder: str | None = "image_encoder",
         revision: str | None = None,
         offline: bool = False,
+        **face: Unpack[FaceOptions],
     ) -> str:
         """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
 
@@ -68,13 +69,17 @@ class Pipeline:
             image_encoder_folder: Where its image encoder lies; None takes the model's own.
             revision: Branch, tag or commit on the hub.
             offline: Use the local cache only.
+            **face: For FaceID adapters. `kind`: which it is, such as "faceid-plusv2", where its
+                tensors do not tell; a short name does. `lora_scale`: the strength of the LoRA in
+                its file, 1. `face_embedder`: finds faces in pictures; see `ipa.contract.faces`.
 
         Returns:
             The adapter's name.
 
         Raises:
             CheckpointError: The file is damaged, or made for another base model or encoder.
-            RequestError: The name is taken, or the scale does not fit the UNet.
+            RequestError: The name is taken, the scale does not fit the UNet, or it must be told
+                which kind of adapter it is.
         """
         default = self._adapters.checked(scale)
         files = resolve_adapter(
@@ -87,7 +92,7 @@ class Pipeline:
         )
         chosen = name or files.name
         with self._owned():
-            self._adapters.load(chosen, files, default)
+            self._adapters.load(chosen, files, default, face)
         return chosen
 
     def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
@@ -113,13 +118,16 @@ class Pipeline:
         if not self._adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
         name = self._adapters.named(adapter)[0]
-        pixels = clip_pixels(images, self._adapters[name].loaded.preprocessing)
+        loaded = self._adapters[name].loaded
+        if loaded.encoder is None:
+            raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
+        pixels = clip_pixels(images, loaded.preprocessing)
         with self._owned():
             return self._backend.embed_images(name, pixels)
 
     def encode_image_prompt(
         self,
-        image: Picture | Sequence[Picture] | ImageEmbeds,
+        image: Picture | Sequence[Picture] | ImageEmbeds | None = None,
         *,
         adapter: str | None = None,
         **options: Unpack[EncodingOptions],
@@ -129,10 +137,10 @@ class Pipeline:
         Args:
             image: One picture or several, or embeds to combine.
             adapter: A loaded adapter; None takes the only one.
-            **options: combine, negative, fit, sharpen; see `ImagePrompt`.
+            **options: combine, negative, fit, sharpen, face; see `ImagePrompt`.
         """
         name = adapter_name(adapter, self._adapters)
-        features = plan_features(ImagePrompt(image, **options), self._adapters[name].loaded)
+        features = plan_features(ImagePrompt(image, **options), self._adapters[name])
         with self._owned():
             return features.compute(self._backend, name)
 

@@ -188,7 +188,7 @@ def _plan_prompts(
             yield PlannedPrompt(
                 number=number,
                 adapter=name,
-                features=plan_features(part, attached.loaded),
+                features=plan_features(part, attached),
                 table=lambda_table(part, attached.scale, model.sites, steps),
                 masks=canvas.masks(part.mask, part.mask_fit, where),
             )

@@ -79,14 +79,35 @@ class Run:
         for prompt in self.plan.prompts:
             self._check_cancel("encode")
             embeds = prompt.features.compute(self.backend, prompt.adapter)
-            tokens = self.backend.project(prompt.adapter, embeds.conditional, embeds.unconditional)
+            tokens = self.backend.project(
+                prompt.adapter,
+                embeds.conditional,
+                embeds.unconditional,
+                prompt.features.identity(embeds),
+            )
             branches.append(Branch(prompt.adapter, tokens, prompt.masks))
         return self.backend.condition(
             [*negative, positive],
             branches,
             guided=self.plan.request.guided,
             sizes=[text.sizes for text in texts if text.sizes is not None],
+            lora_scales=self._lora_scales(),
         )
+
+    def _lora_scales(self) -> dict[str, float]:
+        """Of adapters with a LoRA, unless every λ is 0: then all of the adapter is off."""
+        steps = range(len(self.plan.schedule.steps))
+        tables = [self.plan.scales(step) for step in steps]
+        active = {
+            prompt.adapter
+            for number, prompt in enumerate(self.plan.prompts)
+            if any(any(table[number]) for table in tables)
+        }
+        return {
+            name: attached.lora_scale
+            for name, attached in self.adapters.items()
+            if name in active and attached.loaded.spec.lora_rank and attached.lora_scale
+        }
 
     def _denoise(self, conditioning: Any) -> Iterator[tuple[int, Floats]]:
         """Yields the number of finished steps and the latents, checked to be finite."""

@@ -7,6 +7,7 @@ import mlx.nn as nn
 
 from .conditioning import Context, KeyValue
 from .layers import FeedForward, GroupNorm, exp, has_fast_exp
+from .low_rank import UNCHANGED, Changes, changed
 
 _FUSED_ON_METAL = (64, 72, 80, 96, 128)  # head widths with a fused kernel (MLX 0.32)
 _MAX_SCORES = 1 << 26  # elements of one score matrix where no fused kernel avoids it
@@ -94,12 +95,19 @@ class SelfAttention(nn.Module):
         self.to_v = nn.Linear(width, width, bias=bias)
         self.to_out = nn.Linear(width, width)
 
-    def __call__(self, x: mx.array, mask: str | None = None) -> mx.array:
+    def __call__(
+        self, x: mx.array, mask: str | None = None, changes: Changes = UNCHANGED
+    ) -> mx.array:
         """(B, L, C) to the same."""
-        q, k, v = (split_heads(f(x), self.heads) for f in (self.to_q, self.to_k, self.to_v))
+        layers = {"to_q": self.to_q, "to_k": self.to_k, "to_v": self.to_v}
+        q, k, v = (
+            split_heads(changed(layer, x, changes.get(part)), self.heads)
+            for part, layer in layers.items()
+        )
         if self.upcast:
             q, k, v = (a.astype(mx.float32) for a in (q, k, v))
-        return self.to_out(merge_heads(attend(q, k, v, mask)).astype(x.dtype))
+        out = merge_heads(attend(q, k, v, mask)).astype(x.dtype)
+        return changed(self.to_out, out, changes.get("to_out"))
 
 
 class CrossAttention(nn.Module):
@@ -116,9 +124,12 @@ class CrossAttention(nn.Module):
         self.to_v = nn.Linear(context_width, width, bias=False)
         self.to_out = nn.Linear(width, width)
 
-    def keys_values(self, text: mx.array) -> KeyValue:
+    def keys_values(self, text: mx.array, changes: Changes = UNCHANGED) -> KeyValue:
         """Text states (R, T, D) to keys and values."""
-        return self.split(self.to_k(text), self.to_v(text))
+        return self.split(
+            changed(self.to_k, text, changes.get("to_k")),
+            changed(self.to_v, text, changes.get("to_v")),
+        )
 
     def split(self, keys: mx.array, values: mx.array) -> KeyValue:
         """(R, T, C) keys and values by head, in the precision in which they are used."""
@@ -132,14 +143,17 @@ class CrossAttention(nn.Module):
         nothing is repeated.
         """
         shape, rows = x.shape, context.conditioning.rows
-        q = split_heads(self.to_q(x.reshape(rows, -1, shape[-1])), self.heads)
+        changes = context.changes_at(self.site).attn2
+        x = x.reshape(rows, -1, shape[-1])
+        q = split_heads(changed(self.to_q, x, changes.get("to_q")), self.heads)
         text = context.text_at(self.site)
         if self.upcast:
             q = q.astype(mx.float32)
         out = attend(q, text.keys, text.values)
         for weight, image in context.images_at(self.site, q.shape[2]):
             out = out + weight * attend(q, image.keys, image.values)
-        return self.to_out(merge_heads(out).astype(x.dtype)).reshape(shape)
+        out = merge_heads(out).astype(x.dtype)
+        return changed(self.to_out, out, changes.get("to_out")).reshape(shape)
 
 
 class TransformerBlock(nn.Module):
@@ -156,7 +170,7 @@ class TransformerBlock(nn.Module):
 
     def __call__(self, x: mx.array, context: Context) -> mx.array:
         """(B, L, C) to the same."""
-        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn1(self.norm1(x), changes=context.changes_at(self.attn2.site).attn1)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 

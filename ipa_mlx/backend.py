@@ -7,9 +7,8 @@ another thread than the one that loaded it, and so that memory is bounded by one
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -18,20 +17,20 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 
-from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
+from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
-from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint
-from ipa_convert import read_adapter, read_component, read_model
+from ipa_convert import read_model
 
-from .adapter import ImageAdapter
+from .adapters import Adapters
 from .blas import preload
-from .clip import TextEncoder, VisionEncoder
+from .clip import TextEncoder
 from .conditioning import Conditioning, Context, masked
-from .loading import arrays, place, quantization, require_quantized
+from .loading import place, quantization, require_quantized
+from .low_rank import UNCHANGED
 from .pictures import decode, encode
 from .sampler import advance, guide
 from .text import added_conditioning, encode_text, no_text
@@ -46,12 +45,6 @@ _CPU_CACHE = 1 << 30
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
-
-
-@dataclass(frozen=True)
-class _Attached:
-    adapter: ImageAdapter
-    encoder: EncoderFiles
 
 
 @dataclass
@@ -70,8 +63,10 @@ class Runtime:
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
-    _encoders: dict[Path, VisionEncoder] = field(default_factory=dict)
-    _adapters: dict[str, _Attached] = field(default_factory=dict)
+    adapters: Adapters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adapters = Adapters(self.model, self._precision, self.quantization)
 
     @property
     def _precision(self) -> mx.Dtype:
@@ -83,34 +78,11 @@ class Runtime:
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
-        spec, converted = read_adapter(
-            files.weights, self.model.sites, self.model.unet.context_width
-        )
-        encoder = find_encoder(spec, files, self.model)
-        adapter = ImageAdapter.build(spec, arrays(converted, self._precision), files.weights.name)
-        if encoder.folder not in self._encoders:
-            self._encoders[encoder.folder] = self._load_encoder(encoder)
-        self._adapters[name] = _Attached(adapter, encoder)
-        return LoadedAdapter(
-            spec=spec,
-            encoder=encoder.spec,
-            encoder_name=str(encoder.folder),
-            encoder_sha256=_fingerprint(self._encoders[encoder.folder]),
-            preprocessing=encoder.preprocessing,
-            nbytes=adapter.nbytes,
-        )
-
-    def _load_encoder(self, files: EncoderFiles) -> VisionEncoder:
-        converted = read_component("image_encoder", files.folder, files.spec, variant=files.variant)
-        encoder = VisionEncoder(files.spec)
-        place(encoder, converted, self._precision, str(files.folder), self.quantization)
-        return encoder
+        return self.adapters.load(name, files)
 
     def unload_adapter(self, name: str) -> None:
         """See `Backend.unload_adapter`."""
-        del self._adapters[name]
-        used = {attached.encoder.folder for attached in self._adapters.values()}
-        self._encoders = {k: v for k, v in self._encoders.items() if k in used}
+        self.adapters.unload(name)
 
     def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
         """See `Backend.encode_text`."""
@@ -126,25 +98,30 @@ class Runtime:
 
     def encode_images(self, adapter: str, pixels: Floats) -> tuple[Floats, Floats]:
         """See `Backend.encode_images`."""
-        attached = self._adapters[adapter]
-        encoder = self._encoders[attached.encoder.folder]
-        features = attached.adapter.features(
-            encoder, _channels_last(pixels).astype(self._precision)
+        features = self.adapters[adapter].features(
+            self.adapters.encoder(adapter), _channels_last(pixels).astype(self._precision)
         )
         conditional, unconditional = (np.array(rows.astype(mx.float32)) for rows in features)
         return conditional, unconditional
 
-    def project(self, adapter: str, conditional: Floats, unconditional: Floats) -> ImageTokens:
+    def project(
+        self,
+        adapter: str,
+        conditional: Floats,
+        unconditional: Floats,
+        identity: Identity | None = None,
+    ) -> ImageTokens:
         """See `Backend.project`."""
         rows = [mx.array(array).astype(self._precision) for array in (conditional, unconditional)]
-        tokens = self._adapters[adapter].adapter.tokens(*rows)
+        tokens = self.adapters[adapter].tokens(*rows, identity)
         mx.eval(tokens.conditional, tokens.unconditional)
         return tokens
 
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """See `Backend.embed_images`."""
-        encoder = self._encoders[self._adapters[adapter].encoder.folder]
-        embedding = encoder.embedding(_channels_last(pixels).astype(self._precision))
+        embedding = self.adapters.encoder(adapter).embedding(
+            _channels_last(pixels).astype(self._precision)
+        )
         return np.array(embedding.astype(mx.float32))
 
     def condition(
@@ -154,6 +131,7 @@ class Runtime:
         *,
         guided: bool,
         sizes: Sequence[Sizes] = (),
+        lora_scales: Mapping[str, float] = NO_LORA,
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
@@ -163,14 +141,19 @@ class Runtime:
             tokens = branch.tokens.conditional
             if guided:
                 tokens = mx.concatenate([branch.tokens.unconditional, tokens])
-            adapter = self._adapters[branch.adapter].adapter
-            pairs = adapter.keys_values(tokens, sites, attentions)
+            pairs = self.adapters[branch.adapter].keys_values(tokens, sites, attentions)
             images.append(masked(pairs, branch.masks))
+        changes = self.adapters.changes(lora_scales)
+        of_text = [site.attn2 for site in changes] or [UNCHANGED] * len(sites)
         conditioning = Conditioning(
             rows=len(text),
-            text=tuple(attention.keys_values(states) for attention in attentions),
+            text=tuple(
+                attention.keys_values(states, own)
+                for attention, own in zip(attentions, of_text, strict=True)
+            ),
             images=tuple(images),
             added=added_conditioning(self.unet, text, sizes),
+            changes=changes,
         )
         mx.eval(*conditioning.arrays())
         return conditioning
@@ -226,7 +209,7 @@ class Runtime:
         parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
         if self.text_encoder_2 is not None:
             parts["text_encoder_2"] = self.text_encoder_2
-        parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
+        parts |= {f"image_encoder:{path.name}": e for path, e in self.adapters.encoders.items()}
         return {
             "backend": self.name,
             "versions": {"mlx": mx.__version__, "python": platform.python_version()},
@@ -285,12 +268,6 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
 
 def _channels_last(array: Floats) -> mx.array:
     return mx.array(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
-
-
-def _fingerprint(encoder: VisionEncoder) -> str:
-    last = [layer.feed_forward.proj_out.bias for layer in encoder.layers]
-    weights = [encoder.class_embedding, encoder.position_embedding.weight, *last]
-    return fingerprint(np.array(array.astype(mx.float32)) for array in weights)
 
 
 def _nbytes(module: nn.Module) -> int:

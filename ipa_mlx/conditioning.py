@@ -9,6 +9,10 @@ import mlx.core as mx
 
 from ipa.contract.backend import Floats
 
+from .low_rank import UNCHANGED, SiteChanges
+
+_UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
@@ -27,13 +31,14 @@ class Conditioning:
     """Keys and values by site, in the order of site numbers: of the text, and of each image prompt.
 
     `rows` is 2 if guided (unconditional first), else 1. `added` is what SDXL adds to the timestep,
-    (R, time width).
+    (R, time width). `changes` are those of FaceID's LoRA, by site; () without.
     """
 
     rows: int
     text: tuple[KeyValue, ...]
     images: tuple[tuple[KeyValue, ...], ...]
     added: mx.array | None = None
+    changes: tuple[SiteChanges, ...] = ()
 
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
@@ -42,6 +47,9 @@ class Conditioning:
                 yield from (pair.keys, pair.values, *(() if pair.mask is None else (pair.mask,)))
         if self.added is not None:
             yield self.added
+        for site in self.changes:
+            for change in (*site.attn1.values(), *site.attn2.values()):
+                yield from (change.down, change.up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,11 @@ class Context:
     def text_at(self, site: int) -> KeyValue:
         """The text's keys and values at a site (its rank, not its number)."""
         return self.conditioning.text[site]
+
+    def changes_at(self, site: int) -> SiteChanges:
+        """What a LoRA changes of the attentions of a site's block."""
+        changes = self.conditioning.changes
+        return changes[site] if changes else _UNCHANGED
 
     def images_at(self, site: int, queries: int) -> Iterator[tuple[float | mx.array, KeyValue]]:
         """λ · m, keys and values of every image prompt that is on at a site.

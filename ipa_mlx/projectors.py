@@ -1,4 +1,4 @@
-"""From CLIP features to image tokens: the three projectors of the SD1.5 adapters."""
+"""From features of pictures and faces to image tokens: the projectors of all adapters."""
 
 from __future__ import annotations
 
@@ -65,24 +65,81 @@ class ResamplerLayer(nn.Module):
         return latents + self.proj_out(gelu(self.proj_in(self.norm_ff(latents))))
 
 
-class Resampler(nn.Module):
-    """Plus, plus-face: learned queries gather the hidden states (ip_adapter/resampler.py)."""
+class Gathering(nn.Module):
+    """What the two resamplers share: latents gather the hidden states, layer by layer."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__()
-        self.latents = mx.zeros((1, spec.tokens, spec.width))
         self.proj_in = nn.Linear(spec.feature_width, spec.width)
         self.layers = [ResamplerLayer(spec.width, spec.heads) for _ in range(spec.layers)]
         self.proj_out = nn.Linear(spec.width, spec.context_width)
         self.norm_out = nn.LayerNorm(spec.context_width)
 
-    def __call__(self, states: mx.array) -> mx.array:
-        """(B, S, E) to (B, T, D)."""
+    def gather(self, latents: mx.array, states: mx.array) -> mx.array:
+        """Latents (B, T, C) and states (B, S, E) to (B, T, D)."""
         states = self.proj_in(states)
-        latents = mx.broadcast_to(self.latents, (states.shape[0], *self.latents.shape[1:]))
         for layer in self.layers:
             latents = layer(latents, states)
         return self.norm_out(self.proj_out(latents))
 
 
-PROJECTORS = {"linear": LinearProjector, "mlp": MlpProjector, "resampler": Resampler}
+class Resampler(Gathering):
+    """Plus, plus-face: learned queries gather the hidden states (ip_adapter/resampler.py).
+
+    Portrait-unnorm: they gather the identity of a face, as the one state that there is.
+    """
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        super().__init__(spec)
+        self.latents = mx.zeros((1, spec.tokens, spec.width))
+
+    def __call__(self, states: mx.array) -> mx.array:
+        """(B, S, E), or (B, E), to (B, T, D)."""
+        states = states[:, None] if states.ndim == 2 else states
+        return self.gather(
+            mx.broadcast_to(self.latents, (states.shape[0], *self.latents.shape[1:])), states
+        )
+
+
+class FaceProjector(nn.Module):
+    """FaceID, Portrait: an identity becomes all tokens (ip_adapter_faceid.py, MLPProjModel)."""
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        super().__init__()
+        width = spec.width if spec.projector == "faceid" else 2 * spec.face_width
+        self.tokens = spec.tokens
+        self.proj_in = nn.Linear(spec.face_width, width)
+        self.proj_out = nn.Linear(width, spec.tokens * spec.context_width)
+        self.norm = nn.LayerNorm(spec.context_width)
+
+    def __call__(self, faces: mx.array) -> mx.array:
+        """(B, 512) to (B, T, D)."""
+        tokens = self.proj_out(gelu(self.proj_in(faces)))
+        return self.norm(tokens.reshape(faces.shape[0], self.tokens, -1))
+
+
+class FacePlusProjector(nn.Module):
+    """FaceID-Plus: the identity's tokens gather what is seen (ip_adapter_faceid.py, ProjPlusModel).
+
+    Version 1 gives what they gathered, version 2 adds it to what they were.
+    """
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        super().__init__()
+        self.face = FaceProjector(spec)
+        self.resampler = Gathering(spec)
+
+    def __call__(self, states: mx.array, faces: mx.array, shortcut_scale: float | None) -> mx.array:
+        """(B, S, E) and (B, 512) to (B, T, D)."""
+        own = self.face(faces)
+        seen = self.resampler.gather(own, states)
+        return seen if shortcut_scale is None else own + shortcut_scale * seen
+
+
+PROJECTORS = {
+    "linear": LinearProjector,
+    "mlp": MlpProjector,
+    "resampler": Resampler,
+    "faceid": FaceProjector,
+    "faceid_plus": FacePlusProjector,
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,34 +13,40 @@ from diffusers.models.attention_processor import Attention
 
 from ipa.contract.adapter import AdapterSpec, Shapes
 from ipa.contract.adapter_shapes import detect_adapter
-from ipa.contract.backend import ImageTokens
+from ipa.contract.backend import Floats, Identity, ImageTokens
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import Site
 
 from .attention import keys_values
 from .conditioning import KeyValue
 from .loading import MALFORMED, quiet, read_shapes, read_tensors, reason
+from .low_rank import PARTS
 
-_ASSUMED = {"linear": ("tokens", 4), "resampler": ("layers", 4)}  # by diffusers' loaders
+_ASSUMED = {  # by diffusers' loaders
+    "linear": ("tokens", 4),
+    "resampler": ("layers", 4),
+    "faceid_plus": ("layers", 4),
+}
 
 
 @dataclass(frozen=True)
 class ImageAdapter:
     """Weights of one adapter, next to a base model that it never changes.
 
-    `projections` has (to_k, to_v), each (C, D), for every site in the order of site numbers.
+    `projections` has (to_k, to_v), each (C, D), for every site in the order of site numbers; `lora`
+    has FaceID's matrices by their names in the file, less "ip_adapter.".
     """
 
     spec: AdapterSpec
     projector: torch.nn.Module
     projections: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    lora: Mapping[str, torch.Tensor]
 
     @classmethod
     def read(
-        cls, path: Path, unet: UNet2DConditionModel, sites: Sequence[Site], context_width: int
+        cls, path: Path, unet: UNet2DConditionModel, sites: Sequence[Site], spec: AdapterSpec
     ) -> ImageAdapter:
-        """From an original file. Raises CheckpointError if it does not fit the UNet."""
-        spec = check_file(path, sites, context_width)
+        """From an original file, its names checked. Raises CheckpointError if it is damaged."""
         parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
         for key, tensor in read_tensors(path, unet.dtype).items():
             part, _, rest = key.partition(".")
@@ -61,13 +67,14 @@ class ImageAdapter:
         found = [processors[f"{site.path}.processor"] for site in sites]
         projections = tuple((p.to_k_ip[0].weight.data, p.to_v_ip[0].weight.data) for p in found)
         projector = projector.to(unet.device, unet.dtype).eval().requires_grad_(requires_grad=False)
-        return cls(spec, projector, projections)
+        lora = {name: m for name, m in parts["ip_adapter"].items() if "_lora." in name}
+        return cls(spec, projector, projections, lora)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the adapter's own weights, without the encoder."""
         own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
-        return sum(tensor.nbytes for tensor in own)
+        return sum(tensor.nbytes for tensor in (*own, *self.lora.values()))
 
     def features(
         self, encoder: torch.nn.Module, pixels: torch.Tensor
@@ -80,13 +87,42 @@ class ImageAdapter:
         grey = torch.zeros_like(pixels[:1])
         return features, encoder(grey, output_hidden_states=True).hidden_states[-2]
 
-    def tokens(self, conditional: torch.Tensor, unconditional: torch.Tensor) -> ImageTokens:
+    def tokens(
+        self,
+        conditional: torch.Tensor,
+        unconditional: torch.Tensor,
+        identity: Identity | None = None,
+    ) -> ImageTokens:
         """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
-        image, nothing = self.projector(conditional), self.projector(unconditional)
+        if identity is None:
+            image, nothing = self._projected(conditional), self._projected(unconditional)
+        else:
+            scale = identity.shortcut_scale
+            image = self._of_faces(conditional, identity.conditional, scale)
+            nothing = self._of_faces(unconditional, identity.unconditional, scale)
         repeats = len(image) // len(nothing)
         return ImageTokens(
             image.flatten(0, 1)[None], nothing.repeat(repeats, 1, 1).flatten(0, 1)[None]
         )
+
+    def _projected(self, features: torch.Tensor) -> torch.Tensor:
+        """A resampler of identities takes each as a state."""
+        if self.spec.projector == "resampler" and features.ndim == 2:
+            features = features[:, None]
+        return self.projector(features)
+
+    def _of_faces(
+        self, states: torch.Tensor, faces: Floats, shortcut_scale: float | None
+    ) -> torch.Tensor:
+        """diffusers' module is given the states, and which version it is, as attributes."""
+        projector: Any = self.projector
+        projector.clip_embeds = states[:, None]
+        projector.shortcut = shortcut_scale is not None
+        projector.shortcut_scale = shortcut_scale
+        try:
+            return projector(torch.tensor(faces, device=states.device))
+        finally:
+            projector.clip_embeds = None
 
     def keys_values(
         self, tokens: torch.Tensor, attentions: Sequence[Attention]
@@ -116,17 +152,35 @@ def check_file(path: Path, sites: Sequence[Site], context_width: int) -> Adapter
 
 
 def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], where: str) -> None:
-    """What the projector holds is checked by torch; beside it there are keys and values alone.
-
-    FaceID files are refused as a whole, by `find_encoder`.
-    """
-    if not spec.is_runnable:
-        return
+    """What the projector holds is checked by torch; beside it there are keys, values and LoRA."""
     known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
+    needed = _lora_shapes(spec, sites)
+    wrong = sorted(name for name, shape in needed.items() if shapes.get(name) != shape)
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{where}: its LoRA does not fit",
+            found=f"{first}: {shapes.get(first, 'no such tensor')}, needed {needed[first]}",
+            remedy="download the file again",
+        )
+    known |= needed.keys()
     spare = sorted(k for k in shapes if k not in known and not k.startswith("image_proj."))
     if spare:
         raise CheckpointError(
             f"{where} has tensors that no supported adapter has",
             found=f"{len(spare)}: {', '.join(spare[:3])}",
-            remedy="supported: base, light, vit-G; plus, plus-face; full-face",
+            remedy="supported: base, light, vit-G; plus, plus-face; full-face; FaceID",
         )
+
+
+def _lora_shapes(spec: AdapterSpec, sites: Sequence[Site]) -> dict[str, tuple[int, ...]]:
+    """FaceID's low-rank changes: on all attentions, those before a site too."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for site in sites if spec.lora_rank else ():
+        for number, context in ((site.number - 1, site.width), (site.number, spec.context_width)):
+            for part in PARTS:
+                inputs = context if part in {"to_k", "to_v"} else site.width
+                path = f"ip_adapter.{number}.{part}_lora"
+                shapes[f"{path}.down.weight"] = (spec.lora_rank, inputs)
+                shapes[f"{path}.up.weight"] = (site.width, spec.lora_rank)
+    return shapes

@@ -11,7 +11,8 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 
 from ipa.contract.sites import Site
 
-from .conditioning import Context, KeyValue
+from .conditioning import NOTHING, Context, KeyValue
+from .low_rank import Changes, changed
 
 
 class DecoupledAttention:
@@ -32,16 +33,47 @@ class DecoupledAttention:
         encoder_hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
-        ip_hidden_states: Context | None = None,
+        ip_hidden_states: Context = NOTHING,
     ) -> torch.Tensor:
         """(B, L, C) queries and (B, T, D) text to (B, L, C); no mask is used in these models."""
-        q = split_heads(attn.to_q(hidden_states), attn.heads)
-        k = split_heads(attn.to_k(encoder_hidden_states), attn.heads)
-        v = split_heads(attn.to_v(encoder_hidden_states), attn.heads)
+        changes = ip_hidden_states.changes_at(self.site).attn2
+        q, k, v = queries_keys_values(attn, hidden_states, encoder_hidden_states, changes)
         out = attend(q, k, v, attn_mask=attention_mask)
-        for weight, image in ip_hidden_states.images_at(self.site) if ip_hidden_states else ():
+        for weight, image in ip_hidden_states.images_at(self.site):
             out = out + weight * attend(q, image.keys, image.values)
-        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+        return changed(attn.to_out[0], out.transpose(1, 2).flatten(2), changes.get("to_out", ()))
+
+
+class ChangedSelfAttention:
+    """An attention processor: self-attention, with what a LoRA changes of it."""
+
+    def __init__(self, site: int = 0) -> None:  # diffusers' loader makes one, and drops it
+        self.site = site
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        ip_hidden_states: Context = NOTHING,
+    ) -> torch.Tensor:
+        """(B, L, C) to (B, L, C)."""
+        changes = ip_hidden_states.changes_at(self.site).attn1
+        q, k, v = queries_keys_values(attn, hidden_states, hidden_states, changes)
+        out = attend(q, k, v, attn_mask=attention_mask)
+        return changed(attn.to_out[0], out.transpose(1, 2).flatten(2), changes.get("to_out", ()))
+
+
+def queries_keys_values(
+    attn: Attention, x: torch.Tensor, context: torch.Tensor, changes: Changes
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of (B, L, C) queries and what they attend to, by head."""
+    q = changed(attn.to_q, x, changes.get("to_q", ()))
+    k = changed(attn.to_k, context, changes.get("to_k", ()))
+    v = changed(attn.to_v, context, changes.get("to_v", ()))
+    return split_heads(q, attn.heads), split_heads(k, attn.heads), split_heads(v, attn.heads)
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -50,14 +82,17 @@ def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def install(unet: UNet2DConditionModel, sites: Sequence[Site]) -> list[Attention]:
-    """Give every site our processor, once, at load; adapters change nothing after that.
+    """Give every site and the self-attention before it our processors, once, at load.
+
+    Adapters change nothing after that.
 
     Returns:
         The sites' attention modules, in the order of their numbers.
     """
     modules = [unet.get_submodule(site.path) for site in sites]
-    for rank, module in enumerate(modules):
+    for rank, (module, site) in enumerate(zip(modules, sites, strict=True)):
         module.set_processor(DecoupledAttention(rank))
+        unet.get_submodule(site.self_attention[1]).set_processor(ChangedSelfAttention(rank))
     return modules
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -19,17 +18,15 @@ from diffusers.models.attention_processor import Attention
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    CLIPVisionModelWithProjection,
 )
 
-from ipa.contract.backend import Branch, Floats, ImageTokens, LoadedAdapter
+from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
-from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint
 
-from .adapter import ImageAdapter, check_file
+from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, Context, masked
 from .loading import DTYPES, find_device, load_component
@@ -48,12 +45,6 @@ def precise() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class _Attached:
-    adapter: ImageAdapter
-    encoder: EncoderFiles
-
-
 @dataclass
 class Runtime:
     """`ipa.contract.backend.Backend` on diffusers' and transformers' modules."""
@@ -68,39 +59,19 @@ class Runtime:
     text_encoder_2: CLIPTextModelWithProjection | None = None
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
-    _encoders: dict[Path, torch.nn.Module] = field(default_factory=dict)
-    _adapters: dict[str, _Attached] = field(default_factory=dict)
+    adapters: Adapters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.adapters = Adapters(self.model, self.unet)
 
     @precise()
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
-        width = self.model.unet.context_width
-        spec = check_file(files.weights, self.model.sites, width)
-        encoder = find_encoder(spec, files, self.model)
-        adapter = ImageAdapter.read(files.weights, self.unet, self.model.sites, width)
-        if encoder.folder not in self._encoders:
-            self._encoders[encoder.folder] = load_component(
-                CLIPVisionModelWithProjection,
-                "image_encoder",
-                encoder.folder,
-                DTYPES[self.dtype],
-                encoder.variant,
-            ).to(self.device)
-        self._adapters[name] = _Attached(adapter, encoder)
-        return LoadedAdapter(
-            spec=spec,
-            encoder=encoder.spec,
-            encoder_name=str(encoder.folder),
-            encoder_sha256=_fingerprint(self._encoders[encoder.folder]),
-            preprocessing=encoder.preprocessing,
-            nbytes=adapter.nbytes,
-        )
+        return self.adapters.load(name, files)
 
     def unload_adapter(self, name: str) -> None:
         """See `Backend.unload_adapter`."""
-        del self._adapters[name]
-        used = {attached.encoder.folder for attached in self._adapters.values()}
-        self._encoders = {k: v for k, v in self._encoders.items() if k in used}
+        self.adapters.unload(name)
 
     @precise()
     def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
@@ -116,21 +87,27 @@ class Runtime:
     @precise()
     def encode_images(self, adapter: str, pixels: Floats) -> tuple[Floats, Floats]:
         """See `Backend.encode_images`."""
-        attached = self._adapters[adapter]
-        encoder = self._encoders[attached.encoder.folder]
-        features = attached.adapter.features(encoder, self._cast(pixels))
+        features = self.adapters[adapter].features(
+            self.adapters.encoder(adapter), self._cast(pixels)
+        )
         return self.to_numpy(features[0]), self.to_numpy(features[1])
 
     @precise()
-    def project(self, adapter: str, conditional: Floats, unconditional: Floats) -> ImageTokens:
+    def project(
+        self,
+        adapter: str,
+        conditional: Floats,
+        unconditional: Floats,
+        identity: Identity | None = None,
+    ) -> ImageTokens:
         """See `Backend.project`."""
         rows = (self._cast(conditional), self._cast(unconditional))
-        return self._adapters[adapter].adapter.tokens(*rows)
+        return self.adapters[adapter].tokens(*rows, identity)
 
     @precise()
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """See `Backend.embed_images`."""
-        encoder = self._encoders[self._adapters[adapter].encoder.folder]
+        encoder = self.adapters.encoder(adapter)
         return self.to_numpy(encoder(self._cast(pixels)).image_embeds)
 
     @precise()
@@ -141,6 +118,7 @@ class Runtime:
         *,
         guided: bool,
         sizes: Sequence[Sizes] = (),
+        lora_scales: Mapping[str, float] = NO_LORA,
     ) -> Conditioning:
         """See `Backend.condition`."""
         images = []
@@ -148,10 +126,15 @@ class Runtime:
             tokens = branch.tokens.conditional
             if guided:
                 tokens = torch.cat([branch.tokens.unconditional, tokens])
-            adapter = self._adapters[branch.adapter].adapter
+            adapter = self.adapters[branch.adapter]
             images.append(masked(adapter.keys_values(tokens, self.attentions), branch.masks))
         states = torch.cat([row.states for row in text])
-        return Conditioning(states, tuple(images), added_conditioning(text, sizes))
+        return Conditioning(
+            states,
+            tuple(images),
+            added_conditioning(text, sizes),
+            self.adapters.changes(lora_scales),
+        )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
         """Latents as a float32 tensor on the device."""
@@ -177,7 +160,9 @@ class Runtime:
             torch.tensor(step.timestep, dtype=torch.float32, device=self.device),
             repeated.text,
             added_cond_kwargs=repeated.added,
-            cross_attention_kwargs={"ip_hidden_states": Context(repeated.images, scales)},
+            cross_attention_kwargs={
+                "ip_hidden_states": Context(repeated.images, scales, repeated.changes)
+            },
             return_dict=False,
         )[0]
         return output.float().unflatten(0, (conditioning.rows, -1))
@@ -218,7 +203,7 @@ class Runtime:
         parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
         if self.text_encoder_2 is not None:
             parts["text_encoder_2"] = self.text_encoder_2
-        parts |= {f"image_encoder:{path.name}": e for path, e in self._encoders.items()}
+        parts |= {f"image_encoder:{path.name}": e for path, e in self.adapters.encoders.items()}
         return {
             "backend": self.name,
             "versions": {
@@ -280,13 +265,6 @@ def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Modul
         name: load_component(kind, name, model.path / name, dtype, model.variant)
         for name, kind in kinds.items()
     }
-
-
-def _fingerprint(encoder: Any) -> str:
-    model = encoder.vision_model
-    weights = [model.embeddings.class_embedding, model.embeddings.position_embedding.weight]
-    weights += [layer.mlp.fc2.bias for layer in model.encoder.layers]
-    return fingerprint(tensor.float().cpu().numpy() for tensor in weights)
 
 
 def _nbytes(module: torch.nn.Module) -> int:

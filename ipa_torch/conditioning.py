@@ -9,6 +9,10 @@ import torch
 
 from ipa.contract.backend import Floats
 
+from .low_rank import UNCHANGED, SiteChanges
+
+_UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
@@ -38,12 +42,13 @@ class Conditioning:
 
     The text's own keys and values are left to diffusers' modules. R is 2 if guided (unconditional
     first), else 1. `added` is what diffusers calls added_cond_kwargs, for SDXL: pooled text (R, P)
-    and six numbers (R, 6).
+    and six numbers (R, 6). `changes` are those of FaceID's LoRA, by site; () without.
     """
 
     text: torch.Tensor
     images: tuple[tuple[KeyValue, ...], ...]
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    changes: tuple[SiteChanges, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -56,7 +61,8 @@ class Conditioning:
             return self
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
         added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
-        return Conditioning(self.text.repeat_interleave(count, dim=0), images, added)
+        text = self.text.repeat_interleave(count, dim=0)
+        return Conditioning(text, images, added, self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,11 @@ class Context:
 
     images: tuple[tuple[KeyValue, ...], ...]
     scales: Sequence[Sequence[float]]
+    changes: tuple[SiteChanges, ...] = ()
+
+    def changes_at(self, site: int) -> SiteChanges:
+        """What a LoRA changes of the attentions of a site's block."""
+        return self.changes[site] if self.changes else _UNCHANGED
 
     def images_at(self, site: int) -> Iterator[tuple[float | torch.Tensor, KeyValue]]:
         """λ · m, keys and values of every image prompt that is on at a site.
@@ -75,6 +86,10 @@ class Context:
             if scale[site] != 0.0:
                 image = pairs[site]
                 yield scale[site] if image.mask is None else scale[site] * image.mask, image
+
+
+NOTHING = Context((), ())
+"""No image prompt, no change: what stands for the base model."""
 
 
 def masked(

@@ -64,7 +64,7 @@ def _remarks(spec: AdapterSpec, checkpoint: Checkpoint) -> Iterator[str]:
     if not spec.kind:
         yield from _open_questions(spec, checkpoint.where)
     if not spec.is_runnable:
-        yield "this version converts it, but does not generate with it yet"
+        yield "it can be converted, but not generated with"
 
 
 def _open_questions(spec: AdapterSpec, where: str) -> Iterator[str]:

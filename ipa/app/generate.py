@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa import demo
+from ipa.app.faces import face_options
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
 from ipa.contract.errors import RequestError
@@ -56,21 +57,22 @@ def with_weights(
     """Image prompts with their layers and curves: one for all of them, or one for each in order."""
     per_prompt = zip(
         prompts,
-        _one_each("--layers", layers, len(prompts)),
-        _one_each("--curve", [parse_curve(text) for text in curves], len(prompts)),
+        one_each("--layers", layers, len(prompts)),
+        one_each("--curve", [parse_curve(text) for text in curves], len(prompts)),
         strict=True,
     )
     return tuple(replace(prompt, layers=by, curve=curve) for prompt, by, curve in per_prompt)
 
 
-def _one_each(option: str, given: Sequence[Any], count: int) -> Sequence[Any]:
+def one_each(option: str, given: Sequence[Any], count: int, of: str = "-i") -> Sequence[Any]:
+    """A value for each of a number of other options, given once for all or once for each."""
     if len(given) == 1 and count:
         return [given[0]] * count
     if given and len(given) != count:
         raise RequestError(
-            f"{option} is given once for all image prompts, or once for each",
-            found=f"{len(given)} for {count} image prompts",
-            remedy="name a picture with -i for each",
+            f"{option} is given once for all {of}, or once for each",
+            found=f"{len(given)} for {count} {of}",
+            remedy=f"write as many {option} as {of}",
         )
     return given or [None] * count
 
@@ -125,18 +127,28 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
         lambda_table(prompt, scale, model.sites, len(plan.schedule.steps))
 
 
-def load_adapters(pipe: Pipeline, adapters: Sequence[str], scale: Scale, *, offline: bool) -> None:
+def load_adapters(
+    pipe: Pipeline,
+    adapters: Sequence[str],
+    scale: Scale,
+    *,
+    offline: bool,
+    kinds: Sequence[str] = (),
+    find_faces: bool = False,
+) -> None:
     """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
 
     SOURCE is a file, a short name, or owner/name/folder/file.safetensors on the hub.
     """
+    told = one_each("--adapter-kind", kinds, len(adapters), "-a")
     if not adapters and pipe.info()["model"] == "demo":
         pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
-    for text in adapters:
+    for text, kind in zip(adapters, told, strict=True):
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
-        pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline)
+        options = face_options(kind, find=find_faces)
+        pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline, **options)
 
 
 def generate(

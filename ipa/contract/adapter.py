@@ -73,7 +73,17 @@ class AdapterSpec:
     @property
     def is_runnable(self) -> bool:
         """Whether this version generates with it; the others are converted and inspected."""
-        return not self.face_width
+        return self.kind != "instantid"
+
+    @property
+    def takes_raw_face(self) -> bool:
+        """Whether identities go in as the face network gives them; else they have the length 1."""
+        return self.kind == "faceid-portrait-unnorm"
+
+    @property
+    def has_shortcut(self) -> bool:
+        """Whether the identity's tokens are added to what was seen of the face (FaceID-Plus v2)."""
+        return self.kind == "faceid-plusv2"
 
     def with_kind(self, kind: str) -> AdapterSpec:
         """The same structure under this public name."""
@@ -83,9 +93,9 @@ class AdapterSpec:
         """Raise CheckpointError unless this version generates with such adapters."""
         if not self.is_runnable:
             raise CheckpointError(
-                f"{where}: this version converts FaceID files, but does not generate with them yet",
-                found=f"an adapter that takes face embeddings of width {self.face_width}",
-                remedy="use base, light, vit-G; plus, plus-face, composition; or full-face",
+                f"{where}: InstantID's adapter can be converted, but not generated with",
+                found="an adapter that works with a ControlNet of its own",
+                remedy="use a FaceID adapter",
             )
 
     def check_unet(self, shapes: Shapes, sites: tuple[Site, ...], where: str) -> None:

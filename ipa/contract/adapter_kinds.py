@@ -110,3 +110,22 @@ _HINTS = {
 def adapter_kinds(spec: AdapterSpec) -> Kinds:
     """The public adapters of this structure; without names if there is none."""
     return next((row.kinds for row in _ROWS if row.fits(spec)), Kinds(names=()))
+
+
+def identified(spec: AdapterSpec, given: str | None, where: str) -> AdapterSpec:
+    """The structure with its public name, where it matters which it is or a person told it.
+
+    Raises:
+        RequestError: It must be told and is not; or the name is of another structure, or
+            contradicts the file.
+    """
+    if given is None and spec.kind:
+        return spec
+    chosen = adapter_kinds(spec).choose(given, where)
+    if spec.kind not in ("", chosen):
+        raise RequestError(
+            f"{where} says itself what it is",
+            found=f"kind {spec.kind}, {chosen} was asked for",
+            remedy="leave kind= out",
+        )
+    return spec.with_kind(chosen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -23,6 +24,9 @@ Array: TypeAlias = Any
 """A backend's own tensor."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+NO_LORA: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +51,29 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose face it is, beside what is seen of it: for FaceID-Plus.
+
+    (N, 512) identities and 1 or N rows for none. `shortcut_scale` is the weight of what is seen
+    where the identity's own tokens are added (v2); None where they are not (v1).
+    """
+
+    conditional: Floats
+    unconditional: Floats
+    shortcut_scale: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedAdapter:
     """What a backend knows of an adapter after loading it.
 
     `encoder_name` says which image encoder it uses, `encoder_sha256` tells it from others
-    (`ipa.prepare.encoders.fingerprint`); `nbytes` is what the adapter itself holds.
+    (`ipa.prepare.encoders.fingerprint`); `nbytes` is what the adapter itself holds. An adapter that
+    takes the identity of a face alone has no encoder: None, "", "" and {}.
     """
 
     spec: AdapterSpec
-    encoder: ClipVisionSpec
+    encoder: ClipVisionSpec | None
     encoder_name: str
     encoder_sha256: str
     preprocessing: Mapping[str, Any]
@@ -90,7 +108,13 @@ class Backend(Protocol):
             (tutorial_train*.py).
         """
 
-    def project(self, adapter: str, conditional: Floats, unconditional: Floats) -> ImageTokens:
+    def project(
+        self,
+        adapter: str,
+        conditional: Floats,
+        unconditional: Floats,
+        identity: Identity | None = None,
+    ) -> ImageTokens:
         """Features of N pictures, and 1 or N rows without, to tokens, those of all N joined."""
 
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
@@ -103,6 +127,7 @@ class Backend(Protocol):
         *,
         guided: bool,
         sizes: Sequence[Sizes] = (),
+        lora_scales: Mapping[str, float] = NO_LORA,
     ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
@@ -111,6 +136,8 @@ class Backend(Protocol):
             branches: The image prompts.
             guided: Whether unconditional rows are needed.
             sizes: One for each text, for SDXL; none for other models.
+            lora_scales: By adapter: the strength of the low-rank changes that a FaceID file brings
+                for every attention. The base model's own weights stay as they are.
         """
 
     def from_numpy(self, array: Floats) -> Array:

@@ -17,8 +17,9 @@ from .errors import RequestError
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
-KEPT: tuple[Feature, ...] = ("embedding", "states")
-_RANKS: Mapping[Feature, int] = {"embedding": 2, "states": 3}
+KEPT: tuple[Feature, ...] = ("embedding", "states", "face")
+_RANKS: Mapping[Feature, int] = {"embedding": 2, "states": 3, "face": 2}
+_PICTURES, _FACES = ("conditional", "unconditional"), ("conditional_face", "unconditional_face")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +27,8 @@ class EmbedsOrigin:
     """Where features come from, and so which adapters can read them.
 
     Attributes:
-        feature: The kind of adapter: one that takes the pooled "embedding", or the "states".
+        feature: The kind of adapter: one that takes the pooled "embedding", the "states", or the
+            identity of a "face" alone.
         encoder: The image encoder in words, for messages.
         encoder_sha256: Of the encoder's weights: `ipa.prepare.encoders.fingerprint`.
         preprocessing_sha256: Of the settings that made pictures into its pixels.
@@ -62,27 +64,34 @@ class ImageEmbeds:
     or the base model, so that every adapter of the same kind and encoder can use it.
 
     Attributes:
-        conditional: (N, P) pooled embeddings, or (N, T, C) states; float32, one row a picture.
+        conditional: (N, P) pooled embeddings or identities, or (N, T, C) states; float32, one row
+            a picture.
         unconditional: What the unconditional half of guidance is given: as `conditional`, with N
             rows, or one row for all.
         origin: Where they come from.
+        conditional_face: (N, P) identities beside states, for FaceID-Plus; None without.
+        unconditional_face: As `unconditional`.
     """
 
     conditional: Floats = field(repr=False)
     unconditional: Floats = field(repr=False)
     origin: EmbedsOrigin
+    conditional_face: Floats | None = field(default=None, repr=False)
+    unconditional_face: Floats | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("conditional", "unconditional"):
-            array = _floats(getattr(self, name), f"ImageEmbeds.{name}", _RANKS[self.origin.feature])
+        ranks = dict.fromkeys(_PICTURES, _RANKS[self.origin.feature])
+        if self.conditional_face is not None:
+            ranks |= dict.fromkeys(_FACES, 2)
+        for name, rank in ranks.items():
+            array = _floats(getattr(self, name), f"ImageEmbeds.{name}", rank)
             object.__setattr__(self, name, array)
-        (count, *shape), (rows, *other) = self.conditional.shape, self.unconditional.shape
-        if shape != other or rows not in (1, count):
-            raise RequestError(
-                "the unconditional features do not fit the conditional ones",
-                found=f"{self.unconditional.shape} beside {self.conditional.shape}",
-                remedy="one row for all pictures, or one for each",
-            )
+        count = len(self.conditional)
+        _check_halves(self.conditional, self.unconditional, count, "features")
+        if self.conditional_face is not None and self.unconditional_face is not None:
+            _check_halves(self.conditional_face, self.unconditional_face, count, "identities")
+            if len(self.unconditional_face) not in (1, len(self.unconditional)):
+                raise RequestError("unconditional identities are as many as unconditional features")
 
     def __len__(self) -> int:
         return len(self.conditional)
@@ -101,9 +110,22 @@ class ImageEmbeds:
         Raises:
             RequestError: The mode is unknown, or the weights do not fit.
         """
-        features = combined(self.conditional, mode, weights)
-        nothing = self.unconditional if mode == CONCAT else self.unconditional[:1]
-        return replace(self, conditional=features, unconditional=nothing)
+        first = slice(None) if mode == CONCAT else slice(1)
+        own = replace(
+            self,
+            conditional=combined(self.conditional, mode, weights),
+            unconditional=self.unconditional[first],
+            conditional_face=None,
+            unconditional_face=None,
+        )
+        if self.conditional_face is None or self.unconditional_face is None:
+            return own
+        identity = combined(self.conditional_face, mode, weights)
+        return own.with_faces(identity, self.unconditional_face[first])
+
+    def with_faces(self, conditional: Floats, unconditional: Floats) -> ImageEmbeds:
+        """The same with an identity beside each picture's states."""
+        return replace(self, conditional_face=conditional, unconditional_face=unconditional)
 
     def against(self, negative: ImageEmbeds) -> ImageEmbeds:
         """The same pictures, steered away from others: those replace the unconditional features.
@@ -115,7 +137,10 @@ class ImageEmbeds:
         """
         negative.origin.check(self.origin, "the negative embeds")
         rows = np.minimum(np.arange(len(self)), len(negative) - 1)
-        return replace(self, unconditional=negative.conditional[rows])
+        face = self.unconditional_face
+        if negative.conditional_face is not None and face is not None:
+            face = negative.conditional_face[rows]
+        return replace(self, unconditional=negative.conditional[rows], unconditional_face=face)
 
     @staticmethod
     def join(several: Sequence[ImageEmbeds]) -> ImageEmbeds:
@@ -128,11 +153,18 @@ class ImageEmbeds:
             raise RequestError("embeds to join are needed", found="an empty list")
         for embeds in several[1:]:
             embeds.origin.check(several[0].origin, "embeds that are to be joined")
-        nothing = several[0].unconditional[:1]
-        if not all((embeds.unconditional == nothing).all() for embeds in several):
-            nothing = np.concatenate([embeds.unconditional_rows() for embeds in several])
-        conditional = np.concatenate([embeds.conditional for embeds in several])
-        return replace(several[0], conditional=conditional, unconditional=nothing)
+        if len({embeds.conditional_face is None for embeds in several}) == 2:
+            raise RequestError("embeds to join have all an identity beside them, or none")
+        names = [*_PICTURES, *(() if several[0].conditional_face is None else _FACES)]
+        parts: dict[str, Any] = {}
+        for given, nothing in zip(names[::2], names[1::2], strict=True):
+            parts[given] = np.concatenate([getattr(embeds, given) for embeds in several])
+            first = getattr(several[0], nothing)[:1]
+            if not all((getattr(embeds, nothing) == first).all() for embeds in several):
+                shapes = [(getattr(e, nothing), getattr(e, given).shape) for e in several]
+                first = np.concatenate([np.broadcast_to(rows, shape) for rows, shape in shapes])
+            parts[nothing] = first
+        return replace(several[0], **parts)
 
     def unconditional_rows(self) -> Floats:
         """One unconditional row for each picture."""
@@ -153,7 +185,8 @@ class ImageEmbeds:
         Raises:
             RequestError: It cannot be written there.
         """
-        tensors = {"conditional": self.conditional, "unconditional": self.unconditional}
+        names = [n for n in (*_PICTURES, *_FACES) if getattr(self, n) is not None]
+        tensors = {name: getattr(self, name) for name in names}
         about = {entry.name: getattr(self.origin, entry.name) for entry in fields(self.origin)}
         embeds_file.write(path, tensors, about)
 
@@ -165,10 +198,20 @@ class ImageEmbeds:
             CheckpointError: The file is missing, damaged, or holds something else.
         """
         names = [entry.name for entry in fields(EmbedsOrigin)]
-        tensors, about = embeds_file.read(path, ("conditional", "unconditional"), names)
+        tensors, about = embeds_file.read(path, [_PICTURES, (*_PICTURES, *_FACES)], names)
         with embeds_file.described(path):
             origin = EmbedsOrigin(feature=check_feature(about.pop("feature")), **about)
             return cls(**tensors, origin=origin)
+
+
+def _check_halves(conditional: Floats, unconditional: Floats, count: int, what: str) -> None:
+    (own, *shape), (rows, *other) = conditional.shape, unconditional.shape
+    if shape != other or own != count or rows not in (1, count):
+        raise RequestError(
+            f"the unconditional {what} do not fit the conditional ones",
+            found=f"{unconditional.shape} beside {conditional.shape}, {count} pictures",
+            remedy="one row for all pictures, or one for each",
+        )
 
 
 def check_feature(feature: str) -> Feature:

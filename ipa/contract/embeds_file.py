@@ -58,9 +58,14 @@ def write_whole(where: Path, contents: bytes) -> None:
 
 
 def read(
-    path: str | os.PathLike[str], tensors: Sequence[str], about: Sequence[str]
+    path: str | os.PathLike[str], tensors: Sequence[Sequence[str]], about: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Tensors and metadata of these names, and no others.
+
+    Args:
+        path: The file.
+        tensors: The sets of names that are possible.
+        about: Names of metadata.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another kind.
@@ -73,7 +78,8 @@ def read(
         with safe_open(where, framework="numpy") as file:
             metadata = file.metadata() or {}
             found = sorted(file.keys())
-            arrays = {n: file.get_tensor(n) for n in tensors} if found == sorted(tensors) else {}
+            is_known = found in [sorted(names) for names in tensors]
+            arrays = {n: file.get_tensor(n) for n in found} if is_known else {}
     except (SafetensorError, TypeError, OSError) as error:  # TypeError: a dtype without numpy's
         raise CheckpointError(f"{where} is damaged", found=str(error)) from error
     missing = [name for name in about if name not in metadata]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,19 @@ from PIL import Image
 from .combining import CONCAT, check_combine
 from .embeds import ImageEmbeds
 from .errors import RequestError
+from .faces import FaceEntry, GivenFace, faces_of
 from .fit import Fit, check_fit, check_sharpen
 from .masks import FITS, Mask, mask_values
-from .weights import Curve, Layers, Scale, is_finite, plain_curve, plain_layers, plain_scale
+from .weights import (
+    Curve,
+    Layers,
+    Scale,
+    is_finite,
+    plain_curve,
+    plain_layers,
+    plain_number,
+    plain_scale,
+)
 
 Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
 """A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
@@ -59,9 +69,14 @@ class ImagePrompt:
             a crop keeps ("top", "bottom", "left", "right"), or a box (left, top, right, bottom) in
             fractions. None is "center-crop", with a warning where it loses part of a picture.
         sharpen: Contrast-adaptive sharpening of what the encoder sees, from 0 to 1.
+        face: For FaceID adapters: whose face, one or several (`ipa.contract.faces`). None asks the
+            adapter's face embedder to find them in the pictures. Where the adapter sees the
+            identity alone, the picture may be left out.
+        shortcut_scale: For FaceID-Plus v2: the weight of what is seen of the face beside its
+            identity; diffusers' name. None is 1.
     """
 
-    image: Picture | Sequence[Picture] | ImageEmbeds = field(repr=False)
+    image: Picture | Sequence[Picture] | ImageEmbeds | None = field(default=None, repr=False)
     adapter: str | None = field(default=None, kw_only=True)
     scale: Scale | Sequence[Scale] | None = field(default=None, kw_only=True)
     layers: Layers | None = field(default=None, kw_only=True)
@@ -74,16 +89,11 @@ class ImagePrompt:
     negative: Negative | None = field(default=None, kw_only=True, repr=False)
     fit: Fit | None = field(default=None, kw_only=True)
     sharpen: float = field(default=0.0, kw_only=True)
+    face: GivenFace | None = field(default=None, kw_only=True, repr=False)
+    shortcut_scale: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple, ImageEmbeds)):
-            raise RequestError(
-                "an image prompt needs a picture, or a list of pictures",
-                found=type(self.image).__name__,
-                remedy="open files with ipa.prepare.images.open_image",
-            )
-        if not isinstance(self.image, ImageEmbeds) and not self.images:
-            raise RequestError("an image prompt needs a picture", found="an empty list")
+        self._check_image()
         self._check_encoding()
         if self.adapter is not None and not isinstance(self.adapter, str):
             raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
@@ -116,6 +126,23 @@ class ImagePrompt:
         for name in ("start", "end"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
+    def _check_image(self) -> None:
+        if self.face is not None:
+            object.__setattr__(self, "face", faces_of(self.face, "ImagePrompt.face"))
+        if self.shortcut_scale is not None:
+            number = plain_number(self.shortcut_scale, "ImagePrompt.shortcut_scale")
+            object.__setattr__(self, "shortcut_scale", number)
+        if self.image is None and self.face is not None:
+            return
+        if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple, ImageEmbeds)):
+            raise RequestError(
+                "an image prompt needs a picture, or a list of pictures",
+                found=type(self.image).__name__,
+                remedy="open files with ipa.prepare.images.open_image",
+            )
+        if not isinstance(self.image, ImageEmbeds) and not self.images:
+            raise RequestError("an image prompt needs a picture", found="an empty list")
+
     def _check_encoding(self) -> None:
         check_combine(self.combine)
         known = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
@@ -143,17 +170,37 @@ class ImagePrompt:
         return pictures_of(self.image)
 
     @property
+    def faces(self) -> tuple[FaceEntry, ...]:
+        """The faces that were given."""
+        return () if self.face is None else cast("tuple[FaceEntry, ...]", self.face)
+
+    @property
+    def count(self) -> int:
+        """How many pictures there are; or faces, where there is no picture."""
+        return len(self.images) or len(self.faces)
+
+    @property
     def parts(self) -> tuple[ImagePrompt, ...]:
         """Itself; or a prompt per picture where each has its own scale or mask."""
         if not isinstance(self.scale, tuple) and not isinstance(self.mask, tuple):
             return (self,)
-        count = len(self.images)
+        count = self.count
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,) * count
         masks = self.mask if isinstance(self.mask, tuple) else (self.mask,) * count
+        each = zip(self.images or (None,) * count, scales, masks, strict=True)
         return tuple(
-            replace(self, image=image, scale=scale, mask=mask)
-            for image, scale, mask in zip(self.images, scales, masks, strict=True)
+            replace(self, image=image, scale=scale, mask=mask, face=self._face(rank))
+            for rank, (image, scale, mask) in enumerate(each)
         )
+
+    def _face(self, rank: int) -> FaceEntry | None:
+        """The face that goes with a picture, where each has one."""
+        if self.face is not None and len(self.faces) != self.count:
+            raise RequestError(
+                "an image prompt has one face per picture",
+                found=f"{len(self.faces)} faces for {self.count} pictures",
+            )
+        return None if self.face is None else self.faces[rank]
 
     def _each(self, field_name: str, value: Any, read: Callable[[Any, str], Any]) -> Any:
         """A value, or a tuple of one per picture, read; None stays."""
@@ -161,10 +208,10 @@ class ImagePrompt:
         name = f"ImagePrompt{adapter}.{field_name}"
         if not isinstance(value, (list, tuple)):
             return None if value is None else read(value, name)
-        if len(value) != len(self.images):
+        if len(value) != self.count:
             raise RequestError(
                 f"{name} has one entry per picture, if it is a list",
-                found=f"{len(value)} entries, {len(self.images)} needed",
+                found=f"{len(value)} entries, {self.count} needed",
                 remedy=f"pass one {field_name} for all of them, or as many as pictures",
             )
         return tuple(
@@ -173,8 +220,8 @@ class ImagePrompt:
         )
 
 
-def pictures_of(given: Picture | Sequence[Picture] | ImageEmbeds) -> tuple[Picture, ...]:
-    """One picture or several as a tuple; embeds have none."""
-    if isinstance(given, ImageEmbeds):
+def pictures_of(given: Picture | Sequence[Picture] | ImageEmbeds | None) -> tuple[Picture, ...]:
+    """One picture or several as a tuple; embeds and None have none."""
+    if given is None or isinstance(given, ImageEmbeds):
         return ()
     return (given,) if isinstance(given, (Image.Image, np.ndarray)) else tuple(given)

@@ -83,9 +83,11 @@ class ModelFolder:
 class AdapterFiles:
     """An IP-Adapter's weights and the folder of the image encoder that comes with it, if any.
 
-    `name` is what a person would call it: a short name, or the file's stem.
+    `name` is what a person would call it: a short name, or the file's stem. `kind` is what its
+    tensors do not tell (`ipa.contract.adapter_kinds`), if a person told it.
     """
 
     name: str
     weights: Path
     image_encoder: Path | None
+    kind: str | None = None

@@ -36,6 +36,11 @@ class PublicAdapter:
     repository: str = _ORIGINAL
 
     @property
+    def is_faceid(self) -> bool:
+        """Whether its name says which kind it is, where its tensors do not: name less base."""
+        return self.repository == _FACE
+
+    @property
     def encoder_repository(self) -> str:
         """Where its image encoder lies: the original repository has the only copies."""
         return _ORIGINAL
@@ -109,7 +114,7 @@ ADAPTERS: Mapping[str, PublicAdapter] = {
         "SDXL", "ip-adapter-faceid-portrait_sdxl_unnorm.bin", "several faces, closer", None, _FACE
     ),
 }
-"""Short name: file. The FaceID ones can be fetched and converted, but not used yet."""
+"""Short name: file."""
 
 
 def find_adapter(name: str) -> PublicAdapter:

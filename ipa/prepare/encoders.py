@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipa.contract.adapter import AdapterSpec
-from ipa.contract.backend import Floats
+from ipa.contract.backend import Floats, LoadedAdapter
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import read_json
 from ipa.contract.model import AdapterFiles, ModelFolder
@@ -32,14 +32,18 @@ class EncoderFiles:
     preprocessing: Mapping[str, Any]
 
 
-def find_encoder(adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder) -> EncoderFiles:
-    """The encoder that comes with the adapter, else the model's own.
+def find_encoder(
+    adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder
+) -> EncoderFiles | None:
+    """The encoder that comes with the adapter, else the model's own; None if it needs none.
 
     Raises:
         CheckpointError: There is none, or the one found gives features of another width, or this
             version does not generate with such an adapter.
     """
     adapter.check_runnable(files.weights.name)
+    if adapter.feature == "face":
+        return None
     if files.image_encoder is not None:
         folder, variant = files.image_encoder, None
         spec = ClipVisionSpec.from_config(
@@ -59,6 +63,20 @@ def find_encoder(adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder) 
         variant=variant,
         spec=spec,
         preprocessing=_preprocessing(folder, model.path, spec.image_size),
+    )
+
+
+def loaded_adapter(
+    spec: AdapterSpec, encoder: EncoderFiles | None, encoder_sha256: str, nbytes: int
+) -> LoadedAdapter:
+    """What a backend tells of an adapter, with or without an image encoder."""
+    return LoadedAdapter(
+        spec=spec,
+        encoder=encoder.spec if encoder else None,
+        encoder_name=str(encoder.folder) if encoder else "",
+        encoder_sha256=encoder_sha256,
+        preprocessing=encoder.preprocessing if encoder else {},
+        nbytes=nbytes,
     )
 
 

@@ -211,4 +211,5 @@ def _fetch_public(
             offline=offline,
         )
         encoder = root / public.encoder
-    return AdapterFiles(name=name, weights=weights, image_encoder=encoder)
+    kind = name.rsplit("-", 1)[0] if public.is_faceid else None
+    return AdapterFiles(name=name, weights=weights, image_encoder=encoder, kind=kind)

@@ -87,7 +87,7 @@ ERRORS = {
     ("--layers", "stlye"): "did you mean 'style'",
     ("--curve", "fade"): "no curve of this name",
     ("--curve", "0:1,x:2"): "points fraction:weight",
-    ("--layers", "linear", "--layers", "ease in"): "once for all image prompts, or once for each",
+    ("--layers", "linear", "--layers", "ease in"): "once for all -i, or once for each",
     ("-m", "sd15", "--scale", '{"up": {"block_0": 1}}'): "block_0, which SDXL has",
     ("--steps", "0"): "steps must be from 1",
 }
@@ -131,4 +131,4 @@ def test_generate_checks_weights_first(call: Callable[..., Result]) -> None:
     done = call("generate", "-i", "a.png", "--layers", "style", "-a", "none.safetensors")
     assert done.exit_code == 2 and "known for SDXL and SD1.5 only" in done.stderr
     done = call("generate", "--layers", "ease in")
-    assert done.exit_code == 2 and "found: 1 for 0 image prompts" in done.stderr
+    assert done.exit_code == 2 and "found: 1 for 0 -i" in done.stderr

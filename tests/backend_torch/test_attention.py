@@ -190,13 +190,12 @@ def test_model_is_never_changed(tiny: Path, open_reference: Callable[..., Runtim
     assert np.array_equal(ours(other, inputs), ours(own, inputs))
 
 
-def test_self_attention_keeps_the_stock_processor(runtime: Runtime) -> None:
-    kinds = {
-        name.rsplit(".", 2)[1]: type(processor)
-        for name, processor in runtime.unet.attn_processors.items()
-    }
-    assert kinds["attn1"] is AttnProcessor2_0
-    assert kinds["attn2"] is not AttnProcessor2_0
+def test_self_attention_is_the_stock_one_to_the_bit(runtime: Runtime) -> None:
+    for site in runtime.model.sites:
+        module = runtime.unet.get_submodule(site.self_attention[1])
+        x = torch.randn(2, 12, site.width, generator=torch.Generator().manual_seed(site.number))
+        with torch.inference_mode():
+            assert torch.equal(module.processor(module, x), AttnProcessor2_0()(module, x))
 
 
 def test_keys_and_values_are_projected_once(
@@ -208,8 +207,7 @@ def test_keys_and_values_are_projected_once(
     conditioning = runtime.condition(inputs.states, [Branch("plus", tokens)], guided=True)
     weights = [site_scales(0.7, runtime.model.sites)]
     first = runtime.predict(inputs.latents, step(), conditioning, weights)
-    monkeypatch.setattr(runtime, "_adapters", {})
-    monkeypatch.setattr(runtime, "_encoders", {})
+    monkeypatch.setattr(runtime, "adapters", None)
     assert torch.equal(runtime.predict(inputs.latents, step(), conditioning, weights), first)
 
 

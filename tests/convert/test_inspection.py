@@ -109,7 +109,7 @@ FACE = {
             "ArcFace",
             "face",
         ),
-        (FACE, "(faceid-portrait or faceid-portrait-v11)", "SD1.5", "ArcFace", "converts it"),
+        (FACE, "(faceid-portrait or faceid-portrait-v11)", "SD1.5", "ArcFace", "do not tell"),
         (
             FACE | {"ip_adapter.0.to_q_lora.down.weight": (128, 320)},
             "(faceid)",

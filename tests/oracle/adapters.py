@@ -45,12 +45,19 @@ def sites(config: dict[str, Any]) -> list[tuple[int, int]]:
 
 
 def face_tensors(
-    config: dict[str, Any], kind: str, *, rank: int = 0, tokens: int = 4, seed: int = 0
+    config: dict[str, Any],
+    kind: str,
+    *,
+    rank: int = 0,
+    tokens: int = 4,
+    states: int = 30,
+    seed: int = 0,
 ) -> Tensors:
     """Random weights of "faceid" or "faceid_plus" for a UNet, in the original naming.
 
     The face embedding has 512 values, as ArcFace's; diffusers assumes depth 4, heads of 64 and
-    feed-forwards four times as wide. `rank` is that of the LoRA; 0 leaves it out.
+    feed-forwards four times as wide. `rank` is that of the LoRA; 0 leaves it out. `states` is the
+    width of what "faceid_plus" sees.
     """
     context = config["cross_attention_dim"]
     g = torch.Generator().manual_seed(seed)
@@ -68,7 +75,7 @@ def face_tensors(
         "image_proj.norm.bias": draw(context),
     }
     if kind == "faceid_plus":
-        shapes = _resampler(context, 128, 30, context)  # two heads, wider than the rest
+        shapes = _resampler(context, 128, states, context)  # two heads, wider than the rest
         root = "image_proj.perceiver_resampler"
         out |= {f"{root}.{name}": draw(*shape) for name, shape in shapes.items()}
     for number, width in sites(config):

@@ -8,15 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ipa.app import references as look
-from ipa.app.generate import (
-    check_arguments,
-    load_adapters,
-    parse_image_prompt,
-    parse_scale,
-    with_weights,
-)
+from ipa.app.faces import FaceOption, FindOption, KindOption
+from ipa.app.generate import check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
-from ipa.app.masks import MaskFitOption, MaskOption, with_masks
+from ipa.app.masks import MaskFitOption, MaskOption
 from ipa.app.options import (
     Backend,
     CurveChoice,
@@ -28,6 +23,7 @@ from ipa.app.options import (
     Steps,
 )
 from ipa.app.output import output_paths
+from ipa.app.prompt_options import PromptOptions
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.terminal import explained, print_json, say
 from ipa.loading import choose_backend, load
@@ -35,6 +31,7 @@ from ipa.prepare.sources import resolve_model
 
 
 def generate(  # one parameter per option
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
@@ -45,6 +42,9 @@ def generate(  # one parameter per option
     show_reference: look.ShowOption = None,
     mask: MaskOption = None,
     mask_fit: MaskFitOption = None,
+    face: FaceOption = None,
+    adapter_kind: KindOption = None,
+    find_faces: FindOption = False,
     model: Annotated[
         str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
     ] = "demo",
@@ -79,19 +79,11 @@ def generate(  # one parameter per option
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
-        pictures = [parse_image_prompt(text) for text in image_prompt or ()]
-        look.check(show_reference, pictures)
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "image_prompts": with_weights(
-                with_masks(
-                    look.apply(pictures, fit, sharpen, negative_image), mask or (), mask_fit
-                ),
-                layers or (),
-                curve or (),
-            ),
+            "image_prompts": PromptOptions.of(context.params).prompts(),
             "width": width,
             "height": height,
             "num_inference_steps": steps,
@@ -104,7 +96,14 @@ def generate(  # one parameter per option
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
-        load_adapters(pipe, adapter or (), default_scale, offline=offline)
+        load_adapters(
+            pipe,
+            adapter or (),
+            default_scale,
+            offline=offline,
+            kinds=adapter_kind or (),
+            find_faces=find_faces,
+        )
         look.save_views(pipe, arguments["image_prompts"], show_reference)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:

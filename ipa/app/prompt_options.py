@@ -1,0 +1,44 @@
+"""What the options of a command say of its image prompts, together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ipa.app import references as look
+from ipa.app.faces import with_faces
+from ipa.app.generate import parse_image_prompt, with_weights
+from ipa.app.masks import with_masks
+from ipa.contract.image_prompt import ImagePrompt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptOptions:
+    """Named as the command's parameters; None or 0 where one was not typed."""
+
+    image_prompt: Sequence[str] | None
+    face: Sequence[str] | None
+    fit: str | None
+    sharpen: float
+    negative_image: str | None
+    show_reference: Path | None
+    mask: Sequence[str] | None
+    mask_fit: str | None
+    layers: Sequence[str] | None
+    curve: Sequence[str] | None
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> PromptOptions:
+        """Those of a command's parameters that are about image prompts."""
+        return cls(**{field.name: parameters[field.name] for field in fields(cls)})
+
+    def prompts(self) -> tuple[ImagePrompt, ...]:
+        """The image prompts, in order. Raises RequestError where an option has no meaning."""
+        prompts = [parse_image_prompt(text) for text in self.image_prompt or ()]
+        prompts = with_faces(prompts, self.face or ())
+        look.check(self.show_reference, prompts)
+        shown = look.apply(prompts, self.fit, self.sharpen, self.negative_image)
+        masked = with_masks(shown, self.mask or (), self.mask_fit)
+        return with_weights(masked, self.layers or (), self.curve or ())

@@ -1,0 +1,98 @@
+"""The identities that a FaceID adapter is given: those of the request, or found in its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipa.contract.adapter import AdapterSpec
+from ipa.contract.errors import RequestError
+from ipa.contract.faces import Face, FaceEmbedder, FaceEntry, Floats, identity
+from ipa.contract.image_prompt import ImagePrompt, Picture
+
+from .images import to_rgb
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFaces:
+    """Identities (N, width), and the pictures as the image encoder shall see them."""
+
+    identities: Floats
+    pictures: tuple[Picture, ...]
+
+
+def plan_faces(
+    prompt: ImagePrompt, spec: AdapterSpec, embedder: FaceEmbedder | None, where: str
+) -> PlannedFaces | None:
+    """Whose faces an image prompt means, checked.
+
+    Args:
+        prompt: Its faces are taken; without any, the first face of each of its pictures.
+        spec: The adapter.
+        embedder: Finds faces where none are given.
+        where: The adapter, for messages.
+
+    Returns:
+        None where the adapter takes no faces.
+
+    Raises:
+        RequestError: The adapter needs faces and there are none, or they do not fit it.
+    """
+    if prompt.shortcut_scale is not None and not spec.has_shortcut:
+        raise RequestError(
+            f"{where} has no shortcut",
+            found=f"shortcut_scale={prompt.shortcut_scale:g}",
+            remedy="only FaceID-Plus v2 has one; see ImagePrompt.scale",
+        )
+    if not spec.face_width:
+        if prompt.face is not None:
+            raise RequestError(
+                f"{where} takes pictures, not faces",
+                found=f"face= with {len(prompt.faces)}",
+                remedy="load a FaceID adapter, or leave face= out",
+            )
+        return None
+    entries = prompt.faces or _found(prompt.images, embedder, where)
+    sees_pictures = spec.feature == "states"
+    if sees_pictures and len(entries) != len(prompt.images):
+        raise RequestError(
+            f"{where} needs a picture of each face and a face for each picture",
+            found=f"{len(prompt.images)} pictures, {len(entries)} faces",
+            remedy="write ImagePrompt([a, b], face=[of_a, of_b])",
+        )
+    raw, width = spec.takes_raw_face, spec.face_width
+    rows = [identity(entry, width=width, raw=raw, where=where) for entry in entries]
+    return PlannedFaces(np.stack(rows), _seen(prompt.images, entries) if sees_pictures else ())
+
+
+def _found(
+    pictures: Sequence[Picture], embedder: FaceEmbedder | None, where: str
+) -> tuple[Face, ...]:
+    if embedder is None or not pictures:
+        raise RequestError(
+            f"{where} needs to know whose face it is",
+            found="no face=" + ("" if embedder else ", and no face_embedder= with the adapter"),
+            remedy="pass ImagePrompt(picture, face=embedding), or load_ip_adapter(…, "
+            "face_embedder=ipa.face_embedder.insightface())",
+        )
+    faces = []
+    for number, picture in enumerate(pictures, start=1):
+        found = embedder(to_rgb(picture))
+        if not found:
+            raise RequestError(
+                f"no face was found in picture {number}",
+                remedy="take one that shows a face from the front, or pass face=",
+            )
+        faces.append(found[0])
+    return tuple(faces)
+
+
+def _seen(pictures: Sequence[Picture], faces: Sequence[FaceEntry]) -> tuple[Picture, ...]:
+    """Each picture, or the crop of its face."""
+    pairs = zip(pictures, faces, strict=True)
+    return tuple(
+        face.crop if isinstance(face, Face) and face.crop is not None else picture
+        for picture, face in pairs
+    )

@@ -1,0 +1,255 @@
+"""What holds for identities of faces, on both backends: FaceID and its relatives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ipa
+from ipa import Face, ImageEmbeds, ImagePrompt
+from oracle import adapters, models
+
+Open = Callable[..., ipa.Pipeline]
+SHARED: dict[str, Any] = {
+    "prompt": "a star",
+    "num_inference_steps": 2,
+    "width": 32,
+    "height": 32,
+    "guidance_scale": 4.0,
+    "output_type": "latent",
+}
+STATES = models.VISION["hidden_size"]
+
+
+def face(seed: int, length: float = 1.0) -> np.ndarray:
+    """A vector of some length."""
+    vector = np.random.default_rng(seed).standard_normal(512)
+    return (length * vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A FaceID, a FaceID-Plus, and a resampler of identities."""
+    root = tmp_path_factory.mktemp("faces")
+    sites = models.unet_sites(models.UNET)
+    tensors = {
+        "faceid": adapters.face_tensors(models.UNET, "faceid", rank=3, seed=1),
+        "plus": adapters.face_tensors(models.UNET, "faceid_plus", rank=3, states=STATES, seed=2),
+        "unnorm": models.adapter_tensors(
+            "resampler", sites=sites, context=40, feature=512, tokens=5, seed=3
+        ),
+    }
+    return {
+        name: models.write_adapter(root / f"{name}.safetensors", t) for name, t in tensors.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny: Path, backend: str, open_pipeline: Open, files: dict[str, Path]) -> ipa.Pipeline:
+    """All of them loaded, and an adapter for pictures."""
+    pipe = open_pipeline(tiny, backend, "linear")
+    pipe.load_ip_adapter(files["faceid"], name="faceid")
+    pipe.load_ip_adapter(files["plus"], name="plus", kind="faceid-plusv2")
+    pipe.load_ip_adapter(files["unnorm"], name="unnorm", kind="faceid-portrait-unnorm")
+    return pipe
+
+
+def run(pipe: ipa.Pipeline, *prompts: ImagePrompt, **arguments: Any) -> np.ndarray:
+    return pipe(image_prompts=prompts, **(SHARED | arguments)).latents
+
+
+@pytest.mark.parametrize(
+    "off",
+    [{"scale": 0.0}, {"start": 0.9, "end": 0.95}, {"mask": np.zeros((8, 8))}],
+    ids=["scale", "window", "mask"],
+)
+def test_what_is_off_is_the_base_model_bit_for_bit(pipe: ipa.Pipeline, off: dict[str, Any]) -> None:
+    """Its LoRA too."""
+    base = run(pipe)
+    assert not np.array_equal(run(pipe, ImagePrompt(adapter="faceid", face=face(1))), base)
+    assert np.array_equal(run(pipe, ImagePrompt(adapter="faceid", face=face(1), **off)), base)
+    assert np.array_equal(run(pipe), base)
+
+
+def test_the_lora_belongs_to_its_adapter(
+    pipe: ipa.Pipeline, files: dict[str, Path], tiny: Path, backend: str, open_pipeline: Open
+) -> None:
+    """It acts with its prompt alone, by its own strength, and is gone with the adapter."""
+    other = open_pipeline(tiny, backend)
+    other.load_ip_adapter(files["faceid"], name="faceid", lora_scale=0.5)
+    prompt = ImagePrompt(adapter="faceid", face=face(1), scale=0.7)
+    found = run(other, prompt)
+    assert not np.allclose(found, run(pipe, prompt), atol=1e-3)
+    assert other.info()["adapters"]["faceid"]["lora_scale"] == 0.5
+    other.unload_ip_adapter("faceid")
+    assert np.array_equal(run(other), run(pipe))
+
+
+def test_an_embedder_finds_what_is_given_otherwise(
+    tiny: Path, backend: str, open_pipeline: Open, files: dict[str, Path], references: list
+) -> None:
+    """The first face of each picture; its crop is what the image encoder sees."""
+    crop, asked = references[5].crop((8, 8, 48, 48)), []
+
+    def embedder(picture: Image.Image) -> list[Face]:
+        asked.append(picture.size)
+        return [Face(face(4, 17.0), crop), Face(face(5, 17.0))]
+
+    pipe = open_pipeline(tiny, backend)
+    options = {"kind": "faceid-plus", "face_embedder": embedder}
+    pipe.load_ip_adapter(files["plus"], name="plus", **options)
+    found = run(pipe, ImagePrompt(references[0]))
+    assert asked == [references[0].size]
+    assert np.array_equal(found, run(pipe, ImagePrompt(crop, face=face(4, 17.0) / 17.0)))
+    assert np.array_equal(
+        found, run(pipe, ImagePrompt(references[1], face=Face(face(4, 17.0), crop)))
+    )
+    assert asked == [references[0].size]
+
+
+@pytest.mark.parametrize("name", ["faceid", "plus", "unnorm"])
+def test_embeds_are_what_the_face_would_do(
+    name: str, pipe: ipa.Pipeline, references: list, tmp_path: Path
+) -> None:
+    length = 20.0 if name == "unnorm" else 1.0
+    given: dict[str, Any] = {"face": [face(1, length), face(2, length)]}
+    image = references[:2] if name == "plus" else None
+    embeds = pipe.encode_image_prompt(image, adapter=name, **given)
+    embeds.save(tmp_path / "faces.safetensors")
+    loaded = ImageEmbeds.load(tmp_path / "faces.safetensors")
+    direct = run(pipe, ImagePrompt(image, adapter=name, **given))
+    assert np.array_equal(run(pipe, ImagePrompt(loaded, adapter=name)), direct)
+    twice = ImageEmbeds.join([embeds, embeds]).combine("average", [1, 0, 1, 0])
+    once = pipe.encode_image_prompt(
+        image[0] if image else None, adapter=name, face=given["face"][0]
+    )
+    assert np.array_equal(
+        run(pipe, ImagePrompt(twice, adapter=name)), run(pipe, ImagePrompt(once, adapter=name))
+    )
+
+
+def test_each_face_has_its_own_mask(pipe: ipa.Pipeline) -> None:
+    """As two prompts would have."""
+    left = np.tile(np.arange(8) < 4, (8, 1))
+    faces = [face(1), face(2)]
+    both = ImagePrompt(adapter="faceid", face=faces, mask=[left, ~left], scale=[0.5, 1.0])
+    apart = [
+        ImagePrompt(adapter="faceid", face=faces[0], mask=left, scale=0.5),
+        ImagePrompt(adapter="faceid", face=faces[1], mask=~left, scale=1.0),
+    ]
+    assert np.array_equal(run(pipe, both), run(pipe, *apart))
+
+
+def test_a_face_to_steer_away_from(pipe: ipa.Pipeline, references: list) -> None:
+    away = pipe.encode_image_prompt(adapter="faceid", face=face(9))
+    own = ImagePrompt(adapter="faceid", face=face(1))
+    steered = ImagePrompt(adapter="faceid", face=face(1), negative=away)
+    assert not np.allclose(run(pipe, steered), run(pipe, own), atol=1e-3)
+    noise = ImagePrompt(references[0], adapter="plus", face=face(1), negative="noise")
+    assert np.isfinite(run(pipe, noise)).all()
+
+
+def test_the_request_is_described(pipe: ipa.Pipeline, references: list) -> None:
+    prompt = ImagePrompt(references[0], adapter="plus", face=face(1), shortcut_scale=0.4)
+    (told,) = pipe(image_prompts=prompt, **SHARED).info["request"]["image_prompts"]
+    assert (told["shortcut_scale"], told["lora_scale"]) == (0.4, 1.0)
+    assert len(told["faces_sha256"]) == 1
+    assert pipe.info()["adapters"]["plus"]["kind"] == "faceid-plusv2"
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no identity": ({"adapter": "faceid", "image": 0}, "faceid.* needs to know whose face"),
+    "no face for a picture": (
+        {"adapter": "plus", "image": 0, "face": [face(1), face(2)]},
+        "1 pictures, 2 faces",
+    ),
+    "width": ({"adapter": "faceid", "face": np.ones(128, np.float32)}, "width 512.*128 numbers"),
+    "raw": ({"adapter": "faceid", "face": face(1, 19.0)}, "length 1.*length 19.*normed_embedding"),
+    "normed": ({"adapter": "unnorm", "face": face(1)}, "as the face network gives.*length 1;"),
+    "zeros": ({"adapter": "faceid", "face": np.zeros(512, np.float32)}, "length 1.*length 0"),
+    "a face for pictures": ({"adapter": "linear", "image": 0, "face": face(1)}, "not faces"),
+    "a shortcut": (
+        {"adapter": "faceid", "face": face(1), "shortcut_scale": 0.5},
+        "has no shortcut",
+    ),
+    "noise": ({"adapter": "faceid", "face": face(1), "negative": "noise"}, "noise has none"),
+    "too many masks": (
+        {"adapter": "faceid", "face": face(1), "mask": [np.ones((8, 8))] * 2},
+        "2 entries, 1 needed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be(name: str, pipe: ipa.Pipeline, references: list) -> None:
+    arguments, words = BAD[name]
+    if "image" in arguments:
+        arguments = arguments | {"image": references[arguments["image"]]}
+    with pytest.raises(ipa.RequestError, match=f"(?s){words}"):
+        run(pipe, ImagePrompt(**arguments))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.array([np.nan] * 512), "NaN"),
+        ("a.jpg", "ipa.Face or a numpy array"),
+        ([], "needs a face"),
+        (np.zeros((1, 2, 3)), "a vector per face"),
+    ],
+)
+def test_what_is_no_face(given: Any, words: str) -> None:
+    with pytest.raises(ipa.RequestError, match=re.escape(words)):
+        ImagePrompt(face=given)
+
+
+def test_a_prompt_needs_something() -> None:
+    with pytest.raises(ipa.RequestError, match="needs a picture"):
+        ImagePrompt()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("plus", None, "do not tell which.*faceid-plusv2"),
+        ("unnorm", None, "faceid-portrait-unnorm"),
+        ("plus", "faceid", "not the structure of a faceid adapter"),
+        ("unnorm", "instantid", "InstantID"),
+    ],
+)
+def test_kinds_that_must_be_told(
+    name: str, kind: str | None, words: str, pipe: ipa.Pipeline, files: dict[str, Path]
+) -> None:
+    with pytest.raises(ipa.IpaError, match=f"(?s){words}"):
+        pipe.load_ip_adapter(files[name], name="again", kind=kind)
+
+
+def test_no_face_in_a_picture(
+    tiny: Path, backend: str, open_pipeline: Open, files: dict[str, Path], references: list
+) -> None:
+    def embedder(picture: Image.Image) -> list[Face]:
+        return [Face(face(1))] if picture.size == (9, 9) else []
+
+    pipe = open_pipeline(tiny, backend)
+    pipe.load_ip_adapter(files["faceid"], face_embedder=embedder)
+    with pytest.raises(ipa.RequestError, match="no face was found in picture 2"):
+        run(pipe, ImagePrompt([Image.new("RGB", (9, 9)), references[0]]))
+
+
+def test_embeds_of_other_adapters(pipe: ipa.Pipeline, references: list) -> None:
+    seen = pipe.encode_image_prompt(references[0], adapter="plus", face=face(1))
+    alone = pipe.encode_image_prompt(adapter="faceid", face=face(1))
+    with pytest.raises(ipa.RequestError, match="features of another kind"):
+        run(pipe, ImagePrompt(alone, adapter="plus"))
+    with pytest.raises(ipa.RequestError, match="features of another kind"):
+        run(pipe, ImagePrompt(seen, adapter="faceid"))
+    with pytest.raises(ipa.RequestError, match="has no image encoder"):
+        pipe.embed_images(references[:1], adapter="faceid")
+    with pytest.raises(ipa.RequestError, match="sees no pictures"):
+        pipe.encoder_views(ImagePrompt(references[0], adapter="faceid"))
