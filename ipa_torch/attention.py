@@ -39,6 +39,8 @@ class DecoupledAttention:
         k = split_heads(attn.to_k(encoder_hidden_states), attn.heads)
         v = split_heads(attn.to_v(encoder_hidden_states), attn.heads)
         out = attend(q, k, v, attn_mask=attention_mask)
+        if ip_hidden_states and ip_hidden_states.recorder is not None:
+            ip_hidden_states.recorder.take(self.site, q, out, ip_hidden_states)
         for weight, image in ip_hidden_states.images_at(self.site) if ip_hidden_states else ():
             out = out + weight * attend(q, image.keys, image.values)
         return attn.to_out[0](out.transpose(1, 2).flatten(2))

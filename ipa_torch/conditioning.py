@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from ipa.contract.backend import Floats
+
+if TYPE_CHECKING:
+    from .influence import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,13 @@ class Conditioning:
 
     The text's own keys and values are left to diffusers' modules. R is 2 if guided (unconditional
     first), else 1. `added` is what diffusers calls added_cond_kwargs, for SDXL: pooled text (R, P)
-    and six numbers (R, 6).
+    and six numbers (R, 6). `pictures` says how many each image prompt has.
     """
 
     text: torch.Tensor
     images: tuple[tuple[KeyValue, ...], ...]
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    pictures: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -56,15 +61,20 @@ class Conditioning:
             return self
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
         added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
-        return Conditioning(self.text.repeat_interleave(count, dim=0), images, added)
+        text = self.text.repeat_interleave(count, dim=0)
+        return Conditioning(text, images, added, self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Image prompts with the weights of one step; `scales[j][i]` is λ of prompt j at site i."""
+    """Image prompts with the weights of one step; `scales[j][i]` is λ of prompt j at site i.
+
+    `recorder` is there if influence is measured.
+    """
 
     images: tuple[tuple[KeyValue, ...], ...]
     scales: Sequence[Sequence[float]]
+    recorder: Recorder | None = None
 
     def images_at(self, site: int) -> Iterator[tuple[float | torch.Tensor, KeyValue]]:
         """λ · m, keys and values of every image prompt that is on at a site.
