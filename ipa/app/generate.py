@@ -150,5 +150,8 @@ def generate(
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
         request = result.info["request"]
         own = {**request, "seed": request["seeds"][number], "num_images": 1}
-        save_png(image, path, {**result.info, "request": own})
+        info = {**result.info, "request": own}
+        if result.influence is not None:
+            info["influence"] = [info["influence"][number]]
+        save_png(image, path, info)
     return result, paths

@@ -16,6 +16,7 @@ from ipa.app.generate import (
     with_weights,
 )
 from ipa.app.generate import generate as run_generate
+from ipa.app.influence import InfluenceOption, check_influence, save_influence
 from ipa.app.masks import MaskFitOption, MaskOption, with_masks
 from ipa.app.options import (
     Backend,
@@ -67,6 +68,7 @@ def generate(  # one parameter per option
     scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
+    influence: InfluenceOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -81,6 +83,7 @@ def generate(  # one parameter per option
         output_paths(output, max(1, num_images))
         pictures = [parse_image_prompt(text) for text in image_prompt or ()]
         look.check(show_reference, pictures)
+        check_influence(influence, pictures, max(1, num_images), output)
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
@@ -99,6 +102,7 @@ def generate(  # one parameter per option
             "scheduler": scheduler,
             "seed": seed,
             "num_images": num_images,
+            "influence": influence is not None,
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
@@ -107,6 +111,7 @@ def generate(  # one parameter per option
         load_adapters(pipe, adapter or (), default_scale, offline=offline)
         look.save_views(pipe, arguments["image_prompts"], show_reference)
         result, paths = run_generate(pipe, output, arguments, cancel)
+        paths += save_influence(result, arguments["image_prompts"], influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return
