@@ -52,7 +52,7 @@ def test_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     run("\n".join(blocks("python")), tmp_path)
     made = sorted(path.name for path in tmp_path.glob("*.png"))
     stars = ["star-0.png", "star-1.png"]
-    assert made == ["halves.png", "like_this.png", "seen-0.png", "seen-1.png", *stars]
+    assert made == ["halves.png", "like_this.png", "seen-0.png", "seen-1.png", *stars, "where.png"]
 
 
 @pytest.fixture
