@@ -20,6 +20,7 @@ from ipa.plan import Plan, draw, starting_noise
 from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
+from ipa.recording import Recording
 
 
 class CancelSignal(Protocol):
@@ -42,6 +43,7 @@ class Run:
     ) -> None:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
         self.weights, self.factors = weights, list[list[float]]()
+        self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.timings: dict[str, float] = {}
 
     def events(self) -> Iterator[Progress]:
@@ -65,7 +67,9 @@ class Run:
             with self._timed("decode"):
                 images = self._decode(latents)
             yield Progress(stage="decode", step=1, total=1)
-        result = Result(images=images, latents=latents, info=self._info())
+        influence = None if self.recording is None else self.recording.influence()
+        info = self._info() | ({} if influence is None else {"influence": influence.describe()})
+        result = Result(images=images, latents=latents, info=info, influence=influence)
         yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=result)
 
     def _encode(self) -> Any:
@@ -85,7 +89,9 @@ class Run:
                 embeds.unconditional,
                 prompt.features.identity(embeds),
             )
-            branches.append(Branch(prompt.adapter, tokens, prompt.masks))
+            branches.append(Branch(prompt.adapter, tokens, prompt.masks, len(embeds)))
+            if self.recording is not None:
+                self.recording.expect(prompt.number, len(embeds))
         return self.backend.condition(
             [*negative, positive],
             branches,
@@ -120,7 +126,10 @@ class Run:
         previous: Array | None = None
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
-            output = backend.predict(x, step, conditioning, self._scales(number))
+            shares: list[Floats] | None = None if self.recording is None else []
+            output = backend.predict(x, step, conditioning, self._scales(number), shares)
+            if self.recording is not None and shares is not None:
+                self.recording.take(shares)
             output = backend.guide(output, plan.request.guidance_scale)
             noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
             x, previous = backend.advance(step, x, output, previous, noise)

@@ -150,6 +150,8 @@ class CrossAttention(nn.Module):
         if self.upcast:
             q = q.astype(mx.float32)
         out = attend(q, text.keys, text.values)
+        if context.recorder is not None:
+            context.recorder.take(self.site, q, out, context)
         for weight, image in context.images_at(self.site, q.shape[2]):
             out = out + weight * attend(q, image.keys, image.values)
         out = merge_heads(out).astype(x.dtype)

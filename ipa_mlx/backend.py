@@ -28,10 +28,11 @@ from ipa_convert import read_model
 from .adapters import Adapters
 from .blas import preload
 from .clip import TextEncoder
-from .conditioning import Conditioning, Context, masked
+from .conditioning import Conditioning, masked
 from .loading import place, quantization, require_quantized
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
+from .prediction import predict
 from .sampler import advance, guide
 from .text import added_conditioning, encode_text, no_text
 from .unet import UNet
@@ -154,6 +155,7 @@ class Runtime:
             images=tuple(images),
             added=added_conditioning(self.unet, text, sizes),
             changes=changes,
+            pictures=tuple(branch.pictures for branch in branches),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
@@ -172,12 +174,11 @@ class Runtime:
         step: Step,
         conditioning: Conditioning,
         scales: Sequence[Sequence[float]],
+        shares: list[Floats] | None = None,
     ) -> mx.array:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).astype(self._precision)
-        rows = mx.concatenate([x] * conditioning.rows)
-        output = self.unet(rows, step.timestep, Context(conditioning, scales))
-        return output.astype(mx.float32).reshape(conditioning.rows, *latents.shape)
+        return predict(self.unet, x, step.timestep, conditioning, scales, shares)
 
     def guide(self, output: mx.array, guidance_scale: float) -> mx.array:
         """See `Backend.guide`."""

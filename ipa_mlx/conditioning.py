@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -12,6 +13,8 @@ from ipa.contract.backend import Floats
 from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
+if TYPE_CHECKING:
+    from .influence import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Conditioning:
     """Keys and values by site, in the order of site numbers: of the text, and of each image prompt.
 
     `rows` is 2 if guided (unconditional first), else 1. `added` is what SDXL adds to the timestep,
-    (R, time width). `changes` are those of FaceID's LoRA, by site; () without.
+    (R, time width). `changes` are those of FaceID's LoRA, by site; () without. `pictures` says how
+    many each image prompt has.
     """
 
     rows: int
@@ -39,6 +43,7 @@ class Conditioning:
     images: tuple[tuple[KeyValue, ...], ...]
     added: mx.array | None = None
     changes: tuple[SiteChanges, ...] = ()
+    pictures: tuple[int, ...] = ()
 
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
@@ -56,11 +61,12 @@ class Conditioning:
 class Context:
     """A conditioning with the weights of one step: what an evaluation of the UNet is given.
 
-    `scales[j][i]` is λ of image prompt j at site i.
+    `scales[j][i]` is λ of image prompt j at site i. `recorder` is there if influence is measured.
     """
 
     conditioning: Conditioning
     scales: Sequence[Sequence[float]]
+    recorder: Recorder | None = None
 
     def text_at(self, site: int) -> KeyValue:
         """The text's keys and values at a site (its rank, not its number)."""

@@ -39,6 +39,8 @@ class DecoupledAttention:
         changes = ip_hidden_states.changes_at(self.site).attn2
         q, k, v = queries_keys_values(attn, hidden_states, encoder_hidden_states, changes)
         out = attend(q, k, v, attn_mask=attention_mask)
+        if ip_hidden_states.recorder is not None:
+            ip_hidden_states.recorder.take(self.site, q, out, ip_hidden_states)
         for weight, image in ip_hidden_states.images_at(self.site):
             out = out + weight * attend(q, image.keys, image.values)
         return changed(attn.to_out[0], out.transpose(1, 2).flatten(2), changes.get("to_out", ()))

@@ -28,9 +28,10 @@ from ipa.contract.text import Sizes, TextStates
 
 from .adapters import Adapters
 from .attention import install
-from .conditioning import Conditioning, Context, masked
+from .conditioning import Conditioning, masked
 from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
+from .prediction import predict
 from .sampler import advance, guide
 from .single_file import load_single_file
 from .text import added_conditioning, encode_text, no_text
@@ -134,6 +135,7 @@ class Runtime:
             tuple(images),
             added_conditioning(text, sizes),
             self.adapters.changes(lora_scales),
+            tuple(branch.pictures for branch in branches),
         )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
@@ -151,21 +153,11 @@ class Runtime:
         step: Step,
         conditioning: Conditioning,
         scales: Sequence[Sequence[float]],
+        shares: list[Floats] | None = None,
     ) -> torch.Tensor:
         """See `Backend.predict`."""
-        rows = (latents * step.input_scale).to(self.unet.dtype).repeat(conditioning.rows, 1, 1, 1)
-        repeated = conditioning.repeated(len(latents))
-        output = self.unet(
-            rows,
-            torch.tensor(step.timestep, dtype=torch.float32, device=self.device),
-            repeated.text,
-            added_cond_kwargs=repeated.added,
-            cross_attention_kwargs={
-                "ip_hidden_states": Context(repeated.images, scales, repeated.changes)
-            },
-            return_dict=False,
-        )[0]
-        return output.float().unflatten(0, (conditioning.rows, -1))
+        x = (latents * step.input_scale).to(self.unet.dtype)
+        return predict(self.unet, x, step.timestep, conditioning, scales, shares)
 
     @precise()
     def guide(self, output: torch.Tensor, guidance_scale: float) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,6 +13,8 @@ from ipa.contract.backend import Floats
 from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
+if TYPE_CHECKING:
+    from .influence import Recorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +45,15 @@ class Conditioning:
 
     The text's own keys and values are left to diffusers' modules. R is 2 if guided (unconditional
     first), else 1. `added` is what diffusers calls added_cond_kwargs, for SDXL: pooled text (R, P)
-    and six numbers (R, 6). `changes` are those of FaceID's LoRA, by site; () without.
+    and six numbers (R, 6). `changes` are those of FaceID's LoRA, by site; () without. `pictures`
+    says how many each image prompt has.
     """
 
     text: torch.Tensor
     images: tuple[tuple[KeyValue, ...], ...]
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
     changes: tuple[SiteChanges, ...] = ()
+    pictures: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -62,16 +67,20 @@ class Conditioning:
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
         added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
         text = self.text.repeat_interleave(count, dim=0)
-        return Conditioning(text, images, added, self.changes)
+        return Conditioning(text, images, added, self.changes, self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Image prompts with the weights of one step; `scales[j][i]` is λ of prompt j at site i."""
+    """Image prompts with the weights of one step; `scales[j][i]` is λ of prompt j at site i.
+
+    `recorder` is there if influence is measured.
+    """
 
     images: tuple[tuple[KeyValue, ...], ...]
     scales: Sequence[Sequence[float]]
     changes: tuple[SiteChanges, ...] = ()
+    recorder: Recorder | None = None
 
     def changes_at(self, site: int) -> SiteChanges:
         """What a LoRA changes of the attentions of a site's block."""

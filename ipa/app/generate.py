@@ -27,6 +27,12 @@ from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
 
+REQUEST_OPTIONS = (
+    *("prompt", "negative_prompt", "width", "height"),
+    *("guidance_scale", "scheduler", "seed", "num_images"),
+)
+"""Options that are called as the request's fields are."""
+
 _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 
 
@@ -162,5 +168,8 @@ def generate(
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
         request = result.info["request"]
         own = {**request, "seed": request["seeds"][number], "num_images": 1}
-        save_png(image, path, {**result.info, "request": own})
+        info = {**result.info, "request": own}
+        if result.influence is not None:
+            info["influence"] = [info["influence"][number]]
+        save_png(image, path, info)
     return result, paths

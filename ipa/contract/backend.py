@@ -43,11 +43,13 @@ class Branch:
 
     `masks` has for each site, in the order of site numbers, float32 (L,): what multiplies the
     branch at each of its queries, row by row. None is 1 everywhere: nothing is multiplied.
+    `pictures` says of how many the tokens are, side by side, each with as many as the others.
     """
 
     adapter: str
     tokens: ImageTokens
     masks: Sequence[Floats | None] | None = None
+    pictures: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class Backend(Protocol):
         step: Step,
         conditioning: Any,
         scales: Sequence[Sequence[float]],
+        shares: list[Floats] | None = None,
     ) -> Array:
         """One evaluation of the UNet on latents (N, C, h, w) in float32.
 
@@ -161,6 +164,10 @@ class Backend(Protocol):
             conditioning: What `condition` returned.
             scales: λ for each branch (outer) and site (inner, in the order of site numbers). A
                 branch whose λ is 0 at a site is skipped there.
+            shares: A list to fill, where influence is measured (`ipa.contract.influence`); it
+                changes no bit of the output. For each site, in the order of site numbers, (1 + P,
+                N, L) at its L queries, row by row: the share of the text, then of the pictures of
+                all branches, in order; all 0 where nothing adds anything.
 
         Returns:
             (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.

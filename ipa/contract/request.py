@@ -52,6 +52,8 @@ class Request:
             above unless this and `negative_target_size` are given.
         negative_crops_coords_top_left: Likewise; None is (0, 0).
         negative_target_size: Likewise.
+        influence: Measure what each image prompt adds, where and when: `Result.influence`. It
+            changes no bit of the pictures.
     """
 
     prompt: str = ""
@@ -74,6 +76,7 @@ class Request:
     negative_original_size: Pair | None = None
     negative_crops_coords_top_left: Pair | None = None
     negative_target_size: Pair | None = None
+    influence: bool = False
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -90,6 +93,8 @@ class Request:
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
+        if not isinstance(self.influence, bool):
+            raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:
             raise RequestError(
                 'output_type must be "pil", "np" or "latent"', found=repr(self.output_type)

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .influence import Influence
+
 Stage = Literal["encode", "denoise", "decode", "done"]
 
 
@@ -22,11 +24,13 @@ class Result:
         latents: float32 (N, C, H/f, W/f), unscaled, as diffusers' output_type="latent".
         info: JSON-able: the request, the model, versions, timings in seconds, peak memory in bytes,
             and warnings.
+        influence: Shares of the image prompts, if influence=True; else None.
     """
 
     images: list[Image.Image] | npt.NDArray[np.float32]
     latents: npt.NDArray[np.float32] = field(repr=False)
     info: dict[str, Any]
+    influence: Influence | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ipa import demo
+from oracle import models
+from oracle.adapters import face_tensors
 from oracle.hub import LocalHub, serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +29,35 @@ PROGRAM = Path(sys.executable).with_name("ipa-mlx")
 
 def blocks(language: str) -> list[str]:
     return [code for kind, code in BLOCKS if kind == language]
+
+
+FACES = """
+import ipa
+import numpy as np
+import torch
+from PIL import Image
+
+embedding = np.full(512, 512**-0.5, np.float32)
+photo = group = Image.new("RGB", (64, 64))
+find_faces = lambda picture: [ipa.Face(embedding)]
+"""
+"""What the README's words on faces stand for."""
+
+REPORT = """
+print(pipe.info()["adapters"]["style"]["projector"])
+print(pipe.info()["adapters"]["face"]["kind"])
+result = pipe(image_prompts=both, num_inference_steps=1, width=32, height=32)
+print(len(result.info["request"]["image_prompts"]))
+"""
+
+
+def nested(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """As the original repository's files are."""
+    parts: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    return parts
 
 
 def commands() -> Iterator[list[str]]:
@@ -52,7 +84,7 @@ def test_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     run("\n".join(blocks("python")), tmp_path)
     made = sorted(path.name for path in tmp_path.glob("*.png"))
     stars = ["star-0.png", "star-1.png"]
-    assert made == ["halves.png", "like_this.png", "seen-0.png", "seen-1.png", *stars]
+    assert made == ["halves.png", "like_this.png", "seen-0.png", "seen-1.png", *stars, "where.png"]
 
 
 @pytest.fixture
@@ -65,7 +97,13 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
     shutil.copytree(tiny / "image_encoder", adapters / "image_encoder")
     for name in ("ip-adapter-plus_sd15", "ip-adapter-plus-face_sd15"):
         shutil.copy(tiny / "plus.safetensors", adapters / f"{name}.safetensors")
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for name, kind in (("faceid-plusv2", "faceid_plus"), ("faceid", "faceid")):
+        tensors = face_tensors(models.UNET, kind, rank=2, states=models.VISION["hidden_size"])
+        torch.save(nested(tensors), faces / f"ip-adapter-{name}_sd15.bin")
     repositories = {
+        "h94/IP-Adapter-FaceID": faces,
         "stable-diffusion-v1-5/stable-diffusion-v1-5": model,
         "h94/IP-Adapter": adapters.parent,
     }
@@ -74,10 +112,9 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
 
 
 def test_snippets_that_need_the_hub_run(hub: LocalHub, tmp_path: Path) -> None:
-    (code,) = blocks("py")
-    report = "\nprint(pipe.info()['adapters']['style']['projector'])"
-    out = run(f"import ipa\n{code}{report}", tmp_path, hub.environment(tmp_path / "cache"))
-    assert out == "resampler\n"
+    code = "\n".join([FACES, *blocks("py"), REPORT])
+    out = run(code, tmp_path, hub.environment(tmp_path / "cache"))
+    assert out == "resampler\nfaceid-plusv2\n2\n"
 
 
 def test_commands_run(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import typer
 
 from ipa.app import references as look
 from ipa.app.faces import FaceOption, FindOption, KindOption
-from ipa.app.generate import check_arguments, load_adapters, parse_scale
+from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
+from ipa.app.influence import InfluenceOption, check_influence, save_influence
 from ipa.app.masks import MaskFitOption, MaskOption
 from ipa.app.options import (
     Backend,
@@ -67,6 +68,7 @@ def generate(  # one parameter per option
     scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
+    influence: InfluenceOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -80,17 +82,13 @@ def generate(  # one parameter per option
     with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
+        prompts = PromptOptions.of(context.params).prompts()
+        check_influence(influence, prompts, max(1, num_images), output)
         arguments: dict[str, Any] = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "image_prompts": PromptOptions.of(context.params).prompts(),
-            "width": width,
-            "height": height,
+            **{name: context.params[name] for name in REQUEST_OPTIONS},
+            "image_prompts": prompts,
             "num_inference_steps": steps,
-            "guidance_scale": guidance_scale,
-            "scheduler": scheduler,
-            "seed": seed,
-            "num_images": num_images,
+            "influence": influence is not None,
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
@@ -104,8 +102,9 @@ def generate(  # one parameter per option
             kinds=adapter_kind or (),
             find_faces=find_faces,
         )
-        look.save_views(pipe, arguments["image_prompts"], show_reference)
+        look.save_views(pipe, prompts, show_reference)
         result, paths = run_generate(pipe, output, arguments, cancel)
+        paths += save_influence(result, prompts, influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return

@@ -1,0 +1,31 @@
+"""One evaluation of the UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from ipa.contract.backend import Floats
+
+from .conditioning import Conditioning, Context
+from .influence import Recorder
+from .unet import UNet
+
+
+def predict(
+    unet: UNet,
+    x: mx.array,
+    timestep: float,
+    conditioning: Conditioning,
+    scales: Sequence[Sequence[float]],
+    shares: list[Floats] | None,
+) -> mx.array:
+    """Scaled latents (N, h, w, C) to predictions (R, N, h, w, C) in float32; `Backend.predict`."""
+    recorder = None if shares is None else Recorder(conditioning.pictures)
+    rows = mx.concatenate([x] * conditioning.rows)
+    output = unet(rows, timestep, Context(conditioning, scales, recorder))
+    output = output.astype(mx.float32).reshape(conditioning.rows, *x.shape)
+    if shares is not None and recorder is not None:
+        shares += recorder.read(output, len(x))
+    return output

@@ -1,0 +1,38 @@
+"""One evaluation of the UNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from ipa.contract.backend import Floats
+
+from .conditioning import Conditioning, Context
+from .influence import Recorder
+
+
+def predict(
+    unet: UNet2DConditionModel,
+    x: torch.Tensor,
+    timestep: float,
+    conditioning: Conditioning,
+    scales: Sequence[Sequence[float]],
+    shares: list[Floats] | None,
+) -> torch.Tensor:
+    """Scaled latents (N, C, h, w) to predictions (R, N, C, h, w) in float32; `Backend.predict`."""
+    recorder = None if shares is None else Recorder(conditioning.pictures, len(x))
+    repeated = conditioning.repeated(len(x))
+    context = Context(repeated.images, scales, repeated.changes, recorder)
+    output = unet(
+        x.repeat(conditioning.rows, 1, 1, 1),
+        torch.tensor(timestep, dtype=torch.float32, device=x.device),
+        repeated.text,
+        added_cond_kwargs=repeated.added,
+        cross_attention_kwargs={"ip_hidden_states": context},
+        return_dict=False,
+    )[0]
+    if shares is not None and recorder is not None:
+        shares += recorder.read()
+    return output.float().unflatten(0, (conditioning.rows, -1))
