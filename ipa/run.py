@@ -80,7 +80,14 @@ class Run:
             self._check_cancel("encode")
             embeds = prompt.features.compute(self.backend, prompt.adapter)
             tokens = self.backend.project(prompt.adapter, embeds.conditional, embeds.unconditional)
-            branches.append(Branch(prompt.adapter, tokens, prompt.masks))
+            branch = Branch(
+                prompt.adapter,
+                tokens,
+                prompt.masks,
+                embeds_scaling=prompt.embeds_scaling,
+                moved=prompt.moved,
+            )
+            branches.append(branch)
         return self.backend.condition(
             [*negative, positive],
             branches,

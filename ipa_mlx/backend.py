@@ -30,7 +30,7 @@ from ipa_convert import read_adapter, read_component, read_model
 from .adapter import ImageAdapter
 from .blas import preload
 from .clip import TextEncoder, VisionEncoder
-from .conditioning import Conditioning, Context, masked
+from .conditioning import Conditioning, Context, steered
 from .loading import arrays, place, quantization, require_quantized
 from .pictures import decode, encode
 from .sampler import advance, guide
@@ -165,7 +165,7 @@ class Runtime:
                 tokens = mx.concatenate([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
             pairs = adapter.keys_values(tokens, sites, attentions)
-            images.append(masked(pairs, branch.masks))
+            images.append(steered(pairs, branch))
         conditioning = Conditioning(
             rows=len(text),
             text=tuple(attention.keys_values(states) for attention in attentions),

@@ -31,7 +31,7 @@ from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint
 
 from .adapter import ImageAdapter, check_file
 from .attention import install
-from .conditioning import Conditioning, Context, masked
+from .conditioning import Conditioning, Context, steered
 from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
 from .sampler import advance, guide
@@ -149,7 +149,7 @@ class Runtime:
             if guided:
                 tokens = torch.cat([branch.tokens.unconditional, tokens])
             adapter = self._adapters[branch.adapter].adapter
-            images.append(masked(adapter.keys_values(tokens, self.attentions), branch.masks))
+            images.append(steered(adapter.keys_values(tokens, self.attentions), branch))
         states = torch.cat([row.states for row in text])
         return Conditioning(states, tuple(images), added_conditioning(text, sizes))
 

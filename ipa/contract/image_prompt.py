@@ -12,6 +12,7 @@ from PIL import Image
 
 from .combining import CONCAT, check_combine
 from .embeds import ImageEmbeds
+from .embeds_scaling import V_ONLY, check_embeds_scaling
 from .errors import RequestError
 from .fit import Fit, check_fit, check_sharpen
 from .masks import FITS, Mask, mask_values
@@ -59,6 +60,8 @@ class ImagePrompt:
             a crop keeps ("top", "bottom", "left", "right"), or a box (left, top, right, bottom) in
             fractions. None is "center-crop", with a warning where it loses part of a picture.
         sharpen: Contrast-adaptive sharpening of what the encoder sees, from 0 to 1.
+        embeds_scaling: Where λ enters the attention: "V only", the published way, or ComfyUI's
+            "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty" (`ipa.contract.embeds_scaling`).
     """
 
     image: Picture | Sequence[Picture] | ImageEmbeds = field(repr=False)
@@ -74,6 +77,7 @@ class ImagePrompt:
     negative: Negative | None = field(default=None, kw_only=True, repr=False)
     fit: Fit | None = field(default=None, kw_only=True)
     sharpen: float = field(default=0.0, kw_only=True)
+    embeds_scaling: str = field(default=V_ONLY, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple, ImageEmbeds)):
@@ -115,6 +119,7 @@ class ImagePrompt:
             )
         for name in ("start", "end"):
             object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "embeds_scaling", check_embeds_scaling(self.embeds_scaling))
 
     def _check_encoding(self) -> None:
         check_combine(self.combine)
