@@ -13,6 +13,7 @@ from ipa.app.generate import (
     load_adapters,
     parse_image_prompt,
     parse_scale,
+    with_scaling,
     with_weights,
 )
 from ipa.app.generate import generate as run_generate
@@ -21,6 +22,7 @@ from ipa.app.options import (
     Backend,
     CurveChoice,
     DefaultScale,
+    EmbedsScalingChoice,
     ImagePrompts,
     Json,
     LayerChoice,
@@ -60,6 +62,7 @@ def generate(  # one parameter per option
     scale: DefaultScale = "1.0",
     layers: LayerChoice = None,
     curve: CurveChoice = None,
+    embeds_scaling: EmbedsScalingChoice = None,
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     steps: Steps = 30,
@@ -79,7 +82,9 @@ def generate(  # one parameter per option
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
-        pictures = [parse_image_prompt(text) for text in image_prompt or ()]
+        pictures = with_scaling(
+            [parse_image_prompt(text) for text in image_prompt or ()], embeds_scaling or ()
+        )
         look.check(show_reference, pictures)
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
