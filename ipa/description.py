@@ -73,6 +73,7 @@ def _describe_prompt(
         "mask_fit": prompt.mask_fit,
         "start": prompt.start,
         "end": prompt.end,
+        "embeds_scaling": prompt.embeds_scaling,
     }
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ipa.adapters import AttachedAdapter, adapter_name
 from ipa.contract.backend import Floats
+from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
@@ -19,6 +20,7 @@ from ipa.contract.schedule import Schedule
 from ipa.encoding import PlannedFeatures, plan_features
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
+from ipa.prepare.moved import moved_sites
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
@@ -33,7 +35,7 @@ class PlannedPrompt:
     """One image prompt, or one picture of it where each has its own mask or scale.
 
     Its features to be, λ for each site and step (`prepare.lambdas`), and its masks. `number` is the
-    rank of the prompt in the request.
+    rank of the prompt in the request. See `Branch` for `embeds_scaling` and `moved`.
     """
 
     number: int
@@ -41,6 +43,8 @@ class PlannedPrompt:
     features: PlannedFeatures
     table: npt.NDArray[np.float64]
     masks: SiteMasks | None
+    embeds_scaling: str = V_ONLY
+    moved: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,4 +195,6 @@ def _plan_prompts(
                 features=plan_features(part, attached),
                 table=lambda_table(part, attached.scale, model.sites, steps),
                 masks=canvas.masks(part.mask, part.mask_fit, where),
+                embeds_scaling=part.embeds_scaling,
+                moved=moved_sites(part.layers, model.sites),
             )

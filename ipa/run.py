@@ -89,9 +89,17 @@ class Run:
                 embeds.unconditional,
                 prompt.features.identity(embeds),
             )
-            branches.append(Branch(prompt.adapter, tokens, prompt.masks, len(embeds)))
             if self.recording is not None:
                 self.recording.expect(prompt.number, len(embeds))
+            branch = Branch(
+                prompt.adapter,
+                tokens,
+                prompt.masks,
+                len(embeds),
+                embeds_scaling=prompt.embeds_scaling,
+                moved=prompt.moved,
+            )
+            branches.append(branch)
         return self.backend.condition(
             [*negative, positive],
             branches,

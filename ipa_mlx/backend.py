@@ -28,7 +28,7 @@ from ipa_convert import read_model
 from .adapters import Adapters
 from .blas import preload
 from .clip import TextEncoder
-from .conditioning import Conditioning, masked
+from .conditioning import Conditioning, steered
 from .loading import place, quantization, require_quantized
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
@@ -143,7 +143,7 @@ class Runtime:
             if guided:
                 tokens = mx.concatenate([branch.tokens.unconditional, tokens])
             pairs = self.adapters[branch.adapter].keys_values(tokens, sites, attentions)
-            images.append(masked(pairs, branch.masks))
+            images.append(steered(pairs, branch))
         changes = self.adapters.changes(lora_scales)
         of_text = [site.attn2 for site in changes] or [UNCHANGED] * len(sites)
         conditioning = Conditioning(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from ipa.contract.backend import Floats
+from ipa.contract.backend import Branch, Floats
+from ipa.contract.embeds_scaling import EMBEDS_SCALINGS, V_ONLY, EmbedsScaling
 
 from .low_rank import UNCHANGED, SiteChanges
 
@@ -21,12 +22,28 @@ if TYPE_CHECKING:
 class KeyValue:
     """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows.
 
-    `mask` (L, 1) is the weight of what they give to each of L queries; None is 1.
+    `mask` (L, 1) is the weight of what they give to each of L queries; None is 1. `scaling` says
+    what λ multiplies.
     """
 
     keys: mx.array
     values: mx.array
     mask: mx.array | None = None
+    scaling: EmbedsScaling = EMBEDS_SCALINGS[V_ONLY]
+
+    def weighted(self, scale: float) -> tuple[float, KeyValue]:
+        """λ on the output, and keys and values; or 1, and λ inside them, in their precision."""
+        if not self.scaling.is_inside:
+            return scale, self
+        _, heads, _, width = self.keys.shape
+        weight = self.scaling.weight(scale, heads * width)
+        values = self.values
+        if self.scaling.is_of_mean:
+            mean = values.mean(axis=2, keepdims=True)
+            values = (values - mean) + weight * mean
+        else:
+            values = weight * values
+        return 1.0, replace(self, keys=weight * self.keys, values=values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +97,16 @@ class Context:
     def images_at(self, site: int, queries: int) -> Iterator[tuple[float | mx.array, KeyValue]]:
         """λ · m, keys and values of every image prompt that is on at a site.
 
+        Where `KeyValue.scaling` puts λ inside keys and values, 1 · m is left.
+
         The mask is repeated for as many pictures as their queries stand side by side.
 
         One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
         """
         for scale, pairs in zip(self.scales, self.conditioning.images, strict=True):
             if scale[site] != 0.0:
-                yield _weight(scale[site], pairs[site].mask, queries), pairs[site]
+                weight, image = pairs[site].weighted(scale[site])
+                yield _weight(weight, image.mask, queries), image
 
 
 def _weight(scale: float, mask: mx.array | None, queries: int) -> float | mx.array:
@@ -105,3 +125,20 @@ def masked(
         else replace(pair, mask=mx.array(mask[:, None]).astype(pair.values.dtype))
         for pair, mask in zip(pairs, masks, strict=True)
     )
+
+
+def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]:
+    """An image prompt's keys and values with all that its branch says of them."""
+    scaling = EMBEDS_SCALINGS[branch.embeds_scaling]
+    moved = branch.moved or (False,) * len(pairs)
+    there = (_to_unconditional(p) if m else p for p, m in zip(pairs, moved, strict=True))
+    return masked(tuple(replace(pair, scaling=scaling) for pair in there), branch.masks)
+
+
+def _to_unconditional(pair: KeyValue) -> KeyValue:
+    """The conditional row's in the unconditional row, and zeros, which add 0, in its own."""
+    return replace(pair, keys=_moved(pair.keys), values=_moved(pair.values))
+
+
+def _moved(rows: mx.array) -> mx.array:
+    return mx.concatenate([rows[-1:], mx.zeros_like(rows[-1:])])[-rows.shape[0] :]

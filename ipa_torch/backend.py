@@ -28,7 +28,7 @@ from ipa.contract.text import Sizes, TextStates
 
 from .adapters import Adapters
 from .attention import install
-from .conditioning import Conditioning, masked
+from .conditioning import Conditioning, steered
 from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
 from .prediction import predict
@@ -128,7 +128,7 @@ class Runtime:
             if guided:
                 tokens = torch.cat([branch.tokens.unconditional, tokens])
             adapter = self.adapters[branch.adapter]
-            images.append(masked(adapter.keys_values(tokens, self.attentions), branch.masks))
+            images.append(steered(adapter.keys_values(tokens, self.attentions), branch))
         states = torch.cat([row.states for row in text])
         return Conditioning(
             states,

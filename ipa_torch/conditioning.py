@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ipa.contract.backend import Floats
+from ipa.contract.backend import Branch, Floats
+from ipa.contract.embeds_scaling import EMBEDS_SCALINGS, V_ONLY, EmbedsScaling
 
 from .low_rank import UNCHANGED, SiteChanges
 
@@ -21,21 +22,37 @@ if TYPE_CHECKING:
 class KeyValue:
     """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows.
 
-    `mask` (L, 1) is the weight of what they give to each of L queries; None is 1.
+    `mask` (L, 1) is the weight of what they give to each of L queries; None is 1. `scaling` says
+    what λ multiplies.
     """
 
     keys: torch.Tensor
     values: torch.Tensor
     mask: torch.Tensor | None = None
+    scaling: EmbedsScaling = EMBEDS_SCALINGS[V_ONLY]
+
+    def weighted(self, scale: float) -> tuple[float, KeyValue]:
+        """λ on the output, and keys and values; or 1, and λ inside them, in their precision."""
+        if not self.scaling.is_inside:
+            return scale, self
+        _, heads, _, width = self.keys.shape
+        weight = self.scaling.weight(scale, heads * width)
+        values = self.values
+        if self.scaling.is_of_mean:
+            mean = values.mean(dim=2, keepdim=True)
+            values = (values - mean) + weight * mean
+        else:
+            values = weight * values
+        return 1.0, replace(self, keys=weight * self.keys, values=values)
 
     def repeated(self, count: int) -> KeyValue:
         """Each row `count` times, for as many pictures."""
         if count == 1:
             return self
-        return KeyValue(
-            self.keys.repeat_interleave(count, dim=0),
-            self.values.repeat_interleave(count, dim=0),
-            self.mask,
+        return replace(
+            self,
+            keys=self.keys.repeat_interleave(count, dim=0),
+            values=self.values.repeat_interleave(count, dim=0),
         )
 
 
@@ -89,12 +106,14 @@ class Context:
     def images_at(self, site: int) -> Iterator[tuple[float | torch.Tensor, KeyValue]]:
         """λ · m, keys and values of every image prompt that is on at a site.
 
+        Where `KeyValue.scaling` puts λ inside keys and values, 1 · m is left.
+
         One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
         """
         for scale, pairs in zip(self.scales, self.images, strict=True):
             if scale[site] != 0.0:
-                image = pairs[site]
-                yield scale[site] if image.mask is None else scale[site] * image.mask, image
+                weight, image = pairs[site].weighted(scale[site])
+                yield weight if image.mask is None else weight * image.mask, image
 
 
 NOTHING = Context((), ())
@@ -111,3 +130,20 @@ def masked(
         pair if mask is None else replace(pair, mask=torch.tensor(mask[:, None]).to(pair.values))
         for pair, mask in zip(pairs, masks, strict=True)
     )
+
+
+def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]:
+    """An image prompt's keys and values with all that its branch says of them."""
+    scaling = EMBEDS_SCALINGS[branch.embeds_scaling]
+    moved = branch.moved or (False,) * len(pairs)
+    there = (_to_unconditional(p) if m else p for p, m in zip(pairs, moved, strict=True))
+    return masked(tuple(replace(pair, scaling=scaling) for pair in there), branch.masks)
+
+
+def _to_unconditional(pair: KeyValue) -> KeyValue:
+    """The conditional row's in the unconditional row, and zeros, which add 0, in its own."""
+    return replace(pair, keys=_moved(pair.keys), values=_moved(pair.values))
+
+
+def _moved(rows: torch.Tensor) -> torch.Tensor:
+    return torch.cat([rows[-1:], torch.zeros_like(rows[-1:])])[-len(rows) :]

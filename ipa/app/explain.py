@@ -30,16 +30,21 @@ from ipa.contract.weights import Scale
 from ipa.prepare.curves import Doubles
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.model_folder import open_configs
+from ipa.prepare.moved import moved_sites
 from ipa.prepare.scales import place
 from ipa.prepare.sources import resolve_model
 
+MARK = "*"
 _BARS = "▁▂▃▄▅▆▇█"
 _LABELS = 44  # columns of a terminal that are not cells
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Sites with the same weights: a transformer's, or one alone. `values` has one λ per step."""
+    """Sites with the same weights: a transformer's, or one alone. `values` has one λ per step.
+
+    `place` ends with a mark where tokens are moved to the unconditional half.
+    """
 
     order: int
     place: str
@@ -55,11 +60,25 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One image prompt: what it is called, what was asked for, and λ (sites, steps)."""
+    """One image prompt: what it is called, what was asked for, and λ (sites, steps).
+
+    `moved` says for each site whether its tokens go to the unconditional half; None is nowhere.
+    """
 
     title: str
     asked: dict[str, Any]
     table: Doubles
+    moved: tuple[bool, ...] | None = None
+
+    @property
+    def heading(self) -> str:
+        """The title, with a word on the mark where there is one."""
+        return self.title if self.moved is None else f"{self.title}   {MARK} unconditional"
+
+    @property
+    def caption(self) -> str | None:
+        """What the mark means, where there is one."""
+        return None if self.moved is None else f"{MARK} its tokens go to the unconditional half"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +99,9 @@ class Explanation:
             for _, group in groupby(ranks, key=lambda rank: prompt.table[rank].tobytes()):
                 alike = list(group)
                 numbers = tuple(self.sites[rank].number for rank in alike)
-                rows.append(Row(order, place(transformer), numbers, prompt.table[alike[0]]))
+                moved = prompt.moved is not None and prompt.moved[alike[0]]
+                label = f"{place(transformer)} {MARK}" if moved else place(transformer)
+                rows.append(Row(order, label, numbers, prompt.table[alike[0]]))
         return rows
 
     def describe(self) -> dict[str, Any]:
@@ -91,7 +112,12 @@ class Explanation:
             "steps": self.steps,
             "sites": [{"number": site.number, "path": site.path} for site in self.sites],
             "image_prompts": [
-                {"title": prompt.title, **prompt.asked, "lambda": prompt.table.tolist()}
+                {
+                    "title": prompt.title,
+                    **prompt.asked,
+                    "lambda": prompt.table.tolist(),
+                    "moved": prompt.moved,
+                }
                 for prompt in self.prompts
             ],
         }
@@ -135,7 +161,8 @@ def explain_weights(
             "start": prompt.start,
             "end": prompt.end,
         }
-        explained.append(Explained(title, asked, lambda_table(prompt, scale, sites, steps)))
+        table, moved = lambda_table(prompt, scale, sites, steps), moved_sites(prompt.layers, sites)
+        explained.append(Explained(title, asked, table, moved))
     return Explanation(model, structure_name(sites), sites, steps, tuple(explained))
 
 
@@ -151,7 +178,7 @@ def show_explanation(found: Explanation, output: Path | None, *, as_json: bool) 
     """Print the weights as bars, or as JSON; and draw them to a file if one is named."""
     if output is not None:
         output_paths(output, 1)
-        maps = [(prompt.title, found.rows(prompt)) for prompt in found.prompts]
+        maps = [(prompt.heading, found.rows(prompt)) for prompt in found.prompts]
         save_png(heat_map(maps, found.steps), output, found.describe())
     if as_json:
         print_json(found.describe())
@@ -170,6 +197,7 @@ def _bars(found: Explanation, prompt: Explained, width: int) -> Table:
     stride = math.ceil(found.steps / max(1, width - _LABELS))
     shown = "" if stride == 1 else f", one of {stride} shown"
     table = Table(box=None, title=Text(prompt.title, style="bold"), title_justify="left")
+    table.caption, table.caption_justify = prompt.caption, "left"
     table.add_column("#", justify="right")
     table.add_column("layer", no_wrap=True)
     table.add_column("sites", no_wrap=True)

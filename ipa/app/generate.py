@@ -13,6 +13,7 @@ from ipa import demo
 from ipa.app.faces import face_options
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
+from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder
@@ -68,6 +69,13 @@ def with_weights(
         strict=True,
     )
     return tuple(replace(prompt, layers=by, curve=curve) for prompt, by, curve in per_prompt)
+
+
+def with_scaling(prompts: Sequence[ImagePrompt], given: Sequence[str]) -> tuple[ImagePrompt, ...]:
+    """Image prompts with their embeds_scaling: one for all of them, or one for each in order."""
+    modes = one_each("--embeds-scaling", given or [V_ONLY] * len(prompts), len(prompts))
+    pairs = zip(prompts, modes, strict=True)
+    return tuple(replace(prompt, embeds_scaling=mode) for prompt, mode in pairs)
 
 
 def one_each(option: str, given: Sequence[Any], count: int, of: str = "-i") -> Sequence[Any]:

@@ -35,6 +35,14 @@ CurveChoice = Annotated[
         "all of them, or once for each -i.",
     ),
 ]
+EmbedsScalingChoice = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embeds-scaling",
+        help="What their weight multiplies: 'V only', 'K+V', 'K+V w/ C penalty', 'K+mean(V) w/ C "
+        "penalty'; once for all of them, or once for each -i.",
+    ),
+]
 Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]
 Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
 Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]

@@ -9,7 +9,7 @@ from typing import Any
 
 from ipa.app import references as look
 from ipa.app.faces import with_faces
-from ipa.app.generate import parse_image_prompt, with_weights
+from ipa.app.generate import parse_image_prompt, with_scaling, with_weights
 from ipa.app.masks import with_masks
 from ipa.contract.image_prompt import ImagePrompt
 
@@ -28,6 +28,7 @@ class PromptOptions:
     mask_fit: str | None
     layers: Sequence[str] | None
     curve: Sequence[str] | None
+    embeds_scaling: Sequence[str] | None
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> PromptOptions:
@@ -41,4 +42,5 @@ class PromptOptions:
         look.check(self.show_reference, prompts)
         shown = look.apply(prompts, self.fit, self.sharpen, self.negative_image)
         masked = with_masks(shown, self.mask or (), self.mask_fit)
-        return with_weights(masked, self.layers or (), self.curve or ())
+        weighted = with_weights(masked, self.layers or (), self.curve or ())
+        return with_scaling(weighted, self.embeds_scaling or ())

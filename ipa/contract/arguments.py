@@ -47,6 +47,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "ip_adapter_scale": "set_ip_adapter_scale, or image_prompts=[ImagePrompt(…, scale=…)]",
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
     "curve": "image_prompts=[ImagePrompt(…, curve=…)]",
+    "embeds_scaling": "image_prompts=[ImagePrompt(…, embeds_scaling=…)]",
     "return_dict": "the result's .images",
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .adapter import AdapterSpec
+from .embeds_scaling import V_ONLY
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
@@ -44,12 +45,20 @@ class Branch:
     `masks` has for each site, in the order of site numbers, float32 (L,): what multiplies the
     branch at each of its queries, row by row. None is 1 everywhere: nothing is multiplied.
     `pictures` says of how many the tokens are, side by side, each with as many as the others.
+
+    `embeds_scaling` is a key of `ipa.contract.embeds_scaling.EMBEDS_SCALINGS`: what λ multiplies.
+
+    `moved` says for each site whether its tokens are moved: the unconditional row then has the
+    conditional tokens, and the conditional row has tokens of zeros, which add exactly 0. Without
+    guidance there is no row to move them to, and the site adds 0. None is nowhere.
     """
 
     adapter: str
     tokens: ImageTokens
     masks: Sequence[Floats | None] | None = None
     pictures: int = 1
+    embeds_scaling: str = V_ONLY
+    moved: Sequence[bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

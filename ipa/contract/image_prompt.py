@@ -12,6 +12,7 @@ from PIL import Image
 
 from .combining import CONCAT, check_combine
 from .embeds import ImageEmbeds
+from .embeds_scaling import V_ONLY, check_embeds_scaling
 from .errors import RequestError
 from .faces import FaceEntry, GivenFace, faces_of
 from .fit import Fit, check_fit, check_sharpen
@@ -74,6 +75,8 @@ class ImagePrompt:
             identity alone, the picture may be left out.
         shortcut_scale: For FaceID-Plus v2: the weight of what is seen of the face beside its
             identity; diffusers' name. None is 1.
+        embeds_scaling: Where λ enters the attention: "V only", the published way, or ComfyUI's
+            "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty" (`ipa.contract.embeds_scaling`).
     """
 
     image: Picture | Sequence[Picture] | ImageEmbeds | None = field(default=None, repr=False)
@@ -91,6 +94,7 @@ class ImagePrompt:
     sharpen: float = field(default=0.0, kw_only=True)
     face: GivenFace | None = field(default=None, kw_only=True, repr=False)
     shortcut_scale: float | None = field(default=None, kw_only=True)
+    embeds_scaling: str = field(default=V_ONLY, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check_image()
@@ -125,6 +129,7 @@ class ImagePrompt:
             )
         for name in ("start", "end"):
             object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "embeds_scaling", check_embeds_scaling(self.embeds_scaling))
 
     def _check_image(self) -> None:
         if self.face is not None:

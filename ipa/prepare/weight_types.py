@@ -42,6 +42,7 @@ WEAK_SECTIONS: Mapping[str, frozenset[Section]] = {
 
 _SD15_OUTER = dict.fromkeys((*range(4), *range(9, 16)), 1.0)
 _SD15_COMPOSITION = {4: 0.25, 5: 1.0}
+_TENTH = 0.1
 
 TABLES: Mapping[str, Mapping[str, Mapping[int, float]]] = {
     "style transfer": {"SD1.5": _SD15_OUTER, "SDXL": {6: 1.0}},
@@ -58,13 +59,15 @@ TABLES: Mapping[str, Mapping[str, Mapping[int, float]]] = {
         "SD1.5": dict.fromkeys(range(16), 1.0),
         "SDXL": dict.fromkeys(range(11), 1.0),
     },
+    "style transfer precise": {
+        "SD1.5": _SD15_OUTER | _SD15_COMPOSITION,
+        "SDXL": {3: 1.0, 6: 1.0},
+    },
+    "composition precise": {
+        "SD1.5": dict.fromkeys(range(16), _TENTH) | _SD15_OUTER | _SD15_COMPOSITION,
+        "SDXL": dict.fromkeys(range(11), _TENTH) | {3: 1.0, 6: 1.0},
+    },
 }
 """Factors by t; where nothing is named, nothing enters. ComfyUI's weight_composition is a factor on
-"composition", where {"style transfer": 1.0, "composition": 0.5} gives it."""
-
-NOT_FACTORS: Mapping[str, str] = {
-    "style transfer precise": "style transfer",
-    "composition precise": "composition",
-}
-"""Weight types that also move image tokens to the unconditional side, which no factor on λ does;
-and the nearest one that is a factor."""
+"composition", where {"style transfer": 1.0, "composition": 0.5} gives it. The two precise ones also
+move tokens: `ipa.prepare.moved`."""

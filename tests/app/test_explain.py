@@ -132,3 +132,34 @@ def test_generate_checks_weights_first(call: Callable[..., Result]) -> None:
     assert done.exit_code == 2 and "known for SDXL and SD1.5 only" in done.stderr
     done = call("generate", "--layers", "ease in")
     assert done.exit_code == 2 and "found: 1 for 0 -i" in done.stderr
+
+
+def test_moved_layers_are_marked(call: Callable[..., Result], tmp_path: Path) -> None:
+    words = ("explain", "-m", "sdxl", "--layers", "style transfer precise", "-n", 2)
+    lines = call(*words).stdout.splitlines()
+    assert [line for line in lines if "*" in line] == [
+        *(line for line in lines if "down.2.attn.1 *" in line),
+        *(line for line in lines if line.startswith("* its tokens go to the unconditional half")),
+    ]
+    found = explained(call(*words, "--json", "-o", "heat.png"))
+    moved = dict(
+        zip((s["number"] for s in found["sites"]), found["image_prompts"][0]["moved"], strict=True)
+    )
+    assert [number for number, flag in moved.items() if flag] == list(range(29, 49, 2))
+    assert explained(call("explain", "--json"))["image_prompts"][0]["moved"] is None
+    assert (tmp_path / "heat.png").exists()
+
+
+def test_generate_takes_embeds_scaling(call: Callable[..., Result], tmp_path: Path) -> None:
+    """Once for all, or once for each."""
+    words = ("generate", "-i", "a.png", "-i", "b.png", "-n", 1, "-g", 1, "-o", "out.png")
+    for given, modes in {("k+v",): ["K+V"] * 2, ("V only", "K+V"): ["V only", "K+V"]}.items():
+        options = [word for mode in given for word in ("--embeds-scaling", mode)]
+        done = call(*words, *options)
+        assert done.exit_code == 0, done.output
+        request = json.loads(Image.open(tmp_path / "out.png").text[METADATA_KEY])["request"]
+        assert [prompt["embeds_scaling"] for prompt in request["image_prompts"]] == modes
+    done = call(*words, *("--embeds-scaling", "K+W"))
+    assert done.exit_code == 2 and "did you mean 'K+V'" in done.stderr
+    done = call("generate", "--embeds-scaling", "K+V")
+    assert done.exit_code == 2 and "found: 1 for 0 -i" in done.stderr

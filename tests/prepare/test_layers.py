@@ -18,6 +18,7 @@ from ipa.contract.sites import Site, transformers
 from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare import layers
 from ipa.prepare.layers import layer_factors
+from ipa.prepare.moved import moved_sites
 from ipa.prepare.scales import place
 from oracle.true_unets import scales_of_diffusers, transformers_as_run
 
@@ -42,6 +43,19 @@ BY_NUMBER: dict[str, dict[str, dict[int, float]]] = {
         "sdxl": dict.fromkeys(range(11), W),
         "sd15": dict.fromkeys(range(16), W),
     },
+    "style transfer precise": {
+        "sdxl": {3: W, 6: W},
+        "sd15": dict.fromkeys(OUTER, W) | {4: W * 0.25, 5: W},
+    },
+    "composition precise": {
+        "sdxl": {t: W if t in {3, 6} else W * 0.1 for t in range(11)},
+        "sd15": dict.fromkeys(OUTER, W) | {4: W * 0.25, 5: W, 6: W * 0.1, 7: W * 0.1, 8: W * 0.1},
+    },
+}
+# Transformers at which tokens go to the unconditional side.
+MOVED: dict[str, dict[str, tuple[int, ...]]] = {
+    "style transfer precise": {"sdxl": (3,), "sd15": (4, 5)},
+    "composition precise": {"sdxl": (0, 1, 2, 4, 5, 6, 7, 8, 9, 10), "sd15": (*OUTER, 6, 7, 8)},
 }
 
 
@@ -96,11 +110,12 @@ def test_comfyuis_weight_types(name: str, base: str) -> None:
 
 
 def test_the_names_are_all_of_comfyuis() -> None:
-    """WEIGHT_TYPES of the node, less the two that are no factors, and one of another node."""
+    """WEIGHT_TYPES of the node, and one of another node."""
     node = [
         *("linear", "ease in", "ease out", "ease in-out", "reverse in-out", "weak input"),
         *("weak output", "weak middle", "strong middle", "style transfer", "composition"),
         *("strong style transfer", "style and composition"),
+        *("style transfer precise", "composition precise"),
     ]
     assert {*node, "strong style and composition"} == set(COMFY)
 
@@ -147,6 +162,48 @@ def test_comfyuis_layer_weights(base: str) -> None:
         assert value == given.get(t, 0.0)
 
 
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("name", COMFY)
+def test_layers_that_are_moved(name: str, base: str) -> None:
+    """Those that weigh ComfyUI's boost, where one is said, are those that are moved."""
+    order, sites = transformers_as_run(base), SITES[BASES[base]]
+    found = moved_sites(name.title().replace(" ", "_"), sites)
+    if name not in MOVED:
+        assert found is None
+        return
+    assert found is not None and len(found) == len(sites)
+    weights = layer_factors({name: 0.5, "Boost": 3.0}, sites)
+    assert moved_sites({name: 0.5, "boost": 3.0}, sites) == found
+    for site, moved, weight in zip(sites, found, weights, strict=True):
+        t = order.index(site.path.partition(".transformer_blocks")[0])
+        assert moved == (t in MOVED[name][base]), site.path
+        assert weight == BY_NUMBER[name][base].get(t, 0.0) * (3.0 if moved else 0.5)
+    assert np.array_equal(layer_factors({name: 0.5}, sites), layer_factors(name, sites) * 0.5)
+
+
+def test_nothing_is_moved_without_a_precise_type() -> None:
+    for given in (None, "style+layout", "3:0.5, 6:1.0", {"ease in": 2.0, "composition": 1.0}):
+        assert moved_sites(given, SITES["SDXL"]) is None
+
+
+ALONE: dict[str, Any] = {
+    "added": "style transfer precise + layout",
+    "both": "style transfer precise+composition precise",
+    "twice": {"composition precise": 1.0, "composition-precise": 0.5},
+    "with another": {"style": 1.0, "composition precise": 1.0, "boost": 1.0},
+    "two boosts": {"composition precise": 1.0, "boost": 1.0, "Boost": 2.0},
+    "a boost alone": "boost",
+    "a boost of another": {"style": 1.0, "boost": 1.0},
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_precise_type_stands_alone(name: str) -> None:
+    for read in (layer_factors, moved_sites):
+        with pytest.raises(RequestError, match=r'stands alone or with its "boost".*of its own'):
+            read(ALONE[name], SITES["SDXL"])
+
+
 def test_spelling() -> None:
     sites = SITES["SDXL"]
     for spelled in ("Ease In-Out", "ease_in_out", " ease in out "):
@@ -159,8 +216,7 @@ WRONG = {
     "strong stlye transfer": "did you mean 'strong style transfer'",
     "": "there is no preset",
     "style+": "there is no preset",
-    "Style Transfer Precise": "no weight by layer.*unconditional side.*take 'style transfer'",
-    "composition precise": "take 'composition'",
+    "composition precice": "did you mean 'composition precise'",
     "11:1.0": "'11:1.0'.*0 to 10 in the order of execution",
     "3:1.0,3:0.5": "each number once; found|each number once, .*'3:0.5'",
     "3:x": "'3:x'",
