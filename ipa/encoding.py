@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -14,13 +14,18 @@ from PIL import Image
 from ipa.contract.backend import Backend, Floats, LoadedAdapter
 from ipa.contract.combining import CONCAT
 from ipa.contract.embeds import EmbedsOrigin, ImageEmbeds, check_feature
-from ipa.contract.fit import CENTER_CROP, Fit
+from ipa.contract.fit import CENTER_CROP, TILE, Fit
 from ipa.contract.image_prompt import ImagePrompt, Negative, Picture, pictures_of
+from ipa.contract.masks import Mask
 from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.encoder_masks import masked_pixels, masked_view, seen_masks
+from ipa.prepare.enhancement import PlannedEnhancement, plan_enhancement
 from ipa.prepare.fit import kept
 from ipa.prepare.images import clip_pixels, encoder_views, to_rgb
 from ipa.prepare.ipadpt import read_ipadpt
-from ipa.prepare.noise_picture import noise_picture
+from ipa.prepare.noise_picture import with_noise
+from ipa.prepare.text_direction import TextDirection
+from ipa.prepare.tiles import tile_prompts
 
 _WORTH_A_WORD = 0.01  # of a picture's area that is lost
 
@@ -32,6 +37,11 @@ class EncodingOptions(TypedDict, total=False):
     negative: Negative | None
     fit: Fit | None
     sharpen: float
+    encoder_mask: Mask | Sequence[Mask | None] | None
+    enhance_tiles: int
+    enhance_ratio: float
+    neg_content_prompt: str | None
+    neg_content_scale: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +53,9 @@ class PlannedFeatures:
         negative: The same for what replaces the unconditional features; None where nothing does.
         combine: How several pictures become one.
         origin: What the adapter needs.
-        warnings: What is lost of the pictures.
+        warnings: What is lost of the pictures, or of a text.
+        closer: What a closer look at the pictures adds.
+        direction: A text to take away from them.
     """
 
     source: Floats | ImageEmbeds
@@ -51,10 +63,16 @@ class PlannedFeatures:
     combine: str
     origin: EmbedsOrigin
     warnings: tuple[str, ...]
+    closer: PlannedEnhancement | None = None
+    direction: TextDirection | None = None
 
     def compute(self, backend: Backend, adapter: str) -> ImageEmbeds:
         """Run the encoder on what are pictures, then combine."""
         embeds = self._encode(self.source, backend, adapter)
+        if self.closer is not None:
+            embeds = self.closer.of(embeds, backend, adapter)
+        if self.direction is not None:
+            embeds = self.direction.taken_from(embeds, backend)
         if self.negative is not None:
             embeds = embeds.against(self._encode(self.negative, backend, adapter))
         return embeds if self.combine == CONCAT else embeds.combine(self.combine)
@@ -66,24 +84,38 @@ class PlannedFeatures:
         return ImageEmbeds(conditional=conditional, unconditional=unconditional, origin=self.origin)
 
 
-def plan_features(prompt: ImagePrompt, loaded: LoadedAdapter) -> PlannedFeatures:
+def plan_features(
+    prompt: ImagePrompt,
+    adapter: str,
+    loaded: LoadedAdapter,
+    direction: TextDirection | None = None,
+) -> PlannedFeatures:
     """Prepare the pictures of an image prompt, and check embeds, for a loaded adapter.
+
+    Args:
+        prompt: What a person asked for.
+        adapter: What the adapter is called.
+        loaded: The adapter.
+        direction: What `prepare.text_direction` made of the prompt's text.
 
     Raises:
         RequestError: A picture cannot be used, or embeds are of another encoder or kind.
     """
-    origin = origin_of(loaded)
-    negative = prompt.negative
-    if isinstance(negative, str):
-        negative = noise_picture()
+    negative: Any = with_noise(prompt).negative
+    source = _source(prompt.image, prompt, loaded, "the embeds")
+    if not isinstance(source, ImageEmbeds):
+        recipe = ClipRecipe.from_config(loaded.preprocessing)
+        source = masked_pixels(source, seen_masks(prompt, recipe))
     return PlannedFeatures(
-        source=_source(prompt.image, prompt, loaded, "the embeds"),
+        source=source,
         negative=None
         if negative is None
         else _source(negative, prompt, loaded, "the negative embeds"),
         combine=prompt.combine,
-        origin=origin,
-        warnings=_losses(prompt, loaded),
+        origin=origin_of(loaded),
+        warnings=(*_losses(prompt, loaded), *(direction.warnings if direction else ())),
+        closer=plan_enhancement(prompt, adapter, loaded),
+        direction=direction,
     )
 
 
@@ -129,9 +161,15 @@ def load_embeds(
 
 
 def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
-    """What the encoder sees of each picture of an image prompt."""
+    """What the encoder sees of each picture of an image prompt, or of each of its tiles."""
+    recipe = ClipRecipe.from_config(loaded.preprocessing)
+    if prompt.fit == TILE:
+        tiles = [tile for part in prompt.parts for tile, _ in tile_prompts(part, recipe.output[0])]
+        return [view for tile in tiles for view in views(tile, loaded)]
     fit = prompt.fit or CENTER_CROP
-    return encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen)
+    seen = encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen)
+    masks = seen_masks(prompt, recipe)
+    return [masked_view(view, mask, recipe) for view, mask in zip(seen, masks, strict=True)]
 
 
 def _source(

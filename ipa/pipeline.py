@@ -24,6 +24,7 @@ from ipa.plan import Plan, make_plan, prompts_from_ip_adapter_image
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
+from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal, Run
 
@@ -129,10 +130,13 @@ class Pipeline:
         Args:
             image: One picture or several, or embeds to combine.
             adapter: A loaded adapter; None takes the only one.
-            **options: combine, negative, fit, sharpen; see `ImagePrompt`.
+            **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
+                neg_content_prompt, neg_content_scale; see `ImagePrompt`.
         """
-        name = adapter_name(adapter, self._adapters)
-        features = plan_features(ImagePrompt(image, **options), self._adapters[name].loaded)
+        name, prompt = adapter_name(adapter, self._adapters), ImagePrompt(image, **options)
+        loaded, model = self._adapters[name].loaded, self._backend.model
+        direction = plan_direction(prompt, name, loaded, model, self._tokenizers)
+        features = plan_features(prompt, name, loaded, direction)
         with self._owned():
             return features.compute(self._backend, name)
 
@@ -143,7 +147,7 @@ class Pipeline:
             return load_embeds(path, self._backend, name, self._adapters[name].loaded)
 
     def encoder_views(self, prompt: ImagePrompt) -> list[Image.Image]:
-        """What the image encoder sees of each picture of a prompt, as pictures."""
+        """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         name = adapter_name(prompt.adapter, self._adapters)
         return views(prompt, self._adapters[name].loaded)
 

@@ -11,9 +11,10 @@ import typer
 from PIL import Image
 
 from ipa.app.output import output_paths, save_png
+from ipa.contract.encoder_options import NOISE
 from ipa.contract.errors import RequestError
 from ipa.contract.fit import Fit, check_fit
-from ipa.contract.image_prompt import NOISE, ImagePrompt, Negative
+from ipa.contract.image_prompt import ImagePrompt, Negative
 from ipa.pipeline import Pipeline
 from ipa.prepare.images import open_image
 

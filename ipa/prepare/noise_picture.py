@@ -8,13 +8,14 @@ does not do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ipa.contract.encoder_options import NoiseChoice
-from ipa.contract.image_prompt import Picture
+from ipa.contract.encoder_options import NoiseChoice, parse_noise
+from ipa.contract.image_prompt import ImagePrompt, Picture
 
 from .elastic import blurred, deformed
 from .images import to_rgb
@@ -50,7 +51,7 @@ def _shuffle(picture: Floats, strength: float, noise: NoiseStream) -> Floats:
     height, width, channels = picture.shape
     drawn = noise.normal_by_pairs((channels, height, width)).transpose(1, 2, 0)
     share = drawn * np.float32(strength * 0.75)
-    return upside_down * (1 - share) + share
+    return np.asarray(upside_down * (1 - share) + share)
 
 
 NOISE_KINDS: Mapping[str, Callable[[Floats, float, NoiseStream], Floats]] = {
@@ -96,3 +97,14 @@ def noise_picture(
     if choice.blur:
         made = np.clip(blurred(made, choice.blur, choice.blur * 0.15 + 0.35), 0.0, 1.0)
     return Image.fromarray(np.round(made * 255.0).astype(np.uint8))
+
+
+def with_noise(prompt: ImagePrompt) -> ImagePrompt:
+    """A prompt whose negative picture is one, where it was asked for as noise."""
+    if not isinstance(prompt.negative, str):
+        return prompt
+    choice = parse_noise(prompt.negative)
+    if choice is None:
+        return replace(prompt, negative=noise_picture())
+    made = noise_picture(prompt.images[0], choice.kind, choice.strength, choice.blur)
+    return replace(prompt, negative=made)
