@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app.generate import (
     check_arguments,
@@ -43,6 +44,11 @@ def generate(  # one parameter per option
     sharpen: look.SharpenOption = 0.0,
     negative_image: look.NegativeOption = None,
     show_reference: look.ShowOption = None,
+    encoder_mask: code.EncoderMaskOption = None,
+    enhance_tiles: code.EnhanceTilesOption = 1,
+    enhance_ratio: code.EnhanceRatioOption = 1.0,
+    neg_content_prompt: code.ContentOption = None,
+    neg_content_scale: code.ContentScaleOption = 1.0,
     mask: MaskOption = None,
     mask_fit: MaskFitOption = None,
     model: Annotated[
@@ -81,17 +87,17 @@ def generate(  # one parameter per option
         output_paths(output, max(1, num_images))
         pictures = [parse_image_prompt(text) for text in image_prompt or ()]
         look.check(show_reference, pictures)
+        seen = look.apply(pictures, fit, sharpen, negative_image)
+        encoding = code.Encoding(
+            enhance_tiles, enhance_ratio, neg_content_prompt, neg_content_scale
+        )
+        seen = code.with_encoding(seen, encoder_mask or (), encoding)
+        seen = with_masks(seen, mask or (), mask_fit)
         default_scale = parse_scale(scale)
         arguments: dict[str, Any] = {
             "prompt": prompt,
             "negative_prompt": negative_prompt,
-            "image_prompts": with_weights(
-                with_masks(
-                    look.apply(pictures, fit, sharpen, negative_image), mask or (), mask_fit
-                ),
-                layers or (),
-                curve or (),
-            ),
+            "image_prompts": with_weights(seen, layers or (), curve or ()),
             "width": width,
             "height": height,
             "num_inference_steps": steps,
