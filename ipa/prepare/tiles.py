@@ -55,7 +55,7 @@ def tiled(part: ImagePrompt, side: int, canvas: Canvas, where: str) -> tuple[Ima
         return (part,)
     mask = _own_mask(part, canvas, where)
     return tuple(
-        replace(prompt, mask=mask * coverage(box, *mask.shape), mask_fit="stretch")
+        replace(prompt, mask=mask * coverage(box, *mask.shape))
         for prompt, box in tile_prompts(part, side)
     )
 

@@ -60,6 +60,12 @@ def test_white_is_exact(fit: str) -> None:
     for size in SIZES:
         ones = mask_on(np.ones((size[1], size[0]), np.float32), size)
         assert (seen_mask(ones, RECIPE, FITS[fit]) == 1).all()
+    # Without a resize, a small picture has black around it, which is not masked.
+    bare = ClipRecipe.from_config(CONFIG | {"do_resize": False})
+    if fit != "squash":
+        assert (
+            seen_mask(mask_on(np.ones((20, 30), np.float32), (30, 20)), bare, FITS[fit]) == 1
+        ).all()
 
 
 def test_a_mask_of_another_size_is_resized_as_torch_does() -> None:
