@@ -19,7 +19,7 @@ from ipa.contract.image_prompt import ImagePrompt, Negative, Picture, pictures_o
 from ipa.contract.masks import Mask
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.encoder_masks import masked_pixels, masked_view, seen_masks
-from ipa.prepare.enhancement import PlannedEnhancement, plan_enhancement
+from ipa.prepare.enhancement import PlannedEnhancement, part_views, plan_enhancement
 from ipa.prepare.fit import kept
 from ipa.prepare.images import clip_pixels, encoder_views, to_rgb
 from ipa.prepare.ipadpt import read_ipadpt
@@ -161,7 +161,10 @@ def load_embeds(
 
 
 def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
-    """What the encoder sees of each picture of an image prompt, or of each of its tiles."""
+    """What the encoder sees of each picture of an image prompt, or of each of its tiles.
+
+    Behind a picture that is looked at more closely come its parts.
+    """
     recipe = ClipRecipe.from_config(loaded.preprocessing)
     if prompt.fit == TILE:
         tiles = [tile for part in prompt.parts for tile, _ in tile_prompts(part, recipe.output[0])]
@@ -169,7 +172,9 @@ def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
     fit = prompt.fit or CENTER_CROP
     seen = encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen)
     masks = seen_masks(prompt, recipe)
-    return [masked_view(view, mask, recipe) for view, mask in zip(seen, masks, strict=True)]
+    whole = [masked_view(view, mask, recipe) for view, mask in zip(seen, masks, strict=True)]
+    parts = part_views(prompt, loaded.preprocessing)
+    return [view for first, rest in zip(whole, parts, strict=True) for view in (first, *rest)]
 
 
 def _source(

@@ -9,7 +9,7 @@ both are the same. Computed in float64 and rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,9 +24,9 @@ from ipa.contract.fit import CENTER_CROP, Fit
 from ipa.contract.image_prompt import ImagePrompt
 
 from .clip_recipe import ClipRecipe
-from .encoder_masks import masked_pixels, picture_masks, seen_mask
+from .encoder_masks import masked_pixels, masked_view, picture_masks, seen_mask
 from .fit import squared
-from .images import check_pixels, clip_pixels, to_rgb
+from .images import check_pixels, clip_pixels, encoder_views, to_rgb
 
 Floats = npt.NDArray[np.float32]
 
@@ -126,18 +126,39 @@ def plan_enhancement(
             remedy="it takes the states of a grid of patches: plus, plus-face, full-face",
         )
     how = Enhancement(prompt.enhance_tiles, prompt.enhance_ratio)
-    return PlannedEnhancement(how, _parts(prompt, how, loaded.preprocessing))
+    return PlannedEnhancement(how, _parts(prompt, loaded.preprocessing))
 
 
-def _parts(prompt: ImagePrompt, how: Enhancement, preprocessing: Mapping[str, Any]) -> Floats:
+def part_views(
+    prompt: ImagePrompt, preprocessing: Mapping[str, Any]
+) -> Iterator[list[Image.Image]]:
+    """What the encoder sees of the parts of each picture; nothing where it looks no closer."""
+    recipe = ClipRecipe.from_config(preprocessing)
+    for crops, shown, fit in _crops(prompt, recipe):
+        seen = encoder_views(crops, preprocessing, fit, prompt.sharpen)
+        yield [masked_view(view, mask, recipe) for view, mask in zip(seen, shown, strict=True)]
+
+
+def _parts(prompt: ImagePrompt, preprocessing: Mapping[str, Any]) -> Floats:
+    recipe = ClipRecipe.from_config(preprocessing)
+    return np.concatenate(
+        [
+            masked_pixels(clip_pixels(crops, preprocessing, fit, prompt.sharpen), shown)
+            for crops, shown, fit in _crops(prompt, recipe)
+        ]
+    )
+
+
+def _crops(
+    prompt: ImagePrompt, recipe: ClipRecipe
+) -> Iterator[tuple[list[Image.Image], list[Floats | None], Fit]]:
+    """The parts of each picture, their masks as the encoder's square, and how each becomes one."""
     fit = prompt.fit or CENTER_CROP
     own = fit if fit == "squash" else CENTER_CROP  # a part is a square, unless all is squashed
-    recipe, found = ClipRecipe.from_config(preprocessing), []
+    how = Enhancement(prompt.enhance_tiles, prompt.enhance_ratio)
     for picture, mask in zip(prompt.images, picture_masks(prompt), strict=True):
-        crops = how.crops(to_rgb(picture), fit)
+        crops = how.crops(to_rgb(picture), fit) if how.tiles > 1 else []
         shown: list[Floats | None] = [None] * len(crops)
-        if mask is not None:
+        if mask is not None and crops:
             shown = [seen_mask(part, recipe, own) for part in how.crops(mask, fit)]
-        pixels = clip_pixels(crops, preprocessing, own, prompt.sharpen)
-        found.append(masked_pixels(pixels, shown))
-    return np.concatenate(found)
+        yield crops, shown, own

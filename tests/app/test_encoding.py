@@ -45,8 +45,12 @@ def test_options_are_the_librarys(call: Callable[..., Result], tmp_path: Path) -
     pipe = ipa.load("demo")
     pipe.load_ip_adapter(demo.adapter("plus"), name="plus")
     style, half = Image.open("style.png"), Image.open("half.png")
-    prompts = [ImagePrompt(style), ImagePrompt(style, encoder_mask=half)]
+    prompts = [
+        ImagePrompt(style, enhance_tiles=2),
+        ImagePrompt(style, encoder_mask=half, enhance_tiles=2),
+    ]
     views = [np.asarray(view) for prompt in prompts for view in pipe.encoder_views(prompt)]
+    assert len(views) == 10
     assert np.array_equal(np.asarray(Image.open("seen.png")), np.concatenate(views, axis=1))
 
 

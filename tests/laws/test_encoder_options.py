@@ -104,6 +104,12 @@ def test_a_closer_look_is_mixed_as_asked(pipe: Pipeline, wide: Image.Image) -> N
     # Negative pictures are encoded as they are, and repeated.
     assert relative(away.unconditional[1], plain.conditional[1]) < 1e-6
     assert np.array_equal(away.unconditional[0], away.unconditional[1])
+    views = [np.asarray(v) for v in pipe.encoder_views(prompt(wide, enhance_tiles=2))]
+    padded = Image.new("RGB", (96, 96))
+    padded.paste(wide, (0, 16))
+    parts = [padded.crop((x, y, x + 48, y + 48)) for y in (0, 48) for x in (0, 48)]
+    seen = pipe.encoder_views(prompt([wide, *parts]))
+    assert np.array_equal(views, [np.asarray(view) for view in seen])
     given = run(pipe, ImagePrompt(one, adapter="plus"))
     assert np.array_equal(run(pipe, prompt(wide, enhance_tiles=2)), given)
 
