@@ -60,7 +60,6 @@ def _describe_prompt(
     prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
 ) -> dict[str, Any]:
     scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
-    masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
     return {
         "adapter": adapter,
         "file": adapters[adapter].file,
@@ -69,7 +68,7 @@ def _describe_prompt(
         "scale": scale,
         "layers": prompt.layers,
         "curve": prompt.curve,
-        "masks": None if prompt.mask is None else [_describe_mask(m) for m in masks],
+        "masks": None if prompt.mask is None else _describe_masks(prompt.mask),
         "mask_fit": prompt.mask_fit,
         "start": prompt.start,
         "end": prompt.end,
@@ -96,6 +95,13 @@ def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
         "fit": prompt.fit or CENTER_CROP,
         "sharpen": prompt.sharpen,
         "faces_sha256": [_sha256(_vector(face)) for face in prompt.faces],
+        "encoder_masks": None
+        if prompt.encoder_mask is None
+        else _describe_masks(prompt.encoder_mask),
+        "enhance_tiles": prompt.enhance_tiles,
+        "enhance_ratio": prompt.enhance_ratio,
+        "neg_content_prompt": prompt.neg_content_prompt,
+        "neg_content_scale": prompt.neg_content_scale,
     }
 
 
@@ -112,6 +118,10 @@ def _embeds_sha256(given: object) -> str | None:
     if not isinstance(given, ImageEmbeds):
         return None
     return _sha256(np.concatenate([given.conditional, given.unconditional]))
+
+
+def _describe_masks(given: Any) -> list[Any]:
+    return [_describe_mask(m) for m in (given if isinstance(given, tuple) else (given,))]
 
 
 def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:

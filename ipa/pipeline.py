@@ -19,13 +19,17 @@ from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.request import Request
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import Scale, StepWeights
-from ipa.encoding import EncodingOptions, load_embeds, plan_features, views
+from ipa.encoding import EncodingOptions, plan_features
+from ipa.origins import load_embeds
 from ipa.plan import Plan, make_plan, prompts_from_ip_adapter_image
+from ipa.prepare.faces import check_fits
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
+from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal, Run
+from ipa.views import views
 
 
 class Pipeline:
@@ -137,10 +141,14 @@ class Pipeline:
         Args:
             image: One picture or several, or embeds to combine.
             adapter: A loaded adapter; None takes the only one.
-            **options: combine, negative, fit, sharpen, face; see `ImagePrompt`.
+            **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
+                neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
         """
-        name = adapter_name(adapter, self._adapters)
-        features = plan_features(ImagePrompt(image, **options), self._adapters[name])
+        name, prompt = adapter_name(adapter, self._adapters), ImagePrompt(image, **options)
+        attached, model = self._adapters[name], self._backend.model
+        check_fits(prompt, attached.loaded.spec, attached.file)
+        direction = plan_direction(prompt, name, attached.loaded, model, self._tokenizers)
+        features = plan_features(prompt, name, attached, direction)
         with self._owned():
             return features.compute(self._backend, name)
 
@@ -151,7 +159,7 @@ class Pipeline:
             return load_embeds(path, self._backend, name, self._adapters[name].loaded)
 
     def encoder_views(self, prompt: ImagePrompt) -> list[Image.Image]:
-        """What the image encoder sees of each picture of a prompt, as pictures."""
+        """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         name = adapter_name(prompt.adapter, self._adapters)
         return views(prompt, self._adapters[name].loaded)
 

@@ -18,12 +18,17 @@ from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
 from ipa.encoding import PlannedFeatures, plan_features
+from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.faces import check_fits
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
 from ipa.prepare.noise import NoiseStream
+from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
+from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
+from ipa.prepare.tiles import tiled
 from ipa.prepare.tokenizer import ClipTokenizer
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
@@ -99,7 +104,9 @@ def make_plan(
         int(request.num_inference_steps),
     )
     canvas = Canvas.of(model, width, height)
-    prompts = tuple(_plan_prompts(request, model, adapters, canvas, len(schedule.steps)))
+    prompts = tuple(
+        _plan_prompts(request, model, tokenizers, adapters, canvas, len(schedule.steps))
+    )
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     if any(prompt.masks is not None for prompt in prompts):
@@ -180,6 +187,7 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
 def _plan_prompts(
     request: Request,
     model: ModelFolder,
+    tokenizers: Sequence[ClipTokenizer],
     adapters: Mapping[str, AttachedAdapter],
     canvas: Canvas,
     steps: int,
@@ -187,14 +195,18 @@ def _plan_prompts(
     for number, prompt in enumerate(request.image_prompts):
         name = adapter_name(prompt.adapter, adapters)
         attached = adapters[name]
-        for rank, part in enumerate(prompt.parts):
+        check_fits(prompt, attached.loaded.spec, attached.file)
+        direction = plan_direction(prompt, name, attached.loaded, model, tokenizers)
+        side = ClipRecipe.from_config(attached.loaded.preprocessing).output[0]
+        for rank, part in enumerate(with_noise(prompt).parts):
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
-            yield PlannedPrompt(
-                number=number,
-                adapter=name,
-                features=plan_features(part, attached),
-                table=lambda_table(part, attached.scale, model.sites, steps),
-                masks=canvas.masks(part.mask, part.mask_fit, where),
-                embeds_scaling=part.embeds_scaling,
-                moved=moved_sites(part.layers, model.sites),
-            )
+            for tile in tiled(part, side, canvas, where):
+                yield PlannedPrompt(
+                    number=number,
+                    adapter=name,
+                    features=plan_features(tile, name, attached, direction),
+                    table=lambda_table(tile, attached.scale, model.sites, steps),
+                    masks=canvas.masks(tile.mask, tile.mask_fit, where),
+                    embeds_scaling=tile.embeds_scaling,
+                    moved=moved_sites(tile.layers, model.sites),
+                )

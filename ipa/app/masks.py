@@ -36,16 +36,28 @@ def with_masks(
         RequestError: There is no such prompt, it has a mask, or the file is no picture.
     """
     masked = list(prompts)
-    for text in masks:
+    for number, file in numbered("--mask", masks, len(masked)):
+        masked[number] = replace(masked[number], mask=open_image(file), mask_fit=fit)
+    return tuple(masked)
+
+
+def numbered(option: str, texts: Sequence[str], count: int) -> list[tuple[int, str]]:
+    """Which of `count` image prompts, from 0, each [NUMBER=]FILE of an option is about.
+
+    Raises:
+        RequestError: There is no such prompt, or two files for one.
+    """
+    found: list[tuple[int, str]] = []
+    for text in texts:
         number, equals, file = text.partition("=")
         if not equals or Path(text).exists():
-            number, file = "1" if len(masked) == 1 else "", text
+            number, file = "1" if count == 1 else "", text
         chosen = int(number) - 1 if number.isdecimal() else -1
-        if not 0 <= chosen < len(masked) or masked[chosen].mask is not None:
+        if not 0 <= chosen < count or chosen in dict(found):
             raise RequestError(
-                "--mask must number one of the image prompts, each once",
-                found=f"{text}, with {len(masked)} image prompts",
-                remedy="write --mask 2=FILE for the second -i",
+                f"{option} must number one of the image prompts, each once",
+                found=f"{text}, with {count} image prompts",
+                remedy=f"write {option} 2=FILE for the second -i",
             )
-        masked[chosen] = replace(masked[chosen], mask=open_image(file), mask_fit=fit)
-    return tuple(masked)
+        found.append((chosen, file))
+    return found

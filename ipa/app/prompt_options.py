@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa.app import references as look
+from ipa.app.encoding import Encoding, with_encoding
 from ipa.app.faces import with_faces
 from ipa.app.generate import parse_image_prompt, with_scaling, with_weights
 from ipa.app.masks import with_masks
@@ -24,6 +25,11 @@ class PromptOptions:
     sharpen: float
     negative_image: str | None
     show_reference: Path | None
+    encoder_mask: Sequence[str] | None
+    enhance_tiles: int
+    enhance_ratio: float
+    neg_content_prompt: str | None
+    neg_content_scale: float
     mask: Sequence[str] | None
     mask_fit: str | None
     layers: Sequence[str] | None
@@ -41,6 +47,13 @@ class PromptOptions:
         prompts = with_faces(prompts, self.face or ())
         look.check(self.show_reference, prompts)
         shown = look.apply(prompts, self.fit, self.sharpen, self.negative_image)
+        encoding = Encoding(
+            self.enhance_tiles,
+            self.enhance_ratio,
+            self.neg_content_prompt,
+            self.neg_content_scale,
+        )
+        shown = with_encoding(shown, self.encoder_mask or (), encoding)
         masked = with_masks(shown, self.mask or (), self.mask_fit)
         weighted = with_weights(masked, self.layers or (), self.curve or ())
         return with_scaling(weighted, self.embeds_scaling or ())

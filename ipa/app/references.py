@@ -11,20 +11,26 @@ import typer
 from PIL import Image
 
 from ipa.app.output import output_paths, save_png
+from ipa.contract.encoder_options import NOISE
 from ipa.contract.errors import RequestError
 from ipa.contract.fit import Fit, check_fit
-from ipa.contract.image_prompt import NOISE, ImagePrompt, Negative
+from ipa.contract.image_prompt import ImagePrompt, Negative
 from ipa.pipeline import Pipeline
 from ipa.prepare.images import open_image
 
 FitOption = Annotated[
     str | None,
-    typer.Option("--fit", help="center-crop, squash, pad, top, bottom, left, right, or l,t,r,b"),
+    typer.Option(
+        "--fit", help="center-crop, squash, pad, tile, top, bottom, left, right, or l,t,r,b"
+    ),
 ]
 SharpenOption = Annotated[float, typer.Option("--sharpen", help="Sharpen pictures, 0 to 1.")]
 NegativeOption = Annotated[
     str | None,
-    typer.Option("--negative-image", help="A picture to steer away from, or: noise."),
+    typer.Option(
+        "--negative-image",
+        help="A picture to steer away from; or noise; or noise:KIND:STRENGTH:BLUR of each -i.",
+    ),
 ]
 ShowOption = Annotated[
     Path | None,
@@ -52,7 +58,8 @@ def apply(
         )
     away: Negative | None = None
     if negative is not None:
-        away = NOISE if negative == NOISE and not Path(NOISE).exists() else open_image(negative)
+        noise = negative.split(":")[0] == NOISE and not Path(negative).exists()
+        away = negative if noise else open_image(negative)
     return tuple(
         replace(prompt, fit=parse_fit(fit), sharpen=sharpen, negative=away) for prompt in prompts
     )

@@ -16,8 +16,11 @@ Fit: TypeAlias = "str | Box"
 
 CENTER_CROP = "center-crop"
 
-FITS = (CENTER_CROP, "squash", "pad", "top", "bottom", "left", "right")
-"""The middle square; all of it, stretched; all of it, on black; or the square at an edge."""
+TILE = "tile"
+
+FITS = (CENTER_CROP, "squash", "pad", "top", "bottom", "left", "right", TILE)
+"""The middle square; all of it, stretched; all of it, on black; the square at an edge; or several
+squares, each a prompt of its own."""
 
 
 def check_fit(fit: object) -> Fit:

@@ -13,9 +13,10 @@ from PIL import Image
 from .combining import CONCAT, check_combine
 from .embeds import ImageEmbeds
 from .embeds_scaling import V_ONLY, check_embeds_scaling
+from .encoder_options import NOISE, check_content, check_enhancement, parse_noise
 from .errors import RequestError
 from .faces import FaceEntry, GivenFace, faces_of
-from .fit import Fit, check_fit, check_sharpen
+from .fit import TILE, Fit, check_fit, check_sharpen
 from .masks import FITS, Mask, mask_values
 from .weights import (
     Curve,
@@ -32,9 +33,7 @@ Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
 """A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
 
 Negative: TypeAlias = "Picture | Sequence[Picture] | ImageEmbeds | str"
-"""Pictures or embeds to steer away from, or NOISE."""
-
-NOISE = "noise"
+"""Pictures or embeds to steer away from, or NOISE, or noise:KIND:STRENGTH:BLUR."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +64,13 @@ class ImagePrompt:
             (i+1)/n ≤ end (IP-Adapter's own rule, ip_adapter/custom_pipelines.py).
         combine: How several pictures become one before the projector; see `ImageEmbeds.combine`.
         negative: Pictures, or embeds, to steer away from: they replace what the unconditional half
-            sees. "noise" is a picture of uniform noise (`ipa.prepare.noise_picture`).
+            sees. "noise" is a picture of uniform noise; "noise:KIND:STRENGTH:BLUR", its end left
+            out at will, is the first picture gone under in it (`ipa.prepare.noise_picture`).
         fit: How a picture becomes square: "center-crop", "squash", "pad" (on black), the edge that
             a crop keeps ("top", "bottom", "left", "right"), or a box (left, top, right, bottom) in
             fractions. None is "center-crop", with a warning where it loses part of a picture.
+            "tile" cuts it into two to four squares, each an image prompt of its own that acts where
+            it lies in the picture (`ipa.prepare.tiles`).
         sharpen: Contrast-adaptive sharpening of what the encoder sees, from 0 to 1.
         face: For FaceID adapters: whose face, one or several (`ipa.contract.faces`). None asks the
             adapter's face embedder to find them in the pictures. Where the adapter sees the
@@ -77,6 +79,18 @@ class ImagePrompt:
             identity; diffusers' name. None is 1.
         embeds_scaling: Where λ enters the attention: "V only", the published way, or ComfyUI's
             "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty" (`ipa.contract.embeds_scaling`).
+        encoder_mask: A mask on the picture itself, in its aspect, or a list with one per picture:
+            where it is black, the encoder sees its mean colour, which says nothing. It goes through
+            the same fit. None shows all; negative pictures have none.
+        enhance_tiles: For adapters that take states. n ≥ 2 looks at the n × n parts of the picture
+            too, each as large as the encoder can see, and pools what it says about them onto the
+            grid of one picture (`ipa.prepare.enhancement`).
+        enhance_ratio: What the whole picture's states are multiplied with before they stand beside
+            the pooled ones; for several pictures, the share of the whole in a sum of both.
+        neg_content_prompt: A text whose direction is taken away from the embedding of every picture
+            (InstantStyle): what is shown, so that how it is shown remains. For SDXL with an adapter
+            whose encoder shares the space of the second text encoder.
+        neg_content_scale: How much of it; 0 is nothing.
     """
 
     image: Picture | Sequence[Picture] | ImageEmbeds | None = field(default=None, repr=False)
@@ -95,6 +109,13 @@ class ImagePrompt:
     face: GivenFace | None = field(default=None, kw_only=True, repr=False)
     shortcut_scale: float | None = field(default=None, kw_only=True)
     embeds_scaling: str = field(default=V_ONLY, kw_only=True)
+    encoder_mask: Mask | Sequence[Mask | None] | None = field(
+        default=None, kw_only=True, repr=False
+    )
+    enhance_tiles: int = field(default=1, kw_only=True)
+    enhance_ratio: float = field(default=1.0, kw_only=True)
+    neg_content_prompt: str | None = field(default=None, kw_only=True)
+    neg_content_scale: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check_image()
@@ -152,8 +173,9 @@ class ImagePrompt:
         check_combine(self.combine)
         known = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
         empty = isinstance(self.negative, (list, tuple)) and not self.negative
-        noise = isinstance(self.negative, str) and self.negative == NOISE
-        if empty or not (self.negative is None or noise or isinstance(self.negative, known)):
+        if isinstance(self.negative, str):
+            self._check_noise(self.negative)
+        elif empty or not (self.negative is None or isinstance(self.negative, known)):
             raise RequestError(
                 f'ImagePrompt.negative must be a picture, pictures, embeds or "{NOISE}"',
                 found=repr(self.negative)[:80],
@@ -162,10 +184,43 @@ class ImagePrompt:
         if self.fit is not None:
             object.__setattr__(self, "fit", check_fit(self.fit))
         object.__setattr__(self, "sharpen", check_sharpen(self.sharpen))
-        if isinstance(self.image, ImageEmbeds) and (self.fit is not None or self.sharpen):
+        tiles, ratio = check_enhancement(self.enhance_tiles, self.enhance_ratio)
+        object.__setattr__(self, "enhance_tiles", tiles)
+        object.__setattr__(self, "enhance_ratio", ratio)
+        content = check_content(self.neg_content_prompt, self.neg_content_scale)
+        object.__setattr__(self, "neg_content_scale", content)
+        if isinstance(self.image, ImageEmbeds):
+            self._check_no_pictures()
+        masks = self._each("encoder_mask", self.encoder_mask, mask_values)
+        object.__setattr__(self, "encoder_mask", masks)
+        if self.fit == TILE and self.combine != CONCAT and len(self.images) > 1:
             raise RequestError(
-                "fit and sharpen are for pictures; embeds are encoded already",
-                found=f"fit={self.fit!r}, sharpen={self.sharpen:g}",
+                "pictures that are cut into tiles cannot become one",
+                found=f"combine={self.combine!r} with fit={TILE!r}",
+                remedy="leave one of them out",
+            )
+
+    def _check_noise(self, text: str) -> None:
+        if parse_noise(text) is not None and not self.images:
+            raise RequestError(
+                "noise of a kind is made of the prompt's first picture",
+                found=f"negative={text!r} beside embeds",
+                remedy=f'pass negative="{NOISE}", or a picture of ipa.prepare.noise_picture',
+            )
+
+    def _check_no_pictures(self) -> None:
+        """Raise RequestError where embeds come with what is done to pictures before."""
+        asked = {
+            "fit": self.fit is not None,
+            "sharpen": self.sharpen != 0.0,
+            "encoder_mask": self.encoder_mask is not None,
+            "enhance_tiles": self.enhance_tiles != 1,
+        }
+        found = [f"{name}={getattr(self, name)!r}" for name, given in asked.items() if given]
+        if found:
+            raise RequestError(
+                f"{', '.join(asked)} are for pictures; embeds are encoded already",
+                found=", ".join(found)[:80],
                 remedy="pass them to encode_image_prompt",
             )
 
@@ -186,17 +241,21 @@ class ImagePrompt:
 
     @property
     def parts(self) -> tuple[ImagePrompt, ...]:
-        """Itself; or a prompt per picture where each has its own scale or mask."""
-        if not isinstance(self.scale, tuple) and not isinstance(self.mask, tuple):
+        """Itself; or a prompt per picture where each has its own scale, mask or tiles."""
+        apart = isinstance(self.scale, tuple) or isinstance(self.mask, tuple) or self.fit == TILE
+        if not apart:
             return (self,)
-        count = self.count
-        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,) * count
-        masks = self.mask if isinstance(self.mask, tuple) else (self.mask,) * count
-        each = zip(self.images or (None,) * count, scales, masks, strict=True)
+        names = ("scale", "mask", "encoder_mask")
+        columns = [self._per_picture(name) for name in names]
+        images = self.images or (None,) * self.count
         return tuple(
-            replace(self, image=image, scale=scale, mask=mask, face=self._face(rank))
-            for rank, (image, scale, mask) in enumerate(each)
+            replace(self, image=image, face=self._face(rank), **dict(zip(names, row, strict=True)))
+            for rank, (image, *row) in enumerate(zip(images, *columns, strict=True))
         )
+
+    def _per_picture(self, name: str) -> tuple[Any, ...]:
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * self.count
 
     def _face(self, rank: int) -> FaceEntry | None:
         """The face that goes with a picture, where each has one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,15 @@ from ipa.contract.image_prompt import ImagePrompt, Picture
 
 from .images import to_rgb
 
+# What is done to pictures, and how it is left undone.
+_ON_PICTURES: Mapping[str, object] = {
+    "fit": None,
+    "sharpen": 0.0,
+    "encoder_mask": None,
+    "enhance_tiles": 1,
+    "neg_content_prompt": None,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedFaces:
@@ -21,6 +30,42 @@ class PlannedFaces:
 
     identities: Floats
     pictures: tuple[Picture, ...]
+
+
+def check_fits(prompt: ImagePrompt, spec: AdapterSpec, where: str) -> None:
+    """Refuse what an adapter would pass over in silence.
+
+    Raises:
+        RequestError: Faces for an adapter that takes none, or what is done to pictures for one that
+            sees none.
+    """
+    if prompt.shortcut_scale is not None and not spec.has_shortcut:
+        raise RequestError(
+            f"{where} has no shortcut",
+            found=f"shortcut_scale={prompt.shortcut_scale:g}",
+            remedy="only FaceID-Plus v2 has one; see ImagePrompt.scale",
+        )
+    if not spec.face_width and prompt.face is not None:
+        raise RequestError(
+            f"{where} takes pictures, not faces",
+            found=f"face= with {len(prompt.faces)}",
+            remedy="load a FaceID adapter, or leave face= out",
+        )
+    if spec.feature != "face":
+        return
+    if isinstance(prompt.negative, str):
+        raise RequestError(
+            f"{where} sees faces alone, and noise has none",
+            found=f"negative={prompt.negative!r}",
+            remedy="pass a picture with a face, or embeds",
+        )
+    unseen = [name for name, none in _ON_PICTURES.items() if getattr(prompt, name) != none]
+    if unseen:
+        raise RequestError(
+            f"{where} sees faces alone, and no pictures",
+            found=f"{', '.join(unseen)}=",
+            remedy="leave it out",
+        )
 
 
 def plan_faces(
@@ -40,19 +85,7 @@ def plan_faces(
     Raises:
         RequestError: The adapter needs faces and there are none, or they do not fit it.
     """
-    if prompt.shortcut_scale is not None and not spec.has_shortcut:
-        raise RequestError(
-            f"{where} has no shortcut",
-            found=f"shortcut_scale={prompt.shortcut_scale:g}",
-            remedy="only FaceID-Plus v2 has one; see ImagePrompt.scale",
-        )
     if not spec.face_width:
-        if prompt.face is not None:
-            raise RequestError(
-                f"{where} takes pictures, not faces",
-                found=f"face= with {len(prompt.faces)}",
-                remedy="load a FaceID adapter, or leave face= out",
-            )
         return None
     entries = prompt.faces or _found(prompt.images, embedder, where)
     sees_pictures = spec.feature == "states"

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ipa.contract.fit import CENTER_CROP, Fit
+from ipa.contract.errors import RequestError
+from ipa.contract.fit import CENTER_CROP, TILE, Fit
 
 from .clip_recipe import ClipRecipe
 
@@ -22,7 +23,22 @@ _EPSILON = 1e-6  # of CAS
 
 
 def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
-    """An RGB picture in a shape from which the recipe's own resize and crop give this fit."""
+    """A picture in a shape from which the recipe's own resize and crop give this fit.
+
+    Args:
+        image: RGB; or of mode F, a mask on one: then it is white where "pad" puts black.
+        fit: See `ipa.contract.fit`.
+        recipe: The encoder's own steps.
+
+    Raises:
+        RequestError: The fit is "tile", which makes several pictures.
+    """
+    if fit == TILE:
+        raise RequestError(
+            "tiles are prompts of their own, each with a mask: they are no one picture",
+            found=f"fit={TILE!r}",
+            remedy=f"pass the picture itself to a call, as ImagePrompt(picture, fit={TILE!r})",
+        )
     if not isinstance(fit, str):
         return image.crop(_pixels(fit, image.width, image.height))
     if fit in _ANCHORS:
@@ -32,6 +48,21 @@ def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
     if fit == "pad":
         return _padded(image, recipe)
     return image
+
+
+def squared(image: Image.Image, fit: Fit) -> Image.Image:
+    """The square of a picture that a fit shows, in the picture's own pixels; squashed, all of it.
+
+    As `fitted`, but for the size: to be cut into parts, each of which becomes the encoder's square.
+    """
+    if fit == "squash":
+        return image
+    if fit == "pad":
+        side = max(image.size)
+        return _on_black(image, side, side)
+    if not isinstance(fit, str):
+        image = image.crop(_pixels(fit, image.width, image.height))
+    return _square(image, *_ANCHORS.get(fit if isinstance(fit, str) else "", (0.5, 0.5)))
 
 
 def kept(width: int, height: int, fit: Fit, recipe: ClipRecipe) -> float:
@@ -96,7 +127,10 @@ def _padded(image: Image.Image, recipe: ClipRecipe) -> Image.Image:
     width, height = _target(recipe)
     ratio = min(width / image.width, height / image.height)
     inner: Any = tuple(max(1, round(side * ratio)) for side in image.size)
-    canvas = Image.new("RGB", (width, height))
-    place = ((width - inner[0]) // 2, (height - inner[1]) // 2)
-    canvas.paste(image.resize(inner, resample=recipe.resample), place)
+    return _on_black(image.resize(inner, resample=recipe.resample), width, height)
+
+
+def _on_black(image: Image.Image, width: int, height: int) -> Image.Image:
+    canvas = Image.new(image.mode, (width, height), 1.0 if image.mode == "F" else 0)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
     return canvas

@@ -49,7 +49,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     Image.init()
     try:
         with Image.open(where, formats=tuple(_FORMATS & Image.OPEN.keys())) as image:
-            _check_pixels(image.width, image.height, f"picture {where}")
+            check_pixels(image.width, image.height, f"picture {where}")
             image.load()
             return ImageOps.exif_transpose(_eight_bits(image))
     except UnidentifiedImageError as error:
@@ -190,7 +190,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _check_pixels(width: int, height: int, what: str, remedy: str = "shrink it") -> None:
+def check_pixels(width: int, height: int, what: str, remedy: str = "shrink it") -> None:
+    """Raise RequestError, before anything is made, for more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         raise RequestError(
             f"{what} is too large",
@@ -228,7 +229,7 @@ def _seen(image: Image.Image, recipe: ClipRecipe, fit: Fit, sharpen: float) -> B
     image = fitted(image, fit, recipe)
     if recipe.resizes:
         width, height = recipe.resized(image.width, image.height)
-        _check_pixels(
+        check_pixels(
             width,
             height,
             f"a picture of {image.width} × {image.height} resized for the image encoder",
@@ -237,7 +238,7 @@ def _seen(image: Image.Image, recipe: ClipRecipe, fit: Fit, sharpen: float) -> B
         image = image.resize((width, height), resample=recipe.resample)
     pixels = np.asarray(image).transpose(2, 0, 1)
     if recipe.crop is not None:
-        pixels = _centre_crop(pixels, *recipe.crop)
+        pixels = centre_crop(pixels, *recipe.crop)
     if pixels.shape[1:] != recipe.output:
         raise RequestError(
             "a picture does not have the size that the image encoder takes",
@@ -258,8 +259,10 @@ def _normalised(pixels: Bytes, recipe: ClipRecipe) -> Floats:
     return values
 
 
-def _centre_crop(pixels: Bytes, height: int, width: int) -> Bytes:
-    """The middle of (3, H, W); where the picture is smaller, black around it (`center_crop`)."""
+def centre_crop(
+    pixels: npt.NDArray[Any], height: int, width: int, around: float = 0
+) -> npt.NDArray[Any]:
+    """The middle of (C, H, W); where it is smaller, `around` beside it (`center_crop`)."""
     tall, wide = max(height, pixels.shape[1]), max(width, pixels.shape[2])
     # transformers rounds the padding up and, without padding, the offset down.
     above, left = -(-(tall - pixels.shape[1]) // 2), -(-(wide - pixels.shape[2]) // 2)
@@ -267,6 +270,6 @@ def _centre_crop(pixels: Bytes, height: int, width: int) -> Bytes:
     side = (pixels.shape[2] - width) // 2 + left
     canvas = pixels
     if (tall, wide) != pixels.shape[1:]:
-        canvas = np.zeros((3, tall, wide), np.uint8)
+        canvas = np.full((len(pixels), tall, wide), around, pixels.dtype)
         canvas[:, above : above + pixels.shape[1], left : left + pixels.shape[2]] = pixels
     return canvas[:, top : top + height, side : side + width]

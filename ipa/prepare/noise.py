@@ -42,6 +42,14 @@ class NoiseStream:
         values = self._blocks(count) if count >= _BLOCK else self._pairs(count)
         return values.astype(np.float32).reshape(sides)
 
+    def normal_by_pairs(self, shape: Sequence[int]) -> Floats:
+        """The next `torch.randn_like` of a float32 tensor that is not contiguous.
+
+        torch draws its values one after the other, in double precision, in the order in which the
+        tensor lies in memory; `shape` is its shape in that order.
+        """
+        return self._pairs(int(np.prod(shape))).astype(np.float32).reshape(tuple(shape))
+
     def uniform(self, shape: Sequence[int]) -> Floats:
         """The next `torch.rand(shape, generator=…, dtype=torch.float32)`."""
         return self._uniform24(int(np.prod(shape))).astype(np.float32).reshape(tuple(shape))
@@ -58,16 +66,14 @@ class NoiseStream:
 
     def _pairs(self, count: int) -> Doubles:
         """`normal_distribution<double>`: cosine first; the sine waits for the next small draw."""
-        values = np.empty(count)
-        for index in range(count):
-            if self._spare is not None:
-                values[index], self._spare = self._spare, None
-                continue
-            angle, radius = self._uniform53(2)
-            theta = 2.0 * np.pi * angle
-            length = np.sqrt(-2.0 * np.log1p(-radius))
-            values[index], self._spare = length * np.cos(theta), float(length * np.sin(theta))
-        return values
+        kept = [] if self._spare is None else [self._spare]
+        angle, radius = self._uniform53(2 * max(0, (count - len(kept) + 1) // 2)).reshape(-1, 2).T
+        theta = 2.0 * np.pi * angle
+        length = np.sqrt(-2.0 * np.log1p(-radius))
+        drawn = np.stack([length * np.cos(theta), length * np.sin(theta)], axis=1).reshape(-1)
+        values = np.concatenate([kept, drawn])
+        self._spare = float(values[count]) if len(values) > count else None
+        return values[:count]
 
     def _uniform24(self, count: int) -> Doubles:
         """Float32 uniforms in [0, 1): the low 24 bits of one word each."""

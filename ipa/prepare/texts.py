@@ -102,10 +102,11 @@ def text_warnings(texts: Sequence[PlannedText]) -> list[str]:
         for number, tokens in reversed(list(enumerate(text.tokens)))
         if tokens.dropped
     }
-    return [_warning(name, dropped) for (_, dropped), name in cut.items()]
+    return [cut_warning(name, dropped) for (_, dropped), name in cut.items()]
 
 
-def _warning(name: str, dropped: str) -> str:
+def cut_warning(name: str, dropped: str) -> str:
+    """What to say of a text of which the end did not fit."""
     rest = f" and {len(dropped) - _SHOWN} characters more" if len(dropped) > _SHOWN else ""
     return f"{name} is too long; this was cut: {dropped[:_SHOWN]!r}{rest}"
 

@@ -10,12 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from ipa.contract.errors import RequestError
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.fit import kept, sharpened
 from ipa.prepare.images import clip_pixels, default_preprocessing, encoder_views
-from ipa.prepare.noise import NoiseStream
-from ipa.prepare.noise_picture import NOISE_KINDS, noise_picture
 
 SIZES = ((90, 60), (61, 140), (64, 64), (3, 500), (1, 1), (31, 29))
 SIDE = 56
@@ -150,35 +147,3 @@ def test_no_sharpening_is_exact_and_flat_pictures_stay() -> None:
     assert np.array_equal(clip_pixels([image], CONFIG, sharpen=0.0), theirs(image))
     flat = np.full((3, 6, 6), 120, np.uint8)
     assert np.array_equal(sharpened(flat, 1.0), flat)
-
-
-@pytest.mark.parametrize("kind", NOISE_KINDS)
-def test_noise_is_torchs(kind: str) -> None:
-    """ComfyUI's formulas with torch's generator; a value in 8 bits may round to the next one."""
-    image = picture(300, 230)
-    square = image.crop((35, 0, 265, 230)).resize((224, 224), Image.Resampling.BICUBIC)
-    start = torch.from_numpy(np.asarray(square).astype(np.float32) / 255)
-    torch.manual_seed(int(start.double().sum().item()) % 1000000007)
-    if kind == "fade":
-        wanted = start * 0.4 + torch.rand_like(start) * 0.6
-    elif kind == "dissolve":
-        mask = (torch.rand_like(start) < 0.6).float()
-        wanted = start * (1 - mask) + torch.rand_like(start) * mask
-    else:
-        wanted = start + torch.randn_like(start) * 0.6
-    found = np.asarray(noise_picture(image, kind, 0.6)).astype(int)
-    difference = np.abs(found - np.round(wanted.clamp(0, 1).numpy() * 255).astype(int))
-    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3
-
-
-def test_noise_without_a_picture() -> None:
-    assert np.array_equal(np.asarray(noise_picture()), np.asarray(noise_picture()))
-    wanted = torch.rand((224, 224, 3), generator=torch.Generator("cpu").manual_seed(0))
-    assert np.array_equal(np.asarray(noise_picture()), np.round(wanted.numpy() * 255))
-    assert np.array_equal(
-        NoiseStream(9).uniform((5, 7)),
-        torch.rand(5, 7, generator=torch.Generator().manual_seed(9)).numpy(),
-    )
-    for wrong in ({"kind": "shuffle"}, {"strength": 1.5}):
-        with pytest.raises(RequestError):
-            noise_picture(**wrong)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
@@ -42,6 +43,11 @@ def generate(  # one parameter per option
     sharpen: look.SharpenOption = 0.0,
     negative_image: look.NegativeOption = None,
     show_reference: look.ShowOption = None,
+    encoder_mask: code.EncoderMaskOption = None,
+    enhance_tiles: code.EnhanceTilesOption = 1,
+    enhance_ratio: code.EnhanceRatioOption = 1.0,
+    neg_content_prompt: code.ContentOption = None,
+    neg_content_scale: code.ContentScaleOption = 1.0,
     mask: MaskOption = None,
     mask_fit: MaskFitOption = None,
     face: FaceOption = None,

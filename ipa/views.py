@@ -1,0 +1,56 @@
+"""What an image encoder sees of pictures, and what it does not."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from ipa.contract.backend import LoadedAdapter
+from ipa.contract.errors import RequestError
+from ipa.contract.fit import CENTER_CROP, TILE
+from ipa.contract.image_prompt import ImagePrompt
+from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.encoder_masks import masked_view, seen_masks
+from ipa.prepare.enhancement import part_views
+from ipa.prepare.fit import kept
+from ipa.prepare.images import encoder_views, to_rgb
+from ipa.prepare.tiles import tile_prompts
+
+_WORTH_A_WORD = 0.01  # of a picture's area that is lost
+
+
+def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
+    """What the encoder sees of each picture of an image prompt, or of each of its tiles.
+
+    Behind a picture that is looked at more closely come its parts.
+    """
+    if loaded.encoder is None:
+        raise RequestError("a FaceID adapter of this kind sees no pictures, but identities")
+    recipe = ClipRecipe.from_config(loaded.preprocessing)
+    if prompt.fit == TILE:
+        tiles = [tile for part in prompt.parts for tile, _ in tile_prompts(part, recipe.output[0])]
+        return [view for tile in tiles for view in views(tile, loaded)]
+    fit = prompt.fit or CENTER_CROP
+    seen = encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen)
+    masks = seen_masks(prompt, recipe)
+    whole = [masked_view(view, mask, recipe) for view, mask in zip(seen, masks, strict=True)]
+    parts = part_views(prompt, loaded.preprocessing)
+    return [view for first, rest in zip(whole, parts, strict=True) for view in (first, *rest)]
+
+
+def losses(prompt: ImagePrompt, loaded: LoadedAdapter) -> tuple[str, ...]:
+    """A word on every picture of which the default crop, or the crop of a box, loses a part."""
+    if isinstance(prompt.fit, str) or loaded.encoder is None or loaded.spec.face_width:
+        return ()  # it was chosen, or the face is what counts
+    recipe = ClipRecipe.from_config(loaded.preprocessing)
+    warnings = []
+    for number, picture in enumerate(prompt.images, start=1):
+        image = to_rgb(picture)
+        share = kept(image.width, image.height, prompt.fit or CENTER_CROP, recipe)
+        if share < 1.0 - _WORTH_A_WORD:
+            where = "the box in " if prompt.fit else ""
+            warnings.append(
+                f"picture {number} ({image.width} × {image.height}): the image encoder sees the "
+                f"middle {share:.0%} of {where}it; fit='pad' or 'squash' keeps all, "
+                "fit='center-crop' says that this is meant"
+            )
+    return tuple(warnings)
