@@ -59,6 +59,9 @@ class ImagePrompt:
             a crop keeps ("top", "bottom", "left", "right"), or a box (left, top, right, bottom) in
             fractions. None is "center-crop", with a warning where it loses part of a picture.
         sharpen: Contrast-adaptive sharpening of what the encoder sees, from 0 to 1.
+        batched: Where a call has several prompts, each gets one of the pictures (or rows of
+            embeds), in order, as in IP-Adapter's own pipelines; a list of scales, masks or negative
+            pictures goes with them. False gives every prompt all pictures, as diffusers does.
     """
 
     image: Picture | Sequence[Picture] | ImageEmbeds = field(repr=False)
@@ -74,6 +77,7 @@ class ImagePrompt:
     negative: Negative | None = field(default=None, kw_only=True, repr=False)
     fit: Fit | None = field(default=None, kw_only=True)
     sharpen: float = field(default=0.0, kw_only=True)
+    batched: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple, ImageEmbeds)):
@@ -118,6 +122,16 @@ class ImagePrompt:
 
     def _check_encoding(self) -> None:
         check_combine(self.combine)
+        if not isinstance(self.batched, bool):
+            raise RequestError(
+                "ImagePrompt.batched must be True or False", found=repr(self.batched)[:80]
+            )
+        if self.batched and self.combine != CONCAT:
+            raise RequestError(
+                "batched gives each prompt one picture: there is nothing to combine",
+                found=f"combine={self.combine!r}",
+                remedy="leave one of the two out",
+            )
         known = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
         empty = isinstance(self.negative, (list, tuple)) and not self.negative
         noise = isinstance(self.negative, str) and self.negative == NOISE
@@ -143,6 +157,11 @@ class ImagePrompt:
         return pictures_of(self.image)
 
     @property
+    def count(self) -> int:
+        """How many pictures there are, or rows of embeds."""
+        return len(self.image) if isinstance(self.image, ImageEmbeds) else len(self.images)
+
+    @property
     def parts(self) -> tuple[ImagePrompt, ...]:
         """Itself; or a prompt per picture where each has its own scale or mask."""
         if not isinstance(self.scale, tuple) and not isinstance(self.mask, tuple):
@@ -161,10 +180,11 @@ class ImagePrompt:
         name = f"ImagePrompt{adapter}.{field_name}"
         if not isinstance(value, (list, tuple)):
             return None if value is None else read(value, name)
-        if len(value) != len(self.images):
+        count = self.count if self.batched else len(self.images)
+        if len(value) != count:
             raise RequestError(
                 f"{name} has one entry per picture, if it is a list",
-                found=f"{len(value)} entries, {len(self.images)} needed",
+                found=f"{len(value)} entries, {count} needed",
                 remedy=f"pass one {field_name} for all of them, or as many as pictures",
             )
         return tuple(
