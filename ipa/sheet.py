@@ -66,15 +66,13 @@ def draw_sheet(
     layout = _Layout(blocks, cell)
     paragraphs = [line for note in notes for line in _lines(note, TEXT, layout.inner, 99)]
     head = _lines(title, HEADING, layout.inner, MAX_LINES)
-    height = (
-        GAP
-        + len(head) * LINE
-        + sum(layout.heights)
-        + (GAP + len(paragraphs) * LINE) * bool(paragraphs)
-    )
+    above = (len(head) * LINE + GAP) * bool(head)
+    below = (GAP + len(paragraphs) * LINE) * bool(paragraphs)
+    height = GAP + above + sum(layout.heights) + below
     sheet = Image.new("RGB", (layout.width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    top = _write(draw, head, GAP, GAP, HEADING) + GAP * bool(head)
+    _write(draw, head, GAP, GAP, HEADING)
+    top = GAP + above
     for number, block in enumerate(blocks):
         layout.draw(sheet, draw, number, block, top)
         top += layout.heights[number]

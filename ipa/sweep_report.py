@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+from PIL import Image, ImageOps
+
 from ipa.contract.image_prompt import Picture
 from ipa.likeness import Suggestion, suggest_scale
 from ipa.prepare.images import to_rgb
@@ -151,11 +153,18 @@ def _picture(cell: Cell) -> Picture | None:
 
 
 def _reference(sweep: Sweep, cell: Cell) -> SheetCell | None:
-    picture = _picture(cell)
-    if picture is None:
+    """All pictures of what is varied, side by side."""
+    if cell.image_prompt is None or not cell.image_prompt.images:
         return None
-    label = sweep.labels(cell).get(REFERENCE, "")
-    return SheetCell(to_rgb(picture), label)
+    pictures = [to_rgb(picture) for picture in cell.image_prompt.images]
+    height = max(picture.height for picture in pictures)
+    pictures = [ImageOps.contain(picture, (10 * height, height)) for picture in pictures]
+    joined = Image.new("RGB", (sum(picture.width for picture in pictures), height))
+    left = 0
+    for picture in pictures:
+        joined.paste(picture, (left, 0))
+        left += picture.width
+    return SheetCell(joined, sweep.labels(cell).get(REFERENCE, ""))
 
 
 def _title(axis: Axis, index: int) -> str:
