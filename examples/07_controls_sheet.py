@@ -34,6 +34,6 @@ for prompt, axis in (
 ):
     sweep = Sweep(axes=[axis], image_prompt=prompt, arguments=call)
     blocks += sweep_blocks(sweep, list(make_cells(pipe, sweep)))
-sheet = draw_sheet(blocks, title="What each word of an image prompt does", cell=(84, 84))
+sheet = draw_sheet(blocks, title="What each word of an image prompt does", cell=(80, 80))
 sheet.save(folder / "controls_sheet.png")
 print(folder / "controls_sheet.png")

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 
-GAP, LINE = 8, 22
+GAP, LINE, NEXT = 8, 22, 18
 HEADING, TITLE, TEXT = 16, 13, 12
-"""Font sizes; a line of text is LINE pixels high."""
+"""Font sizes; a line of text is LINE pixels high, and NEXT where another follows."""
 
 MAX_ROW_TITLE = 150
 MAX_LINES = 3  # of a title above a column or beside a row
@@ -66,8 +66,8 @@ def draw_sheet(
     layout = _Layout(blocks, cell)
     paragraphs = [line for note in notes for line in _lines(note, TEXT, layout.inner, 99)]
     head = _lines(title, HEADING, layout.inner, MAX_LINES)
-    above = (len(head) * LINE + GAP) * bool(head)
-    below = (GAP + len(paragraphs) * LINE) * bool(paragraphs)
+    above = _high(len(head)) + GAP * bool(head)
+    below = _high(len(paragraphs)) + GAP * bool(paragraphs)
     height = GAP + above + sum(layout.heights) + below
     sheet = Image.new("RGB", (layout.width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -102,7 +102,7 @@ class _Layout:
         self.heights = [self._height(number, block) for number, block in enumerate(blocks)]
 
     def _height(self, number: int, block: SheetBlock) -> int:
-        top = (len(self.headings[number]) + self._title_lines(number)) * LINE
+        top = _high(len(self.headings[number])) + _high(self._title_lines(number))
         return top + sum(self._row(row) for row in block.rows)
 
     def _title_lines(self, number: int) -> int:
@@ -127,13 +127,13 @@ class _Layout:
             if number:
                 draw.line((GAP, top - GAP // 2, self.width - GAP, top - GAP // 2), fill=_RULE)
             top = _write(draw, self.headings[number], GAP, top, HEADING)
-        bottom = top + self._title_lines(number) * LINE
+        bottom = top + _high(self._title_lines(number))
         for column, lines in enumerate(self.titles[number]):
             middle = self._left(column) + self.cell[0] // 2
-            _write(draw, lines, middle, bottom - len(lines) * LINE, TITLE, anchor="ma")
+            _write(draw, lines, middle, bottom - _high(len(lines)), TITLE, anchor="ma")
         for row in block.rows:
             lines = _lines(row.title, TITLE, self.margin - GAP, MAX_LINES) if self.margin else []
-            middle = bottom + (self.cell[1] - len(lines) * LINE) // 2
+            middle = bottom + (self.cell[1] - _high(len(lines))) // 2
             _write(draw, lines, GAP, middle, TITLE)
             for column, cell in enumerate(row.cells):
                 if cell is not None:
@@ -164,6 +164,11 @@ def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
+def _high(lines: int) -> int:
+    """Pixels."""
+    return LINE + (lines - 1) * NEXT if lines else 0
+
+
 def _font(size: int) -> Font:
     return ImageFont.load_default(size)
 
@@ -182,8 +187,8 @@ def _write(
 ) -> int:
     """Lines one under another; returns where the next would begin."""
     for number, line in enumerate(lines):
-        draw.text((left, top + number * LINE), line, fill=_INK, font=_font(size), anchor=anchor)
-    return top + len(lines) * LINE
+        draw.text((left, top + number * NEXT), line, fill=_INK, font=_font(size), anchor=anchor)
+    return top + _high(len(lines))
 
 
 def _one_line(text: str, width: int) -> tuple[str, int]:

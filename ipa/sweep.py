@@ -170,6 +170,12 @@ class Sweep:
         pairs = zip(self.axes, cell.place, strict=True)
         return {axis.name: axis.labels[index] for axis, index in pairs}
 
+    def plain(self, cell: Cell) -> dict[str, Any]:
+        """JSON-able: its values by the names of the axes; of pictures and the like the labels."""
+        labels = self.labels(cell)
+        values = {name: self.value(cell, name) for name in labels}
+        return {n: value if _is_plain(value) else labels[n] for n, value in values.items()}
+
     def value(self, cell: Cell, name: str) -> Any:
         """The value that a cell has on the axis of a name."""
         return next(

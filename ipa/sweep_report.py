@@ -87,7 +87,7 @@ def describe_sweep(sweep: Sweep, made: Sequence[Made]) -> dict[str, Any]:
         "axes": {axis.name: list(axis.labels) for axis in sweep.axes},
         "cells": [
             {
-                **sweep.labels(entry.cell),
+                **sweep.plain(entry.cell),
                 "likeness": None if entry.likeness is None else round(entry.likeness, 4),
                 "request": entry.info["request"],
             }

@@ -1,4 +1,4 @@
-"""Every example runs as its first line says, and is short; sheets are made in two steps here."""
+"""Every example runs as its first line says, and is short; sheets are made in one step here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 def test_example(path: Path, tmp_path: Path) -> None:
     assert len(path.read_text("utf-8").splitlines()) < 40
     done = subprocess.run(
-        [sys.executable, path, "out", "2"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, path, "out", "1"], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     named = [tmp_path / line for line in done.stdout.splitlines() if line.endswith(".png")]
