@@ -41,6 +41,9 @@ _NOT_HERE = ("num_images", "output_type")
 # At a scale of 0 nothing of an image prompt is left but the adapter that would have read it.
 _STILL_THERE_AT_ZERO = frozenset({*_OF_CALL, "adapter", "scale"})
 
+# Right or wrong whatever the other axes say.
+_ALONE = frozenset({*_OF_CALL, "layers", "curve"})
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -245,7 +248,10 @@ def make_cells(
         Cancelled: `cancel` was set.
     """
     cells = sweep.cells
-    for cell in {cell.key: cell for cell in cells}.values():
+    for cell in cells:
+        off_first = {axis.name for axis, i in zip(sweep.axes, cell.place, strict=True) if i}
+        if len(off_first) > 1 and off_first & _ALONE:
+            continue  # nothing that other cells have not: pictures are prepared again for each
         try:
             pipe.stream(**cell.arguments)
         except RequestError as error:

@@ -110,7 +110,7 @@ def test_versions() -> None:
 
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(name in text for name in ("demo", "generate", "inspect", "accelerate"))
+    assert all(name in text for name in ("demo", "generate", "sweep", "inspect", "accelerate"))
 
 
 def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:

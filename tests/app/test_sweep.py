@@ -241,6 +241,11 @@ SUGGESTED: dict[str, tuple[Sequence[tuple[float, float]], float | None, str]] = 
     "where it stops rising": (curve(0.1, 0.5, 0.88, 0.9, 0.9), 0.5, "likeness 0.10 at 0, 0.88 at"),
     "just below the share": (curve(0.1, 0.5, 0.85, 0.9, 0.9), 0.75, "95% of the gain"),
     "not sorted": (curve(0.1, 0.5, 0.88, 0.9, 0.9)[::-1], 0.5, "at most 0.90"),
+    "negative ones do not count": (
+        [(-1.0, 0.95)] * 2 + curve(0.1, 0.5, 0.88, 0.9, 0.9),
+        0.5,
+        "at most 0.90",
+    ),
     "still rising": (curve(0.1, 0.2, 0.3, 0.4, 0.5), None, "still rises at the largest"),
     "no gain": (curve(0.5, 0.5, 0.52, 0.51, 0.5), None, "none brings 0.05"),
     "a loss": (curve(0.5, 0.4, 0.3, 0.2, 0.1), None, "none brings 0.05"),

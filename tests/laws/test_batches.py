@@ -17,7 +17,7 @@ from ipa import ImagePrompt, Pipeline, RequestError
 
 Open = Callable[..., Pipeline]
 CALL: dict[str, Any] = {
-    "num_inference_steps": 2,
+    "num_inference_steps": 1,
     "guidance_scale": 3.0,
     "width": 32,
     "height": 24,
@@ -53,7 +53,7 @@ def run(pipe: Pipeline, prompt: Any, *prompts: ImagePrompt, **changes: Any) -> n
 def test_every_prompt_is_a_call_of_its_own(pipe: Pipeline, references: list) -> None:
     """Its picture, what goes with all, its seeds; also with a sampler that draws noise."""
     one, two, shared = *references[:2], given(references[2:4], "plus", scale=0.5)
-    options = {"num_images": 2, "scheduler": "euler_ancestral"}
+    options = {"num_images": 2, "num_inference_steps": 2, "scheduler": "euler_ancestral"}
     negatives = ["a circle", None]
     found = run(pipe, TEXTS, each([one, two]), shared, negative_prompt=negatives, **options)
     alone = [
@@ -153,7 +153,7 @@ def test_pictures_come_in_order(small: Pipeline, references: list) -> None:
 
 
 def test_steps_are_counted_over_all(small: Pipeline) -> None:
-    events = list(small.stream(TEXTS, **(CALL | {"output_type": "pil"})))
+    events = list(small.stream(TEXTS, **(CALL | {"num_inference_steps": 2, "output_type": "pil"})))
     denoised = [event for event in events if event.stage == "denoise"]
     assert [(event.step, event.total) for event in denoised] == [(n, 4) for n in (1, 2, 3, 4)]
     assert denoised[0].eta_s > 0 and denoised[-1].eta_s == 0
@@ -172,7 +172,7 @@ def test_cancelled_in_the_second_prompt(small: Pipeline, references: list) -> No
             cancel.set()
 
     with pytest.raises(ipa.Cancelled):
-        small(TEXTS, on_progress=stop, cancel=cancel, **CALL)
+        small(TEXTS, on_progress=stop, cancel=cancel, **(CALL | {"num_inference_steps": 2}))
     assert seen[-1] == ("denoise", 3)
     assert np.array_equal(run(small, "a star"), run(small, "a star"))
 
@@ -188,7 +188,7 @@ def test_info_runs_the_call_again(small: Pipeline, references: list, draw: Any) 
     assert whole["seeds"] == [5, 6, 7, 8] and whole["weights"] == "callable"
     kept = whole["image_prompts"][0]
     assert (kept["batched"], kept["scale"], len(kept["images_sha256"])) == (True, [0.4, 0.8], 2)
-    assert info["weights_by_step"] == [[[0.5], [0.5]]] * 2
+    assert info["weights_by_step"] == [[[0.5]]] * 2
     names = ("num_inference_steps", "guidance_scale", "width", "height", "scheduler", "seed")
     arguments = {name: whole[name] for name in (*names, "num_images")} | {"output_type": "latent"}
     again = each(references[:2], scale=kept["scale"])
