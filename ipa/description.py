@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from ipa.adapters import AttachedAdapter
+from ipa.contract.batch import Batch
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.faces import Face, FaceEntry, Floats
 from ipa.contract.fit import CENTER_CROP
@@ -40,6 +41,25 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "num_images": int(request.num_images),
         "seeds": list(plan.seeds),
         "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
+    }
+
+
+def describe_batch(
+    batch: Batch, plans: Sequence[Plan], adapters: Mapping[str, AttachedAdapter]
+) -> dict[str, Any]:
+    """JSON-able: a call with several prompts; lists where it had lists, pictures of all prompts."""
+    names = plans[0].adapters()
+    first = describe_request(plans[0], adapters)
+    given = [request.latents for request in batch.requests if request.latents is not None]
+    return {
+        **first,
+        **{name: list(texts) for name, texts in batch.texts.items() if name in first},
+        "image_prompts": [
+            _describe_prompt(prompt, names[number], adapters) | {"batched": prompt.batched}
+            for number, prompt in enumerate(batch.image_prompts)
+        ],
+        "seeds": [seed for plan in plans for seed in plan.seeds],
+        "given_latents_sha256": _sha256(np.concatenate(given)) if given else None,
     }
 
 

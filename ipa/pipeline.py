@@ -11,24 +11,25 @@ from typing import Any, Unpack
 from PIL import Image
 
 from ipa.adapters import Adapters, FaceOptions, adapter_name
+from ipa.batch import BatchRun, plan_batch
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Backend, Floats
+from ipa.contract.batch import make_batch
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
-from ipa.contract.request import Request
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import Scale, StepWeights
 from ipa.encoding import EncodingOptions, plan_features
 from ipa.origins import load_embeds
-from ipa.plan import Plan, make_plan, prompts_from_ip_adapter_image
+from ipa.plan import prompts_from_ip_adapter_image
 from ipa.prepare.faces import check_fits
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import open_tokenizers
-from ipa.run import CancelSignal, Run
+from ipa.run import CancelSignal
 from ipa.views import views
 
 
@@ -175,7 +176,7 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
@@ -187,8 +188,11 @@ class Pipeline:
         """Make pictures.
 
         Args:
-            prompt: Text; "" conditions on pictures alone.
-            image_prompts: Pictures as prompts, one or several.
+            prompt: Text; "" conditions on pictures alone. A list makes num_images pictures of each,
+                one prompt after another; so may the other texts be lists. Picture number p of all
+                takes the seed seed + p.
+            image_prompts: Pictures as prompts, one or several; all of their pictures for every
+                prompt, or one each for those that are batched.
             ip_adapter_image: diffusers' form of the same: a picture, or a list with one entry per
                 loaded adapter, an entry being a picture or a list of pictures.
             weights: Called before step i of n with (i, n), in this thread, for factors on λ by the
@@ -221,7 +225,7 @@ class Pipeline:
 
     def stream(
         self,
-        prompt: str = "",
+        prompt: str | Sequence[str] = "",
         *,
         image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
@@ -239,16 +243,14 @@ class Pipeline:
             if prompts:
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
-        request = Request(prompt=prompt, image_prompts=tuple(prompts), **arguments)
-        plan = make_plan(request, self._backend.model, self._tokenizers, self._adapters)
+        batch = make_batch(prompts, {"prompt": prompt, **arguments})
+        plans = plan_batch(batch, self._backend.model, self._tokenizers, self._adapters)
         check_weights(weights)
-        return self._run(plan, cancel, weights)
+        return self._run(BatchRun(self._backend, batch, plans, cancel, self._adapters, weights))
 
-    def _run(
-        self, plan: Plan, cancel: CancelSignal | None, weights: StepWeights | None
-    ) -> Iterator[Progress]:
+    def _run(self, run: BatchRun) -> Iterator[Progress]:
         with self._owned():
-            yield from Run(self._backend, plan, cancel, self._adapters, weights).events()
+            yield from run.events()
 
     @contextmanager
     def _owned(self) -> Iterator[None]:

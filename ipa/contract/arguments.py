@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,16 @@ import numpy.typing as npt
 from .errors import RequestError
 from .text import Pair
 
+Text: TypeAlias = "str | Sequence[str | None] | None"
+"""One text for all prompts, or a list with one for each (`ipa.contract.batch`)."""
+
 
 class RequestArguments(TypedDict, total=False):
     """The keywords of a call that `ipa.contract.request.Request` documents."""
 
-    negative_prompt: str | None
-    prompt_2: str | None
-    negative_prompt_2: str | None
+    negative_prompt: Text
+    prompt_2: Text
+    negative_prompt_2: Text
     width: int | None
     height: int | None
     num_inference_steps: int

@@ -96,6 +96,15 @@ class ImageEmbeds:
     def __len__(self) -> int:
         return len(self.conditional)
 
+    def row(self, number: int) -> ImageEmbeds:
+        """One of the pictures."""
+        parts: dict[str, Any] = {}
+        for name in (*_PICTURES, *_FACES):
+            rows = getattr(self, name)
+            if rows is not None:
+                parts[name] = rows if len(rows) == 1 else rows[number : number + 1]
+        return replace(self, **parts)
+
     def combine(self, mode: str, weights: Sequence[float] | None = None) -> ImageEmbeds:
         """Several pictures as one, before the projector; "concat" keeps them side by side.
 

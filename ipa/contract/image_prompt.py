@@ -13,16 +13,17 @@ from PIL import Image
 from .combining import CONCAT, check_combine
 from .embeds import ImageEmbeds
 from .embeds_scaling import V_ONLY, check_embeds_scaling
-from .encoder_options import NOISE, check_content, check_enhancement, parse_noise
+from .encoder_options import check_content, check_enhancement
 from .errors import RequestError
 from .faces import FaceEntry, GivenFace, faces_of
 from .fit import TILE, Fit, check_fit, check_sharpen
 from .masks import FITS, Mask, mask_values
+from .negative import check_negative
 from .weights import (
     Curve,
     Layers,
     Scale,
-    is_finite,
+    check_window,
     plain_curve,
     plain_layers,
     plain_number,
@@ -91,6 +92,9 @@ class ImagePrompt:
             (InstantStyle): what is shown, so that how it is shown remains. For SDXL with an adapter
             whose encoder shares the space of the second text encoder.
         neg_content_scale: How much of it; 0 is nothing.
+        batched: Where a call has several prompts, each gets one of the pictures (or rows of
+            embeds), in order, as in IP-Adapter's own pipelines; a list of scales, masks or negative
+            pictures goes with them. False gives every prompt all pictures, as diffusers does.
     """
 
     image: Picture | Sequence[Picture] | ImageEmbeds | None = field(default=None, repr=False)
@@ -116,6 +120,7 @@ class ImagePrompt:
     enhance_ratio: float = field(default=1.0, kw_only=True)
     neg_content_prompt: str | None = field(default=None, kw_only=True)
     neg_content_scale: float = field(default=1.0, kw_only=True)
+    batched: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self._check_image()
@@ -142,12 +147,7 @@ class ImagePrompt:
             object.__setattr__(self, "layers", plain_layers(self.layers, "ImagePrompt.layers"))
         if self.curve is not None:
             object.__setattr__(self, "curve", plain_curve(self.curve, "ImagePrompt.curve"))
-        numbers = is_finite(self.start) and is_finite(self.end)
-        if not numbers or not 0.0 <= self.start <= self.end <= 1.0:
-            raise RequestError(
-                "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
-                found=f"start={self.start!r}, end={self.end!r}",
-            )
+        check_window(self.start, self.end)
         for name in ("start", "end"):
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "embeds_scaling", check_embeds_scaling(self.embeds_scaling))
@@ -171,16 +171,17 @@ class ImagePrompt:
 
     def _check_encoding(self) -> None:
         check_combine(self.combine)
-        known = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
-        empty = isinstance(self.negative, (list, tuple)) and not self.negative
-        if isinstance(self.negative, str):
-            self._check_noise(self.negative)
-        elif empty or not (self.negative is None or isinstance(self.negative, known)):
+        if not isinstance(self.batched, bool):
             raise RequestError(
-                f'ImagePrompt.negative must be a picture, pictures, embeds or "{NOISE}"',
-                found=repr(self.negative)[:80],
-                remedy="open files with ipa.prepare.images.open_image",
+                "ImagePrompt.batched must be True or False", found=repr(self.batched)[:80]
             )
+        if self.batched and self.combine != CONCAT:
+            raise RequestError(
+                "batched gives each prompt one picture: there is nothing to combine",
+                found=f"combine={self.combine!r}",
+                remedy="leave one of the two out",
+            )
+        check_negative(self.negative, has_pictures=bool(self.images))
         if self.fit is not None:
             object.__setattr__(self, "fit", check_fit(self.fit))
         object.__setattr__(self, "sharpen", check_sharpen(self.sharpen))
@@ -198,14 +199,6 @@ class ImagePrompt:
                 "pictures that are cut into tiles cannot become one",
                 found=f"combine={self.combine!r} with fit={TILE!r}",
                 remedy="leave one of them out",
-            )
-
-    def _check_noise(self, text: str) -> None:
-        if parse_noise(text) is not None and not self.images:
-            raise RequestError(
-                "noise of a kind is made of the prompt's first picture",
-                found=f"negative={text!r} beside embeds",
-                remedy=f'pass negative="{NOISE}", or a picture of ipa.prepare.noise_picture',
             )
 
     def _check_no_pictures(self) -> None:
@@ -236,7 +229,9 @@ class ImagePrompt:
 
     @property
     def count(self) -> int:
-        """How many pictures there are; or faces, where there is no picture."""
+        """How many pictures there are, or rows of embeds, or faces where there is no picture."""
+        if isinstance(self.image, ImageEmbeds):
+            return len(self.image)
         return len(self.images) or len(self.faces)
 
     @property
@@ -272,10 +267,12 @@ class ImagePrompt:
         name = f"ImagePrompt{adapter}.{field_name}"
         if not isinstance(value, (list, tuple)):
             return None if value is None else read(value, name)
-        if len(value) != self.count:
+        # Embeds are one prompt, unless their rows go one to each text.
+        count = 0 if isinstance(self.image, ImageEmbeds) and not self.batched else self.count
+        if len(value) != count:
             raise RequestError(
                 f"{name} has one entry per picture, if it is a list",
-                found=f"{len(value)} entries, {self.count} needed",
+                found=f"{len(value)} entries, {count} needed",
                 remedy=f"pass one {field_name} for all of them, or as many as pictures",
             )
         return tuple(

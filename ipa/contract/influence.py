@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -54,6 +54,31 @@ class Influence:
     sites: tuple[Site, ...]
     size: tuple[int, int]
     shares: tuple[Halves, ...] = field(repr=False)
+
+    @staticmethod
+    def join(several: Sequence[Influence]) -> Influence:
+        """Of the prompts of one call: their pictures that were made side by side.
+
+        Where image prompts have more pictures (or tiles) in one than in another, the others' share
+        of those is 0.
+        """
+        first = several[0]
+        pictures = tuple(max(counts) for counts in zip(*(s.pictures for s in several), strict=True))
+        shares = tuple(
+            np.concatenate([entry._padded(site, pictures) for entry in several], axis=1)
+            for site in range(len(first.sites))
+        )
+        return replace(first, pictures=pictures, shares=shares)
+
+    def _padded(self, site: int, pictures: tuple[int, ...]) -> Halves:
+        """Shares at a site, with zeros for the pictures that others have more."""
+        held, parts, start = self.shares[site], [], 0
+        for own, wanted in zip(self.pictures, pictures, strict=True):
+            parts.append(held[:, :, start : start + own])
+            shape = (*held.shape[:2], wanted - own, *held.shape[3:])
+            parts.append(np.zeros(shape, dtype=np.float16))
+            start += own
+        return np.concatenate(parts, axis=2)
 
     @property
     def steps(self) -> int:

@@ -98,6 +98,15 @@ def plain_number(value: object, name: str) -> float:
     return float(value)
 
 
+def check_window(start: object, end: object) -> None:
+    """Raise RequestError unless they are fractions of the steps, the first not after the last."""
+    if not (is_finite(start) and is_finite(end)) or not 0.0 <= start <= end <= 1.0:
+        raise RequestError(
+            "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
+            found=f"start={start!r}, end={end!r}",
+        )
+
+
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether it is a finite real number that float64 holds; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):

@@ -19,6 +19,7 @@ from ipa import demo
 from ipa.app import sheet
 from ipa.app.cli import app
 from ipa.app.demo import Reference, columns
+from ipa.sheet import TITLE
 
 PROGRAM = Path(sys.executable).with_name("ipa-mlx")
 
@@ -56,7 +57,7 @@ def test_every_label_has_its_letters() -> None:
     pairs = [(a, b) for a in references for b in references]
     texts = [column.title for column in columns()]
     texts += [column.label(a, b) for column in columns() for a, b in pairs]
-    font = ImageFont.load_default(sheet._TITLE)
+    font = ImageFont.load_default(TITLE)
     box = bytes(font.getmask("\uffff"))
     for letter in set("".join(texts)) - {" "}:
         assert bytes(font.getmask(letter)) != box, letter
@@ -109,7 +110,7 @@ def test_versions() -> None:
 
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
-    assert all(name in text for name in ("demo", "generate", "inspect", "accelerate"))
+    assert all(name in text for name in ("demo", "generate", "sweep", "inspect", "accelerate"))
 
 
 def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> Diffusion
 
 def run_diffusers(
     pipe: DiffusionPipeline,
-    prompt: str,
+    prompt: str | Sequence[str],
     *,
     images: Any = None,
     embeds: Any = None,
@@ -42,12 +42,16 @@ def run_diffusers(
     output_type: str = "latent",
     **arguments: Any,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3)."""
+    """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3).
+
+    Picture number p of all takes the generator of seed + p.
+    """
     if scheduler is not None:
         pipe.scheduler = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
     if scale is not None:
         pipe.set_ip_adapter_scale(scale)
-    generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(num_images)]
+    count = num_images * (1 if isinstance(prompt, str) else len(prompt))
+    generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(count)]
     out = pipe(
         prompt,
         ip_adapter_image=images,

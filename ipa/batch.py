@@ -1,0 +1,128 @@
+"""Several prompts in one call: planned before the first is run, then run one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ipa.adapters import AttachedAdapter
+from ipa.contract.backend import Backend
+from ipa.contract.batch import Batch
+from ipa.contract.errors import RequestError
+from ipa.contract.influence import Influence
+from ipa.contract.model import ModelFolder
+from ipa.contract.result import Progress, Result
+from ipa.contract.weights import StepWeights
+from ipa.description import describe_batch
+from ipa.plan import Plan, make_plan
+from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.run import CancelSignal, Run
+
+
+def plan_batch(
+    batch: Batch,
+    model: ModelFolder,
+    tokenizers: Sequence[ClipTokenizer],
+    adapters: Mapping[str, AttachedAdapter],
+) -> list[Plan]:
+    """A plan for each prompt of a call.
+
+    Raises:
+        RequestError: One of them cannot be honoured; with several prompts it says which.
+    """
+    plans: list[Plan] = []
+    for request in batch.requests:
+        try:
+            plans.append(make_plan(request, model, tokenizers, adapters))
+        except RequestError as error:
+            if len(batch.requests) == 1:
+                raise
+            raise RequestError(
+                f"prompt {len(plans) + 1}: {error.what}", found=error.found, remedy=error.remedy
+            ) from error
+    return plans
+
+
+class BatchRun:
+    """The runs of a call's prompts, as one; of a single prompt its run and no more.
+
+    One after another, so that memory is that of a single one, and every prompt's pictures are those
+    of a call of its own, bit for bit.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        batch: Batch,
+        plans: Sequence[Plan],
+        cancel: CancelSignal | None,
+        adapters: Mapping[str, AttachedAdapter],
+        weights: StepWeights | None = None,
+    ) -> None:
+        self.batch, self.plans, self.adapters = batch, plans, adapters
+        self.runs = [Run(backend, plan, cancel, adapters, weights) for plan in plans]
+
+    def events(self) -> Iterator[Progress]:
+        """Those of every run, with steps counted over all of them, and one result at the end."""
+        if len(self.runs) == 1:
+            yield from self.runs[0].events()
+            return
+        count, began, results = len(self.runs), time.perf_counter(), list[Result]()
+        for number, run in enumerate(self.runs):
+            for event in run.events():
+                if event.result is not None:
+                    results.append(event.result)
+                    continue
+                step, total = number * event.total + event.step, count * event.total
+                eta = None
+                if event.eta_s is not None:
+                    eta = (time.perf_counter() - began) / step * (total - step)
+                yield replace(event, step=step, total=total, eta_s=eta)
+        yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=self._joined(results))
+
+    def _joined(self, results: Sequence[Result]) -> Result:
+        images: Any = [image for result in results for image in result.images]
+        if isinstance(results[0].images, np.ndarray):
+            images = np.stack(images)
+        latents = np.concatenate([result.latents for result in results])
+        info = self._info([result.info for result in results])
+        measured = [result.influence for result in results if result.influence is not None]
+        if not measured:
+            return Result(images=images, latents=latents, info=info)
+        influence = Influence.join(measured)
+        info |= {"influence": influence.describe()}
+        return Result(images=images, latents=latents, info=info, influence=influence)
+
+    def _info(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        first, requests = infos[0], [info["request"] for info in infos]
+        request = describe_batch(self.batch, self.plans, self.adapters)
+        peaks = [info["peak_memory_bytes"] for info in infos]
+        stages = [info["timings_s"] for info in infos]
+        return {
+            **infos[-1],
+            "request": request | {"weights": first["request"]["weights"]},
+            "requests": requests,
+            **(
+                {"weights_by_step": [info["weights_by_step"] for info in infos]}
+                if "weights_by_step" in first
+                else {}
+            ),
+            "timings_s": {name: round(sum(s[name] for s in stages), 4) for name in stages[0]},
+            "peak_memory_bytes": None if None in peaks else max(peaks),
+            "warnings": _warnings([info["warnings"] for info in infos]),
+        }
+
+
+def _warnings(several: Sequence[Sequence[str]]) -> list[str]:
+    """Those of every prompt once, and the others with the number of their prompt."""
+    common = [text for text in several[0] if all(text in own for own in several)]
+    return common + [
+        f"prompt {number}: {text}"
+        for number, own in enumerate(several, start=1)
+        for text in own
+        if text not in common
+    ]
