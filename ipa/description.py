@@ -39,6 +39,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "num_images": int(request.num_images),
         "seeds": list(plan.seeds),
         "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
+        "profile": plan.profile.name,
     }
 
 

@@ -22,6 +22,7 @@ from ipa.contract.weights import Scale, StepWeights
 from ipa.encoding import EncodingOptions, load_embeds, plan_features, views
 from ipa.plan import Plan, make_plan, prompts_from_ip_adapter_image
 from ipa.prepare.images import clip_pixels
+from ipa.prepare.profiles import profile_named
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
 from ipa.prepare.texts import open_tokenizers
@@ -122,6 +123,7 @@ class Pipeline:
         image: Picture | Sequence[Picture] | ImageEmbeds,
         *,
         adapter: str | None = None,
+        profile: str | None = None,
         **options: Unpack[EncodingOptions],
     ) -> ImageEmbeds:
         """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
@@ -129,23 +131,29 @@ class Pipeline:
         Args:
             image: One picture or several, or embeds to combine.
             adapter: A loaded adapter; None takes the only one.
+            profile: That of the calls they are for (`ipa.prepare.profiles`).
             **options: combine, negative, fit, sharpen; see `ImagePrompt`.
         """
         name = adapter_name(adapter, self._adapters)
-        features = plan_features(ImagePrompt(image, **options), self._adapters[name].loaded)
+        loaded = self._adapters[name].loaded
+        features = plan_features(ImagePrompt(image, **options), loaded, profile_named(profile))
         with self._owned():
             return features.compute(self._backend, name)
 
-    def load_image_embeds(self, path: str | Path, *, adapter: str | None = None) -> ImageEmbeds:
+    def load_image_embeds(
+        self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
+    ) -> ImageEmbeds:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        name = adapter_name(adapter, self._adapters)
+        name, chosen = adapter_name(adapter, self._adapters), profile_named(profile)
         with self._owned():
-            return load_embeds(path, self._backend, name, self._adapters[name].loaded)
+            return load_embeds(path, self._backend, name, self._adapters[name].loaded, chosen)
 
-    def encoder_views(self, prompt: ImagePrompt) -> list[Image.Image]:
+    def encoder_views(
+        self, prompt: ImagePrompt, *, profile: str | None = None
+    ) -> list[Image.Image]:
         """What the image encoder sees of each picture of a prompt, as pictures."""
         name = adapter_name(prompt.adapter, self._adapters)
-        return views(prompt, self._adapters[name].loaded)
+        return views(prompt, self._adapters[name].loaded, profile_named(profile))
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""

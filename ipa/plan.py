@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,17 @@ from ipa.encoding import PlannedFeatures, plan_features
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.noise import NoiseStream
-from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
+from ipa.prepare.picture_parts import prompt_parts
+from ipa.prepare.profiles import HOUSE, Profile, profile_named
+from ipa.prepare.schedules import (
+    make_schedule,
+    pipeline_config,
+    scheduler_name,
+    training_levels,
+)
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.prepare.windows import NoiseTimes, open_steps
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
 _DEFAULT_LATENT_SIDE_XL = 128
@@ -56,6 +64,7 @@ class Plan:
     seeds: tuple[int, ...]
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
+    profile: Profile = HOUSE
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -77,6 +86,9 @@ def make_plan(
     Raises:
         RequestError: Something cannot be honoured; nothing has been computed yet.
     """
+    profile = profile_named(request.profile)
+    if request.negative_prompt is None and profile.negative_prompt is not None:
+        request = replace(request, negative_prompt=profile.negative_prompt)
     width, height = _size(request, model)
     factor = model.vae.scale_factor
     shape = (model.unet.in_channels, height // factor, width // factor)
@@ -89,17 +101,17 @@ def make_plan(
         name, warning = scheduler_name(model.scheduler)
         warnings += [warning] if warning else []
     warnings += model.single_file.notes if model.single_file else ()
-    schedule = make_schedule(
-        name,
-        pipeline_config(model.scheduler, is_xl=model.is_xl),
-        int(request.num_inference_steps),
+    config = pipeline_config(model.scheduler, is_xl=model.is_xl)
+    schedule = make_schedule(name, config, int(request.num_inference_steps))
+    times = NoiseTimes(
+        np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
     )
     canvas = Canvas.of(model, width, height)
-    prompts = tuple(_plan_prompts(request, model, adapters, canvas, len(schedule.steps)))
+    prompts = tuple(_plan_prompts(request, model, adapters, canvas, times))
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     if any(prompt.masks is not None for prompt in prompts):
-        warnings += canvas.warnings
+        warnings += canvas.warnings(profile.mask_rule)
     return Plan(
         request=request,
         width=width,
@@ -110,6 +122,7 @@ def make_plan(
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
         warnings=tuple(warnings),
+        profile=profile,
     )
 
 
@@ -178,17 +191,20 @@ def _plan_prompts(
     model: ModelFolder,
     adapters: Mapping[str, AttachedAdapter],
     canvas: Canvas,
-    steps: int,
+    times: NoiseTimes,
 ) -> Iterator[PlannedPrompt]:
+    profile, steps = profile_named(request.profile), len(times.steps)
     for number, prompt in enumerate(request.image_prompts):
         name = adapter_name(prompt.adapter, adapters)
         attached = adapters[name]
-        for rank, part in enumerate(prompt.parts):
+        window = open_steps(profile.window, prompt.start, prompt.end, times)
+        for rank, whole in enumerate(prompt_parts(prompt, profile, attached.scale)):
+            part = whole.prompt
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
             yield PlannedPrompt(
                 number=number,
                 adapter=name,
-                features=plan_features(part, attached.loaded),
-                table=lambda_table(part, attached.scale, model.sites, steps),
-                masks=canvas.masks(part.mask, part.mask_fit, where),
+                features=plan_features(part, attached.loaded, profile, whole.weights),
+                table=lambda_table(part, attached.scale, model.sites, steps, window),
+                masks=canvas.masks(part.mask, part.mask_fit, where, profile.mask_rule),
             )

@@ -52,6 +52,8 @@ class Request:
             above unless this and `negative_target_size` are given.
         negative_crops_coords_top_left: Likewise; None is (0, 0).
         negative_target_size: Likewise.
+        profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
+            "diffusers" or "comfyui". None is the house's own.
     """
 
     prompt: str = ""
@@ -74,6 +76,7 @@ class Request:
     negative_original_size: Pair | None = None
     negative_crops_coords_top_left: Pair | None = None
     negative_target_size: Pair | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         self._check_prompts()

@@ -24,6 +24,7 @@ from ipa.app.options import (
     ImagePrompts,
     Json,
     LayerChoice,
+    ProfileChoice,
     Quantize,
     Steps,
 )
@@ -60,6 +61,7 @@ def generate(  # one parameter per option
     scale: DefaultScale = "1.0",
     layers: LayerChoice = None,
     curve: CurveChoice = None,
+    profile: ProfileChoice = None,
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     steps: Steps = 30,
@@ -99,13 +101,14 @@ def generate(  # one parameter per option
             "scheduler": scheduler,
             "seed": seed,
             "num_images": num_images,
+            "profile": profile,
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_adapters(pipe, adapter or (), default_scale, offline=offline)
-        look.save_views(pipe, arguments["image_prompts"], show_reference)
+        look.save_views(pipe, arguments["image_prompts"], show_reference, profile)
         result, paths = run_generate(pipe, output, arguments, cancel)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
