@@ -11,6 +11,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.faces import FaceEmbedder
 from ipa.contract.model import AdapterFiles
 from ipa.contract.weights import Scale, plain_number, plain_scale
+from ipa.prepare.profiles import Profile
 from ipa.prepare.scales import site_scales
 
 
@@ -18,7 +19,7 @@ class FaceOptions(TypedDict, total=False):
     """The keywords of `load_ip_adapter` that matter to FaceID adapters."""
 
     kind: str | None
-    lora_scale: float
+    lora_scale: float | None
     face_embedder: FaceEmbedder | None
 
 
@@ -26,14 +27,14 @@ class FaceOptions(TypedDict, total=False):
 class AttachedAdapter:
     """A loaded adapter as the pipeline keeps it: its file's name and its default scale.
 
-    `lora_scale` is the strength of the LoRA that its file brings, `face_embedder` finds faces in
-    pictures: both for FaceID adapters.
+    `lora_scale` is the strength of the LoRA that its file brings, None for the profile's;
+    `face_embedder` finds faces in pictures: both for FaceID adapters.
     """
 
     file: str
     loaded: LoadedAdapter
     scale: Scale
-    lora_scale: float = 1.0
+    lora_scale: float | None = None
     face_embedder: FaceEmbedder | None = None
 
 
@@ -66,7 +67,8 @@ class Adapters(Mapping[str, AttachedAdapter]):
                 found=name,
                 remedy="pass another name=, or unload_ip_adapter first",
             )
-        lora_scale = plain_number(face.get("lora_scale", 1.0), "lora_scale")
+        given = face.get("lora_scale")
+        lora_scale = None if given is None else plain_number(given, "lora_scale")
         told = replace(files, kind=face.get("kind") or files.kind)
         loaded = self._backend.load_adapter(name, told)
         self._known[name] = AttachedAdapter(
@@ -128,6 +130,13 @@ class Adapters(Mapping[str, AttachedAdapter]):
 def _tokens(loaded: LoadedAdapter) -> int:
     """Per picture or face; full-face makes one of each state."""
     return loaded.spec.tokens or (loaded.encoder.tokens if loaded.encoder else 0)
+
+
+def lora_scale(attached: AttachedAdapter, profile: Profile) -> float:
+    """The strength of the LoRA in an adapter's file: its own, or the profile's; 0 without one."""
+    if not attached.loaded.spec.lora_rank:
+        return 0.0
+    return profile.face_lora_scale if attached.lora_scale is None else attached.lora_scale
 
 
 def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ipa.adapters import AttachedAdapter
+from ipa.adapters import AttachedAdapter, lora_scale
 from ipa.contract.batch import Batch
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.faces import Face, FaceEntry, Floats
@@ -18,6 +18,8 @@ from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
 from ipa.contract.masks import MaskValues
 from ipa.contract.request import SIZE_NAMES
 from ipa.plan import Plan
+from ipa.prepare.faces import shortcut_scale
+from ipa.prepare.profiles import Profile
 
 
 def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "negative_prompt": request.negative_prompt,
         **_describe_xl(plan),
         "image_prompts": [
-            _describe_prompt(prompt, names[number], adapters)
+            _describe_prompt(prompt, names[number], adapters, plan.profile)
             for number, prompt in enumerate(request.image_prompts)
         ],
         "width": plan.width,
@@ -41,6 +43,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "num_images": int(request.num_images),
         "seeds": list(plan.seeds),
         "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
+        "profile": plan.profile.name,
     }
 
 
@@ -55,7 +58,8 @@ def describe_batch(
         **first,
         **{name: list(texts) for name, texts in batch.texts.items() if name in first},
         "image_prompts": [
-            _describe_prompt(prompt, names[number], adapters) | {"batched": prompt.batched}
+            _describe_prompt(prompt, names[number], adapters, plans[0].profile)
+            | {"batched": prompt.batched}
             for number, prompt in enumerate(batch.image_prompts)
         ],
         "seeds": [seed for plan in plans for seed in plan.seeds],
@@ -77,14 +81,17 @@ def _describe_xl(plan: Plan) -> dict[str, Any]:
 
 
 def _describe_prompt(
-    prompt: ImagePrompt, adapter: str, adapters: Mapping[str, AttachedAdapter]
+    prompt: ImagePrompt,
+    adapter: str,
+    adapters: Mapping[str, AttachedAdapter],
+    profile: Profile,
 ) -> dict[str, Any]:
     scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
     return {
         "adapter": adapter,
         "file": adapters[adapter].file,
         **_describe_pictures(prompt),
-        **_describe_face(prompt, adapters[adapter]),
+        **_describe_face(prompt, adapters[adapter], profile),
         "scale": scale,
         "layers": prompt.layers,
         "curve": prompt.curve,
@@ -96,13 +103,16 @@ def _describe_prompt(
     }
 
 
-def _describe_face(prompt: ImagePrompt, attached: AttachedAdapter) -> dict[str, Any]:
+def _describe_face(
+    prompt: ImagePrompt, attached: AttachedAdapter, profile: Profile
+) -> dict[str, Any]:
     """What only FaceID adapters have."""
     spec = attached.loaded.spec
-    found: dict[str, Any] = {"lora_scale": attached.lora_scale} if spec.lora_rank else {}
-    if spec.has_shortcut:
-        found["shortcut_scale"] = 1.0 if prompt.shortcut_scale is None else prompt.shortcut_scale
-    return found
+    told = {
+        "lora_scale": lora_scale(attached, profile) if spec.lora_rank else None,
+        "shortcut_scale": shortcut_scale(prompt, spec, profile),
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:

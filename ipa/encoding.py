@@ -17,13 +17,14 @@ from ipa.contract.faces import GivenFace
 from ipa.contract.fit import CENTER_CROP, Fit
 from ipa.contract.image_prompt import ImagePrompt, Negative, Picture, pictures_of
 from ipa.contract.masks import Mask
-from ipa.origins import origin_of
+from ipa.origins import black_pixels, origin_of
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.encoder_masks import masked_pixels, seen_masks
 from ipa.prepare.enhancement import PlannedEnhancement, plan_enhancement
-from ipa.prepare.faces import PlannedFaces, plan_faces
+from ipa.prepare.faces import PlannedFaces, plan_faces, shortcut_scale
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.noise_picture import with_noise
+from ipa.prepare.profiles import HOUSE, Profile
 from ipa.prepare.text_direction import TextDirection
 from ipa.views import losses
 
@@ -57,6 +58,7 @@ class PlannedFeatures:
         direction: A text to take away from them.
         identities: (N, width) beside the states of FaceID-Plus; None for other adapters.
         shortcut_scale: Of FaceID-Plus v2; None for all others.
+        weights: A factor on each picture's features before they are combined, or None.
     """
 
     source: Floats | ImageEmbeds
@@ -68,6 +70,7 @@ class PlannedFeatures:
     direction: TextDirection | None = None
     identities: Floats | None = None
     shortcut_scale: float | None = None
+    weights: tuple[float, ...] | None = None
 
     def identity(self, embeds: ImageEmbeds) -> Identity | None:
         """Whose face is seen in embeds, where they have an identity beside them."""
@@ -88,7 +91,9 @@ class PlannedFeatures:
             embeds = embeds.with_faces(self.identities, np.zeros_like(self.identities[:1]))
         if self.negative is not None:
             embeds = embeds.against(self._encode(self.negative, backend, adapter))
-        return embeds if self.combine == CONCAT else embeds.combine(self.combine)
+        if self.combine == CONCAT and self.weights is None:
+            return embeds
+        return embeds.combine(self.combine, self.weights)
 
     def _encode(self, source: Floats | ImageEmbeds, backend: Backend, adapter: str) -> ImageEmbeds:
         if isinstance(source, ImageEmbeds):
@@ -97,60 +102,79 @@ class PlannedFeatures:
         return ImageEmbeds(conditional=conditional, unconditional=unconditional, origin=self.origin)
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads an image prompt: an adapter, by what it is called, and as which program would."""
+
+    adapter: str
+    attached: AttachedAdapter
+    profile: Profile = HOUSE
+
+    @property
+    def loaded(self) -> LoadedAdapter:
+        """What the backend tells of the adapter."""
+        return self.attached.loaded
+
+    @property
+    def origin(self) -> EmbedsOrigin:
+        """Where the features that it takes come from."""
+        return origin_of(self.loaded, self.profile)
+
+    def pixels(self, pictures: Sequence[Picture], prompt: ImagePrompt) -> Floats:
+        """Pictures as its encoder sees them."""
+        fit, resize = prompt.fit or CENTER_CROP, self.profile.clip_resize
+        return clip_pixels(pictures, self.loaded.preprocessing, fit, prompt.sharpen, resize)
+
+
 def plan_features(
     prompt: ImagePrompt,
-    adapter: str,
-    attached: AttachedAdapter,
+    reader: Reader,
     direction: TextDirection | None = None,
+    weights: tuple[float, ...] | None = None,
 ) -> PlannedFeatures:
     """Prepare the pictures and faces of an image prompt, and check embeds, for a loaded adapter.
 
     Args:
         prompt: What a person asked for.
-        adapter: What the adapter is called.
-        attached: The adapter.
+        reader: The adapter, and whose preprocessing and unconditional features are followed.
         direction: What `prepare.text_direction` made of the prompt's text.
+        weights: See `PlannedFeatures`.
 
     Raises:
-        RequestError: A picture or face cannot be used, or embeds are of another encoder or kind.
+        RequestError: A picture or face cannot be used, or embeds are of another encoder, kind or
+            preprocessing.
     """
-    loaded, where = attached.loaded, attached.file
+    loaded, attached = reader.loaded, reader.attached
     prompt, faces = with_noise(prompt), None
     if not isinstance(prompt.image, ImageEmbeds) or prompt.face is not None:
-        faces = plan_faces(prompt, loaded.spec, attached.face_embedder, where)
+        faces = plan_faces(prompt, loaded.spec, attached.face_embedder, attached.file)
     if faces is not None and faces.pictures:
         prompt = replace(prompt, image=faces.pictures, face=None)
     beside = faces is not None and loaded.spec.feature != "face"
     return PlannedFeatures(
-        source=_source(prompt, loaded, where, faces),
-        negative=_negative(prompt, attached),
+        source=_source(prompt, reader, faces),
+        negative=_negative(prompt, reader),
         combine=prompt.combine,
-        origin=origin_of(loaded),
+        origin=reader.origin,
         warnings=(*losses(prompt, loaded), *(direction.warnings if direction else ())),
-        closer=plan_enhancement(prompt, adapter, loaded),
+        closer=plan_enhancement(prompt, reader.adapter, loaded, reader.profile.clip_resize),
         direction=direction,
         identities=faces.identities if faces and beside else None,
-        shortcut_scale=_shortcut(prompt, loaded),
+        shortcut_scale=shortcut_scale(prompt, loaded.spec, reader.profile),
+        weights=weights,
     )
 
 
 def _source(
-    prompt: ImagePrompt, loaded: LoadedAdapter, where: str, faces: PlannedFaces | None
+    prompt: ImagePrompt, reader: Reader, faces: PlannedFaces | None
 ) -> Floats | ImageEmbeds:
     """What the adapter is given: embeds, identities alone, or pixels."""
     if isinstance(prompt.image, ImageEmbeds):
-        return _checked(prompt.image, loaded, where, faces)
-    if faces is not None and loaded.spec.feature == "face":
-        return _identities_alone(faces, origin_of(loaded))
-    recipe = ClipRecipe.from_config(loaded.preprocessing)
-    pixels = _pixels(prompt.images, prompt, loaded)
-    return masked_pixels(pixels, seen_masks(prompt, recipe))
-
-
-def _shortcut(prompt: ImagePrompt, loaded: LoadedAdapter) -> float | None:
-    if not loaded.spec.has_shortcut:
-        return None
-    return 1.0 if prompt.shortcut_scale is None else prompt.shortcut_scale
+        return _checked(prompt.image, reader, faces)
+    if faces is not None and reader.loaded.spec.feature == "face":
+        return _identities_alone(faces, reader.origin)
+    recipe = ClipRecipe.from_config(reader.loaded.preprocessing)
+    return masked_pixels(reader.pixels(prompt.images, prompt), seen_masks(prompt, recipe))
 
 
 def _identities_alone(faces: PlannedFaces, origin: EmbedsOrigin) -> ImageEmbeds:
@@ -158,45 +182,39 @@ def _identities_alone(faces: PlannedFaces, origin: EmbedsOrigin) -> ImageEmbeds:
     return ImageEmbeds(conditional=rows, unconditional=np.zeros_like(rows[:1]), origin=origin)
 
 
-def _negative(prompt: ImagePrompt, attached: AttachedAdapter) -> Floats | ImageEmbeds | None:
+def _negative(prompt: ImagePrompt, reader: Reader) -> Floats | ImageEmbeds | None:
     """What replaces the unconditional features; of FaceID, identities of faces."""
-    loaded = attached.loaded
+    loaded, attached = reader.loaded, reader.attached
     negative: Any = prompt.negative  # noise is a picture by now
     if negative is None:
-        return None
+        given = isinstance(prompt.image, ImageEmbeds)
+        return None if given else black_pixels(loaded, reader.profile)
     if isinstance(negative, ImageEmbeds):
-        return _checked(negative, loaded, attached.file, what="the negative embeds")
+        return _checked(negative, reader, what="the negative embeds")
     pictures = pictures_of(negative)
     if loaded.spec.feature != "face":
-        return _pixels(pictures, prompt, loaded)
+        return reader.pixels(pictures, prompt)
     away = ImagePrompt(pictures)
     faces = plan_faces(away, loaded.spec, attached.face_embedder, attached.file)
-    return None if faces is None else _identities_alone(faces, origin_of(loaded))
+    return None if faces is None else _identities_alone(faces, reader.origin)
 
 
 def _checked(
     embeds: ImageEmbeds,
-    loaded: LoadedAdapter,
-    where: str,
+    reader: Reader,
     faces: PlannedFaces | None = None,
     what: str = "the embeds",
 ) -> ImageEmbeds:
     """Embeds that an adapter can use."""
-    origin = origin_of(loaded)
+    origin, spec = reader.origin, reader.loaded.spec
     embeds.origin.check(origin, what)
-    spec = loaded.spec
     has_faces = embeds.conditional_face is not None
     takes_faces = bool(spec.face_width) and spec.feature != "face"
     if has_faces != takes_faces and not (takes_faces and faces):
         verb = "needs an" if takes_faces else "takes no"
         raise RequestError(
-            f"{where} {verb} identity beside {what}",
+            f"{reader.attached.file} {verb} identity beside {what}",
             found="embeds without any" if takes_faces else "embeds of a FaceID-Plus adapter",
             remedy="encode the pictures again with this adapter: encode_image_prompt",
         )
     return replace(embeds, origin=origin)
-
-
-def _pixels(pictures: Sequence[Picture], prompt: ImagePrompt, loaded: LoadedAdapter) -> Floats:
-    fit = prompt.fit or CENTER_CROP
-    return clip_pixels(pictures, loaded.preprocessing, fit, prompt.sharpen)

@@ -7,14 +7,17 @@ from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ipa.contract.backend import Backend, Floats, LoadedAdapter
 from ipa.contract.embeds import EmbedsOrigin, ImageEmbeds, check_feature
 from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.images import clip_pixels
 from ipa.prepare.ipadpt import read_ipadpt
+from ipa.prepare.profiles import HOUSE, Profile
 
 
-def origin_of(loaded: LoadedAdapter) -> EmbedsOrigin:
+def origin_of(loaded: LoadedAdapter, profile: Profile = HOUSE) -> EmbedsOrigin:
     """Where the features that an adapter takes come from."""
     encoder = loaded.encoder
     if encoder is None:
@@ -24,35 +27,42 @@ def origin_of(loaded: LoadedAdapter) -> EmbedsOrigin:
         return EmbedsOrigin(
             feature="face", encoder=kind, encoder_sha256=told, preprocessing_sha256=told
         )
-    recipe = ClipRecipe.from_config(loaded.preprocessing)
+    made: tuple[object, ...] = astuple(ClipRecipe.from_config(loaded.preprocessing))
+    own = (profile.clip_resize, profile.unconditional)
+    if own != (HOUSE.clip_resize, HOUSE.unconditional):
+        made = (*made, *own)
     return EmbedsOrigin(
         feature=check_feature(loaded.spec.feature),
         encoder=f"a CLIP vision model of {encoder.layers} layers, hidden_size {encoder.width}, "
         f"projection_dim {encoder.projection}, {encoder.image_size} pixels",
         encoder_sha256=loaded.encoder_sha256,
-        preprocessing_sha256=hashlib.sha256(repr(astuple(recipe)).encode()).hexdigest(),
+        preprocessing_sha256=hashlib.sha256(repr(made).encode()).hexdigest(),
     )
 
 
 def load_embeds(
-    path: str | Path, backend: Backend, adapter: str, loaded: LoadedAdapter
+    path: str | Path,
+    backend: Backend,
+    adapter: str,
+    loaded: LoadedAdapter,
+    profile: Profile = HOUSE,
 ) -> ImageEmbeds:
     """Embeds of a file: ours, checked, or an .ipadpt, of which only shapes can be checked.
 
-    A file without unconditional features gets those of no picture.
+    A file without unconditional features gets those of no picture, as the profile has them.
 
     Raises:
         CheckpointError: The file is damaged, or its shapes do not fit the adapter.
         RequestError: The embeds are of another encoder or kind.
     """
-    origin = origin_of(loaded)
+    origin = origin_of(loaded, profile)
     if Path(path).suffix == ".safetensors":
         embeds = ImageEmbeds.load(path)
         embeds.origin.check(origin, f"the embeds of {path}")
         return embeds
     conditional, unconditional = read_ipadpt(Path(path), _shape(loaded))
     if unconditional is None:
-        unconditional = _of_nothing(backend, adapter, loaded)
+        unconditional = _of_nothing(backend, adapter, loaded, profile)
     elif (unconditional == unconditional[:1]).all():
         unconditional = unconditional[:1]
     return ImageEmbeds(conditional=conditional, unconditional=unconditional, origin=origin)
@@ -67,11 +77,22 @@ def _shape(loaded: LoadedAdapter) -> tuple[int, ...]:
     return (encoder.tokens, encoder.width) if states else (encoder.projection,)
 
 
-def _of_nothing(backend: Backend, adapter: str, loaded: LoadedAdapter) -> Floats:
+def _of_nothing(backend: Backend, adapter: str, loaded: LoadedAdapter, profile: Profile) -> Floats:
     encoder = loaded.encoder
     if encoder is None:
         return np.zeros((1, loaded.spec.face_width), np.float32)
-    side = encoder.image_size
-    return backend.encode_images(adapter, np.zeros((1, encoder.channels, side, side), np.float32))[
-        1
-    ]
+    black, side = black_pixels(loaded, profile), encoder.image_size
+    if black is not None:
+        return backend.encode_images(adapter, black)[0]
+    grey = np.zeros((1, encoder.channels, side, side), np.float32)
+    return backend.encode_images(adapter, grey)[1]
+
+
+def black_pixels(loaded: LoadedAdapter, profile: Profile) -> Floats | None:
+    """The pixels of a black picture, if the unconditional features are an encoder's of them."""
+    if profile.unconditional != "black" or loaded.spec.feature != "states":
+        return None
+    if loaded.encoder is None:
+        return None
+    black = Image.new("RGB", (loaded.encoder.image_size,) * 2)
+    return clip_pixels([black], loaded.preprocessing, resize=profile.clip_resize)

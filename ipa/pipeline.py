@@ -20,11 +20,13 @@ from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import Scale, StepWeights
-from ipa.encoding import EncodingOptions, plan_features
+from ipa.encoding import EncodingOptions, Reader, plan_features
 from ipa.origins import load_embeds
 from ipa.plan import prompts_from_ip_adapter_image
 from ipa.prepare.faces import check_fits
 from ipa.prepare.images import clip_pixels
+from ipa.prepare.picture_parts import listed
+from ipa.prepare.profiles import profile_named
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
 from ipa.prepare.text_direction import plan_direction
@@ -135,6 +137,7 @@ class Pipeline:
         image: Picture | Sequence[Picture] | ImageEmbeds | None = None,
         *,
         adapter: str | None = None,
+        profile: str | None = None,
         **options: Unpack[EncodingOptions],
     ) -> ImageEmbeds:
         """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
@@ -142,6 +145,7 @@ class Pipeline:
         Args:
             image: One picture or several, or embeds to combine.
             adapter: A loaded adapter; None takes the only one.
+            profile: That of the calls they are for (`ipa.prepare.profiles`).
             **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
                 neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
         """
@@ -149,20 +153,25 @@ class Pipeline:
         attached, model = self._adapters[name], self._backend.model
         check_fits(prompt, attached.loaded.spec, attached.file)
         direction = plan_direction(prompt, name, attached.loaded, model, self._tokenizers)
-        features = plan_features(prompt, name, attached, direction)
+        reader = Reader(name, attached, profile_named(profile))
+        features = plan_features(prompt, reader, direction)
         with self._owned():
             return features.compute(self._backend, name)
 
-    def load_image_embeds(self, path: str | Path, *, adapter: str | None = None) -> ImageEmbeds:
+    def load_image_embeds(
+        self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
+    ) -> ImageEmbeds:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        name = adapter_name(adapter, self._adapters)
+        name, chosen = adapter_name(adapter, self._adapters), profile_named(profile)
         with self._owned():
-            return load_embeds(path, self._backend, name, self._adapters[name].loaded)
+            return load_embeds(path, self._backend, name, self._adapters[name].loaded, chosen)
 
-    def encoder_views(self, prompt: ImagePrompt) -> list[Image.Image]:
+    def encoder_views(
+        self, prompt: ImagePrompt, *, profile: str | None = None
+    ) -> list[Image.Image]:
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         name = adapter_name(prompt.adapter, self._adapters)
-        return views(prompt, self._adapters[name].loaded)
+        return views(prompt, self._adapters[name].loaded, profile_named(profile))
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
@@ -243,6 +252,8 @@ class Pipeline:
             if prompts:
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
+        profile = profile_named(arguments.get("profile"))
+        prompts = [listed(entry, profile) for entry in prompts]
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, self._backend.model, self._tokenizers, self._adapters)
         check_weights(weights)

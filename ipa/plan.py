@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
-from ipa.encoding import PlannedFeatures, plan_features
+from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.faces import check_fits
 from ipa.prepare.lambdas import lambda_table
@@ -25,11 +25,19 @@ from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.noise_picture import with_noise
-from ipa.prepare.schedules import make_schedule, pipeline_config, scheduler_name
+from ipa.prepare.picture_parts import prompt_parts
+from ipa.prepare.profiles import HOUSE, Profile, profile_named
+from ipa.prepare.schedules import (
+    make_schedule,
+    pipeline_config,
+    scheduler_name,
+    training_levels,
+)
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tiles import tiled
 from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.prepare.windows import NoiseTimes, open_steps
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
 _DEFAULT_LATENT_SIDE_XL = 128
@@ -65,6 +73,7 @@ class Plan:
     seeds: tuple[int, ...]
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
+    profile: Profile = HOUSE
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -86,6 +95,9 @@ def make_plan(
     Raises:
         RequestError: Something cannot be honoured; nothing has been computed yet.
     """
+    profile = profile_named(request.profile)
+    if request.negative_prompt is None and profile.negative_prompt is not None:
+        request = replace(request, negative_prompt=profile.negative_prompt)
     width, height = _size(request, model)
     factor = model.vae.scale_factor
     shape = (model.unet.in_channels, height // factor, width // factor)
@@ -98,19 +110,17 @@ def make_plan(
         name, warning = scheduler_name(model.scheduler)
         warnings += [warning] if warning else []
     warnings += model.single_file.notes if model.single_file else ()
-    schedule = make_schedule(
-        name,
-        pipeline_config(model.scheduler, is_xl=model.is_xl),
-        int(request.num_inference_steps),
+    config = pipeline_config(model.scheduler, is_xl=model.is_xl)
+    schedule = make_schedule(name, config, int(request.num_inference_steps))
+    times = NoiseTimes(
+        np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
     )
     canvas = Canvas.of(model, width, height)
-    prompts = tuple(
-        _plan_prompts(request, model, tokenizers, adapters, canvas, len(schedule.steps))
-    )
+    prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     if any(prompt.masks is not None for prompt in prompts):
-        warnings += canvas.warnings
+        warnings += canvas.warnings(profile.mask_rule)
     return Plan(
         request=request,
         width=width,
@@ -121,6 +131,7 @@ def make_plan(
         seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
         latent_shape=shape,
         warnings=tuple(warnings),
+        profile=profile,
     )
 
 
@@ -190,23 +201,27 @@ def _plan_prompts(
     tokenizers: Sequence[ClipTokenizer],
     adapters: Mapping[str, AttachedAdapter],
     canvas: Canvas,
-    steps: int,
+    times: NoiseTimes,
 ) -> Iterator[PlannedPrompt]:
+    profile, steps = profile_named(request.profile), len(times.steps)
     for number, prompt in enumerate(request.image_prompts):
         name = adapter_name(prompt.adapter, adapters)
         attached = adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
         direction = plan_direction(prompt, name, attached.loaded, model, tokenizers)
         side = ClipRecipe.from_config(attached.loaded.preprocessing).output[0]
-        for rank, part in enumerate(with_noise(prompt).parts):
+        reader = Reader(name, attached, profile)
+        window = open_steps(profile.window, prompt.start, prompt.end, times)
+        parts = prompt_parts(with_noise(prompt), profile, attached.scale)
+        for rank, part in enumerate(parts):
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
-            for tile in tiled(part, side, canvas, where):
+            for tile in tiled(part.prompt, side, canvas, where):
                 yield PlannedPrompt(
                     number=number,
                     adapter=name,
-                    features=plan_features(tile, name, attached, direction),
-                    table=lambda_table(tile, attached.scale, model.sites, steps),
-                    masks=canvas.masks(tile.mask, tile.mask_fit, where),
+                    features=plan_features(tile, reader, direction, part.weights),
+                    table=lambda_table(tile, attached.scale, model.sites, steps, window),
+                    masks=canvas.masks(tile.mask, tile.mask_fit, where, profile.mask_rule),
                     embeds_scaling=tile.embeds_scaling,
                     moved=moved_sites(tile.layers, model.sites),
                 )

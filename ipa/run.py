@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ipa.adapters import AttachedAdapter
+from ipa.adapters import AttachedAdapter, lora_scale
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError
 from ipa.contract.result import Progress, Result
@@ -118,9 +118,9 @@ class Run:
             if any(any(table[number]) for table in tables)
         }
         return {
-            name: attached.lora_scale
+            name: scale
             for name, attached in self.adapters.items()
-            if name in active and attached.loaded.spec.lora_rank and attached.lora_scale
+            if name in active and (scale := lora_scale(attached, self.plan.profile))
         }
 
     def _denoise(self, conditioning: Any) -> Iterator[tuple[int, Floats]]:

@@ -13,12 +13,15 @@ from ipa.prepare.encoder_masks import masked_view, seen_masks
 from ipa.prepare.enhancement import part_views
 from ipa.prepare.fit import kept
 from ipa.prepare.images import encoder_views, to_rgb
+from ipa.prepare.profiles import HOUSE, Profile
 from ipa.prepare.tiles import tile_prompts
 
 _WORTH_A_WORD = 0.01  # of a picture's area that is lost
 
 
-def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
+def views(
+    prompt: ImagePrompt, loaded: LoadedAdapter, profile: Profile = HOUSE
+) -> list[Image.Image]:
     """What the encoder sees of each picture of an image prompt, or of each of its tiles.
 
     Behind a picture that is looked at more closely come its parts.
@@ -28,12 +31,12 @@ def views(prompt: ImagePrompt, loaded: LoadedAdapter) -> list[Image.Image]:
     recipe = ClipRecipe.from_config(loaded.preprocessing)
     if prompt.fit == TILE:
         tiles = [tile for part in prompt.parts for tile, _ in tile_prompts(part, recipe.output[0])]
-        return [view for tile in tiles for view in views(tile, loaded)]
-    fit = prompt.fit or CENTER_CROP
-    seen = encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen)
+        return [view for tile in tiles for view in views(tile, loaded, profile)]
+    fit, resize = prompt.fit or CENTER_CROP, profile.clip_resize
+    seen = encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen, resize)
     masks = seen_masks(prompt, recipe)
     whole = [masked_view(view, mask, recipe) for view, mask in zip(seen, masks, strict=True)]
-    parts = part_views(prompt, loaded.preprocessing)
+    parts = part_views(prompt, loaded.preprocessing, resize)
     return [view for first, rest in zip(whole, parts, strict=True) for view in (first, *rest)]
 
 

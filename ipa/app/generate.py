@@ -30,7 +30,7 @@ from ipa.run import CancelSignal
 
 REQUEST_OPTIONS = (
     *("prompt", "negative_prompt", "width", "height"),
-    *("guidance_scale", "scheduler", "seed", "num_images"),
+    *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
 )
 """Options that are called as the request's fields are."""
 

@@ -43,6 +43,10 @@ EmbedsScalingChoice = Annotated[
         "penalty'; once for all of them, or once for each -i.",
     ),
 ]
+ProfileChoice = Annotated[
+    str | None,
+    typer.Option("--profile", help="Read the request as tencent, diffusers or comfyui would."),
+]
 Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]
 Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
 Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]

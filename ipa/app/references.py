@@ -77,11 +77,16 @@ def parse_fit(text: str | None) -> Fit | None:
         ) from error
 
 
-def save_views(pipe: Pipeline, prompts: Sequence[ImagePrompt], path: Path | None) -> None:
+def save_views(
+    pipe: Pipeline,
+    prompts: Sequence[ImagePrompt],
+    path: Path | None,
+    profile: str | None = None,
+) -> None:
     """Write what the encoder sees of all pictures, side by side."""
     if path is None:
         return
-    views = [view for prompt in prompts for view in pipe.encoder_views(prompt)]
+    views = [view for prompt in prompts for view in pipe.encoder_views(prompt, profile=profile)]
     width, height = sum(view.width for view in views), max(view.height for view in views)
     sheet = Image.new("RGB", (width, height))
     left = 0

@@ -38,6 +38,7 @@ class RequestArguments(TypedDict, total=False):
     negative_crops_coords_top_left: Pair | None
     negative_target_size: Pair | None
     influence: bool
+    profile: str | None
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

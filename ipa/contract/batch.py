@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from .embeds import ImageEmbeds
 from .errors import RequestError
 from .image_prompt import ImagePrompt
 from .request import Request
@@ -63,34 +62,9 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
     return Batch(requests=tuple(requests), texts=texts, image_prompts=prompts)
 
 
-def own_share(prompt: ImagePrompt, number: int) -> ImagePrompt:
-    """What the prompt of a number gets of a batched image prompt: a picture, or a row of embeds.
-
-    With it go its scale, its masks, its face and its negative picture, where those are lists. As
-    everywhere, the last of fewer negative pictures stands for the rest.
-    """
-    return replace(
-        prompt,
-        image=_entry(prompt.image, number),
-        scale=_entry(prompt.scale, number),
-        mask=_entry(prompt.mask, number),
-        negative=_entry(prompt.negative, number),
-        face=_entry(prompt.face, number),
-        encoder_mask=_entry(prompt.encoder_mask, number),
-        batched=False,
-    )
-
-
 def _one_prompt(prompt: ImagePrompt, number: int) -> ImagePrompt:
     is_batched = isinstance(prompt, ImagePrompt) and prompt.batched  # Request tells of others
-    return own_share(prompt, number) if is_batched else prompt
-
-
-def _entry(given: Any, number: int) -> Any:
-    """Of several the entry of a number, the last one for those beyond; one is everybody's."""
-    if isinstance(given, ImageEmbeds):
-        return given.row(min(number, len(given) - 1))
-    return given[min(number, len(given) - 1)] if isinstance(given, (list, tuple)) else given
+    return prompt.share(number) if is_batched else prompt
 
 
 def _is_list(arguments: Mapping[str, Any], name: str) -> bool:

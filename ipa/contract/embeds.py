@@ -52,7 +52,8 @@ class EmbedsOrigin:
                     f"{what} come from {words} than this adapter needs",
                     found=f"{self.encoder}, {name} {own[:16]}; needed: {needed.encoder}, "
                     f"{name} {other[:16]}",
-                    remedy="encode the pictures again with this adapter: encode_image_prompt",
+                    remedy="encode the pictures again with this adapter and profile: "
+                    "encode_image_prompt",
                 )
 
 

@@ -240,26 +240,22 @@ class ImagePrompt:
         apart = isinstance(self.scale, tuple) or isinstance(self.mask, tuple) or self.fit == TILE
         if not apart:
             return (self,)
-        names = ("scale", "mask", "encoder_mask")
-        columns = [self._per_picture(name) for name in names]
-        images = self.images or (None,) * self.count
-        return tuple(
-            replace(self, image=image, face=self._face(rank), **dict(zip(names, row, strict=True)))
-            for rank, (image, *row) in enumerate(zip(images, *columns, strict=True))
-        )
-
-    def _per_picture(self, name: str) -> tuple[Any, ...]:
-        value = getattr(self, name)
-        return value if isinstance(value, tuple) else (value,) * self.count
-
-    def _face(self, rank: int) -> FaceEntry | None:
-        """The face that goes with a picture, where each has one."""
         if self.face is not None and len(self.faces) != self.count:
             raise RequestError(
                 "an image prompt has one face per picture",
                 found=f"{len(self.faces)} faces for {self.count} pictures",
             )
-        return None if self.face is None else self.faces[rank]
+        return tuple(self.share(number) for number in range(self.count))
+
+    def share(self, number: int) -> ImagePrompt:
+        """One of the pictures, or rows of embeds, with what goes with it.
+
+        That is its scale, its masks, its face and its negative picture, where those are lists. The
+        last of fewer negative pictures stands for the rest.
+        """
+        lists = ("image", "scale", "mask", "negative", "face", "encoder_mask")
+        own = {name: _entry(getattr(self, name), number) for name in lists}
+        return replace(self, batched=False, **own)
 
     def _each(self, field_name: str, value: Any, read: Callable[[Any, str], Any]) -> Any:
         """A value, or a tuple of one per picture, read; None stays."""
@@ -286,3 +282,10 @@ def pictures_of(given: Picture | Sequence[Picture] | ImageEmbeds | None) -> tupl
     if given is None or isinstance(given, ImageEmbeds):
         return ()
     return (given,) if isinstance(given, (Image.Image, np.ndarray)) else tuple(given)
+
+
+def _entry(given: Any, number: int) -> Any:
+    """Of several the entry of a number, the last one for those beyond; one is everybody's."""
+    if isinstance(given, ImageEmbeds):
+        return given.row(min(number, len(given) - 1))
+    return given[min(number, len(given) - 1)] if isinstance(given, (list, tuple)) else given

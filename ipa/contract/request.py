@@ -54,6 +54,8 @@ class Request:
         negative_target_size: Likewise.
         influence: Measure what each image prompt adds, where and when: `Result.influence`. It
             changes no bit of the pictures.
+        profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
+            "diffusers" or "comfyui". None is the house's own.
     """
 
     prompt: str = ""
@@ -77,6 +79,7 @@ class Request:
     negative_crops_coords_top_left: Pair | None = None
     negative_target_size: Pair | None = None
     influence: bool = False
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         self._check_prompts()

@@ -20,7 +20,8 @@ class Step:
     """One row: one evaluation of the network. Coefficients were computed in float64.
 
     `timestep` is in [0, 1000) and may be fractional. `clip` is the largest absolute value of d, or
-    None. `x_previous` multiplies the d of the step before; `x_noise` fresh standard noise.
+    None. `x_previous` multiplies the d of the step before; `x_noise` fresh standard noise. `sigma`
+    is the noise level, noise over signal, at which the network is evaluated; no backend reads it.
     """
 
     timestep: float
@@ -33,6 +34,7 @@ class Step:
     x_previous: float = 0.0
     x_noise: float = 0.0
     clip: float | None = None
+    sigma: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

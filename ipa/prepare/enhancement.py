@@ -110,9 +110,11 @@ class PlannedEnhancement:
 
 
 def plan_enhancement(
-    prompt: ImagePrompt, adapter: str, loaded: LoadedAdapter
+    prompt: ImagePrompt, adapter: str, loaded: LoadedAdapter, resize: str
 ) -> PlannedEnhancement | None:
     """The parts of a prompt's pictures, prepared; None where nothing looks closer.
+
+    `resize` is that of `images.clip_pixels`.
 
     Raises:
         RequestError: The adapter takes no states, or a picture is too small.
@@ -126,24 +128,24 @@ def plan_enhancement(
             remedy="it takes the states of a grid of patches: plus, plus-face, full-face",
         )
     how = Enhancement(prompt.enhance_tiles, prompt.enhance_ratio)
-    return PlannedEnhancement(how, _parts(prompt, loaded.preprocessing))
+    return PlannedEnhancement(how, _parts(prompt, loaded.preprocessing, resize))
 
 
 def part_views(
-    prompt: ImagePrompt, preprocessing: Mapping[str, Any]
+    prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str
 ) -> Iterator[list[Image.Image]]:
     """What the encoder sees of the parts of each picture; nothing where it looks no closer."""
     recipe = ClipRecipe.from_config(preprocessing)
     for crops, shown, fit in _crops(prompt, recipe):
-        seen = encoder_views(crops, preprocessing, fit, prompt.sharpen)
+        seen = encoder_views(crops, preprocessing, fit, prompt.sharpen, resize)
         yield [masked_view(view, mask, recipe) for view, mask in zip(seen, shown, strict=True)]
 
 
-def _parts(prompt: ImagePrompt, preprocessing: Mapping[str, Any]) -> Floats:
+def _parts(prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str) -> Floats:
     recipe = ClipRecipe.from_config(preprocessing)
     return np.concatenate(
         [
-            masked_pixels(clip_pixels(crops, preprocessing, fit, prompt.sharpen), shown)
+            masked_pixels(clip_pixels(crops, preprocessing, fit, prompt.sharpen, resize), shown)
             for crops, shown, fit in _crops(prompt, recipe)
         ]
     )

@@ -13,6 +13,7 @@ from ipa.contract.faces import Face, FaceEmbedder, FaceEntry, Floats, identity
 from ipa.contract.image_prompt import ImagePrompt, Picture
 
 from .images import to_rgb
+from .profiles import Profile
 
 # What is done to pictures, and how it is left undone.
 _ON_PICTURES: Mapping[str, object] = {
@@ -98,6 +99,13 @@ def plan_faces(
     raw, width = spec.takes_raw_face, spec.face_width
     rows = [identity(entry, width=width, raw=raw, where=where) for entry in entries]
     return PlannedFaces(np.stack(rows), _seen(prompt.images, entries) if sees_pictures else ())
+
+
+def shortcut_scale(prompt: ImagePrompt, spec: AdapterSpec, profile: Profile) -> float | None:
+    """The weight of what is seen of a face beside its identity; None where there is no such."""
+    if not spec.has_shortcut:
+        return None
+    return profile.shortcut_scale if prompt.shortcut_scale is None else prompt.shortcut_scale
 
 
 def _found(

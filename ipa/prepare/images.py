@@ -7,7 +7,8 @@ and diffusers' `VaeImageProcessor` (image_processor.py); the arithmetic and its 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ from ipa.contract.image_prompt import Picture
 from ipa.contract.request import MAX_SIDE
 
 from .clip_recipe import ClipRecipe
+from .comfyui_pixels import comfyui_square
 from .fit import fitted, sharpened
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+
+BYTES = "bytes"
 
 MAX_PIXELS = 64 << 20
 """Most pixels of a picture that is opened, or made by a resize: 192 MiB of RGB."""
@@ -101,6 +105,7 @@ def clip_pixels(
     preprocessing: Mapping[str, Any],
     fit: Fit = CENTER_CROP,
     sharpen: float = 0.0,
+    resize: str = BYTES,
 ) -> Floats:
     """Normalised pixels (N, 3, S, S) for a CLIP vision tower.
 
@@ -112,6 +117,8 @@ def clip_pixels(
         preprocessing: What preprocessor_config.json holds; see `default_preprocessing`.
         fit: How a picture becomes square; see `ipa.contract.fit`.
         sharpen: How much to sharpen what the encoder sees, from 0 to 1.
+        resize: "bytes", or "floats" as in ComfyUI (`comfyui_pixels`), which takes the encoder's
+            size, mean and deviation from `preprocessing`, and nothing else.
 
     Raises:
         CheckpointError: The configuration asks for something that is not implemented.
@@ -120,8 +127,9 @@ def clip_pixels(
     recipe = ClipRecipe.from_config(preprocessing)
     if not pictures:
         raise RequestError("at least one picture is needed", found="none")
-    seen = [_seen(to_rgb(picture), recipe, fit, sharpen) for picture in pictures]
-    return np.stack([_normalised(pixels, recipe) for pixels in seen])
+    seen = [_SQUARES[resize](to_rgb(picture), fit, recipe) for picture in pictures]
+    scaled = recipe if resize == BYTES else replace(recipe, scale=1 / 255)
+    return np.stack([_normalised(_sharp(pixels, sharpen), scaled) for pixels in seen])
 
 
 def encoder_views(
@@ -129,10 +137,11 @@ def encoder_views(
     preprocessing: Mapping[str, Any],
     fit: Fit = CENTER_CROP,
     sharpen: float = 0.0,
+    resize: str = BYTES,
 ) -> list[Image.Image]:
     """What the encoder sees of each picture, as a picture: `clip_pixels` before it normalises."""
     recipe = ClipRecipe.from_config(preprocessing)
-    seen = [_seen(to_rgb(picture), recipe, fit, sharpen) for picture in pictures]
+    seen = [_sharp(_SQUARES[resize](to_rgb(picture), fit, recipe), sharpen) for picture in pictures]
     return [Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))) for pixels in seen]
 
 
@@ -224,7 +233,7 @@ def _array_bytes(array: npt.NDArray[Any]) -> Bytes:
     return np.ascontiguousarray(grey_or_rgb)
 
 
-def _seen(image: Image.Image, recipe: ClipRecipe, fit: Fit, sharpen: float) -> Bytes:
+def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
     """Fit, resize and crop in uint8: (3, S, S)."""
     image = fitted(image, fit, recipe)
     if recipe.resizes:
@@ -245,7 +254,17 @@ def _seen(image: Image.Image, recipe: ClipRecipe, fit: Fit, sharpen: float) -> B
             found=f"{pixels.shape[2]} × {pixels.shape[1]}, needed {recipe.output[1]} × "
             f"{recipe.output[0]}; this encoder's preprocessing does not resize",
         )
-    return sharpened(pixels, sharpen) if sharpen else pixels
+    return pixels
+
+
+_SQUARES: Mapping[str, Callable[[Image.Image, Fit, ClipRecipe], Bytes]] = {
+    BYTES: _square,
+    "floats": comfyui_square,
+}
+
+
+def _sharp(pixels: Bytes, amount: float) -> Bytes:
+    return sharpened(pixels, amount) if amount else pixels
 
 
 def _normalised(pixels: Bytes, recipe: ClipRecipe) -> Floats:

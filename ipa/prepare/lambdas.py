@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
@@ -22,7 +23,13 @@ from .layers import layer_factors
 from .scales import site_scales
 
 
-def lambda_table(prompt: ImagePrompt, default: Scale, sites: Sequence[Site], steps: int) -> Doubles:
+def lambda_table(
+    prompt: ImagePrompt,
+    default: Scale,
+    sites: Sequence[Site],
+    steps: int,
+    window: npt.NDArray[np.bool_] | None = None,
+) -> Doubles:
     """λ of one image prompt, (S, n) in float64: sites in the order of their numbers, steps.
 
     Args:
@@ -30,6 +37,8 @@ def lambda_table(prompt: ImagePrompt, default: Scale, sites: Sequence[Site], ste
         default: The adapter's scale, for a prompt that has none of its own.
         sites: The UNet's cross-attentions.
         steps: n, evaluations of the network.
+        window: Whether the prompt is on at each step (`windows.open_steps`); None follows
+            `curves.is_open`.
 
     Raises:
         RequestError: The weights do not fit this UNet, or their product is beyond float64.
@@ -37,7 +46,8 @@ def lambda_table(prompt: ImagePrompt, default: Scale, sites: Sequence[Site], ste
     own = cast("Scale | None", prompt.scale)  # a prompt with one per picture is taken apart before
     scale = site_scales(default if own is None else own, sites)
     layers = layer_factors(prompt.layers, sites)
-    window = np.array([is_open(prompt.start, prompt.end, i, steps) for i in range(steps)])
+    if window is None:
+        window = np.array([is_open(prompt.start, prompt.end, i, steps) for i in range(steps)])
     over_steps = np.where(window, curve_factors(prompt.curve, steps), 0.0)
     with np.errstate(over="ignore"):
         table = np.multiply.outer(np.array(scale) * layers, over_steps) + 0.0  # no -0.0

@@ -1,23 +1,27 @@
 """Masks at the resolutions of a UNet's cross-attentions.
 
 Source: diffusers' `IPAdapterMaskProcessor.downsample` (image_processor.py) over torch's bicubic
-interpolation (a = -0.75, half-pixel centres, no antialiasing).
+interpolation (a = -0.75, half-pixel centres, no antialiasing). Its `preprocess`, which makes masks
+black and white, is followed under the profile "diffusers" alone; see `MASK_RULES`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ipa.contract.errors import RequestError
 from ipa.contract.masks import FITS, MaskValues
 from ipa.contract.model import ModelFolder
 from ipa.contract.sites import Site
+
+from .comfyui_masks import latent_grid, latent_mask
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -28,16 +32,21 @@ SiteMasks = tuple[Floats | None, ...]
 """For each site, in the order of site numbers, what multiplies an image branch: (rows · columns,),
 row by row; None is 1 everywhere."""
 
+SOFT = "soft"
+
 _A = -0.75  # torch's cubic kernel
+_MASK_FACTOR = 8  # of which IPAdapterMaskProcessor makes the sides multiples, whatever the VAE's is
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """The picture to be made: its size in pixels, and the grid of the queries of every site."""
+    """The picture to be made: its size in pixels, the grid of the queries of every site, and that
+    of the latents."""
 
     width: int
     height: int
     grids: tuple[Grid, ...]
+    latents: Grid
 
     @classmethod
     def of(cls, model: ModelFolder, width: int, height: int) -> Canvas:
@@ -47,31 +56,33 @@ class Canvas:
         for _ in range(last):
             rows, columns = grids[-1]
             grids.append((-(-rows // 2), -(-columns // 2)))
-        return cls(width, height, tuple(grids[_level(site, last)] for site in model.sites))
+        own = tuple(grids[_level(site, last)] for site in model.sites)
+        return cls(width, height, own, grids[0])
 
-    @property
-    def warnings(self) -> list[str]:
+    def warnings(self, rule: str = SOFT) -> list[str]:
         """What to say of any mask on this canvas."""
-        ratio = self.width / self.height
-        wrong = sum(guessed_grid(r * c, ratio) != (r, c) for r, c in self.grids)
+        chosen = MASK_RULES[rule]
+        wrong = sum(chosen.grid(r * c, self) != (r, c) for r, c in self.grids)
         if not wrong:
             return []
         return [
-            f"{self.width} × {self.height} is a size at which diffusers' rule, which is followed "
-            f"here, lays masks out wrongly in {wrong} of {len(self.grids)} cross-attentions; "
-            "sides in multiples of 64 avoid it"
+            f"{self.width} × {self.height} is a size at which {chosen.program} rule, which is "
+            f"followed here, lays masks out wrongly in {wrong} of {len(self.grids)} "
+            "cross-attentions; sides in multiples of 64 avoid it"
         ]
 
-    def masks(self, mask: Any, fit: str | None, where: str) -> SiteMasks | None:
+    def masks(self, mask: Any, fit: str | None, where: str, rule: str = SOFT) -> SiteMasks | None:
         """The mask of an image prompt at every site.
 
         Args:
             mask: Its values (H, W), or None.
             fit: See `fit_mask`.
             where: What to call it in messages.
+            rule: A name of MASK_RULES.
 
         Returns:
-            None where there is no mask, or one of ones: then nothing is multiplied at all.
+            None where there is no mask, or one of ones: then nothing is multiplied at all. By the
+            other programs' rules, ones are padded with zeros where their grids do not fit.
 
         Raises:
             RequestError: Its aspect does not fit.
@@ -79,11 +90,31 @@ class Canvas:
         if mask is None:
             return None
         fitted = fit_mask(mask, self.width, self.height, fit, where)
-        if (fitted == 1.0).all():
+        if rule == SOFT and (fitted == 1.0).all():
             return None
-        ratio = self.width / self.height
-        known = {(r, c): downsample(fitted, r * c, ratio) for r, c in set(self.grids)}
+        chosen = MASK_RULES[rule]
+        prepared = chosen.prepared(fitted, self)
+        known = {(r, c): chosen.at(prepared, r * c, self) for r, c in set(self.grids)}
+        if rule != SOFT and all((values == 1.0).all() for values in known.values()):
+            return None
         return tuple(known[grid] for grid in self.grids)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskRule:
+    """One program's way from a mask to a site.
+
+    Attributes:
+        program: Whose, in the genitive, for messages.
+        prepared: The mask (H, W) before any site.
+        grid: The grid that is guessed for a number of queries.
+        at: A prepared mask at a number of queries: (queries,), row by row.
+    """
+
+    program: str
+    prepared: Callable[[MaskValues, Canvas], MaskValues]
+    grid: Callable[[int, Canvas], Grid]
+    at: Callable[[MaskValues, int, Canvas], Floats]
 
 
 def _level(site: Site, last: int) -> int:
@@ -112,6 +143,26 @@ def fit_mask(mask: MaskValues, width: int, height: int, fit: str | None, where: 
         found=f"{columns} × {rows}, needed {width} × {height} or any size of that aspect",
         remedy=f"resize it, or pass mask_fit={' or mask_fit='.join(map(repr, FITS))}",
     )
+
+
+def binarised(mask: MaskValues, canvas: Canvas) -> MaskValues:
+    """Black and white, in the picture's size: `IPAdapterMaskProcessor.preprocess` of a PIL mask.
+
+    Resized in 8 bits with Lanczos' filter, then cut at a half; the sides lose what is over eight.
+    diffusers takes arrays to the nearest pixel instead; here all masks are treated as pictures.
+    """
+    wide, tall = _binary_size(canvas)
+    grey = Image.fromarray(np.round(mask * np.float32(255.0)).astype(np.uint8))
+    resized = np.asarray(grey.resize((wide, tall), resample=Image.Resampling.LANCZOS))
+    return (resized.astype(np.float32) / np.float32(255.0) >= 0.5).astype(np.float32)
+
+
+def _binary_size(canvas: Canvas) -> tuple[int, int]:
+    """Width and height; diffusers fails below eight pixels."""
+    wide, tall = (
+        max(_MASK_FACTOR, side - side % _MASK_FACTOR) for side in (canvas.width, canvas.height)
+    )
+    return wide, tall
 
 
 def silence(scales: Sequence[float], masks: SiteMasks | None) -> tuple[float, ...]:
@@ -177,3 +228,32 @@ def _inner(x: Doubles) -> Doubles:
 def _outer(x: Doubles) -> Doubles:
     """The cubic kernel from one to two pixels away."""
     return ((_A * x - 5 * _A) * x + 8 * _A) * x - 4 * _A
+
+
+def _binary_ratio(canvas: Canvas) -> float:
+    wide, tall = _binary_size(canvas)
+    return wide / tall
+
+
+MASK_RULES: Mapping[str, MaskRule] = {
+    SOFT: MaskRule(
+        "diffusers'",
+        lambda mask, _: mask,
+        lambda queries, canvas: guessed_grid(queries, canvas.width / canvas.height),
+        lambda mask, queries, canvas: downsample(mask, queries, canvas.width / canvas.height),
+    ),
+    "binary": MaskRule(
+        "diffusers'",
+        binarised,
+        lambda queries, canvas: guessed_grid(queries, _binary_ratio(canvas)),
+        lambda mask, queries, canvas: downsample(mask, queries, _binary_ratio(canvas)),
+    ),
+    "latent grid": MaskRule(
+        "ComfyUI's",
+        lambda mask, _: mask,
+        lambda queries, canvas: latent_grid(queries, canvas.latents),
+        lambda mask, queries, canvas: latent_mask(mask, queries, canvas.latents),
+    ),
+}
+"""By name: diffusers' layout with soft edges kept, diffusers' with its own preparation, ComfyUI's.
+"""

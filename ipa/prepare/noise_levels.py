@@ -22,7 +22,8 @@ Double = npt.NDArray[np.float64]
 _RHO = 7.0  # Karras et al. 2022, arXiv 2206.00364, table 1
 _COSINE_OFFSET = 0.008  # Nichol and Dhariwal 2021, arXiv 2102.09672, equation 17
 _MAX_BETA = 0.999
-_LEAST_ALPHA = 2.0**-24  # stands in for 0 where a σ must be finite, as in diffusers
+LEAST_SIGNAL = 2.0**-24
+"""Stands in for ᾱ = 0 where a σ must be finite, as in diffusers."""
 
 
 def signal_levels(config: SamplerConfig, *, finite: bool) -> Single:
@@ -42,7 +43,7 @@ def signal_levels(config: SamplerConfig, *, finite: bool) -> Single:
         betas = _zero_terminal_snr(betas)
     levels = _running_product(np.float32(1.0) - betas)
     if config.zero_terminal_snr and finite:
-        levels[-1] = _LEAST_ALPHA
+        levels[-1] = LEAST_SIGNAL
     return levels
 
 

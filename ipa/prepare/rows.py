@@ -11,7 +11,13 @@ import numpy.typing as npt
 from ipa.contract.errors import CheckpointError
 from ipa.contract.schedule import Step
 
-from .noise_levels import karras_levels, noise_levels, signal_levels, timesteps_of
+from .noise_levels import (
+    LEAST_SIGNAL,
+    karras_levels,
+    noise_levels,
+    signal_levels,
+    timesteps_of,
+)
 from .sampler_config import Family, Prediction, SamplerConfig
 from .timesteps import spaced, spaced_multistep
 
@@ -68,6 +74,7 @@ def _ddim_row(timestep: float, signal: float, following: float, config: SamplerC
         x_output=direction * noise_output,
         x_denoised=math.sqrt(following),
         clip=config.clip,
+        sigma=sigma / math.sqrt(max(signal, LEAST_SIGNAL)),
     )
 
 
@@ -106,6 +113,7 @@ def _euler_row(
         x_x=target / sigma,
         x_denoised=1.0 - target / sigma,
         x_noise=noise,
+        sigma=sigma,
     )
 
 
@@ -150,6 +158,7 @@ def _dpmpp_row(
         x_x=(following * alpha_next) / (sigma * alpha),
         x_denoised=gain + slope,
         x_previous=-slope,
+        sigma=sigma,
     )
 
 

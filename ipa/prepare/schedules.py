@@ -14,9 +14,13 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
+
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.schedule import Schedule
 
+from .noise_levels import noise_levels, signal_levels
 from .rows import ROWS
 from .sampler_config import Family, SamplerConfig
 
@@ -76,11 +80,15 @@ def make_schedule(
             found=repr(chosen),
             remedy=f"did you mean {nearest[0]!r}? All: {', '.join(NAMES)}",
         )
-    family = cast(Family, chosen.removesuffix(_KARRAS))
-    sampler = SamplerConfig.from_config(config, family, karras=chosen.endswith(_KARRAS))
+    sampler = _sampler(chosen, config)
     _check_steps(num_inference_steps, sampler.train_steps)
-    noise_scale, steps = ROWS[family](sampler, num_inference_steps)
+    noise_scale, steps = ROWS[sampler.family](sampler, num_inference_steps)
     return Schedule(name=chosen, noise_scale=noise_scale, steps=steps)
+
+
+def training_levels(name: str, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    """σ of every training timestep, from clean to noisy, for a sampler of `NAMES`; all finite."""
+    return noise_levels(signal_levels(_sampler(name, config), finite=True))
 
 
 def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -114,6 +122,11 @@ def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[s
     also where it says nothing (pipeline_stable_diffusion.py); SDXL's pipelines do not.
     """
     return dict(config) if is_xl else {**config, "steps_offset": 1, "clip_sample": False}
+
+
+def _sampler(name: str, config: Mapping[str, Any]) -> SamplerConfig:
+    family = cast(Family, name.removesuffix(_KARRAS))
+    return SamplerConfig.from_config(config, family, karras=name.endswith(_KARRAS))
 
 
 def _check_steps(count: object, train_steps: int) -> None:

@@ -116,6 +116,19 @@ def test_masks_by_number(call: Callable[..., Result], tmp_path: Path) -> None:
     assert (only["mask_fit"], only["masks"][0]["height"]) == ("crop", 32)
 
 
+def test_profile(call: Callable[..., Result], tmp_path: Path) -> None:
+    """What the encoder sees follows it too, and the PNG keeps it."""
+    Image.open("style.png").resize((90, 77)).save("style.png")
+    seen = []
+    for name in ("diffusers", "comfyui"):
+        words = ("-i", "style.png", "--profile", name, "--show-reference", f"{name}.png")
+        done = call("generate", *QUICK, *words)
+        assert done.exit_code == 0, done.output
+        assert request_of(tmp_path / "out.png")["profile"] == name
+        seen.append(np.asarray(Image.open(tmp_path / f"{name}.png"), float))
+    assert 0 < np.abs(seen[0] - seen[1]).mean() < 5
+
+
 def test_warnings_are_shown(call: Callable[..., Result]) -> None:
     done = call("generate", "-p", "a ring " * 60, *QUICK)
     assert done.exit_code == 0
@@ -142,6 +155,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
     "no images": (("--num-images", 0), 2, "num_images"),
     "negative seed": (("--seed", -1), 2, "seed"),
     "guidance": (("--guidance", "inf"), 2, "guidance_scale"),
+    "profile": (("--profile", "comfy"), 2, "did you mean 'comfyui'"),
     "sampler": (("--scheduler", "eulr"), 2, "did you mean 'euler'"),
     "dtype": (("--dtype", "int4"), 2, "float16"),
     "device for mlx": (("--device", "cuda", "--backend", "mlx"), 2, "takes no device"),

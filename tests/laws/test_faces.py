@@ -163,6 +163,30 @@ def test_the_request_is_described(pipe: ipa.Pipeline, references: list) -> None:
     assert pipe.info()["adapters"]["plus"]["kind"] == "faceid-plusv2"
 
 
+def test_profiles_weigh_faces_as_their_programs(
+    pipe: ipa.Pipeline, files: dict[str, Path], tiny: Path, backend: str, open_pipeline: Open
+) -> None:
+    """ComfyUI's LoRA is weaker (D7), unless a strength was asked for."""
+    weak = open_pipeline(tiny, backend)
+    weak.load_ip_adapter(files["faceid"], name="faceid", lora_scale=0.6)
+    prompt = ImagePrompt(adapter="faceid", face=face(1))
+    texts = {"negative_prompt": ""}
+    found = run(pipe, prompt, profile="comfyui", **texts)
+    assert np.array_equal(found, run(weak, prompt, **texts))
+    assert np.array_equal(found, run(weak, prompt, profile="comfyui", **texts))
+    assert not np.allclose(found, run(pipe, prompt, **texts), atol=1e-3)
+
+
+def test_comfyui_sets_a_face_against_black(pipe: ipa.Pipeline, references: list) -> None:
+    """What is seen of it (D1); its identity against zeros."""
+    options = {"face": face(1), "profile": "comfyui"}
+    seen = pipe.encode_image_prompt(references[0], adapter="plus", **options)
+    black = Image.new("RGB", (9, 9))
+    away = pipe.encode_image_prompt(black, adapter="plus", **options)
+    assert np.array_equal(seen.unconditional, away.conditional)
+    assert not seen.unconditional_face.any()
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no identity": ({"adapter": "faceid", "image": 0}, "faceid.* needs to know whose face"),
     "no face for a picture": (

@@ -11,7 +11,7 @@ from ipa.contract.image_prompt import ImagePrompt
 from ipa.prepare.masks import Canvas
 from ipa.prepare.tiles import coverage, cut, tiled
 
-CANVAS = Canvas(width=96, height=64, grids=())
+CANVAS = Canvas(width=96, height=64, grids=(), latents=(8, 12))
 
 
 def picture(width: int, height: int) -> Image.Image:

@@ -22,6 +22,7 @@ from ipa.app.options import (
     ImagePrompts,
     Json,
     LayerChoice,
+    ProfileChoice,
     Quantize,
     Steps,
 )
@@ -69,6 +70,7 @@ def generate(  # one parameter per option
     layers: LayerChoice = None,
     curve: CurveChoice = None,
     embeds_scaling: EmbedsScalingChoice = None,
+    profile: ProfileChoice = None,
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     steps: Steps = 30,
@@ -110,7 +112,7 @@ def generate(  # one parameter per option
             kinds=adapter_kind or (),
             find_faces=find_faces,
         )
-        look.save_views(pipe, prompts, show_reference)
+        look.save_views(pipe, prompts, show_reference, profile)
         result, paths = run_generate(pipe, output, arguments, cancel)
         paths += save_influence(result, prompts, influence)
     if as_json:

@@ -1,0 +1,142 @@
+"""Profiles: the same request as another program would read it.
+
+Implementations of IP-Adapter disagree in some twenty places, D1 to D22. A profile decides, at once,
+every one of them that a request can decide; `NOT_DECIDED` says why the others are the same under
+all profiles. Where a program has no such feature (masks in tencent's, scales in a list without
+masks in diffusers'), the house's own choice stands.
+
+Sources: tencent-ailab/IP-Adapter (ip_adapter.py, custom_pipelines.py); diffusers (loaders,
+image_processor.py, callbacks.py); ComfyUI (clip_vision.py, model_sampling.py) with
+ComfyUI_IPAdapter_plus (IPAdapterPlus.py, CrossAttentionPatch.py).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ipa.contract.errors import RequestError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """One program's choices.
+
+    Attributes:
+        name: What a request calls it.
+        unconditional: D1. What the encoder of an adapter of states is shown for no picture: "zeros"
+            are pixels after normalisation, a mean grey, as in the training; "black" is a black
+            picture, normalised. Adapters of pooled embeddings take zeros everywhere.
+        clip_resize: D2. "bytes" is transformers' PIL path, the longer side cut off to whole pixels;
+            "floats" is ComfyUI's (`comfyui_pixels`).
+        image_list: D3. A list of pictures is one "joint" prompt, or a "batch", whose every picture
+            makes pictures of its own.
+        masked_pictures: D4. Several pictures under masks: "as listed", a list of masks makes a
+            softmax per picture and one mask none; "separate", a softmax per picture always;
+            "joint", one softmax always, so that a list of masks is refused.
+        mask_rule: D5. A name of `masks.MASK_RULES`: "soft", "binary" or "latent grid".
+        window: D6. What start and end mean; a name of `windows.WINDOWS`: "fraction" of the steps,
+            "cutoff" after a step, or "sigma" of a training timestep.
+        face_lora_scale: D7. Factor on the LoRA that FaceID files bring.
+        shortcut_scale: D8. Factor s on the resampled tokens of FaceID-Plus v2, Y = x + s·Z.
+            ComfyUI's node offers 1.0; called without it, it takes twice the weight instead.
+        picture_scales: D10. What a list of scales multiplies: each picture's "attention", or its
+            "features" before the projector, after which λ is 1 and attention is joint.
+        negative_prompt: D14. The text that stands where none is given; None is the model's own
+            choice: zeros for SDXL, "" for others. The sizes are the real ones everywhere.
+    """
+
+    name: str
+    unconditional: Literal["zeros", "black"] = "zeros"
+    clip_resize: Literal["bytes", "floats"] = "bytes"
+    image_list: Literal["joint", "batch"] = "joint"
+    masked_pictures: Literal["as listed", "separate", "joint"] = "as listed"
+    mask_rule: Literal["soft", "binary", "latent grid"] = "soft"
+    window: Literal["fraction", "cutoff", "sigma"] = "fraction"
+    face_lora_scale: float = 1.0
+    shortcut_scale: float = 1.0
+    picture_scales: Literal["attention", "features"] = "attention"
+    negative_prompt: str | None = None
+
+
+DECIDED: Mapping[str, str] = {
+    "D1": "unconditional",
+    "D2": "clip_resize",
+    "D3": "image_list",
+    "D4": "masked_pictures",
+    "D5": "mask_rule",
+    "D6": "window",
+    "D7": "face_lora_scale",
+    "D8": "shortcut_scale",
+    "D10": "picture_scales",
+    "D14": "negative_prompt",
+}
+"""Rows of the register, and the field of `Profile` that decides each."""
+
+NOT_DECIDED: Mapping[str, str] = {
+    "D9": "the numbering of keys belongs to a file: readers know every public one",
+    "D11": "the default scale is 1.0 in all three",
+    "D12": "the layout of embeds belongs to a file: `load_image_embeds` reads both .ipadpt, and "
+    "`write_ipadpt` takes layout=",
+    "D13": "the order of the two halves inside a batch changes no picture",
+    "D15": "`combine` names one program's formulas alone, ComfyUI's, with its norm over pictures "
+    "and its first unconditional row; the others have no such modes",
+    "D16": "a slip of tencent's in a helper for attention maps, which its pictures do not use",
+    "D17": "the number of tokens is read from the weights; another one cannot run",
+    "D18": "which GELU an encoder has is read from its config, by all three",
+    "D19": "the number of heads is that of the weights, in all three",
+    "D20": "an error or not: one scale for several adapters is allowed",
+    "D21": "an error or not: a loaded adapter without a picture is the base model",
+    "D22": "precision is chosen with dtype=, when a model is loaded",
+}
+"""The other rows, each with the reason why no profile decides it."""
+
+HOUSE = Profile(name="default")
+"""What no profile means: transformers' pixels, diffusers' layout of masks, tencent's window."""
+
+PROFILES: Mapping[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        HOUSE,
+        Profile(
+            name="tencent",
+            image_list="batch",
+            negative_prompt="monochrome, lowres, bad anatomy, worst quality, low quality",
+        ),
+        Profile(
+            name="diffusers",
+            masked_pictures="separate",
+            mask_rule="binary",
+            window="cutoff",
+        ),
+        Profile(
+            name="comfyui",
+            unconditional="black",
+            clip_resize="floats",
+            masked_pictures="joint",
+            mask_rule="latent grid",
+            window="sigma",
+            face_lora_scale=0.6,
+            picture_scales="features",
+            negative_prompt="",
+        ),
+    )
+}
+"""Every profile by name. tencent's negative prompt is that of `IPAdapter.generate`, for all models;
+its default prompt is left out, since a prompt that is not given is "" here."""
+
+
+def profile_named(name: str | None) -> Profile:
+    """A profile; None is the house's own. Raises RequestError for another, with the nearest one."""
+    if name is None:
+        return HOUSE
+    if isinstance(name, str) and name in PROFILES:
+        return PROFILES[name]
+    near = difflib.get_close_matches(str(name).strip().lower(), PROFILES, n=1, cutoff=0.0)
+    raise RequestError(
+        "there is no such profile",
+        found=repr(name)[:80],
+        remedy=f"did you mean {near[0]!r}? All: {', '.join(PROFILES)}",
+    )
