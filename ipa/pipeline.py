@@ -2,120 +2,41 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 from PIL import Image
 
-from ipa.adapters import Adapters, FaceOptions, adapter_name
+from ipa.adapters import adapter_name
 from ipa.batch import BatchRun, plan_batch
 from ipa.contract.arguments import RequestArguments, check_names
-from ipa.contract.backend import Backend, Floats
+from ipa.contract.backend import Floats
 from ipa.contract.batch import make_batch
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.result import Progress, Result
-from ipa.contract.weights import Scale, StepWeights
+from ipa.contract.weights import StepWeights
 from ipa.encoding import EncodingOptions, Reader, plan_features
+from ipa.loaded import Loaded
 from ipa.origins import load_embeds
 from ipa.plan import prompts_from_ip_adapter_image
 from ipa.prepare.faces import check_fits
 from ipa.prepare.images import clip_pixels
 from ipa.prepare.picture_parts import listed
 from ipa.prepare.profiles import profile_named
-from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.step_weights import check_weights
 from ipa.prepare.text_direction import plan_direction
-from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
 from ipa.views import views
 
 
-class Pipeline:
+class Pipeline(Loaded):
     """A loaded model, ready to make pictures. Made by `ipa.load`.
 
-    Calls from several threads wait for one another. An adapter is an argument of the network and
-    never changes it: with λ = 0, or after unloading, the base model's output is the same, bit for
-    bit.
+    Calls from several threads wait for one another.
     """
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._tokenizers = open_tokenizers(backend.model)
-        self._adapters = Adapters(backend)
-        self._lock = threading.Lock()
-        self._owner: int | None = None
-
-    def load_ip_adapter(
-        self,
-        source: str | Path,
-        *,
-        weight_name: str | None = None,
-        subfolder: str = "",
-        name: str | None = None,
-        scale: Scale = 1.0,
-        image_encoder_folder: str | None = "image_encoder",
-        revision: str | None = None,
-        offline: bool = False,
-        **face: Unpack[FaceOptions],
-    ) -> str:
-        """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
-
-        Args:
-            source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
-                `weight_name`, or owner/name/folder/file), or the short name of a public adapter
-                (`ipa.prepare.catalogue`).
-            weight_name: File inside the folder or repository.
-            subfolder: Folder of the file inside it.
-            name: What image prompts call it; by default the short name, or the file's stem.
-            scale: λ where an image prompt gives none.
-            image_encoder_folder: Where its image encoder lies; None takes the model's own.
-            revision: Branch, tag or commit on the hub.
-            offline: Use the local cache only.
-            **face: For FaceID adapters. `kind`: which it is, such as "faceid-plusv2", where its
-                tensors do not tell; a short name does. `lora_scale`: the strength of the LoRA in
-                its file, 1. `face_embedder`: finds faces in pictures; see `ipa.contract.faces`.
-
-        Returns:
-            The adapter's name.
-
-        Raises:
-            CheckpointError: The file is damaged, or made for another base model or encoder.
-            RequestError: The name is taken, the scale does not fit the UNet, or it must be told
-                which kind of adapter it is.
-        """
-        default = self._adapters.checked(scale)
-        files = resolve_adapter(
-            source,
-            weight_name=weight_name,
-            subfolder=subfolder,
-            image_encoder_folder=image_encoder_folder,
-            revision=revision,
-            offline=offline,
-        )
-        chosen = name or files.name
-        with self._owned():
-            self._adapters.load(chosen, files, default, face)
-        return chosen
-
-    def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
-        """Set λ where image prompts give none.
-
-        Args:
-            scale: See `ipa.contract.weights.Scale`, for the adapter `name` or for all; or a list
-                with one of them per loaded adapter.
-            name: The adapter; None is all of them.
-        """
-        self._adapters.set_scale(scale, name)
-
-    def unload_ip_adapter(self, name: str | None = None) -> None:
-        """Forget one adapter, or all of them."""
-        with self._owned():
-            self._adapters.unload(name)
 
     def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
         """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
@@ -172,16 +93,6 @@ class Pipeline:
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         name = adapter_name(prompt.adapter, self._adapters)
         return views(prompt, self._adapters[name].loaded, profile_named(profile))
-
-    def info(self) -> dict[str, Any]:
-        """What is loaded, JSON-able."""
-        model = self._backend.model
-        return {
-            "model": model.name,
-            "sites": len(model.sites),
-            "adapters": self._adapters.describe(),
-            **self._backend.describe(),
-        }
 
     def __call__(
         self,
@@ -262,18 +173,3 @@ class Pipeline:
     def _run(self, run: BatchRun) -> Iterator[Progress]:
         with self._owned():
             yield from run.events()
-
-    @contextmanager
-    def _owned(self) -> Iterator[None]:
-        """Hold the backend for one run; other threads wait."""
-        if self._owner == threading.get_ident():
-            raise RequestError(
-                "this pipeline is in the middle of a stream in this very thread",
-                remedy="take the stream to its end, or close() it, before the next call",
-            )
-        with self._lock:
-            self._owner = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._owner = None

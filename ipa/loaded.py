@@ -1,0 +1,123 @@
+"""A loaded model, and what is loaded beside it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Unpack
+
+from ipa.adapters import Adapters, FaceOptions
+from ipa.contract.backend import Backend
+from ipa.contract.errors import RequestError
+from ipa.contract.weights import Scale
+from ipa.prepare.sources import resolve_adapter
+from ipa.prepare.texts import open_tokenizers
+
+
+class Loaded:
+    """A model with its adapters, in the hands of one thread at a time.
+
+    An adapter is an argument of the network and never changes it: with λ = 0, or after unloading,
+    the base model's output is the same, bit for bit.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._tokenizers = open_tokenizers(backend.model)
+        self._adapters = Adapters(backend)
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+
+    def load_ip_adapter(
+        self,
+        source: str | Path,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        name: str | None = None,
+        scale: Scale = 1.0,
+        image_encoder_folder: str | None = "image_encoder",
+        revision: str | None = None,
+        offline: bool = False,
+        **face: Unpack[FaceOptions],
+    ) -> str:
+        """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
+
+        Args:
+            source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
+                `weight_name`, or owner/name/folder/file), or the short name of a public adapter
+                (`ipa.prepare.catalogue`).
+            weight_name: File inside the folder or repository.
+            subfolder: Folder of the file inside it.
+            name: What image prompts call it; by default the short name, or the file's stem.
+            scale: λ where an image prompt gives none.
+            image_encoder_folder: Where its image encoder lies; None takes the model's own.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+            **face: For FaceID adapters. `kind`: which it is, such as "faceid-plusv2", where its
+                tensors do not tell; a short name does. `lora_scale`: the strength of the LoRA in
+                its file, 1. `face_embedder`: finds faces in pictures; see `ipa.contract.faces`.
+
+        Returns:
+            The adapter's name.
+
+        Raises:
+            CheckpointError: The file is damaged, or made for another base model or encoder.
+            RequestError: The name is taken, the scale does not fit the UNet, or it must be told
+                which kind of adapter it is.
+        """
+        default = self._adapters.checked(scale)
+        files = resolve_adapter(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            image_encoder_folder=image_encoder_folder,
+            revision=revision,
+            offline=offline,
+        )
+        chosen = name or files.name
+        with self._owned():
+            self._adapters.load(chosen, files, default, face)
+        return chosen
+
+    def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
+        """Set λ where image prompts give none.
+
+        Args:
+            scale: See `ipa.contract.weights.Scale`, for the adapter `name` or for all; or a list
+                with one of them per loaded adapter.
+            name: The adapter; None is all of them.
+        """
+        self._adapters.set_scale(scale, name)
+
+    def unload_ip_adapter(self, name: str | None = None) -> None:
+        """Forget one adapter, or all of them."""
+        with self._owned():
+            self._adapters.unload(name)
+
+    def info(self) -> dict[str, Any]:
+        """What is loaded, JSON-able."""
+        model = self._backend.model
+        return {
+            "model": model.name,
+            "sites": len(model.sites),
+            "adapters": self._adapters.describe(),
+            **self._backend.describe(),
+        }
+
+    @contextmanager
+    def _owned(self) -> Iterator[None]:
+        """Hold the backend for one run; other threads wait."""
+        if self._owner == threading.get_ident():
+            raise RequestError(
+                "this pipeline is in the middle of a stream in this very thread",
+                remedy="take the stream to its end, or close() it, before the next call",
+            )
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = None
