@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BACKEND ?= mlx
 
-.PHONY: demo test lint bench bench-conversion parity fuzz clean
+.PHONY: demo test lint bench bench-adapters bench-conversion parity fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
@@ -20,6 +20,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
+
+bench-adapters: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.adapters $(BENCH_ARGS)
 
 bench-conversion: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.conversion $(BENCH_ARGS)

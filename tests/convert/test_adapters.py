@@ -288,6 +288,17 @@ KEY = "ip_adapter.3.to_k_ip.weight"
         ),
         pytest.param({"a.weight": torch.ones(2)}, "a.weight", "are needed", id="no adapter"),
         pytest.param(
+            {
+                "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": torch.ones(
+                    4, 4
+                ),
+                "ip_adapter_proj_model.proj.weight": torch.ones(4, 4),
+            },
+            "ip_adapter_double_stream_k_proj",
+            "are needed",
+            id="FLUX",
+        ),
+        pytest.param(
             LINEAR | {KEY: torch.ones(24, 40, dtype=torch.int64)},
             f"{KEY} (I64)",
             "check",
