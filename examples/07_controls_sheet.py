@@ -1,4 +1,4 @@
-"""What each word of an image prompt does. Run: … 07_controls_sheet.py [folder [steps]]."""
+"""What weights, masks and windows do. Run: … 07_controls_sheet.py [folder [steps]]."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.contract.combining import COMBINE_MODES
+from ipa.contract.embeds_scaling import EMBEDS_SCALINGS
 from ipa.prepare.images import open_image
 from ipa.sheet import draw_sheet
 from ipa.sweep import Axis, Sweep, make_cells
@@ -17,10 +17,10 @@ folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
-star, circle, heart = (open_image(demo.references()[number]) for number in (1, 2, 3))
+heart = open_image(demo.references()[3])
 call = {"num_inference_steps": int(sys.argv[2]) if len(sys.argv) > 2 else 8, "guidance_scale": 4}
 left = np.tile(np.linspace(1, 0, 64), (64, 1))
-one, wide = ImagePrompt(heart), ImagePrompt(circle.resize((128, 64)))
+one, half = ImagePrompt(heart), ImagePrompt(heart, scale=0.4)
 blocks = []
 for prompt, axis in (
     (one, Axis("scale", [-0.5, 0, 0.25, 0.5, 0.75, 1, 1.5])),
@@ -28,12 +28,10 @@ for prompt, axis in (
     (one, Axis("start", [0, 0.25, 0.5, 0.75])),
     (one, Axis("end", [1, 0.75, 0.5, 0.25])),
     (one, Axis("curve", ["linear", "ease_in", "ease_out", "ease_in_out", "fade_in", "fade_out"])),
-    (one, Axis("negative", [None, circle, "noise"], ["none", "a circle", "noise"])),
-    (ImagePrompt([heart, star]), Axis("combine", list(COMBINE_MODES))),
-    (wide, Axis("fit", ["center-crop", "squash", "pad", "left", "right"])),
+    (half, Axis("embeds_scaling", list(EMBEDS_SCALINGS))),
 ):
     sweep = Sweep(axes=[axis], image_prompt=prompt, arguments=call)
     blocks += sweep_blocks(sweep, list(make_cells(pipe, sweep)))
-sheet = draw_sheet(blocks, title="What each word of an image prompt does", cell=(80, 80))
+sheet = draw_sheet(blocks, title="What weights, masks and windows do", cell=(80, 80))
 sheet.save(folder / "controls_sheet.png")
 print(folder / "controls_sheet.png")

@@ -32,6 +32,7 @@ _OF_CALL = (
     "guidance_scale",
     "scheduler",
     "num_inference_steps",
+    "profile",
     "seed",
 )
 AXES: tuple[str, ...] = (*_OF_CALL, *_OF_PROMPT)

@@ -175,4 +175,4 @@ def _said(name: str, label: str) -> str:
     known = _NOTHING.get((name, label))
     if name == "layers" and ":" in label:
         known = f"layers {label}"
-    return known or _WORDS.get(name, f"{name} {{}}").format(label)
+    return known or _WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(label)
