@@ -105,6 +105,17 @@ def test_lists_are_prompts_of_their_own(pipe: Pipeline, references: list) -> Non
     assert relative(joint, run(pipe, prompt(pair, mask=[LEFT, LEFT]))) > 0.01
 
 
+def test_negatives_of_a_list_go_with_their_pictures(pipe: Pipeline, references: list) -> None:
+    """As they do where pictures are joint."""
+    one, two, three, four = references[:4]
+    listed = prompt([one, two], mask=[LEFT, ~LEFT], negative=[three, four])
+    apart = (
+        prompt(one, mask=LEFT, negative=three),
+        prompt(two, mask=~LEFT, negative=four),
+    )
+    assert np.array_equal(run(pipe, listed), run(pipe, *apart))
+
+
 def test_batch_is_single_runs(pipe: Pipeline, references: list) -> None:
     image = prompt(references[:2], mask=[LEFT, ~LEFT], scale=[0.8, 0.5])
     batch = run(pipe, image, num_images=2)
