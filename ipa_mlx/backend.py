@@ -125,6 +125,10 @@ class Runtime:
         )
         return np.array(embedding.astype(mx.float32))
 
+    def embed_text(self, token_ids: npt.NDArray[np.int32]) -> Floats:
+        """See `Backend.embed_text`."""
+        return np.array(self.encode_text(token_ids).pooled.astype(mx.float32))
+
     def condition(
         self,
         text: Sequence[TextStates],

@@ -111,6 +111,10 @@ class Runtime:
         encoder = self.adapters.encoder(adapter)
         return self.to_numpy(encoder(self._cast(pixels)).image_embeds)
 
+    def embed_text(self, token_ids: npt.NDArray[np.int32]) -> Floats:
+        """See `Backend.embed_text`."""
+        return self.to_numpy(self.encode_text(token_ids).pooled)
+
     @precise()
     def condition(
         self,

@@ -131,6 +131,9 @@ class Backend(Protocol):
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""
 
+    def embed_text(self, token_ids: npt.NDArray[np.int32]) -> Floats:
+        """One prompt's token ids to SDXL's pooled, projected text (1, P)."""
+
     def condition(
         self,
         text: Sequence[TextStates],

@@ -39,8 +39,7 @@ class TextDirection:
 
     def taken_from(self, embeds: ImageEmbeds, backend: Backend) -> ImageEmbeds:
         """Embeddings of pictures less the text's own, times the scale."""
-        # A backend hands out latents: the pooled text goes as such, of a single place.
-        pooled = backend.to_numpy(backend.encode_text(self.ids).pooled[None, None]).reshape(1, -1)
+        pooled = backend.embed_text(self.ids)
         less = embeds.conditional.astype(np.float64) - self.scale * pooled.astype(np.float64)
         return replace(embeds, conditional=less.astype(np.float32))
 
