@@ -13,7 +13,9 @@ from ipa.contract.errors import CheckpointError
 
 from .loading import MALFORMED, check_finite, load_component, quiet, read_tensors, reason
 
-_PREFIX = "control_model."  # of files in the original naming
+# Around names in the original files: of what a training run keeps, and of a ControlNet beside its
+# base model.
+_WRAPPER, _PREFIX = "state_dict.", "control_model."
 
 
 def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetModel:
@@ -27,8 +29,7 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
         return _pooling(
             load_component(ControlNetModel, "controlnet", files.path, dtype, files.variant), files
         )
-    tensors = read_tensors(files.path, dtype)
-    own = {name: t for name, t in tensors.items() if name.startswith(_PREFIX)} or tensors
+    own = _own(read_tensors(files.path, dtype))
     try:
         with quiet(), torch.device("meta"):
             net = ControlNetModel.from_config(dict(files.config))
@@ -45,6 +46,13 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
         ) from error
     check_finite(net.state_dict(), str(files.path))
     return net.eval().requires_grad_(requires_grad=False)
+
+
+def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A ControlNet's tensors without its base model's."""
+    plain = {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
+    own = {n.removeprefix(_PREFIX): t for n, t in plain.items() if n.startswith(_PREFIX)}
+    return own or plain
 
 
 def _pooling(net: Any, files: ControlNetFiles) -> ControlNetModel:
