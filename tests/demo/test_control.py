@@ -38,7 +38,7 @@ def test_outlines_of_one_picture_and_the_rest_of_another(
     pipe: ipa.Pipeline, references: list[Image.Image]
 ) -> None:
     found = {True: list[float](), False: list[float]()}
-    for number in (1, 2, 3, 4):
+    for number in (2, 4):
         style, content = references[number + 3], outline(references[number])
         call = {"num_inference_steps": 8, "guidance_scale": 4.0, "seed": number}
         for controlled in found:
