@@ -45,7 +45,8 @@ class ConditionedControl:
             added_cond_kwargs={n: a.repeat_interleave(count, dim=0) for n, a in self.added.items()},
             return_dict=False,
         )
-        found = [r * weight for r, weight in zip((*down, middle), weights, strict=True)]
+        pairs = zip((*down, middle), weights, strict=True)
+        found = [r * weight if weight else torch.zeros_like(r) for r, weight in pairs]
         if not self.conditional_only:
             return found
         return [torch.cat([torch.zeros_like(r), r]) for r in found]

@@ -17,8 +17,8 @@ from oracle import controlled, models, trajectories
 from oracle.measure import relative
 from oracle.pipelines import run_diffusers
 
-# Relative L2 of the final latents. Measured over all cases: torch 1.4e-6, mlx 1.5e-6.
-LIMITS = {"torch": 1e-5, "mlx": 1e-4}
+# Relative L2 of the final latents. Measured over all cases: torch 1.8e-6, mlx 1.9e-6.
+LIMITS = {"torch": 5e-6, "mlx": 1e-5}
 
 PLAIN = models.Tiny(unet=models.FOUR_LEVELS)
 V2 = models.Tiny(
