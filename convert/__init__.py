@@ -11,7 +11,7 @@ from .lora.lora_names import LoraTargets
 from .lora.lora_plan import read_lora
 from .reading.components import read_adapter, read_component
 from .reading.controlnet_config import open_controlnet
-from .reading.lone import Kind, kind_of
+from .reading.lone import Kind, kind_of, open_component
 from .reading.model import read_model
 from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
 from .tables.converted import Converted, ConvertedTensor
@@ -39,6 +39,7 @@ __all__ = [
     "inspect",
     "is_quantized",
     "kind_of",
+    "open_component",
     "open_controlnet",
     "read_adapter",
     "read_component",

@@ -7,6 +7,7 @@ pipe = ipa.load("demo")
 from __future__ import annotations
 
 from ipa import face_embedder
+from ipa.contract.control import Control
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import (
     BackendError,
@@ -28,6 +29,7 @@ __all__ = [
     "BackendError",
     "Cancelled",
     "CheckpointError",
+    "Control",
     "Face",
     "ImageEmbeds",
     "ImagePrompt",

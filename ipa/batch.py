@@ -17,6 +17,7 @@ from ipa.contract.influence import Influence
 from ipa.contract.model import ModelFolder
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
+from ipa.controls import AttachedControlNet
 from ipa.description import describe_batch
 from ipa.plan import Plan, make_plan
 from ipa.prepare.tokenizer import ClipTokenizer
@@ -28,6 +29,7 @@ def plan_batch(
     model: ModelFolder,
     tokenizers: Sequence[ClipTokenizer],
     adapters: Mapping[str, AttachedAdapter],
+    controlnets: Mapping[str, AttachedControlNet],
 ) -> list[Plan]:
     """A plan for each prompt of a call.
 
@@ -37,7 +39,7 @@ def plan_batch(
     plans: list[Plan] = []
     for request in batch.requests:
         try:
-            plans.append(make_plan(request, model, tokenizers, adapters))
+            plans.append(make_plan(request, model, tokenizers, adapters, controlnets))
         except RequestError as error:
             if len(batch.requests) == 1:
                 raise

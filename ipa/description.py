@@ -44,6 +44,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "seeds": list(plan.seeds),
         "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
         "profile": plan.profile.name,
+        "controls": [control.describe() for control in plan.controls],
     }
 
 

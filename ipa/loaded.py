@@ -12,6 +12,8 @@ from ipa.adapters import Adapters, FaceOptions
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
 from ipa.contract.weights import Scale
+from ipa.controls import ControlNets
+from ipa.prepare.controlnet_files import resolve_controlnet
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
 
@@ -27,6 +29,7 @@ class Loaded:
         self._backend = backend
         self._tokenizers = open_tokenizers(backend.model)
         self._adapters = Adapters(backend)
+        self._controlnets = ControlNets(backend)
         self._lock = threading.Lock()
         self._owner: int | None = None
 
@@ -97,6 +100,54 @@ class Loaded:
         with self._owned():
             self._adapters.unload(name)
 
+    def load_controlnet(
+        self,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        variant: str | None = None,
+        offline: bool = False,
+        config: str | Path | None = None,
+        global_pool_conditions: bool | None = None,
+    ) -> str:
+        """Load a ControlNet beside those already loaded; see `ipa.prepare.controlnet_files`.
+
+        Args:
+            source: A folder with config.json, a file, or a name on the hub (owner/name, or
+                owner/name/folder/file).
+            name: What controls call it; by default the repository's, the folder's or the file's.
+            revision: Branch, tag or commit on the hub.
+            variant: "fp16" and the like, in the names of a folder's files.
+            offline: Use the local cache only.
+            config: For a file that is of no public size: its config.json.
+            global_pool_conditions: For a file that lies alone: True for shuffle.
+
+        Returns:
+            The ControlNet's name.
+
+        Raises:
+            CheckpointError: It is damaged, no ControlNet, or made for another base model.
+            RequestError: The name is taken.
+        """
+        files = resolve_controlnet(
+            source,
+            revision=revision,
+            variant=variant,
+            offline=offline,
+            config=config,
+            global_pool_conditions=global_pool_conditions,
+        )
+        chosen = name or files.name
+        with self._owned():
+            self._controlnets.load(chosen, files)
+        return chosen
+
+    def unload_controlnet(self, name: str | None = None) -> None:
+        """Forget one ControlNet, or all of them."""
+        with self._owned():
+            self._controlnets.unload(name)
+
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
         model = self._backend.model
@@ -104,6 +155,7 @@ class Loaded:
             "model": model.name,
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
+            "controlnets": self._controlnets.describe(),
             **self._backend.describe(),
         }
 

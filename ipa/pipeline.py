@@ -18,6 +18,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
+from ipa.controls import requested_controls
 from ipa.encoding import EncodingOptions, Reader, plan_features
 from ipa.loaded import Loaded
 from ipa.origins import load_embeds
@@ -100,6 +101,7 @@ class Pipeline(Loaded):
         *,
         image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
+        controlnet_image: Picture | Sequence[Picture] | None = None,
         weights: StepWeights | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: CancelSignal | None = None,
@@ -115,6 +117,8 @@ class Pipeline(Loaded):
                 prompt, or one each for those that are batched.
             ip_adapter_image: diffusers' form of the same: a picture, or a list with one entry per
                 loaded adapter, an entry being a picture or a list of pictures.
+            controlnet_image: The simple form of `controls`: a picture, or a list with one per
+                loaded ControlNet.
             weights: Called before step i of n with (i, n), in this thread, for factors on λ by the
                 index of an image prompt or the name of an adapter. What it gave is kept in
                 `Result.info["weights_by_step"]`.
@@ -132,6 +136,7 @@ class Pipeline(Loaded):
             prompt,
             image_prompts=image_prompts,
             ip_adapter_image=ip_adapter_image,
+            controlnet_image=controlnet_image,
             weights=weights,
             cancel=cancel,
             **arguments,
@@ -149,6 +154,7 @@ class Pipeline(Loaded):
         *,
         image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
         ip_adapter_image: Picture | Sequence[Any] | None = None,
+        controlnet_image: Picture | Sequence[Picture] | None = None,
         weights: StepWeights | None = None,
         cancel: CancelSignal | None = None,
         **arguments: Unpack[RequestArguments],
@@ -165,8 +171,12 @@ class Pipeline(Loaded):
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
         profile = profile_named(arguments.get("profile"))
         prompts = [listed(entry, profile) for entry in prompts]
+        arguments["controls"] = requested_controls(
+            arguments.get("controls", ()), controlnet_image, self._controlnets
+        )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
-        plans = plan_batch(batch, self._backend.model, self._tokenizers, self._adapters)
+        model, loaded = self._backend.model, (self._adapters, self._controlnets)
+        plans = plan_batch(batch, model, self._tokenizers, *loaded)
         check_weights(weights)
         return self._run(BatchRun(self._backend, batch, plans, cancel, self._adapters, weights))
 

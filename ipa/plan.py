@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
+from ipa.controls import AttachedControlNet, PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.faces import check_fits
@@ -41,6 +43,7 @@ from ipa.prepare.windows import NoiseTimes, open_steps
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
 _DEFAULT_LATENT_SIDE_XL = 128
+_NO_CONTROLNETS: Mapping[str, AttachedControlNet] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,10 +77,15 @@ class Plan:
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
     profile: Profile = HOUSE
+    controls: tuple[PlannedControl, ...] = ()
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
         return [silence(prompt.table[:, step].tolist(), prompt.masks) for prompt in self.prompts]
+
+    def control_scales(self, step: int) -> list[list[float]]:
+        """The weights of every control's results at a step."""
+        return [control.table[:, step].tolist() for control in self.controls]
 
     def adapters(self) -> tuple[str, ...]:
         """Each image prompt's adapter, in the order of the request."""
@@ -89,6 +97,7 @@ def make_plan(
     model: ModelFolder,
     tokenizers: Sequence[ClipTokenizer],
     adapters: Mapping[str, AttachedAdapter],
+    controlnets: Mapping[str, AttachedControlNet] = _NO_CONTROLNETS,
 ) -> Plan:
     """Check a request against a model and its adapters, and prepare what the backend is given.
 
@@ -132,6 +141,7 @@ def make_plan(
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
+        controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
     )
 
 

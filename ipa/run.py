@@ -106,6 +106,7 @@ class Run:
             guided=self.plan.request.guided,
             sizes=[text.sizes for text in texts if text.sizes is not None],
             lora_scales=self._lora_scales(),
+            controls=[control.branch for control in self.plan.controls],
         )
 
     def _lora_scales(self) -> dict[str, float]:
@@ -135,7 +136,14 @@ class Run:
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
             shares: list[Floats] | None = None if self.recording is None else []
-            output = backend.predict(x, step, conditioning, self._scales(number), shares)
+            output = backend.predict(
+                x,
+                step,
+                conditioning,
+                self._scales(number),
+                shares,
+                control_scales=plan.control_scales(number),
+            )
             if self.recording is not None and shares is not None:
                 self.recording.take(shares)
             output = backend.guide(output, plan.request.guidance_scale)

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from mlx.utils import tree_flatten
 
 from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
+from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
@@ -29,6 +30,7 @@ from .adapters import Adapters
 from .blas import preload
 from .clip import TextEncoder
 from .conditioning import Conditioning, steered
+from .controls import ControlNets
 from .loading import place, quantization, require_quantized
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
@@ -65,9 +67,11 @@ class Runtime:
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
     adapters: Adapters = field(init=False)
+    controlnets: ControlNets = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self._precision, self.quantization)
+        self.controlnets = ControlNets(self._precision, self.quantization)
 
     @property
     def _precision(self) -> mx.Dtype:
@@ -137,6 +141,7 @@ class Runtime:
         guided: bool,
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
+        controls: Sequence[ControlBranch] = (),
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
@@ -160,6 +165,7 @@ class Runtime:
             added=added_conditioning(self.unet, text, sizes),
             changes=changes,
             pictures=tuple(branch.pictures for branch in branches),
+            controls=self.controlnets.condition(controls, text, sizes),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
@@ -179,10 +185,11 @@ class Runtime:
         conditioning: Conditioning,
         scales: Sequence[Sequence[float]],
         shares: list[Floats] | None = None,
+        control_scales: Sequence[Sequence[float]] = (),
     ) -> mx.array:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).astype(self._precision)
-        return predict(self.unet, x, step.timestep, conditioning, scales, shares)
+        return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
 
     def guide(self, output: mx.array, guidance_scale: float) -> mx.array:
         """See `Backend.guide`."""

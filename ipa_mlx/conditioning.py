@@ -15,6 +15,7 @@ from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
+    from .controls import ConditionedControl
     from .influence import Recorder
 
 
@@ -52,7 +53,7 @@ class Conditioning:
 
     `rows` is 2 if guided (unconditional first), else 1. `added` is what SDXL adds to the timestep,
     (R, time width). `changes` are those of FaceID's LoRA, by site; () without. `pictures` says how
-    many each image prompt has.
+    many each image prompt has. `controls` are evaluated already.
     """
 
     rows: int
@@ -61,6 +62,7 @@ class Conditioning:
     added: mx.array | None = None
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
+    controls: tuple[ConditionedControl, ...] = ()
 
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""

@@ -9,6 +9,7 @@ import mlx.core as mx
 from ipa.contract.backend import Floats
 
 from .conditioning import Conditioning, Context
+from .controls import summed
 from .influence import Recorder
 from .unet import UNet
 
@@ -20,11 +21,13 @@ def predict(
     conditioning: Conditioning,
     scales: Sequence[Sequence[float]],
     shares: list[Floats] | None,
+    control_scales: Sequence[Sequence[float]] = (),
 ) -> mx.array:
     """Scaled latents (N, h, w, C) to predictions (R, N, h, w, C) in float32; `Backend.predict`."""
     recorder = None if shares is None else Recorder(conditioning.pictures)
     rows = mx.concatenate([x] * conditioning.rows)
-    output = unet(rows, timestep, Context(conditioning, scales, recorder))
+    residuals = summed(conditioning.controls, control_scales, x, timestep)
+    output = unet(rows, timestep, Context(conditioning, scales, recorder), residuals)
     output = output.astype(mx.float32).reshape(conditioning.rows, *x.shape)
     if shares is not None and recorder is not None:
         shares += recorder.read(output, len(x))

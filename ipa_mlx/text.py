@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ipa.contract.text import Sizes, TextStates
 
 from .clip import TextEncoder
-from .unet import UNet
+from .down import DownHalf
 
 
 def encode_text(
@@ -36,9 +36,9 @@ def no_text(like: TextStates) -> TextStates:
 
 
 def added_conditioning(
-    unet: UNet, text: Sequence[TextStates], sizes: Sequence[Sizes]
+    unet: DownHalf, text: Sequence[TextStates], sizes: Sequence[Sizes]
 ) -> mx.array | None:
-    """What the UNet adds to its timestep in every step, (R, time width); None without sizes."""
+    """What it adds to its timestep in every step, (R, time width); None without sizes."""
     if not sizes:
         return None
     return unet.add_embedding(mx.concatenate([row.pooled for row in text]), sizes)

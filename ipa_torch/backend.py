@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
+from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
@@ -29,6 +30,7 @@ from ipa.contract.text import Sizes, TextStates
 from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, steered
+from .controls import ControlNets
 from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
 from .prediction import predict
@@ -61,9 +63,11 @@ class Runtime:
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
     adapters: Adapters = field(init=False)
+    controlnets: ControlNets = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self.unet)
+        self.controlnets = ControlNets(self.unet)
 
     @precise()
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
@@ -124,6 +128,7 @@ class Runtime:
         guided: bool,
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
+        controls: Sequence[ControlBranch] = (),
     ) -> Conditioning:
         """See `Backend.condition`."""
         images = []
@@ -140,6 +145,7 @@ class Runtime:
             added_conditioning(text, sizes),
             self.adapters.changes(lora_scales),
             tuple(branch.pictures for branch in branches),
+            self.controlnets.condition(controls, text, sizes),
         )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
@@ -158,10 +164,11 @@ class Runtime:
         conditioning: Conditioning,
         scales: Sequence[Sequence[float]],
         shares: list[Floats] | None = None,
+        control_scales: Sequence[Sequence[float]] = (),
     ) -> torch.Tensor:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).to(self.unet.dtype)
-        return predict(self.unet, x, step.timestep, conditioning, scales, shares)
+        return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
 
     @precise()
     def guide(self, output: torch.Tensor, guidance_scale: float) -> torch.Tensor:

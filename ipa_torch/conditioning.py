@@ -15,6 +15,7 @@ from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
+    from .controls import ConditionedControl
     from .influence import Recorder
 
 
@@ -71,6 +72,7 @@ class Conditioning:
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
+    controls: tuple[ConditionedControl, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -84,7 +86,7 @@ class Conditioning:
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
         added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
         text = self.text.repeat_interleave(count, dim=0)
-        return Conditioning(text, images, added, self.changes, self.pictures)
+        return Conditioning(text, images, added, self.changes, self.pictures, self.controls)
 
 
 @dataclass(frozen=True, slots=True)

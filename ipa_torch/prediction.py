@@ -10,6 +10,7 @@ from diffusers import UNet2DConditionModel
 from ipa.contract.backend import Floats
 
 from .conditioning import Conditioning, Context
+from .controls import summed
 from .influence import Recorder
 
 
@@ -20,17 +21,22 @@ def predict(
     conditioning: Conditioning,
     scales: Sequence[Sequence[float]],
     shares: list[Floats] | None,
+    control_scales: Sequence[Sequence[float]] = (),
 ) -> torch.Tensor:
     """Scaled latents (N, C, h, w) to predictions (R, N, C, h, w) in float32; `Backend.predict`."""
     recorder = None if shares is None else Recorder(conditioning.pictures, len(x))
     repeated = conditioning.repeated(len(x))
     context = Context(repeated.images, scales, repeated.changes, recorder)
+    time = torch.tensor(timestep, dtype=torch.float32, device=x.device)
+    residuals = summed(conditioning.controls, control_scales, x, time)
     output = unet(
         x.repeat(conditioning.rows, 1, 1, 1),
-        torch.tensor(timestep, dtype=torch.float32, device=x.device),
+        time,
         repeated.text,
         added_cond_kwargs=repeated.added,
         cross_attention_kwargs={"ip_hidden_states": context},
+        down_block_additional_residuals=residuals[:-1] or None,
+        mid_block_additional_residual=residuals[-1] if residuals else None,
         return_dict=False,
     )[0]
     if shares is not None and recorder is not None:

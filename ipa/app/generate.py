@@ -39,9 +39,15 @@ _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 
 def parse_image_prompt(text: str) -> ImagePrompt:
     """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
+    name, file, scale, options = split_reference(text)
+    return ImagePrompt(open_image(file), adapter=name, scale=scale, **options)
+
+
+def split_reference(text: str) -> tuple[str | None, Path, float | None, dict[str, Any]]:
+    """[NAME=]FILE[:SCALE][@START-END] in its parts; of the window, start and end by name."""
     rest, options = text, dict[str, Any]()
     if Path(text).is_file():  # whatever its name looks like
-        return ImagePrompt(open_image(text))
+        return None, Path(text), None, {}
     if window := _WINDOW.match(rest):
         rest = window["rest"]
         try:
@@ -55,7 +61,7 @@ def parse_image_prompt(text: str) -> ImagePrompt:
     name, equals, file = rest.partition("=")
     if not equals or Path(rest).exists():
         name, file = "", rest
-    return ImagePrompt(open_image(Path(file)), adapter=name or None, scale=scale, **options)
+    return name or None, Path(file), scale, options
 
 
 def with_weights(
@@ -136,7 +142,8 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
     """
     require_runnable(model)
     request = Request(**arguments)
-    plan = make_plan(replace(request, image_prompts=()), model, open_tokenizers(model), {})
+    bare = replace(request, image_prompts=(), controls=())  # what is loaded is not known yet
+    plan = make_plan(bare, model, open_tokenizers(model), {})
     for prompt in request.image_prompts:
         lambda_table(prompt, scale, model.sites, len(plan.schedule.steps))
 

@@ -9,6 +9,7 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from .control import Control
 from .errors import RequestError
 from .text import Pair
 
@@ -39,6 +40,7 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
     influence: bool
     profile: str | None
+    controls: Control | Sequence[Control]
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.
@@ -52,6 +54,11 @@ _ELSEWHERE: Mapping[str, str] = {
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
     "curve": "image_prompts=[ImagePrompt(…, curve=…)]",
     "embeds_scaling": "image_prompts=[ImagePrompt(…, embeds_scaling=…)]",
+    "controlnet_conditioning_scale": "controls=[Control(…, scale=…)]",
+    "control_guidance_start": "controls=[Control(…, start=…)]",
+    "control_guidance_end": "controls=[Control(…, end=…)]",
+    "guess_mode": "controls=[Control(…, guess_mode=True)]",
+    "control_image": "controlnet_image=",
     "return_dict": "the result's .images",
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .adapter import AdapterSpec
+from .controlnet import ControlBranch, ControlNetStore
 from .embeds_scaling import V_ONLY
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
@@ -98,6 +99,10 @@ class Backend(Protocol):
     dtype: str
     model: ModelFolder
 
+    @property
+    def controlnets(self) -> ControlNetStore:
+        """Where ControlNets are kept."""
+
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Load weights and, unless the model's own fits, the image encoder. All or nothing."""
 
@@ -142,6 +147,7 @@ class Backend(Protocol):
         guided: bool,
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
+        controls: Sequence[ControlBranch] = (),
     ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
@@ -152,6 +158,8 @@ class Backend(Protocol):
             sizes: One for each text, for SDXL; none for other models.
             lora_scales: By adapter: the strength of the low-rank changes that a FaceID file brings
                 for every attention. The base model's own weights stay as they are.
+            controls: ControlNets with their pictures. They attend to the text, by their own
+                weights, and to no image prompt.
         """
 
     def from_numpy(self, array: Floats) -> Array:
@@ -167,6 +175,7 @@ class Backend(Protocol):
         conditioning: Any,
         scales: Sequence[Sequence[float]],
         shares: list[Floats] | None = None,
+        control_scales: Sequence[Sequence[float]] = (),
     ) -> Array:
         """One evaluation of the UNet on latents (N, C, h, w) in float32.
 
@@ -180,6 +189,8 @@ class Backend(Protocol):
                 changes no bit of the output. For each site, in the order of site numbers, (1 + P,
                 N, L) at its L queries, row by row: the share of the text, then of the pictures of
                 all branches, in order; all 0 where nothing adds anything.
+            control_scales: For each control (outer), the weights of its results on the way down
+                and of the middle's (inner). One whose weights are all 0 is not run.
 
         Returns:
             (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.

@@ -11,6 +11,7 @@ from typing import Literal
 
 from .config import Config, integer, integers, require_fixed, require_known
 from .errors import CheckpointError
+from .model import ModelFolder
 from .unet_spec import DOWN_FIXED, DOWN_INERT, DOWN_READ, DownSpec, down_fields
 
 ChannelOrder = Literal["rgb", "bgr"]
@@ -59,6 +60,29 @@ class ControlNetSpec(DownSpec):
             found += [width] * (self.layers[level] + (0 if is_last else 1))
         return tuple(found)
 
+    def check_base(self, model: ModelFolder, where: str) -> None:
+        """Raise CheckpointError, which names `where`, unless its results fit a model's UNet."""
+        unet = model.unet
+        pairs = {
+            "context width": (self.context_width, unet.context_width),
+            "channels": (self.channels, unet.channels),
+            "layers per block": (self.layers, unet.layers),
+            "addition embedding": (self.addition, unet.addition),
+            "latent channels": (self.in_channels, model.vae.latent_channels),
+            "pixels per latent": (self.scale_factor, model.vae.scale_factor),
+            "channels of the control picture": (self.conditioning_channels, 3),
+        }
+        wrong = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        if wrong:
+            raise CheckpointError(
+                f"{where} is a ControlNet for another base model",
+                found="; ".join(
+                    f"{name} {_told(own)}, needed {_told(needed)}"
+                    for name, (own, needed) in wrong.items()
+                ),
+                remedy=f"use one that was trained for the base of {model.name}",
+            )
+
     @classmethod
     def from_config(cls, config: Config, where: str = "controlnet/config.json") -> ControlNetSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
@@ -73,6 +97,10 @@ class ControlNetSpec(DownSpec):
             channel_order=_channel_order(config, where),
             global_pool_conditions=bool(config.get("global_pool_conditions") or False),
         )
+
+
+def _told(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _require_class(config: Config, where: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .control import Control, check_controls
 from .errors import RequestError
 from .image_prompt import ImagePrompt
 from .text import Pair
@@ -56,6 +57,7 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
+        controls: Pictures that say where things are, each for a loaded ControlNet.
     """
 
     prompt: str = ""
@@ -80,9 +82,11 @@ class Request:
     negative_target_size: Pair | None = None
     influence: bool = False
     profile: str | None = None
+    controls: tuple[Control, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_prompts()
+        object.__setattr__(self, "controls", check_controls(self.controls))
         for name in SIZE_NAMES:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _pair(name, getattr(self, name)))

@@ -23,6 +23,11 @@ def adapter(kind: Literal["base", "plus"]) -> Path:
     return model() / "ip_adapter" / _ADAPTERS[kind]
 
 
+def controlnet() -> Path:
+    """A ControlNet for the demo model, for `Pipeline.load_controlnet`; its pictures are edges."""
+    return model() / "controlnet"
+
+
 def references() -> tuple[Path, ...]:
     """Eight reference pictures, named after what they show, in alphabetical order."""
     return tuple(sorted((model().parent / "references").glob("*.png")))

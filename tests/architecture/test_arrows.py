@@ -57,14 +57,18 @@ def test_converters_know_only_the_contract() -> None:
 
 
 def test_who_reaches_the_converters() -> None:
-    """The application; what tells the base model of a single file, never its weights; and what
-    reads the embeddings that other tools keep in files of torch.save."""
+    """The application; what tells the base of a single file or a lone ControlNet, never its
+    weights; and what reads the embeddings that other tools keep in files of torch.save."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
         if "app" not in path.parts and any(name.startswith("ipa_convert") for name in imports(path))
     }
-    assert reaching == {"prepare/single_file.py", "prepare/ipadpt.py"}
+    assert reaching == {
+        "prepare/single_file.py",
+        "prepare/controlnet_files.py",
+        "prepare/ipadpt.py",
+    }
 
 
 def run(code: str, blocked: set[str]) -> str:

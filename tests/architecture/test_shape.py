@@ -17,6 +17,7 @@ MLX_ONLY = {
     "blas.py": "a fast BLAS for MLX's Linux wheel",
     "blocks.py": "diffusers has its own blocks",
     "clip.py": "transformers has its own towers",
+    "down.py": "diffusers has its own UNet and ControlNet",
     "layers.py": "torch has its own layers",
     "projectors.py": "diffusers has its own projectors",
     "unet.py": "diffusers has its own UNet",

@@ -21,6 +21,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from benchmarks import true_models
+from benchmarks.true_controlnet import compare_controlnet
 from ipa.contract.files import STEMS
 from ipa.prepare.model_folder import open_model_folder
 from ipa_torch.loading import quiet
@@ -270,6 +271,7 @@ def main() -> None:
             lambda: compare_vae(c, options.side),
             lambda: compare_vision(c),
             lambda: compare_unet(c, options.side),
+            lambda: compare_controlnet(c, options.side),
         ):
             with freed():
                 part()

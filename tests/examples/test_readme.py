@@ -19,6 +19,7 @@ from PIL import Image
 from ipa import demo
 from oracle import models
 from oracle.adapters import face_tensors
+from oracle.controlled import outline, write_controlnet
 from oracle.hub import LocalHub, serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +47,7 @@ find_faces = lambda picture: [ipa.Face(embedding)]
 REPORT = """
 print(pipe.info()["adapters"]["style"]["projector"])
 print(pipe.info()["adapters"]["face"]["kind"])
+print(list(pipe.info()["controlnets"]), outlines.scale)
 result = pipe(image_prompts=both, num_inference_steps=1, width=32, height=32)
 print(len(result.info["request"]["image_prompts"]))
 """
@@ -83,8 +85,8 @@ def test_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
     assert len(blocks("python")) >= 3
     run("\n".join(blocks("python")), tmp_path)
     made = sorted(path.name for path in tmp_path.glob("*.png"))
-    stars = ["star-0.png", "star-1.png"]
-    assert made == ["halves.png", "like_this.png", "seen-0.png", "seen-1.png", *stars, "where.png"]
+    stars, seen = (["star-0.png", "star-1.png"], ["seen-0.png", "seen-1.png"])
+    assert made == ["halves.png", "like_this.png", "outlines.png", *seen, *stars, "where.png"]
 
 
 @pytest.fixture
@@ -102,8 +104,10 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
     for name, kind in (("faceid-plusv2", "faceid_plus"), ("faceid", "faceid")):
         tensors = face_tensors(models.UNET, kind, rank=2, states=models.VISION["hidden_size"])
         torch.save(nested(tensors), faces / f"ip-adapter-{name}_sd15.bin")
+    write_controlnet(tmp_path / "canny", models.UNET, seed=1)
     repositories = {
         "h94/IP-Adapter-FaceID": faces,
+        "lllyasviel/control_v11p_sd15_canny": tmp_path / "canny",
         "stable-diffusion-v1-5/stable-diffusion-v1-5": model,
         "h94/IP-Adapter": adapters.parent,
     }
@@ -114,12 +118,13 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
 def test_snippets_that_need_the_hub_run(hub: LocalHub, tmp_path: Path) -> None:
     code = "\n".join([FACES, *blocks("py"), REPORT])
     out = run(code, tmp_path, hub.environment(tmp_path / "cache"))
-    assert out == "resampler\nfaceid-plusv2\n2\n"
+    assert out == "resampler\nfaceid-plusv2\n['canny'] 0.7\n2\n"
 
 
 def test_commands_run(tmp_path: Path) -> None:
     for name, path in zip(("style", "chair"), demo.references(), strict=False):
         Image.open(path).save(tmp_path / f"{name}.png")
+    outline(Image.open(tmp_path / "chair.png")).save(tmp_path / "edges.png")
     Image.linear_gradient("L").rotate(90).save(tmp_path / "left.png")
     Image.linear_gradient("L").rotate(270).save(tmp_path / "right.png")
     ours = [words for words in commands() if words[0] == "ipa-mlx"]

@@ -9,6 +9,7 @@ import typer
 
 from ipa.app import encoding as code
 from ipa.app import references as look
+from ipa.app.controls import ControlNetOption, ControlOption, load_controlnets, parse_control
 from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
@@ -79,6 +80,8 @@ def generate(  # one parameter per option
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,
+    control: ControlOption = None,
+    controlnet: ControlNetOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -99,6 +102,7 @@ def generate(  # one parameter per option
             "image_prompts": prompts,
             "num_inference_steps": steps,
             "influence": influence is not None,
+            "controls": [parse_control(text) for text in control or ()],
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
@@ -112,6 +116,7 @@ def generate(  # one parameter per option
             kinds=adapter_kind or (),
             find_faces=find_faces,
         )
+        load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
         result, paths = run_generate(pipe, output, arguments, cancel)
         paths += save_influence(result, prompts, influence)

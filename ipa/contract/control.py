@@ -1,0 +1,100 @@
+"""A picture that says where things are, for a ControlNet: checked once and then trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from .errors import RequestError
+from .image_prompt import Picture
+from .weights import is_finite, plain_number
+
+Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
+"""From an RGB picture to what a ControlNet was trained with: edges, depth, a pose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A control picture for one of the loaded ControlNets.
+
+    Attributes:
+        image: Edges, depth, a pose, …: a PIL picture or array. It is resized to the picture's
+            width × height as diffusers does (Lanczos, whatever its aspect).
+        name: Of a loaded ControlNet; None takes the only one.
+        scale: What the ControlNet's results are multiplied with before they are added to the
+            UNet's: a number (0 is the base model, 1 is usual), or a list with one for each of its
+            results on the way down, in order, and one for the middle's (13 for Stable Diffusion
+            1.5, 10 for SDXL).
+        start: The fraction of the steps before which it is off, in [0, 1].
+        end: The fraction after which it is off. Step i of n is on if start ≤ i/n and (i+1)/n ≤ end
+            (diffusers' control_guidance_start and control_guidance_end).
+        guess_mode: diffusers' guess_mode, of this control alone: the unconditional half of guidance
+            is left as it is, and the results are weighted from 0.1 (the finest) to 1 (the middle).
+            ControlNets that average over the picture (shuffle) always do the first.
+        preprocessor: Makes the control picture of `image`, such as `ipa.prepare.canny.canny`.
+    """
+
+    image: Picture = field(repr=False)
+    name: str | None = field(default=None, kw_only=True)
+    scale: float | Sequence[float] = field(default=1.0, kw_only=True)
+    start: float = field(default=0.0, kw_only=True)
+    end: float = field(default=1.0, kw_only=True)
+    guess_mode: bool = field(default=False, kw_only=True)
+    preprocessor: Preprocessor | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.image, (Image.Image, np.ndarray)):
+            raise RequestError(
+                "a control needs its picture",
+                found="none" if self.image is None else type(self.image).__name__,
+                remedy="open files with ipa.prepare.images.open_image",
+            )
+        if self.name is not None and not isinstance(self.name, str):
+            raise RequestError("Control.name must be a name", found=repr(self.name)[:80])
+        object.__setattr__(self, "scale", _plain(self.scale))
+        _check_window(self.start, self.end)
+        for name in ("start", "end"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not isinstance(self.guess_mode, bool):
+            raise RequestError(
+                "Control.guess_mode must be True or False", found=repr(self.guess_mode)[:80]
+            )
+        if self.preprocessor is not None and not callable(self.preprocessor):
+            raise RequestError(
+                "Control.preprocessor must be a function of a picture",
+                found=repr(self.preprocessor)[:80],
+            )
+
+
+def check_controls(controls: object) -> tuple[Control, ...]:
+    """One control or several, as a tuple. Raises RequestError for anything else."""
+    entries = (controls,) if isinstance(controls, Control) else controls
+    if not isinstance(entries, (list, tuple)):
+        entries = (entries,)
+    for entry in entries:
+        if not isinstance(entry, Control):
+            raise RequestError(
+                "controls must be a list of Control",
+                found=type(entry).__name__,
+                remedy='write controls=[ipa.Control(edges, name="canny")]',
+            )
+    return tuple(entries)
+
+
+def _plain(scale: object) -> float | tuple[float, ...]:
+    if isinstance(scale, (list, tuple, np.ndarray)):
+        entries = enumerate(scale)
+        return tuple(plain_number(value, f"Control.scale[{number}]") for number, value in entries)
+    return plain_number(scale, "Control.scale")
+
+
+def _check_window(start: object, end: object) -> None:
+    if not (is_finite(start) and is_finite(end)) or not 0.0 <= start <= end <= 1.0:
+        raise RequestError(
+            "a control's window must satisfy 0 ≤ start ≤ end ≤ 1",
+            found=f"start={start!r}, end={end!r}",
+        )

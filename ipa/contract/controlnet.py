@@ -1,0 +1,56 @@
+"""A ControlNet on its way from files to a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .controlnet_spec import ControlNetSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlNetFiles:
+    """A ControlNet, its config parsed, its weights not yet read.
+
+    `path` is a folder in diffusers' layout (original or converted), or a file. `name` is what a
+    person would call it. `config` is in diffusers' words; a file's is told from its tensors.
+    """
+
+    name: str
+    path: Path
+    config: Mapping[str, Any]
+    spec: ControlNetSpec
+    variant: str | None = None
+
+    @property
+    def label(self) -> str:
+        """For messages and descriptions: the file's name, or the folder's or repository's."""
+        return self.path.name if self.path.is_file() else self.name
+
+
+class ControlNetStore(Protocol):
+    """The ControlNets beside a backend's model, by name."""
+
+    def load(self, name: str, files: ControlNetFiles) -> int:
+        """Load one that fits the model, all or nothing: the bytes that it holds."""
+
+    def unload(self, name: str) -> None:
+        """Forget one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlBranch:
+    """One control as the network sees it.
+
+    `name` is the ControlNet's; `pixels` are (1, 3, H, W) in [0, 1], red first. With
+    `conditional_only` nothing is added to the unconditional half, for which it is not run.
+    """
+
+    name: str
+    pixels: npt.NDArray[np.float32] = field(repr=False)
+    conditional_only: bool = False

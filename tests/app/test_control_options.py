@@ -1,0 +1,67 @@
+"""`--control` and `--controlnet` of `ipa-mlx generate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import ipa
+from ipa import Control, demo
+from ipa.app.cli import app
+from ipa.app.output import METADATA_KEY
+from oracle.controlled import outline
+
+QUICK = ("-p", "a heart", "--steps", "2", "--guidance", "3")
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Type `ipa-mlx generate …` in an empty folder that holds edges.png."""
+    monkeypatch.chdir(tmp_path)
+    outline(Image.open(demo.references()[3])).save("edges.png")
+    return lambda *words: CliRunner().invoke(app, ["generate", *QUICK, *map(str, words)])
+
+
+def controls_of(path: Path) -> list[dict[str, Any]]:
+    return json.loads(Image.open(path).text[METADATA_KEY])["request"]["controls"]
+
+
+def test_the_command_makes_what_the_library_makes(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    done = call("--control", "edges.png:0.7@0-0.5")
+    assert done.exit_code == 0, done.output
+    (kept,) = controls_of(tmp_path / "out.png")
+    found = [kept[name] for name in ("controlnet", "scale", "start", "end")]
+    assert found == ["edges", 0.7, 0.0, 0.5]
+    pipe = ipa.load("demo")
+    pipe.load_controlnet(demo.controlnet())
+    control = Control(Image.open("edges.png"), scale=0.7, end=0.5)
+    expected = pipe("a heart", controls=control, num_inference_steps=2, guidance_scale=3)
+    assert np.array_equal(Image.open(tmp_path / "out.png"), expected.images[0])
+
+
+def test_several_controlnets_by_name(call: Callable[..., Result], tmp_path: Path) -> None:
+    words = ("--controlnet", f"a={demo.controlnet()}", "--controlnet", f"b={demo.controlnet()}")
+    done = call(*words, "--control", "b=edges.png:0.4", "--control", "a=edges.png")
+    assert done.exit_code == 0, done.output
+    kept = [(own["controlnet"], own["scale"]) for own in controls_of(tmp_path / "out.png")]
+    assert kept == [("b", 0.4), ("a", 1.0)]
+
+
+def test_what_is_missing_is_told(call: Callable[..., Result]) -> None:
+    for words, told in (
+        (("--control", "nothing.png"), "no such file"),
+        (("--control", "other=edges.png"), "other"),
+        (("--controlnet", str(demo.controlnet())), "needs its picture"),
+    ):
+        done = call(*words)
+        assert done.exit_code != 0
+        assert told in done.output

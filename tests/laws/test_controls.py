@@ -1,0 +1,253 @@
+"""What must hold of controls, bit for bit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import ipa
+from ipa import CheckpointError, Control, NumericalError, RequestError
+from ipa_convert import convert_component
+from oracle import controlled, controlnets, models
+from oracle.measure import relative
+
+CALL: dict[str, Any] = {
+    "num_inference_steps": 3,
+    "guidance_scale": 3.0,
+    "width": 64,
+    "height": 48,
+    "output_type": "latent",
+}
+EDGES = Image.fromarray(controlled.edges((64, 48), 1))
+RESULTS = 10  # of the tiny model: nine on the way down, and the middle's
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("control") / "edges"
+    controlled.write_controlnet(folder, models.UNET, seed=9)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pipe(
+    backend: str, tiny: Path, net: Path, open_pipeline: Callable[..., ipa.Pipeline]
+) -> ipa.Pipeline:
+    pipe = open_pipeline(tiny, backend, "linear")
+    pipe.load_controlnet(net)
+    return pipe
+
+
+def latents(pipe: ipa.Pipeline, *controls: Control, **changes: Any) -> np.ndarray:
+    return pipe("a star", controls=controls, **(CALL | changes)).latents
+
+
+def test_off_is_the_base_model_bit_for_bit(pipe: ipa.Pipeline, net: Path) -> None:
+    base = latents(pipe)
+    assert not np.array_equal(latents(pipe, Control(EDGES)), base)
+    for off in (
+        Control(EDGES, scale=0),
+        Control(EDGES, scale=[0.0] * RESULTS),
+        Control(EDGES, start=0.5, end=0.5),
+        Control(EDGES, scale=0, guess_mode=True),
+    ):
+        assert np.array_equal(latents(pipe, off), base)
+    pipe.load_controlnet(net, name="again")
+    pipe.unload_controlnet()
+    assert np.array_equal(latents(pipe), base)
+    pipe.load_controlnet(net)
+
+
+def test_a_weight_of_zero_is_left_out(pipe: ipa.Pipeline, net: Path, tmp_path: Path) -> None:
+    """Not multiplied by 0, which would not undo an overflow."""
+    tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
+    tensors["controlnet_mid_block.weight"] *= 1e38
+    (tmp_path / "config.json").write_bytes((net / "config.json").read_bytes())
+    safetensors.torch.save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
+    name = pipe.load_controlnet(tmp_path, name="wild")
+    base, weights = latents(pipe), [0.5] * (RESULTS - 1) + [0.0]
+    assert np.array_equal(latents(pipe, Control(EDGES, name=name, scale=0)), base)
+    expected = latents(pipe, Control(EDGES, name="edges", scale=weights))
+    assert np.array_equal(latents(pipe, Control(EDGES, name=name, scale=weights)), expected)
+    with pytest.raises(NumericalError):
+        latents(pipe, Control(EDGES, name=name, scale=1000))
+    pipe.unload_controlnet(name)
+
+
+def test_equal_requests_are_equal_bit_for_bit(
+    pipe: ipa.Pipeline, references: list[Image.Image]
+) -> None:
+    whole = latents(pipe, Control(EDGES, scale=0.7))
+    assert np.array_equal(latents(pipe, Control(EDGES, scale=[0.7] * RESULTS)), whole)
+    assert np.array_equal(latents(pipe, Control(EDGES, name="edges", scale=0.7)), whole)
+    turned = Control(EDGES.transpose(Image.Transpose.ROTATE_180), scale=0.7, preprocessor=_turned)
+    assert np.array_equal(latents(pipe, turned), whole)
+    simple = pipe("a star", controlnet_image=EDGES, **CALL).latents
+    assert np.array_equal(simple, latents(pipe, Control(EDGES)))
+    with_picture = pipe(
+        "a star",
+        image_prompts=ipa.ImagePrompt(references[0], scale=0.0),
+        controlnet_image=EDGES,
+        **CALL,
+    )
+    assert np.array_equal(with_picture.latents, simple)
+
+
+def _turned(picture: Image.Image) -> Image.Image:
+    return picture.transpose(Image.Transpose.ROTATE_180)
+
+
+def test_parts_add_up(pipe: ipa.Pipeline) -> None:
+    whole = latents(pipe, Control(EDGES, scale=0.8))
+    half = Control(EDGES, scale=0.4)
+    assert np.array_equal(latents(pipe, half, half), whole)
+    parts = (Control(EDGES, scale=0.3), Control(EDGES, scale=0.5))
+    assert relative(latents(pipe, *parts), whole) < 2e-6  # measured: 8e-7
+
+
+def test_guess_mode_leaves_the_unconditional_half(pipe: ipa.Pipeline) -> None:
+    """With an empty prompt both halves are alike, so guidance shows what only one of them got."""
+    call = {"num_inference_steps": 1}
+    same, mild, strong = (
+        pipe("", controls=[Control(EDGES)], **(CALL | call | {"guidance_scale": g})).latents
+        for g in (1.0, 2.0, 4.0)
+    )
+    assert relative(mild, same) < 2e-7  # measured: 4e-8
+    assert relative(strong, same) < 2e-7
+    guess = [Control(EDGES, guess_mode=True)]
+    one, two = (
+        pipe("", controls=guess, **(CALL | call | {"guidance_scale": g})).latents
+        for g in (1.0, 3.0)
+    )
+    assert relative(two, one) > 1e-3
+
+
+def test_prompts_of_a_batch_are_calls_of_their_own(pipe: ipa.Pipeline) -> None:
+    control = Control(EDGES, scale=0.6)
+    both = pipe(["a star", "a ring"], controls=control, seed=4, **CALL)
+    for number, prompt in enumerate(("a star", "a ring")):
+        alone = pipe(prompt, controls=control, seed=4 + number, **CALL)
+        assert np.array_equal(both.latents[number], alone.latents[0])
+    told = both.info["request"]["controls"]
+    assert told == both.info["requests"][1]["controls"]
+    assert json.loads(json.dumps(told)) == told
+    assert (told[0]["controlnet"], told[0]["scale"], told[0]["file"]) == ("edges", 0.6, "edges")
+
+
+def test_every_container_gives_the_same_bits(
+    pipe: ipa.Pipeline, backend: str, net: Path, tmp_path: Path
+) -> None:
+    """A file in diffusers' naming and in lllyasviel's, with the base beside it; and for MLX."""
+    expected = latents(pipe, Control(EDGES))
+    tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
+    original = controlnets.original(tensors, "control_model.") | controlnets.base_model()
+    safetensors.torch.save_file(tensors, tmp_path / "plain.safetensors")
+    torch.save({"state_dict": original}, tmp_path / "original.pth")
+    sources = [tmp_path / "plain.safetensors", tmp_path / "original.pth"]
+    if backend == "mlx":
+        sources.append(convert_component(net, tmp_path / "converted"))
+    for source in sources:
+        config = {} if source.is_dir() else {"config": net / "config.json"}
+        name = pipe.load_controlnet(source, **config)
+        assert np.array_equal(latents(pipe, Control(EDGES, name=name)), expected), source
+        pipe.unload_controlnet(name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cross_attention_dim": 24}, "context width 24, needed 40"),
+        ({"block_out_channels": (24, 48, 48)}, r"channels \(24, 48, 48\)"),
+        ({"conditioning_embedding_out_channels": (4, 6)}, "pixels per latent 2, needed 8"),
+        ({"layers_per_block": 1}, "layers per block"),
+        (
+            {"addition_embed_type": "text_time", "addition_time_embed_dim": 4}
+            | {"projection_class_embeddings_input_dim": 34},
+            "addition embedding Addition.*needed none",
+        ),
+    ],
+)
+def test_another_base_is_refused(
+    changes: dict[str, Any], words: str, pipe: ipa.Pipeline, net: Path, tmp_path: Path
+) -> None:
+    """Before its weights are looked at: there are none."""
+    config = json.loads((net / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=words):
+        pipe.load_controlnet(tmp_path, name="other")
+
+
+def test_bad_weights_are_refused(pipe: ipa.Pipeline, net: Path, tmp_path: Path) -> None:
+    tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
+    name = "controlnet_down_blocks.3.weight"
+    for number, (wrong, words) in enumerate(
+        (
+            ({name: torch.full_like(tensors[name], torch.nan)}, "NaN"),
+            ({name: tensors[name][:1].clone()}, name),
+            ({name: None}, name),
+            (
+                {"controlnet_down_blocks.9.weight": tensors[name] + 1},
+                "controlnet_down_blocks.9.weight",
+            ),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "config.json").write_bytes((net / "config.json").read_bytes())
+        kept = {k: v for k, v in (tensors | wrong).items() if v is not None}
+        safetensors.torch.save_file(kept, folder / "diffusion_pytorch_model.safetensors")
+        with pytest.raises(CheckpointError, match=words):
+            pipe.load_controlnet(folder, name="bad")
+    assert list(pipe.info()["controlnets"]) == ["edges"]
+
+
+def test_wrong_requests(pipe: ipa.Pipeline, net: Path, tiny: Path) -> None:
+    for wrong, words in (
+        ({"controls": [Control(EDGES, name="depth")]}, "depth"),
+        ({"controls": [EDGES]}, "list of Control"),
+        ({"controls": [Control(EDGES, scale=[1.0, 2.0])]}, "10 are needed"),
+        ({"controls": [Control(np.zeros((4, 0), np.uint8))]}, "shape"),
+        ({"controls": [Control(EDGES, preprocessor=lambda _: None)]}, "picture"),
+        ({"controls": Control(EDGES), "controlnet_image": EDGES}, "not both"),
+        ({"controlnet_image": [EDGES, EDGES]}, "2 pictures; loaded: edges"),
+        ({"controlnet_image": [None]}, "needs its picture"),
+        ({"guess_mode": True}, "guess_mode"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            pipe("", **wrong, **CALL)
+    with pytest.raises(RequestError, match="is loaded"):
+        pipe.load_controlnet(net)
+    with pytest.raises(RequestError, match="depth"):
+        pipe.unload_controlnet("depth")
+    with pytest.raises(CheckpointError, match="whole model"):
+        pipe.load_controlnet(tiny)
+    with pytest.raises(CheckpointError, match="plain ControlNet"):
+        pipe.load_controlnet(tiny / "linear.safetensors")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image": None},
+        {"scale": float("nan")},
+        {"scale": "1"},
+        {"scale": [1.0, None]},
+        {"start": 0.6, "end": 0.5},
+        {"end": 1.5},
+        {"guess_mode": 1},
+        {"name": 3},
+        {"preprocessor": "canny"},
+    ],
+)
+def test_wrong_controls(wrong: dict[str, Any]) -> None:
+    with pytest.raises(RequestError):
+        replace(Control(EDGES), **wrong)
