@@ -22,7 +22,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
-from ipa.contract.text import Sizes, TextStates
+from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
 from ipa_convert import read_model
 
 from .adapters import Adapters
@@ -85,9 +85,9 @@ class Runtime:
         """See `Backend.unload_adapter`."""
         self.adapters.unload(name)
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
+    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
         """See `Backend.encode_text`."""
-        text = encode_text(self.text_encoder, self.text_encoder_2, token_ids)
+        text = encode_text(self.text_encoder, self.text_encoder_2, token_ids, reading)
         mx.eval(text.states, text.pooled)
         return text
 

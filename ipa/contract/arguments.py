@@ -39,6 +39,9 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
     influence: bool
     profile: str | None
+    clip_skip: int | None
+    long_prompts: str
+    prompt_syntax: str
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.
@@ -52,6 +55,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
     "curve": "image_prompts=[ImagePrompt(…, curve=…)]",
     "embeds_scaling": "image_prompts=[ImagePrompt(…, embeds_scaling=…)]",
+    "prompt_embeds": "prompt_syntax= for weights, long_prompts= for long texts",
     "return_dict": "the result's .images",
 }
 

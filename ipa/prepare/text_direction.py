@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,9 @@ from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder
+from ipa.contract.text import PLAIN, Reading
 
+from .prompt_reading import learned_vectors
 from .texts import cut_warning
 from .tokenizer import ClipTokenizer
 
@@ -31,6 +34,7 @@ class TextDirection:
     ids: npt.NDArray[np.int32]
     scale: float
     dropped: str
+    reading: Reading = PLAIN
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -40,9 +44,12 @@ class TextDirection:
     def taken_from(self, embeds: ImageEmbeds, backend: Backend) -> ImageEmbeds:
         """Embeddings of pictures less the text's own, times the scale."""
         # A backend hands out latents: the pooled text goes as such, of a single place.
-        pooled = backend.to_numpy(backend.encode_text(self.ids).pooled[None, None]).reshape(1, -1)
+        pooled = backend.to_numpy(self._pooled(backend)[None, None]).reshape(1, -1)
         less = embeds.conditional.astype(np.float64) - self.scale * pooled.astype(np.float64)
         return replace(embeds, conditional=less.astype(np.float32))
+
+    def _pooled(self, backend: Backend) -> Any:
+        return backend.encode_text(self.ids, self.reading).pooled
 
 
 def plan_direction(
@@ -66,7 +73,8 @@ def plan_direction(
         return None
     tokens = [tokenizer.encode(text) for tokenizer in tokenizers]
     ids = np.stack([entry.ids for entry in tokens])
-    return TextDirection(ids, prompt.neg_content_scale, tokens[-1].dropped)
+    reading = Reading(learned=learned_vectors(tokenizers))
+    return TextDirection(ids, prompt.neg_content_scale, tokens[-1].dropped, reading)
 
 
 def _check(adapter: str, loaded: LoadedAdapter, model: ModelFolder) -> None:
