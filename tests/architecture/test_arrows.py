@@ -58,13 +58,14 @@ def test_converters_know_only_the_contract() -> None:
 
 def test_who_reaches_the_converters() -> None:
     """The application; what tells the base model of a single file, never its weights; and what
-    reads the embeddings that other tools keep in files of torch.save."""
+    reads the embeddings of pictures and words that other tools keep in files of torch.save."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
         if "app" not in path.parts and any(name.startswith("ipa_convert") for name in imports(path))
     }
-    assert reaching == {"prepare/single_file.py", "prepare/ipadpt.py"}
+    files = {"prepare/single_file.py", "prepare/ipadpt.py", "prepare/textual_inversion.py"}
+    assert reaching == files
 
 
 def run(code: str, blocked: set[str]) -> str:
