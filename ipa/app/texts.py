@@ -44,7 +44,7 @@ CUT, PLAIN = Request().long_prompts, Request().prompt_syntax
 def load_inversions(pipe: Pipeline, sources: Sequence[str] | None, *, offline: bool) -> None:
     """Load [TOKEN=]SOURCE for each."""
     for text in sources or ():
-        token, equals, source = text.rpartition("=")
+        token, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             token, source = "", text
         pipe.load_textual_inversion(source, token or None, offline=offline)

@@ -54,7 +54,10 @@ def parse(text: str, syntax: str) -> tuple[Fragment, ...]:
     Raises:
         RequestError: A weight is no finite number, or parentheses lie too deep.
     """
-    return _joined(_SYNTAXES[syntax](text)) or (Fragment(""),)
+    parts = _joined(_SYNTAXES[syntax](text)) or (Fragment(""),)
+    for part in parts:
+        _finite(part.weight, part.text)
+    return parts
 
 
 def _plain(text: str) -> Iterator[Fragment]:
