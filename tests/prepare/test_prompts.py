@@ -229,6 +229,8 @@ def test_ids_of_learned_words(token: str, tiny: Path, tmp_path: Path, folder: Pa
     expected = theirs(expanded, padding="max_length", truncation=True).input_ids
     (tokenizer,) = inversions.tokenizers
     assert tokenizer.encode(text).ids.tolist() == expected
+    loud = theirs(expanded.upper(), padding="max_length", truncation=True).input_ids
+    assert tokenizer.encode(text.upper()).ids.tolist() == loud
     assert max(expected) == model.text_encoder.vocabulary + 2
     assert tokenizer.count(f"{token} {token}") == 6
 
