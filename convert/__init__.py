@@ -14,6 +14,7 @@ from .reading.controlnet_config import open_controlnet
 from .reading.lone import Kind, kind_of, open_component
 from .reading.model import read_model
 from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
+from .reading.textual_inversion import read_textual_inversion
 from .tables.converted import Converted, ConvertedTensor
 from .tables.quantized_layers import is_quantized
 from .writing.adapter_file import convert_adapter
@@ -46,6 +47,7 @@ __all__ = [
     "read_lora",
     "read_model",
     "read_tensor_list",
+    "read_textual_inversion",
     "recognise",
     "recognise_unet",
     "verify_adapter",

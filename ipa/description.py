@@ -45,6 +45,10 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
         "profile": plan.profile.name,
         "controls": [control.describe() for control in plan.controls],
+        "clip_skip": request.clip_skip,
+        "long_prompts": request.long_prompts,
+        "prompt_syntax": request.prompt_syntax,
+        "textual_inversions": [word.describe() for word in plan.texts[-1].inversions],
     }
 
 

@@ -16,6 +16,8 @@ from ipa.controls import ControlNets
 from ipa.prepare.controlnet_files import resolve_controlnet
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
+from ipa.prepare.textual_inversion import Inversions, find_inversion
+from ipa.prepare.tokenizer import ClipTokenizer
 
 
 class Loaded:
@@ -27,7 +29,7 @@ class Loaded:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._tokenizers = open_tokenizers(backend.model)
+        self._inversions = Inversions(backend.model, open_tokenizers(backend.model))
         self._adapters = Adapters(backend)
         self._controlnets = ControlNets(backend)
         self._lock = threading.Lock()
@@ -148,6 +150,53 @@ class Loaded:
         with self._owned():
             self._controlnets.unload(name)
 
+    def load_textual_inversion(
+        self,
+        source: str | Path,
+        token: str | None = None,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> str:
+        """Load a word that was learned; see `ipa.prepare.textual_inversion`. The model stays as is.
+
+        Args:
+            source: A file, a folder or a name on the hub, as for `load_ip_adapter`; without
+                `weight_name` a folder's learned_embeds.safetensors or .bin.
+            token: The word that stands for it in texts; None takes what the file says.
+            weight_name: File inside the folder or repository.
+            subfolder: Folder of the file inside it.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Returns:
+            The word.
+
+        Raises:
+            CheckpointError: The file is damaged, or its embeddings do not fit the text encoders.
+            RequestError: The word is one already.
+        """
+        path = find_inversion(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            revision=revision,
+            offline=offline,
+        )
+        with self._owned():
+            return self._inversions.load(path, token)
+
+    def unload_textual_inversion(self, token: str | None = None) -> None:
+        """Forget one learned word, or all of them."""
+        with self._owned():
+            self._inversions.unload(token)
+
+    @property
+    def _tokenizers(self) -> tuple[ClipTokenizer, ...]:
+        return self._inversions.tokenizers
+
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
         model = self._backend.model
@@ -156,6 +205,7 @@ class Loaded:
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
             "controlnets": self._controlnets.describe(),
+            "textual_inversions": self._inversions.describe(),
             **self._backend.describe(),
         }
 

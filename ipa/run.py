@@ -74,9 +74,11 @@ class Run:
 
     def _encode(self) -> Any:
         texts = self.plan.texts
-        positive = self.backend.encode_text(texts[-1].ids)
+        positive = self.backend.encode_text(texts[-1].ids, texts[-1].reading)
         negative = [
-            self.backend.encode_text(text.ids) if text.tokens else self.backend.no_text(positive)
+            self.backend.encode_text(text.ids, text.reading)
+            if text.tokens
+            else self.backend.no_text(positive)
             for text in texts[:-1]
         ]
         branches = []

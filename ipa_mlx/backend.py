@@ -23,7 +23,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
-from ipa.contract.text import Sizes, TextStates
+from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
 from ipa_convert import read_model
 
 from .adapters import Adapters
@@ -89,9 +89,9 @@ class Runtime:
         """See `Backend.unload_adapter`."""
         self.adapters.unload(name)
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
+    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
         """See `Backend.encode_text`."""
-        text = encode_text(self.text_encoder, self.text_encoder_2, token_ids)
+        text = encode_text(self.text_encoder, self.text_encoder_2, token_ids, reading)
         mx.eval(text.states, text.pooled)
         return text
 
@@ -129,9 +129,9 @@ class Runtime:
         )
         return np.array(embedding.astype(mx.float32))
 
-    def embed_text(self, token_ids: npt.NDArray[np.int32]) -> Floats:
+    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> Floats:
         """See `Backend.embed_text`."""
-        return np.array(self.encode_text(token_ids).pooled.astype(mx.float32))
+        return np.array(self.encode_text(token_ids, reading).pooled.astype(mx.float32))
 
     def condition(
         self,

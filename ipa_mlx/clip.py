@@ -56,22 +56,45 @@ class TextEncoder(nn.Module):
 
     def __call__(self, token_ids: mx.array) -> mx.array:
         """(B, L) ids to the last layer's states after the final norm, (B, L, C)."""
-        return self._last(self.states(token_ids))
+        return self.final_norm(self.hidden_states(token_ids)[-1])
 
     def states(self, token_ids: mx.array) -> mx.array:
         """(B, L) ids to the states that enter the last layer, (B, L, C).
 
         These are transformers' `hidden_states[-2]`: no final norm.
         """
-        x = self.token_embedding(token_ids)
+        return self.hidden_states(token_ids)[-2]
+
+    def hidden_states(self, token_ids: mx.array, learned: mx.array | None = None) -> list[mx.array]:
+        """(B, L) ids to what enters each layer and what leaves the last, (B, L, C) each.
+
+        These are transformers' `hidden_states`. What is not used is never computed.
+
+        Args:
+            token_ids: The ids.
+            learned: Embeddings (V, C) of the ids from the vocabulary's size on.
+        """
+        x = self._embedded(token_ids, learned)
         x = x + self.position_embedding.weight[: token_ids.shape[1]]
-        for layer in self.layers[:-1]:
-            x = layer(x, mask="causal")
-        return x
+        found = [x]
+        for layer in self.layers:
+            found.append(layer(found[-1], mask="causal"))
+        return found
+
+    def _embedded(self, token_ids: mx.array, learned: mx.array | None) -> mx.array:
+        if learned is None:
+            return self.token_embedding(token_ids)
+        size = self.token_embedding.weight.shape[0]
+        rows = learned.astype(self.token_embedding.weight.dtype)
+        own = rows[mx.clip(token_ids - size, 0, len(rows) - 1)]
+        known = self.token_embedding(mx.minimum(token_ids, size - 1))
+        return mx.where((token_ids >= size)[..., None], own, known)
 
     def pooled(self, states: mx.array, token_ids: mx.array) -> mx.array:
         """What `states` gave, to the projected row of the first end token, (B, P)."""
-        # As in transformers: configs that say 2 are wrong, and the end is the largest id.
+        # As in transformers: configs that say 2 are wrong, and the end is the largest id, but for
+        # those of learned words, of which transformers would take one.
+        token_ids = mx.where(token_ids >= self.token_embedding.weight.shape[0], 0, token_ids)
         is_end = token_ids if self.end_token == 2 else token_ids == self.end_token
         row = mx.argmax(is_end.astype(mx.int32), axis=1)
         x = mx.take_along_axis(self._last(states), row[:, None, None], axis=1)

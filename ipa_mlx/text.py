@@ -8,26 +8,55 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.text import Sizes, TextStates
+from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
+from ipa.prepare.prompt_weights import weigh
 
 from .clip import TextEncoder
 from .down import DownHalf
 
 
 def encode_text(
-    first: TextEncoder, second: TextEncoder | None, token_ids: npt.NDArray[np.int32]
+    first: TextEncoder,
+    second: TextEncoder | None,
+    token_ids: npt.NDArray[np.int32],
+    reading: Reading = PLAIN,
 ) -> TextStates:
-    """One prompt's ids, (text encoders, L), to its states.
+    """One prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
 
     One encoder gives its last layer, normed. SDXL takes the layer before from both, side by side,
-    and the second's pooled text.
+    and the second's pooled text, that of the first chunk. Chunks are encoded one by one, so that
+    each has the bits that it has alone.
     """
-    ids = [mx.array(row[None]) for row in token_ids]
+    rows, hidden, columns = token_ids.reshape(len(token_ids), -1, token_ids.shape[-1]), [], []
+    for rank, tower in enumerate([first] if second is None else [first, second]):
+        learned = mx.array(reading.learned[rank]) if reading.learned else None
+        normed, skip = second is None, reading.clip_skip
+        hidden = [tower.hidden_states(mx.array(ids[None]), learned) for ids in rows[rank]]
+        states = [_taken(tower, layers, skip, normed=normed) for layers in hidden]
+        empty = None
+        if reading.empty is not None:
+            layers = tower.hidden_states(mx.array(reading.empty[rank][None]), learned)
+            empty = _taken(tower, layers, skip, normed=normed)
+        weights = [reading.weights_of(rank, number) for number in range(len(states))]
+        pairs = zip(states, weights, strict=True)
+        columns.append(mx.concatenate([_weighted(*pair, empty) for pair in pairs], axis=1))
     if second is None:
-        return TextStates(first(ids[0]))
-    states = second.states(ids[1])
-    both = mx.concatenate([first.states(ids[0]), states], axis=-1)
-    return TextStates(both, second.pooled(states, ids[1]))
+        return TextStates(columns[0])
+    pooled = second.pooled(hidden[0][-2], mx.array(rows[1, :1]))
+    return TextStates(mx.concatenate(columns, axis=-1), pooled)
+
+
+def _taken(tower: TextEncoder, layers: Sequence[mx.array], skip: int, *, normed: bool) -> mx.array:
+    return tower.final_norm(layers[-1 - skip]) if normed else layers[-2 - skip]
+
+
+def _weighted(
+    states: mx.array, weights: npt.NDArray[np.float64] | None, empty: mx.array | None
+) -> mx.array:
+    if weights is None:
+        return states
+    rows = [None if row is None else np.array(row[0].astype(mx.float32)) for row in (states, empty)]
+    return mx.array(weigh(rows[0], weights, rows[1]))[None].astype(states.dtype)
 
 
 def no_text(like: TextStates) -> TextStates:

@@ -25,7 +25,7 @@ from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
-from ipa.contract.text import Sizes, TextStates
+from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
 
 from .adapters import Adapters
 from .attention import install
@@ -79,10 +79,10 @@ class Runtime:
         self.adapters.unload(name)
 
     @precise()
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
+    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
         """See `Backend.encode_text`."""
         ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.device)
-        return encode_text(self.text_encoder, self.text_encoder_2, ids)
+        return encode_text(self.text_encoder, self.text_encoder_2, ids, reading)
 
     @precise()
     def no_text(self, like: TextStates) -> TextStates:
@@ -115,9 +115,9 @@ class Runtime:
         encoder = self.adapters.encoder(adapter)
         return self.to_numpy(encoder(self._cast(pixels)).image_embeds)
 
-    def embed_text(self, token_ids: npt.NDArray[np.int32]) -> Floats:
+    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> Floats:
         """See `Backend.embed_text`."""
-        return self.to_numpy(self.encode_text(token_ids).pooled)
+        return self.to_numpy(self.encode_text(token_ids, reading).pooled)
 
     @precise()
     def condition(

@@ -22,6 +22,7 @@ _READERS: Mapping[Container, Callable[[Buffer], Contents]] = {
     "torch stream": read_legacy,
 }
 _STATE = "state_dict"  # of a training run: the rest of the file is not the network's
+_LEARNED = "string_to_param"  # in A1111's files of textual inversion
 _SINGLE = "tensor"  # the name of the one of a file that is no list
 _MAX_TENSORS = 100_000
 _MAX_NAME = 256
@@ -53,6 +54,18 @@ def open_tensor_list(path: Path) -> tuple[list[MappedTensor], bool]:
         raise CheckpointError(f"{path} is no file of torch.save", found=f"a {kind_of_file} file")
     tensors = _open(path, kind_of_file, _listed)
     return list(tensors.values()), _SINGLE in tensors
+
+
+def open_embeddings(path: Path, kind_of_file: Container) -> Mapping[str, MappedTensor]:
+    """The tensors of a file of textual inversion by name, which is never run.
+
+    A1111's keep them in `string_to_param`, beside their name and how they were trained; theirs is
+    then the name of the file's. Others are a dict of tensors.
+
+    Raises:
+        CheckpointError: It is damaged, or holds anything else.
+    """
+    return _open(path, kind_of_file, _learned)
 
 
 def _open(
@@ -95,6 +108,16 @@ def _listed(value: object) -> dict[str, View]:
     if not views or len(views) != len(entries) or len(views) > _MAX_TENSORS:
         raise RefusedError(f"a {kind(value)} where a tensor or a list of tensors should be")
     return views
+
+
+def _learned(value: object) -> dict[str, View]:
+    if not isinstance(value, dict) or _LEARNED not in value:
+        return _views(value)
+    found = _views({_STATE: value[_LEARNED]})
+    name = value.get("name")
+    if len(found) == 1 and isinstance(name, str) and name:
+        found = dict.fromkeys([name], *found.values())
+    return _views(found)
 
 
 def _views(value: object) -> dict[str, View]:

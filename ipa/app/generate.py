@@ -13,6 +13,7 @@ from ipa import demo
 from ipa.app.faces import face_options
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
+from ipa.app.texts import TEXT_OPTIONS
 from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
@@ -31,6 +32,7 @@ from ipa.run import CancelSignal
 REQUEST_OPTIONS = (
     *("prompt", "negative_prompt", "width", "height"),
     *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
+    *TEXT_OPTIONS,
 )
 """Options that are called as the request's fields are."""
 

@@ -41,6 +41,9 @@ class RequestArguments(TypedDict, total=False):
     influence: bool
     profile: str | None
     controls: Control | Sequence[Control]
+    clip_skip: int | None
+    long_prompts: str
+    prompt_syntax: str
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.
@@ -59,6 +62,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "control_guidance_end": "controls=[Control(…, end=…)]",
     "guess_mode": "controls=[Control(…, guess_mode=True)]",
     "control_image": "controlnet_image=",
+    "prompt_embeds": "prompt_syntax= for weights, long_prompts= for long texts",
     "return_dict": "the result's .images",
 }
 

@@ -20,7 +20,7 @@ from .embeds_scaling import V_ONLY
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
-from .text import Sizes, TextStates
+from .text import PLAIN, Reading, Sizes, TextStates
 
 Array: TypeAlias = Any
 """A backend's own tensor."""
@@ -109,8 +109,11 @@ class Backend(Protocol):
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter, and its encoder if nothing else uses it."""
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32]) -> TextStates:
-        """One prompt's token ids, (text encoders, 77), to its states."""
+    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
+        """One prompt's token ids to its states: (text encoders, 77), or in chunks (…, chunks, 77).
+
+        States of chunks are joined; the pooled text is the first one's, as in A1111 and ComfyUI.
+        """
 
     def no_text(self, like: TextStates) -> TextStates:
         """Zeros in the shape of other states: what SDXL takes where there is no negative prompt."""
@@ -136,7 +139,7 @@ class Backend(Protocol):
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""
 
-    def embed_text(self, token_ids: npt.NDArray[np.int32]) -> Floats:
+    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> Floats:
         """One prompt's token ids to SDXL's pooled, projected text (1, P)."""
 
     def condition(

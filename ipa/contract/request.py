@@ -10,7 +10,7 @@ import numpy.typing as npt
 from .control import Control, check_controls
 from .errors import RequestError
 from .image_prompt import ImagePrompt
-from .text import Pair
+from .text import LONG_PROMPTS, PROMPT_SYNTAXES, Pair
 from .weights import is_finite
 
 SIZE_NAMES = tuple(
@@ -22,6 +22,7 @@ SIZE_NAMES = tuple(
 
 MAX_SIDE = 8192
 MAX_STEPS = 1000
+MAX_CLIP_SKIP = 1000  # a model has fewer layers, and says so
 MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
 
 
@@ -58,6 +59,14 @@ class Request:
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
         controls: Pictures that say where things are, each for a loaded ControlNet.
+        clip_skip: How many of the text encoders' last layers are left out, as diffusers counts:
+            None or 0 is none; 1 takes the layer before that which the model takes. Of the prompt
+            alone, as in diffusers; with profile="comfyui" of the negative one too.
+        long_prompts: What becomes of texts that are too long: "cut" as diffusers does, with a
+            warning that says what was lost; or "chunks": 75 tokens each, one after another
+            (`ipa.prepare.prompt_chunks`).
+        prompt_syntax: Whether parentheses are weights, and whose: "plain" is never, "a1111" or
+            "comfyui" (`ipa.prepare.prompt_syntax`).
     """
 
     prompt: str = ""
@@ -83,6 +92,9 @@ class Request:
     influence: bool = False
     profile: str | None = None
     controls: tuple[Control, ...] = ()
+    clip_skip: int | None = None
+    long_prompts: str = "cut"
+    prompt_syntax: str = "plain"
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -106,6 +118,10 @@ class Request:
             raise RequestError(
                 'output_type must be "pil", "np" or "latent"', found=repr(self.output_type)
             )
+        if self.clip_skip is not None:
+            _check_integer("clip_skip", self.clip_skip, 0, MAX_CLIP_SKIP)
+        _check_name("long_prompts", self.long_prompts, LONG_PROMPTS)
+        _check_name("prompt_syntax", self.prompt_syntax, PROMPT_SYNTAXES)
 
     def _check_prompts(self) -> None:
         for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
@@ -124,6 +140,11 @@ class Request:
     def guided(self) -> bool:
         """Whether the unconditional half is computed."""
         return self.guidance_scale > 1.0
+
+
+def _check_name(name: str, value: object, known: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise RequestError(f"{name} must be one of {', '.join(known)}", found=repr(value)[:80])
 
 
 def _pair(name: str, value: object) -> Pair:

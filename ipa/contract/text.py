@@ -5,8 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 Pair: TypeAlias = tuple[int, int]
 """Of sizes: height, width. Of a crop: top, left."""
+
+
+LONG_PROMPTS = ("cut", "chunks")
+"""What becomes of a text that is too long (`ipa.prepare.prompt_chunks`)."""
+
+PROMPT_SYNTAXES = ("plain", "a1111", "comfyui")
+"""Whose meaning parentheses have in a text (`ipa.prepare.prompt_syntax`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,13 +24,43 @@ class TextStates:
     """One prompt, encoded; arrays are a backend's own tensors.
 
     Attributes:
-        states: (1, T, D), what the UNet attends to.
+        states: (1, T, D), what the UNet attends to; T is 77 for every chunk of the text.
         pooled: (1, P), the whole prompt in one vector, which SDXL adds to the timestep; None of
             models with one text encoder.
     """
 
     states: Any
     pooled: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Reading:
+    """How the ids of a text become its states, beside what the model says.
+
+    Attributes:
+        clip_skip: How many of the last layers are left out, as diffusers counts them: of one
+            encoder the last, of SDXL's the one before.
+        weights: (text encoders, chunks, 77), for each id; None is 1 for all.
+        empty: (text encoders, 77), the ids of no text: weights then lead from its states to the
+            text's own. None: they multiply states (`ipa.prepare.prompt_weights`).
+        learned: For each text encoder the embeddings (V, D) of ids from its vocabulary's size on
+            (textual inversion), or none at all.
+    """
+
+    clip_skip: int = 0
+    weights: npt.NDArray[np.float64] | None = None
+    empty: npt.NDArray[np.int32] | None = None
+    learned: tuple[npt.NDArray[np.float32], ...] = ()
+
+    def weights_of(self, encoder: int, chunk: int) -> npt.NDArray[np.float64] | None:
+        """(77,) of one chunk; None where all are 1, and nothing is to be done."""
+        if self.weights is None:
+            return None
+        own: npt.NDArray[np.float64] = self.weights[encoder, chunk]
+        return None if (own == 1.0).all() else own
+
+
+PLAIN = Reading()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,9 @@ from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder
+from ipa.contract.text import PLAIN, Reading
 
+from .prompt_reading import learned_vectors
 from .texts import cut_warning
 from .tokenizer import ClipTokenizer
 
@@ -31,6 +33,7 @@ class TextDirection:
     ids: npt.NDArray[np.int32]
     scale: float
     dropped: str
+    reading: Reading = PLAIN
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -39,7 +42,7 @@ class TextDirection:
 
     def taken_from(self, embeds: ImageEmbeds, backend: Backend) -> ImageEmbeds:
         """Embeddings of pictures less the text's own, times the scale."""
-        pooled = backend.embed_text(self.ids)
+        pooled = backend.embed_text(self.ids, self.reading)
         less = embeds.conditional.astype(np.float64) - self.scale * pooled.astype(np.float64)
         return replace(embeds, conditional=less.astype(np.float32))
 
@@ -65,7 +68,8 @@ def plan_direction(
         return None
     tokens = [tokenizer.encode(text) for tokenizer in tokenizers]
     ids = np.stack([entry.ids for entry in tokens])
-    return TextDirection(ids, prompt.neg_content_scale, tokens[-1].dropped)
+    reading = Reading(learned=learned_vectors(tokenizers))
+    return TextDirection(ids, prompt.neg_content_scale, tokens[-1].dropped, reading)
 
 
 def _check(adapter: str, loaded: LoadedAdapter, model: ModelFolder) -> None:

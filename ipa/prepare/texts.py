@@ -15,9 +15,13 @@ import numpy.typing as npt
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import SIZE_NAMES, Request
-from ipa.contract.text import Sizes
+from ipa.contract.text import PLAIN, Reading, Sizes
+from ipa.contract.textual_inversion import TextualInversion
 
-from .tokenizer import ClipTokenizer, Tokens
+from .prompt_chunks import encode_prompt
+from .prompt_reading import check_clip_skip, even_rows, plan_reading
+from .tokenizer import ClipTokenizer
+from .tokens import Tokens
 
 _SHOWN = 200  # characters of a text that did not fit
 _SECOND_TEXTS = ("prompt_2", "negative_prompt_2")
@@ -31,14 +35,18 @@ class PlannedText:
     Attributes:
         tokens: The text by each text encoder's tokenizer; none: zeros stand for what they give.
         sizes: What SDXL is told beside it; None for other models.
+        reading: How the text encoders read it.
+        inversions: The learned words that a text may hold.
     """
 
     tokens: tuple[Tokens, ...]
     sizes: Sizes | None
+    reading: Reading = PLAIN
+    inversions: tuple[TextualInversion, ...] = ()
 
     @property
     def ids(self) -> npt.NDArray[np.int32]:
-        """(text encoders, 77)."""
+        """(text encoders, 77), or (text encoders, chunks, 77) of texts in chunks."""
         return np.stack([tokens.ids for tokens in self.tokens])
 
 
@@ -80,17 +88,23 @@ def plan_texts(
         RequestError: The model takes no such text or number, or one would be without effect.
     """
     _check(request, model)
+    check_clip_skip(request.clip_skip, model)
     sizes = negative_sizes = None
     if model.is_xl:
         sizes = _sizes(request, size)
         negative_sizes = _negative_sizes(request) or sizes
-    prompt = PlannedText(_encode(tokenizers, request.prompt, request.prompt_2), sizes)
-    if not request.guided:
-        return (prompt,)
-    negative: tuple[Tokens, ...] = ()
-    if not _is_zeros(request, model):
-        negative = _encode(tokenizers, request.negative_prompt or "", request.negative_prompt_2)
-    return (PlannedText(negative, negative_sizes), prompt)
+    rows = [_encode(tokenizers, request, request.prompt, request.prompt_2)]
+    told = [sizes]
+    if request.guided:
+        negative, second = request.negative_prompt or "", request.negative_prompt_2
+        zeros = _is_zeros(request, model)
+        rows.insert(0, () if zeros else _encode(tokenizers, request, negative, second))
+        told.insert(0, negative_sizes)
+    evened = zip(even_rows(rows, tokenizers), told, reversed(range(len(rows))), strict=True)
+    return tuple(
+        PlannedText(row, own, *plan_reading(row, tokenizers, request, negative=place > 0))
+        for row, own, place in evened
+    )
 
 
 def text_warnings(texts: Sequence[PlannedText]) -> list[str]:
@@ -112,11 +126,12 @@ def cut_warning(name: str, dropped: str) -> str:
 
 
 def _encode(
-    tokenizers: Sequence[ClipTokenizer], text: str, second: str | None
+    tokenizers: Sequence[ClipTokenizer], request: Request, text: str, second: str | None
 ) -> tuple[Tokens, ...]:
     """An empty second text is the first, as in diffusers."""
-    texts = (text, second or text)
-    return tuple(t.encode(own) for t, own in zip(tokenizers, texts, strict=False))
+    rules = {"syntax": request.prompt_syntax, "long_prompts": request.long_prompts}
+    pairs = zip(tokenizers, (text, second or text), strict=False)
+    return tuple(encode_prompt(tokenizer, own, **rules) for tokenizer, own in pairs)
 
 
 def _is_zeros(request: Request, model: ModelFolder) -> bool:

@@ -7,7 +7,7 @@ special tokens (tokenization_utils_base.py), rebuilt on the `tokenizers` library
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from tokenizers.models import BPE
 
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.files import read_json
+
+from .tokens import LearnedWords, Tokens
 
 _END_OF_WORD = "</w>"
 _PIECES = (
@@ -46,27 +48,18 @@ _TOKEN_FIELDS = ("lstrip", "rstrip", "single_word", "normalized")
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
-    """A text as the text tower takes it.
-
-    Attributes:
-        ids: int32 (77,): start, text, end, padding.
-        dropped: The text that did not fit, "" if all of it did.
-    """
-
-    ids: npt.NDArray[np.int32]
-    dropped: str
-
-
-@dataclass(frozen=True, slots=True)
 class ClipTokenizer:
-    """Text to ids. `start`, `end` and `pad` are ids; `length` is that of every result."""
+    """Text to ids. `start`, `end` and `pad` are ids; `length` is that of every result.
+
+    `learned` are words whose embeddings are given beside the model (`prepare.textual_inversion`).
+    """
 
     start: int
     end: int
     pad: int
     length: int
-    _model: Tokenizer = field(repr=False)
+    model: Tokenizer = field(repr=False)
+    learned: LearnedWords | None = None
 
     @classmethod
     def from_folder(cls, folder: Path, words: Path | None = None) -> ClipTokenizer:
@@ -106,17 +99,25 @@ class ClipTokenizer:
 
     def encode(self, text: str) -> Tokens:
         """Ids of a text; what does not fit is cut, the end token kept."""
-        encoding = self._model.encode(_checked(text), add_special_tokens=False)
-        room = self.length - 2
-        ids = [self.start, *encoding.ids[:room], self.end]
-        dropped = text[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
+        pieces, room = self.pieces(text), self.length - 2
+        dropped = text[pieces[room][1] :] if len(pieces) > room else ""
+        return Tokens(self.row([number for number, _ in pieces[:room]]), dropped.strip())
+
+    def pieces(self, text: str) -> list[tuple[int, int]]:
+        """The ids of a text without start and end, each with its place in the text."""
+        encoding = self.model.encode(_checked(text), add_special_tokens=False)
+        pieces = zip(encoding.ids, (start for start, _ in encoding.offsets), strict=True)
+        return list(pieces if self.learned is None else self.learned.expand(pieces))
+
+    def row(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
+        """(length,): start, ids, end, padding."""
         padded = np.full(self.length, self.pad, np.int32)
-        padded[: len(ids)] = ids
-        return Tokens(padded, dropped.strip())
+        padded[: len(ids) + 2] = [self.start, *ids, self.end]
+        return padded
 
     def count(self, text: str) -> int:
         """How many tokens a text has, start and end not counted."""
-        return len(self._model.encode(_checked(text), add_special_tokens=False).ids)
+        return len(self.pieces(text))
 
 
 def _checked(text: str) -> str:

@@ -58,7 +58,7 @@ def test_converters_know_only_the_contract() -> None:
 
 def test_who_reaches_the_converters() -> None:
     """The application; what tells the base of a single file or a lone ControlNet, never its
-    weights; and what reads the embeddings that other tools keep in files of torch.save."""
+    weights; what reads the embeddings of pictures and words in files of torch.save."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
@@ -68,6 +68,7 @@ def test_who_reaches_the_converters() -> None:
         "prepare/single_file.py",
         "prepare/controlnet_files.py",
         "prepare/ipadpt.py",
+        "prepare/textual_inversion.py",
     }
 
 

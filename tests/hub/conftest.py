@@ -30,6 +30,7 @@ def hub(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalH
         "someone/tiny-xl": models.build_folder(root / "xl", xl, seed=6),
         "someone/files": _single_files(tiny, root / "files"),
         "someone/control": _component(tiny, root / "control"),
+        "someone/cat-toy": _word(root / "word"),
         "h94/IP-Adapter": _adapters(tiny, root / "adapters"),
         "ostris/ip-composition-adapter": root / "composition",
     }
@@ -51,6 +52,16 @@ def client(hub: LocalHub, tmp_path: Path) -> Client:
     """With an empty cache, and nothing asked for yet."""
     hub.reset()
     return Client(hub, tmp_path / "cache")
+
+
+def _word(folder: Path) -> Path:
+    """A learned word, in both containers, of which one is enough."""
+    folder.mkdir()
+    word = {"<cat-toy>": torch.ones(models.TEXT["hidden_size"])}
+    save_file(word, folder / "learned_embeds.safetensors")
+    torch.save(word, folder / "learned_embeds.bin")
+    (folder / "README.md").write_text("a cat toy")
+    return folder
 
 
 def _two_precisions(tiny: Path, folder: Path) -> Path:

@@ -87,3 +87,19 @@ def test_an_adapter_by_its_whole_path(client: Client) -> None:
     name, info = answer
     assert name == "ip-adapter_sd15_light_v11"
     assert info["projector"] == "linear" and info["image_encoder"].endswith("models/image_encoder")
+
+
+def test_learned_words_by_name(client: Client) -> None:
+    code = (
+        f'pipe = ipa.load("{MODEL}", dtype="float32"); '
+        'whole = "someone/cat-toy"; '
+        "answer = [pipe.load_textual_inversion(whole)]; "
+        'answer.append(pipe.load_textual_inversion(whole + "/learned_embeds.bin", "<other>")); '
+        'answer.append(pipe.load_textual_inversion(whole, "<third>", offline=True))'
+    )
+    answer, missing = client.run(code, 'pipe.load_textual_inversion(whole, weight_name="x.pt")')
+    assert answer == ["<cat-toy>", "<other>", "<third>"]
+    fetched = {f for f in client.hub.fetched if f.startswith("someone/cat-toy/")}
+    names = ("learned_embeds.safetensors", "learned_embeds.bin")
+    assert fetched == {f"someone/cat-toy/{name}" for name in names}
+    assert missing["error"] == "CheckpointError" and "x.pt" in missing["message"]

@@ -31,7 +31,7 @@ def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> Diffusion
 
 def run_diffusers(
     pipe: DiffusionPipeline,
-    prompt: str | Sequence[str],
+    prompt: str | Sequence[str] | None,
     *,
     images: Any = None,
     embeds: Any = None,
@@ -50,7 +50,7 @@ def run_diffusers(
         pipe.scheduler = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
     if scale is not None:
         pipe.set_ip_adapter_scale(scale)
-    count = num_images * (1 if isinstance(prompt, str) else len(prompt))
+    count = num_images * (len(prompt) if isinstance(prompt, (list, tuple)) else 1)
     generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(count)]
     out = pipe(
         prompt,

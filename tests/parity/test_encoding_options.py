@@ -14,7 +14,9 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
+from transformers import CLIPTokenizer
 
 import ipa
 from ipa import ImagePrompt
@@ -214,3 +216,23 @@ def test_a_text_taken_away(
     assert (asked["neg_content_prompt"], asked["neg_content_scale"]) == (TEXTS[1], 0.6)
     none = ImagePrompt(pictures, scale=0.8, neg_content_prompt="a cat", neg_content_scale=0)
     assert np.array_equal(run(pipe, none), run(pipe, ImagePrompt(plain, scale=0.8)))
+
+
+def test_a_learned_word_taken_away(
+    backend: str, joint_xl: Path, open_pipeline: Open, references: Pictures, tmp_path: Path
+) -> None:
+    """With the embeddings of a word's own tokens it is that word, to the bit."""
+    pipe = open_pipeline(joint_xl, backend, "linear")
+    words = {}
+    for name, suffix in (("clip_l", ""), ("clip_g", "_2")):
+        ids = CLIPTokenizer.from_pretrained(joint_xl / f"tokenizer{suffix}")("cat").input_ids
+        tensors = load_file(joint_xl / f"text_encoder{suffix}" / "model.safetensors")
+        (table,) = (t for key, t in tensors.items() if key.endswith("token_embedding.weight"))
+        words[name] = table[ids[1:-1]]
+    save_file(words, tmp_path / "cat.safetensors")
+    pipe.load_textual_inversion(tmp_path / "cat.safetensors", "<c>")
+    given = [
+        pipe.encode_image_prompt(references[0], neg_content_prompt=text).conditional
+        for text in ("a cat", "a <c>", "a dog")
+    ]
+    assert np.array_equal(given[0], given[1]) and not np.array_equal(given[0], given[2])

@@ -9,6 +9,7 @@ import typer
 
 from ipa.app import encoding as code
 from ipa.app import references as look
+from ipa.app import texts as words
 from ipa.app.controls import ControlNetOption, ControlOption, load_controlnets, parse_control
 from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
@@ -40,6 +41,12 @@ def generate(  # one parameter per option
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
+    prompt_2: words.SecondOption = None,
+    negative_prompt_2: words.SecondNegativeOption = None,
+    prompt_syntax: words.SyntaxOption = words.PLAIN,
+    long_prompts: words.LongPromptsOption = words.CUT,
+    clip_skip: words.ClipSkipOption = None,
+    textual_inversion: words.InversionOption = None,
     image_prompt: ImagePrompts = None,
     fit: look.FitOption = None,
     sharpen: look.SharpenOption = 0.0,
@@ -117,6 +124,7 @@ def generate(  # one parameter per option
             find_faces=find_faces,
         )
         load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
+        words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
         result, paths = run_generate(pipe, output, arguments, cancel)
         paths += save_influence(result, prompts, influence)

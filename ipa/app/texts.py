@@ -1,0 +1,50 @@
+"""Options of a command about its texts: the second ones of SDXL, their syntax, learned words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ipa.contract.request import Request
+from ipa.pipeline import Pipeline
+
+TEXT_OPTIONS = ("prompt_2", "negative_prompt_2", "clip_skip", "long_prompts", "prompt_syntax")
+"""Options that are called as the request's fields are."""
+
+SecondOption = Annotated[
+    str | None, typer.Option("--prompt-2", help="SDXL: the text for its second text encoder.")
+]
+SecondNegativeOption = Annotated[
+    str | None, typer.Option("--negative-prompt-2", help="SDXL: likewise, to steer away from.")
+]
+ClipSkipOption = Annotated[
+    int | None, typer.Option("--clip-skip", help="Last layers of the text encoder to leave out.")
+]
+LongPromptsOption = Annotated[
+    str, typer.Option("--long-prompts", help="Texts over 75 tokens: cut, or chunks.")
+]
+SyntaxOption = Annotated[
+    str,
+    typer.Option("--prompt-syntax", help="(word:1.3) as weights: a1111 or comfyui; plain is not."),
+]
+InversionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--textual-inversion",
+        metavar="[TOKEN=]SOURCE",
+        help="A learned word: a file, or owner/repository on the hub; may be repeated.",
+    ),
+]
+CUT, PLAIN = Request().long_prompts, Request().prompt_syntax
+
+
+def load_inversions(pipe: Pipeline, sources: Sequence[str] | None, *, offline: bool) -> None:
+    """Load [TOKEN=]SOURCE for each."""
+    for text in sources or ():
+        token, equals, source = text.partition("=")
+        if not equals or Path(text).exists():
+            token, source = "", text
+        pipe.load_textual_inversion(source, token or None, offline=offline)

@@ -1,0 +1,44 @@
+"""A word that was learned: embeddings that stand for it, given beside the model's own."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextualInversion:
+    """What a file of textual inversion teaches.
+
+    Attributes:
+        token: The word that stands for it in texts.
+        file: The name of its file.
+        vectors: For each text encoder of the model (N, D): N embeddings, in order.
+    """
+
+    token: str
+    file: str
+    vectors: tuple[Floats, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What its embeddings are called one by one, as in diffusers: token, token_1, …"""
+        return (self.token, *(f"{self.token}_{n}" for n in range(1, len(self.vectors[0]))))
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able; the hash is of its float32 values, encoder by encoder."""
+        digest = hashlib.sha256()
+        for rows in self.vectors:
+            digest.update(np.ascontiguousarray(rows, "<f4").tobytes())
+        return {
+            "token": self.token,
+            "file": self.file,
+            "vectors": len(self.vectors[0]),
+            "sha256": digest.hexdigest(),
+        }
