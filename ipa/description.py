@@ -37,13 +37,16 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "width": plan.width,
         "height": plan.height,
         "num_inference_steps": int(request.num_inference_steps),
-        "guidance_scale": float(request.guidance_scale),
+        "guidance_scale": plan.guidance_scale,
         "scheduler": plan.schedule.name,
         "seed": int(request.seed),
         "num_images": int(request.num_images),
         "seeds": list(plan.seeds),
         "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
         "profile": plan.profile.name,
+        "guidance_rescale": float(request.guidance_rescale),
+        "eta": float(request.eta),
+        "timestep_spacing": request.timestep_spacing,
     }
 
 

@@ -20,6 +20,7 @@ from ipa.contract.schedule import Schedule
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.faces import check_fits
+from ipa.prepare.guidance import guidance_scale
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
@@ -74,6 +75,7 @@ class Plan:
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
     profile: Profile = HOUSE
+    guidance_scale: float = 1.0
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -111,7 +113,13 @@ def make_plan(
         warnings += [warning] if warning else []
     warnings += model.single_file.notes if model.single_file else ()
     config = pipeline_config(model.scheduler, is_xl=model.is_xl)
-    schedule = make_schedule(name, config, int(request.num_inference_steps))
+    schedule = make_schedule(
+        name,
+        config,
+        int(request.num_inference_steps),
+        eta=float(request.eta),
+        timestep_spacing=request.timestep_spacing,
+    )
     times = NoiseTimes(
         np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
     )
@@ -132,6 +140,7 @@ def make_plan(
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
+        guidance_scale=guidance_scale(request, model),
     )
 
 

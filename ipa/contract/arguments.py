@@ -25,7 +25,7 @@ class RequestArguments(TypedDict, total=False):
     width: int | None
     height: int | None
     num_inference_steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     scheduler: str | None
     seed: int
     num_images: int
@@ -39,6 +39,9 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
     influence: bool
     profile: str | None
+    guidance_rescale: float
+    eta: float
+    timestep_spacing: str | None
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

@@ -37,8 +37,10 @@ class Request:
         image_prompts: Pictures as prompts.
         width: Pixels; None takes the model's own size. A multiple of the VAE's factor.
         height: As width.
-        num_inference_steps: Evaluations of the network.
+        num_inference_steps: As diffusers counts them; a few samplers evaluate the network twice in
+            a step (`ipa.prepare.schedules`), and then `Progress` counts the evaluations.
         guidance_scale: Classifier-free guidance; at 1 or below the unconditional half is not run.
+            None takes what is usual for the model: 7.5, for SDXL 5.
         scheduler: A name of `ipa.prepare.schedules.NAMES`; None takes the checkpoint's own.
         seed: Starting noise, the same as torch's CPU generator would draw. 0 is a seed.
         num_images: Pictures, made with the seeds seed, seed + 1, …
@@ -56,6 +58,11 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
+        guidance_rescale: From 0 to 1: how far guided outputs are brought back to the deviation of
+            the conditional ones, against overexposure (arXiv 2305.08891, section 3.4).
+        eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
+        timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
+            weights need) instead of what the checkpoint says.
     """
 
     prompt: str = ""
@@ -66,7 +73,7 @@ class Request:
     width: int | None = None
     height: int | None = None
     num_inference_steps: int = 30
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     scheduler: str | None = None
     seed: int = 0
     num_images: int = 1
@@ -80,6 +87,9 @@ class Request:
     negative_target_size: Pair | None = None
     influence: bool = False
     profile: str | None = None
+    guidance_rescale: float = 0.0
+    eta: float = 0.0
+    timestep_spacing: str | None = None
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -92,10 +102,14 @@ class Request:
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
-        if not is_finite(self.guidance_scale):
+        if self.guidance_scale is not None and not is_finite(self.guidance_scale):
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
+        for name in ("guidance_rescale", "eta"):
+            value = getattr(self, name)
+            if not is_finite(value) or not 0.0 <= value <= 1.0:
+                raise RequestError(f"{name} must be a number from 0 to 1", found=repr(value))
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:
@@ -118,8 +132,8 @@ class Request:
 
     @property
     def guided(self) -> bool:
-        """Whether the unconditional half is computed."""
-        return self.guidance_scale > 1.0
+        """Whether the unconditional half is computed; it is at every model's usual scale."""
+        return self.guidance_scale is None or self.guidance_scale > 1.0
 
 
 def _pair(name: str, value: object) -> Pair:
