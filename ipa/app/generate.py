@@ -31,6 +31,7 @@ from ipa.run import CancelSignal
 REQUEST_OPTIONS = (
     *("prompt", "negative_prompt", "width", "height"),
     *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
+    *("guidance_rescale", "eta", "timestep_spacing"),
 )
 """Options that are called as the request's fields are."""
 

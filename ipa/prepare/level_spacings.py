@@ -36,29 +36,31 @@ def _exponential(high: float, low: float, count: int) -> Double:
 
 
 def _beta(high: float, low: float, count: int) -> Double:
-    quantiles = [beta_quantile(1.0 - p) for p in np.linspace(0.0, 1.0, count).tolist()]
-    return np.array([low + q * (high - low) for q in quantiles])
+    return low + beta_quantiles(1.0 - np.linspace(0.0, 1.0, count)) * (high - low)
 
 
-def beta_quantile(probability: float) -> float:
-    """Where the beta law of shape (0.6, 0.6) has this probability below it, by bisection."""
-    if probability > 0.5:  # the law is symmetric
-        return 1.0 - beta_quantile(1.0 - probability)
-    wanted = probability * 2.0 * _mass(0.5)
-    low, high = 0.0, 0.5
+def beta_quantiles(probabilities: Double) -> Double:
+    """Where the beta law of shape (0.6, 0.6) has these probabilities below it, by bisection."""
+    # The law is symmetric, and the series below is for its lower half.
+    lower = np.minimum(probabilities, 1.0 - probabilities)
+    wanted = lower * 2.0 * _mass(np.array([0.5]))
+    low, high = np.zeros_like(lower), np.full_like(lower, 0.5)
     for _ in range(_HALVINGS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if _mass(middle) < wanted else (low, middle)
-    return 0.0 if probability == 0.0 else 0.5 * (low + high)
+        below = _mass(middle) < wanted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    quantiles = np.where(lower == 0.0, 0.0, 0.5 * (low + high))
+    return np.where(probabilities > 0.5, 1.0 - quantiles, quantiles)
 
 
-def _mass(x: float) -> float:
+def _mass(x: Double) -> Double:
     """∫₀ˣ (t (1 − t))^(a − 1) dt for x ≤ 1/2, the binomial series term by term."""
-    total, factor = 0.0, 1.0
+    total, factor, power = np.zeros_like(x), 1.0, np.ones_like(x)
     for k in range(_TERMS):
-        total += factor * x**k / (_SHAPE + k)
+        total += factor * power / (_SHAPE + k)
+        power = power * x
         factor *= (k + 1.0 - _SHAPE) / (k + 1.0)
-    return float(x**_SHAPE * total)
+    return np.asarray(x**_SHAPE * total, np.float64)
 
 
 _SPACINGS: Mapping[Levels, Callable[[float, float, int], Double]] = {

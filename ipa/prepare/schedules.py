@@ -9,7 +9,8 @@ twice in every step but the last, `pndm` twice in its second: their rows, and th
 count evaluations. `dpmpp_2s` and `dpmpp_sde` take two of the steps for one of second order.
 
 diffusers' DPMSolverSDEScheduler is not here: its noise comes from Brownian trees of the package
-torchsde, not from a generator's numbers. `dpmpp_sde` is DPMSolverSinglestepScheduler with the
+torchsde, whose seed is drawn from torch's global generator, so that no seed of a call gives the
+same picture twice. `dpmpp_sde` is DPMSolverSinglestepScheduler with the
 algorithm sde-dpmsolver++.
 
 Ancestral sampling: diffusers draws noise at every step, also at the last one, where its factor is

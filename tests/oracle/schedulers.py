@@ -275,9 +275,10 @@ def deviation_table(
     steps: tuple[int, ...] = (1, 4, 20, 50),
     *,
     double: bool = True,
+    names: tuple[str, ...] = COMPARABLE,
 ) -> list[Deviation]:
-    """Every comparable sampler at several step counts."""
-    return [deviation(name, config, n, double=double) for name in COMPARABLE for n in steps]
+    """Comparable samplers at several step counts."""
+    return [deviation(name, config, n, double=double) for name in names for n in steps]
 
 
 def format_table(rows: list[Deviation]) -> str:

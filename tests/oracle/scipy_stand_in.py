@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import cache
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -31,7 +31,7 @@ def _quad(function: Callable[[float], float], start: float, end: float, **_: flo
     return [float(half * np.sum(_WEIGHTS * values))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _ppf(probability: float, a: float, b: float) -> float:
     """The quantile of a beta law, by Newton's method from a rough one."""
     probability = float(probability)
