@@ -15,7 +15,7 @@ Double = npt.NDArray[np.float64]
 
 _RHO = 7.0  # Karras et al. 2022, arXiv 2206.00364, table 1
 _SHAPE = 0.6  # both parameters of the beta law: Lee et al. 2024, arXiv 2407.12173
-_HALVINGS = 60
+_HALVINGS = 100
 _TERMS = 60  # of a series whose terms at least halve
 
 

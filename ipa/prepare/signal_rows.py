@@ -65,14 +65,14 @@ def ddpm(config: SamplerConfig, count: int) -> Rows:
     """Ho et al. 2020, arXiv 2006.11239, equations 6 and 7, between the steps that are visited."""
     signal = signal_levels(config, finite=False).astype(np.float64)
     timesteps = np.round(spaced(config, count)).astype(np.int64)
-    levels = signal[timesteps]
+    levels = signal[timesteps].tolist()
     steps = []
     for t, a, b in zip(timesteps.tolist(), levels, [*levels[1:], 1.0], strict=True):
         beta = 1.0 - a / b
         variance = max((1.0 - b) / (1.0 - a) * beta, _LEAST_VARIANCE)
         row = _row(
             float(t),
-            float(a),
+            a,
             config,
             x_x=math.sqrt(a / b) * (1.0 - b) / (1.0 - a),
             x_denoised=math.sqrt(b) * beta / (1.0 - a),
