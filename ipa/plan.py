@@ -107,22 +107,9 @@ def make_plan(
         _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
-    name = request.scheduler
-    if name is None:
-        name, warning = scheduler_name(model.scheduler)
-        warnings += [warning] if warning else []
+    schedule, times, notes = _plan_schedule(request, model)
+    warnings += notes
     warnings += model.single_file.notes if model.single_file else ()
-    config = pipeline_config(model.scheduler, is_xl=model.is_xl)
-    schedule = make_schedule(
-        name,
-        config,
-        int(request.num_inference_steps),
-        eta=float(request.eta),
-        timestep_spacing=request.timestep_spacing,
-    )
-    times = NoiseTimes(
-        np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
-    )
     canvas = Canvas.of(model, width, height)
     prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
     for prompt in prompts:
@@ -169,6 +156,24 @@ def starting_noise(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
 def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
     """Fresh standard noise, one (1, C, h, w) draw per picture from its own stream."""
     return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
+
+
+def _plan_schedule(request: Request, model: ModelFolder) -> tuple[Schedule, NoiseTimes, list[str]]:
+    """The rows, their noise levels among those of the training, and warnings."""
+    name, warning = request.scheduler, None
+    if name is None:
+        name, warning = scheduler_name(model.scheduler)
+    config = pipeline_config(model.scheduler, is_xl=model.is_xl)
+    schedule = make_schedule(
+        name,
+        config,
+        int(request.num_inference_steps),
+        eta=float(request.eta),
+        timestep_spacing=request.timestep_spacing,
+    )
+    sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
+    times = NoiseTimes(sigmas, training_levels(name, config))
+    return schedule, times, [warning] if warning else []
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:

@@ -41,6 +41,11 @@ NAMES: tuple[str, ...] = tuple(
 )
 """Every sampler's name."""
 
+_LISTED = ", ".join(
+    family + ("[" + "|".join(f"_{name}" for name in kind.levels[1:]) + "]") * (len(kind.levels) > 1)
+    for family, kind in FAMILIES.items()
+)
+
 _IMPLEMENTED: Mapping[str, Family] = {
     "DDIMScheduler": "ddim",
     "EulerDiscreteScheduler": "euler",
@@ -100,12 +105,10 @@ def make_schedule(
     """
     chosen = scheduler_name(config)[0] if name is None else name
     if chosen not in NAMES:
-        spelled = str(chosen).lower().replace(" ", "_")
-        nearest = difflib.get_close_matches(spelled, NAMES, n=1, cutoff=0.0)
         raise RequestError(
             "this scheduler is not known",
             found=repr(chosen),
-            remedy=f"did you mean {nearest[0]!r}? All: {', '.join(NAMES)}",
+            remedy=f"did you mean {_nearest(str(chosen))!r}? All: {_LISTED}",
         )
     family, _ = _parts(chosen)
     _check_eta(family, eta)
@@ -134,7 +137,7 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
         raise CheckpointError(
             "scheduler_config.json names no sampler that is supported",
             found=f"_class_name {kind!r}",
-            remedy=f"name one with scheduler=: {', '.join(NAMES)}",
+            remedy=f"name one with scheduler=: {_LISTED}",
         )
     if config.get("algorithm_type") == "sde-dpmsolver++":
         family = _STOCHASTIC.get(family, family)
@@ -165,6 +168,12 @@ def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[s
     also where it says nothing (pipeline_stable_diffusion.py); SDXL's pipelines do not.
     """
     return dict(config) if is_xl else {**config, "steps_offset": 1, "clip_sample": False}
+
+
+def _nearest(name: str) -> str:
+    """The likest of the names; of those that are equally like it, the first."""
+    spelled = name.lower().replace(" ", "_")
+    return max(NAMES, key=lambda known: difflib.SequenceMatcher(None, known, spelled).ratio())
 
 
 def _parts(name: str) -> tuple[Family, Levels]:

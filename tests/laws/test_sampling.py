@@ -39,8 +39,9 @@ def test_a_run_counts_evaluations_and_can_be_made_again(
     request = result.info["request"]
     assert request["num_inference_steps"] == 3 and request["scheduler"] == name
     several = pipe("a star", image_prompts=prompt, scheduler=name, **(CALL | {"num_images": 2}))
-    # Measured 4e-7, the order of sums in a larger batch.
-    assert np.abs(several.latents[:1] - result.latents).max() < 5e-6 * np.abs(result.latents).max()
+    # The order of sums in a larger batch: measured 4.6e-6 of the largest (heun, torch).
+    off = np.abs(several.latents[:1] - result.latents).max()
+    assert off < 1e-5 * np.abs(result.latents).max()
     again = pipe("a star", image_prompts=prompt, scheduler=request["scheduler"], **CALL)
     assert np.array_equal(again.latents, result.latents)
 
