@@ -31,12 +31,16 @@ _MULTISTEP = {
 
 
 def pndm(config: SamplerConfig, count: int) -> Rows:
-    """PLMS; outputs are combined before they are taken for noise, also where they predict v."""
+    """PLMS; outputs are combined before they are taken for noise, also where they predict v.
+
+    As in diffusers, a run that leaves out steps leaves out evaluations, and does its second one
+    from a step before it.
+    """
     signal = signal_levels(config, finite=False).astype(np.float64)
     final = 1.0 if config.set_alpha_to_one else float(signal[0])
     visited = np.round(spaced(config, count)).astype(np.int64).tolist()
     stride = config.train_steps // count
-    evaluated = [*visited[:2], *visited[1:]]
+    evaluated = [*visited[:2], *visited[1:]][config.begin :]
     steps: list[Step] = []
     first = (1.0, 0.0)
     for index, timestep in enumerate(evaluated):

@@ -68,12 +68,23 @@ class SamplerConfig:
     original_inference_steps: int
     timestep_scaling: float
     eta: float
+    begin: int = 0
 
     @classmethod
     def from_config(
-        cls, config: Config, family: Family, *, levels: Levels = "training", eta: float = 0.0
+        cls,
+        config: Config,
+        family: Family,
+        *,
+        levels: Levels = "training",
+        eta: float = 0.0,
+        begin: int = 0,
     ) -> SamplerConfig:
-        """Parse. Raises CheckpointError for a value that is not implemented, naming its key."""
+        """Parse; the first `begin` steps of a run are left out.
+
+        Raises:
+            CheckpointError: A value is not implemented; the key is named.
+        """
         kind = FAMILIES[family]
         _refuse(config, kind.fixed)
         values = kind.read(config, levels)
@@ -104,6 +115,7 @@ class SamplerConfig:
             original_inference_steps=_integer(values, "original_inference_steps", 1, train_steps),
             timestep_scaling=_number(values, "timestep_scaling", 0.0, math.inf),
             eta=eta,
+            begin=begin,
         )
 
 

@@ -70,6 +70,8 @@ _STAND_INS: Mapping[str, Family] = {
     "DPMSolverSDEScheduler": "dpmpp_sde",
     "KDPM2AncestralDiscreteScheduler": "euler_ancestral",
 }
+_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2"})
+_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm"})
 _FLAGS: Mapping[str, Levels] = {
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
@@ -87,6 +89,7 @@ def make_schedule(
     *,
     eta: float = 0.0,
     timestep_spacing: str | None = None,
+    begin: int = 0,
 ) -> Schedule:
     """The rows of a run.
 
@@ -98,6 +101,8 @@ def make_schedule(
         num_inference_steps: As diffusers counts them; see above.
         eta: How much noise DDIM adds, and TCD's γ; 0 is none.
         timestep_spacing: "leading", "linspace" or "trailing" instead of the config's.
+        begin: Steps that are left out at the start, of which multistep methods remember nothing:
+            a run from a noisy picture, as diffusers' img2img begins one.
 
     Raises:
         RequestError: The name is unknown, or an argument does not fit the sampler or the model.
@@ -114,9 +119,11 @@ def make_schedule(
     _check_eta(family, eta)
     if timestep_spacing is not None:
         config = _respaced(family, config, timestep_spacing)
-    sampler = _sampler(chosen, config, eta)
+    sampler = _sampler(chosen, config, eta, begin)
     _check_steps(num_inference_steps, sampler.train_steps)
     noise_scale, steps = ROWS[sampler.family](sampler, num_inference_steps)
+    if family not in _BEGIN_THEMSELVES:
+        steps = steps[begin * (2 if family in _TWICE else 1) :]
     return Schedule(name=chosen, noise_scale=noise_scale, steps=steps)
 
 
@@ -183,9 +190,11 @@ def _parts(name: str) -> tuple[Family, Levels]:
     return cast(Family, name), "training"
 
 
-def _sampler(name: str, config: Mapping[str, Any], eta: float = 0.0) -> SamplerConfig:
+def _sampler(
+    name: str, config: Mapping[str, Any], eta: float = 0.0, begin: int = 0
+) -> SamplerConfig:
     family, levels = _parts(name)
-    return SamplerConfig.from_config(config, family, levels=levels, eta=eta)
+    return SamplerConfig.from_config(config, family, levels=levels, eta=eta, begin=begin)
 
 
 def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[str, Any]:

@@ -100,7 +100,9 @@ def lms(config: SamplerConfig, count: int) -> Rows:
     timesteps, sigmas = euler_levels(config, count)
     steps = []
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
-        nodes = _distinct(sigmas[max(0, index + 1 - _LMS_ORDER) : index + 1][::-1])
+        if index < config.begin:
+            continue
+        nodes = _distinct(sigmas[max(config.begin, index + 1 - _LMS_ORDER) : index + 1][::-1])
         weights = [_lagrange_integral(nodes, k, sigma, following) for k in range(len(nodes))]
         row = _row(
             timestep,

@@ -26,7 +26,9 @@ def dpmpp_multistep(config: SamplerConfig, count: int) -> Rows:
     )
     steps = []
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
-        first_order = config.solver_order == 1 or index == 0 or (index == last and lower_last)
+        first_order = (
+            config.solver_order == 1 or index <= config.begin or (index == last and lower_last)
+        )
         move = _Move.between(sigma, following, config)
         # A level that repeats (only near as many steps as training steps) has no history to
         # extrapolate from.
@@ -51,7 +53,7 @@ def dpmpp_singlestep(config: SamplerConfig, count: int) -> Rows:
     levels = triples(timesteps, sigmas)
     steps = []
     for index, (timestep, sigma, following) in enumerate(levels):
-        if orders[index] == 1:
+        if orders[index] == 1 or index <= config.begin:
             move = _Move.between(sigma, following, config)
             memory = ESTIMATE
             if index + 1 < len(orders) and orders[index + 1] == 2:

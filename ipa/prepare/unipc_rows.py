@@ -29,6 +29,8 @@ def unipc(config: SamplerConfig, count: int) -> Rows:
     for index, (timestep, sigma, following) in enumerate(levels):
         alpha, alpha_next = 1.0 / math.hypot(sigma, 1.0), 1.0 / math.hypot(following, 1.0)
         keep = (following * alpha_next) / (sigma * alpha)
+        if index < config.begin:
+            continue
         order = _order(config, index, count, following)
         predictor, difference = _factors(sigmas[: index + 2][::-1], order, config.solver_type)
         factors = _sum(keep * correction, alpha_next * predictor)
@@ -52,7 +54,7 @@ def _order(config: SamplerConfig, index: int, count: int, following: float) -> i
     if following == 0.0:
         return 1
     left = count - index if config.lower_order_final else config.solver_order
-    return min(config.solver_order, left, index + 1)
+    return min(config.solver_order, left, index - config.begin + 1)
 
 
 def _factors(sigmas: Double, order: int, kind: str) -> tuple[Double, Double]:

@@ -168,7 +168,13 @@ def step_noise(index: int) -> np.ndarray:
 
 
 def run_diffusers(
-    name: str, config: Mapping[str, Any], steps: int, *, double: bool, eta: float = 0.0
+    name: str,
+    config: Mapping[str, Any],
+    steps: int,
+    *,
+    double: bool,
+    eta: float = 0.0,
+    begin: int = 0,
 ) -> Run:
     """A whole run with diffusers' scheduler object.
 
@@ -176,10 +182,11 @@ def run_diffusers(
     `set_timesteps` made with it, so that what is left to compare is the formulas.
     """
     scheduler = timed_scheduler(name, config, steps, exact=double)
+    first = begin * scheduler.order
     # Without it, two equal timesteps at the start make diffusers begin with the second.
-    getattr(scheduler, "set_begin_index", lambda _: None)(0)
+    getattr(scheduler, "set_begin_index", lambda _: None)(first)
     # diffusers makes one timestep too many, -1, for some trailing spacings.
-    timesteps = scheduler.timesteps[: evaluations(name, steps)]
+    timesteps = scheduler.timesteps[first : evaluations(name, steps)]
     options = {"eta": eta} if name in {"ddim", "tcd"} else {}
     noise_scale = float(scheduler.init_noise_sigma)
     if double:
@@ -255,11 +262,11 @@ def run_rows(schedule: Schedule) -> Run:
 
 
 def deviation(
-    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True, eta: float = 0.0
+    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True, **options: Any
 ) -> Deviation:
     """How far our run is from diffusers', absolutely."""
-    ours = run_rows(make_schedule(name, config, steps, eta=eta))
-    theirs = run_diffusers(name, config, steps, double=double, eta=eta)
+    ours = run_rows(make_schedule(name, config, steps, **options))
+    theirs = run_diffusers(name, config, steps, double=double, **options)
     assert ours.timesteps.shape == theirs.timesteps.shape, (name, steps)
     return Deviation(
         name,

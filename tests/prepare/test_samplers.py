@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -133,6 +134,22 @@ def test_eta_equals_diffusers(name: str, eta: float) -> None:
         for steps in (4, 20):
             _assert_same(deviation(name, config, steps, eta=eta), name)
     assert make_schedule(name, SCHEDULER, 4, eta=0.0) == make_schedule(name, SCHEDULER, 4)
+
+
+@pytest.mark.parametrize(
+    "name", ["dpmpp_2m", "euler", *(name for name in PLAIN if name != "lms"), "kdpm2"]
+)
+def test_runs_from_a_later_step_equal_diffusers(name: str) -> None:
+    for steps, begin in ((6, 1), (7, 2), (16, 9)):
+        _assert_same(deviation(name, SCHEDULER, steps, begin=begin), name)
+
+
+def test_lms_from_a_later_step_begins_with_eulers() -> None:
+    """diffusers takes the weights of as many derivatives as it would have, and drops some."""
+    rows = make_schedule("lms", SCHEDULER, 8, begin=3).steps
+    first = make_schedule("euler", SCHEDULER, 8, begin=3).steps[0]
+    assert [len(row.x_history) for row in rows] == [0, 1, 2, 3, 3]
+    assert math.isclose(rows[0].x_x, first.x_x, rel_tol=1e-12)
 
 
 def test_rows_are_evaluations() -> None:
