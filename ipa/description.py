@@ -37,7 +37,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "width": plan.width,
         "height": plan.height,
         "num_inference_steps": int(request.num_inference_steps),
-        "guidance_scale": float(request.guidance_scale),
+        "guidance_scale": plan.guidance_scale,
         "scheduler": plan.schedule.name,
         "seed": int(request.seed),
         "num_images": int(request.num_images),
@@ -49,6 +49,9 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "long_prompts": request.long_prompts,
         "prompt_syntax": request.prompt_syntax,
         "textual_inversions": [word.describe() for word in plan.texts[-1].inversions],
+        "guidance_rescale": float(request.guidance_rescale),
+        "eta": float(request.eta),
+        "timestep_spacing": request.timestep_spacing,
     }
 
 

@@ -22,6 +22,7 @@ from ipa.controls import AttachedControlNet, PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.faces import check_fits
+from ipa.prepare.guidance import guidance_scale
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
@@ -78,6 +79,7 @@ class Plan:
     warnings: tuple[str, ...]
     profile: Profile = HOUSE
     controls: tuple[PlannedControl, ...] = ()
+    guidance_scale: float = 1.0
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -114,16 +116,9 @@ def make_plan(
         _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
-    name = request.scheduler
-    if name is None:
-        name, warning = scheduler_name(model.scheduler)
-        warnings += [warning] if warning else []
+    schedule, times, notes = _plan_schedule(request, model)
+    warnings += notes
     warnings += model.single_file.notes if model.single_file else ()
-    config = pipeline_config(model.scheduler, is_xl=model.is_xl)
-    schedule = make_schedule(name, config, int(request.num_inference_steps))
-    times = NoiseTimes(
-        np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
-    )
     canvas = Canvas.of(model, width, height)
     prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
     for prompt in prompts:
@@ -142,6 +137,7 @@ def make_plan(
         warnings=tuple(warnings),
         profile=profile,
         controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
+        guidance_scale=guidance_scale(request, model),
     )
 
 
@@ -170,6 +166,24 @@ def starting_noise(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
 def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
     """Fresh standard noise, one (1, C, h, w) draw per picture from its own stream."""
     return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
+
+
+def _plan_schedule(request: Request, model: ModelFolder) -> tuple[Schedule, NoiseTimes, list[str]]:
+    """The rows, their noise levels among those of the training, and warnings."""
+    name, warning = request.scheduler, None
+    if name is None:
+        name, warning = scheduler_name(model.scheduler)
+    config = pipeline_config(model.scheduler, is_xl=model.is_xl)
+    schedule = make_schedule(
+        name,
+        config,
+        int(request.num_inference_steps),
+        eta=float(request.eta),
+        timestep_spacing=request.timestep_spacing,
+    )
+    sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
+    times = NoiseTimes(sigmas, training_levels(name, config))
+    return schedule, times, [warning] if warning else []
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:

@@ -14,6 +14,7 @@ from ipa.adapters import AttachedAdapter, lora_scale
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError
 from ipa.contract.result import Progress, Result
+from ipa.contract.schedule import MAX_HISTORY
 from ipa.contract.weights import StepWeights
 from ipa.description import describe_request
 from ipa.plan import Plan, draw, starting_noise
@@ -134,7 +135,7 @@ class Run:
             starting_noise(plan, streams) * np.float32(plan.schedule.noise_scale)
         )
         stochastic = any(step.x_noise for step in plan.schedule.steps)
-        previous: Array | None = None
+        memories: list[Array] = []
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
             shares: list[Floats] | None = None if self.recording is None else []
@@ -148,9 +149,10 @@ class Run:
             )
             if self.recording is not None and shares is not None:
                 self.recording.take(shares)
-            output = backend.guide(output, plan.request.guidance_scale)
+            output = backend.guide(output, plan.guidance_scale, plan.request.guidance_rescale)
             noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
-            x, previous = backend.advance(step, x, output, previous, noise)
+            x, _, memory = backend.advance(step, x, output, memories, noise)
+            memories = [memory, *memories[: MAX_HISTORY - 1]]
             latents = backend.to_numpy(x)
             self._check_finite(latents, number)
             yield number + 1, latents

@@ -191,22 +191,24 @@ class Runtime:
         x = (latents * step.input_scale).astype(self._precision)
         return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
 
-    def guide(self, output: mx.array, guidance_scale: float) -> mx.array:
+    def guide(
+        self, output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0
+    ) -> mx.array:
         """See `Backend.guide`."""
-        return guide(output, guidance_scale)
+        return guide(output, guidance_scale, guidance_rescale)
 
     def advance(
         self,
         step: Step,
         latents: mx.array,
         output: mx.array,
-        previous: mx.array | None,
+        memories: Sequence[mx.array],
         noise: mx.array | None,
-    ) -> tuple[mx.array, mx.array]:
+    ) -> tuple[mx.array, mx.array, mx.array]:
         """See `Backend.advance`. Evaluates: the one place per step where MLX computes."""
-        latents, denoised = advance(step, latents, output, previous, noise)
-        mx.eval(latents, denoised)
-        return latents, denoised
+        latents, denoised, memory = advance(step, latents, output, memories, noise)
+        mx.eval(latents, denoised, memory)
+        return latents, denoised, memory
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""

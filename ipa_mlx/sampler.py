@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 
-from ipa.contract.schedule import Step
+from ipa.contract.schedule import ESTIMATE, Step
 
 
-def guide(output: mx.array, guidance_scale: float) -> mx.array:
-    """Classifier-free guidance: (R, …), unconditional first, to (…); R = 1 passes through."""
+def guide(output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0) -> mx.array:
+    """Classifier-free guidance: (R, …), unconditional first, to (…); R = 1 passes through.
+
+    `guidance_rescale` mixes in the guided output at the conditional one's standard deviation, by
+    picture (arXiv 2305.08891, equations 15 and 16).
+    """
     if output.shape[0] == 1:
         return output[0]
     unconditional, conditional = output
-    return unconditional + guidance_scale * (conditional - unconditional)
+    guided = unconditional + guidance_scale * (conditional - unconditional)
+    if guidance_rescale == 0.0:
+        return guided
+    rescaled = guided * (_deviation(conditional) / _deviation(guided))
+    return guidance_rescale * rescaled + (1.0 - guidance_rescale) * guided
 
 
 def advance(
-    step: Step, x: mx.array, output: mx.array, previous: mx.array | None, noise: mx.array | None
-) -> tuple[mx.array, mx.array]:
-    """The next latents and the denoised estimate; `previous` is the estimate of the step before."""
+    step: Step, x: mx.array, output: mx.array, memories: Sequence[mx.array], noise: mx.array | None
+) -> tuple[mx.array, mx.array, mx.array]:
+    """The next latents, the denoised estimate, and what later rows remember of this one.
+
+    `memories` are those of the rows before, the latest first.
+    """
     denoised = step.denoised_x * x + step.denoised_output * output
     if step.clip is not None:
         denoised = mx.clip(denoised, -step.clip, step.clip)
     following = step.x_x * x + step.x_output * output + step.x_denoised * denoised
-    if previous is not None and step.x_previous != 0.0:
-        following = following + step.x_previous * previous
+    for factor, remembered in zip(step.x_history, memories, strict=False):
+        if factor != 0.0:
+            following = following + factor * remembered
     if noise is not None and step.x_noise != 0.0:
         following = following + step.x_noise * noise
-    return following, denoised
+    memory = denoised
+    if step.memory != ESTIMATE:
+        of_x, of_output, of_denoised = step.memory
+        memory = of_x * x + of_output * output + of_denoised * denoised
+    return following, denoised, memory
+
+
+def _deviation(array: mx.array) -> mx.array:
+    """The standard deviation of each picture of (N, …), as torch has it: over n − 1."""
+    return mx.std(array, axis=tuple(range(1, array.ndim)), keepdims=True, ddof=1)

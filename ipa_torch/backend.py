@@ -171,9 +171,11 @@ class Runtime:
         return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
 
     @precise()
-    def guide(self, output: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+    def guide(
+        self, output: torch.Tensor, guidance_scale: float, guidance_rescale: float = 0.0
+    ) -> torch.Tensor:
         """See `Backend.guide`."""
-        return guide(output, guidance_scale)
+        return guide(output, guidance_scale, guidance_rescale)
 
     @precise()
     def advance(
@@ -181,11 +183,11 @@ class Runtime:
         step: Step,
         latents: torch.Tensor,
         output: torch.Tensor,
-        previous: torch.Tensor | None,
+        memories: Sequence[torch.Tensor],
         noise: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See `Backend.advance`."""
-        return advance(step, latents, output, previous, noise)
+        return advance(step, latents, output, memories, noise)
 
     @precise()
     def decode(self, latents: torch.Tensor) -> Floats:

@@ -33,6 +33,7 @@ REQUEST_OPTIONS = (
     *("prompt", "negative_prompt", "width", "height"),
     *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
     *TEXT_OPTIONS,
+    *("guidance_rescale", "eta", "timestep_spacing"),
 )
 """Options that are called as the request's fields are."""
 

@@ -26,6 +26,7 @@ class ProgressBar:
 
     def __init__(self, bars: Bars, total: int) -> None:
         self._bars = bars
+        self._total = total
         self._task = bars.add_task("", total=total)
         self._finished = 0
 
@@ -36,7 +37,9 @@ class ProgressBar:
     def __call__(self, event: Progress) -> None:
         """Take an event of a run."""
         if event.stage == "denoise":
-            self._bars.update(self._task, completed=self._finished + event.step)
+            # A sampler may take more evaluations than it was asked for steps.
+            total = max(self._total, self._finished + event.total)
+            self._bars.update(self._task, completed=self._finished + event.step, total=total)
         elif event.stage == "done":
             self._finished = int(self._bars.tasks[0].completed)
 

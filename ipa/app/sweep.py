@@ -45,7 +45,7 @@ class SweepOptions:
     curves: Sequence[str] = ()
     seeds: str = "0"
     ends: str = "1"
-    guidance: str = "7.5"
+    guidance: str | None = None
     fit: str | None = None
     negative: str | None = None
 
@@ -61,7 +61,7 @@ def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
     pictures = [open_image(file) for file in options.references]
     axes = [
         Axis("prompt", options.prompts or [""]),
-        Axis("guidance_scale", _numbers("--guidance", options.guidance, float)),
+        Axis("guidance_scale", _guidance(options.guidance)),
         Axis(REFERENCE, pictures, [Path(file).stem for file in options.references]),
         Axis("seed", _numbers("--seeds", options.seeds, int)),
         Axis("end", _numbers("--ends", options.ends, float)),
@@ -166,6 +166,11 @@ def sweep_title(sweep: Sweep, model: str, steps: int, scheduler: str | None) -> 
         "" if seed is None else f"seed {seed}",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _guidance(text: str | None) -> list[float | None]:
+    """Numbers, or None for what is usual for the model."""
+    return [None] if text is None else [*_numbers("--guidance", text, float)]
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:

@@ -26,7 +26,7 @@ class RequestArguments(TypedDict, total=False):
     width: int | None
     height: int | None
     num_inference_steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     scheduler: str | None
     seed: int
     num_images: int
@@ -44,6 +44,9 @@ class RequestArguments(TypedDict, total=False):
     clip_skip: int | None
     long_prompts: str
     prompt_syntax: str
+    guidance_rescale: float
+    eta: float
+    timestep_spacing: str | None
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

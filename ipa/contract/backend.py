@@ -199,13 +199,21 @@ class Backend(Protocol):
             (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.
         """
 
-    def guide(self, output: Array, guidance_scale: float) -> Array:
+    def guide(self, output: Array, guidance_scale: float, guidance_rescale: float = 0.0) -> Array:
         """Classifier-free guidance on what `predict` returned: (N, C, h, w)."""
 
     def advance(
-        self, step: Step, latents: Array, output: Array, previous: Array | None, noise: Array | None
-    ) -> tuple[Array, Array]:
-        """Apply a row: the next latents, and the denoised estimate."""
+        self,
+        step: Step,
+        latents: Array,
+        output: Array,
+        memories: Sequence[Array],
+        noise: Array | None,
+    ) -> tuple[Array, Array, Array]:
+        """Apply a row: the next latents, the denoised estimate, and the row's own memory.
+
+        `memories` are those of the rows before, the latest first.
+        """
 
     def decode(self, latents: Array) -> Floats:
         """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1]."""

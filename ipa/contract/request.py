@@ -39,8 +39,10 @@ class Request:
         image_prompts: Pictures as prompts.
         width: Pixels; None takes the model's own size. A multiple of the VAE's factor.
         height: As width.
-        num_inference_steps: Evaluations of the network.
+        num_inference_steps: As diffusers counts them; a few samplers evaluate the network twice in
+            a step (`ipa.prepare.schedules`), and then `Progress` counts the evaluations.
         guidance_scale: Classifier-free guidance; at 1 or below the unconditional half is not run.
+            None takes what is usual for the model: 7.5, for SDXL 5.
         scheduler: A name of `ipa.prepare.schedules.NAMES`; None takes the checkpoint's own.
         seed: Starting noise, the same as torch's CPU generator would draw. 0 is a seed.
         num_images: Pictures, made with the seeds seed, seed + 1, …
@@ -67,6 +69,11 @@ class Request:
             (`ipa.prepare.prompt_chunks`).
         prompt_syntax: Whether parentheses are weights, and whose: "plain" is never, "a1111" or
             "comfyui" (`ipa.prepare.prompt_syntax`).
+        guidance_rescale: From 0 to 1: how far guided outputs are brought back to the deviation of
+            the conditional ones, against overexposure (arXiv 2305.08891, section 3.4).
+        eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
+        timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
+            weights need) instead of what the checkpoint says.
     """
 
     prompt: str = ""
@@ -77,7 +84,7 @@ class Request:
     width: int | None = None
     height: int | None = None
     num_inference_steps: int = 30
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
     scheduler: str | None = None
     seed: int = 0
     num_images: int = 1
@@ -95,6 +102,9 @@ class Request:
     clip_skip: int | None = None
     long_prompts: str = "cut"
     prompt_syntax: str = "plain"
+    guidance_rescale: float = 0.0
+    eta: float = 0.0
+    timestep_spacing: str | None = None
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -108,10 +118,14 @@ class Request:
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
-        if not is_finite(self.guidance_scale):
+        if self.guidance_scale is not None and not is_finite(self.guidance_scale):
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
+        for name in ("guidance_rescale", "eta"):
+            value = getattr(self, name)
+            if not is_finite(value) or not 0.0 <= value <= 1.0:
+                raise RequestError(f"{name} must be a number from 0 to 1", found=repr(value))
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:
@@ -138,8 +152,8 @@ class Request:
 
     @property
     def guided(self) -> bool:
-        """Whether the unconditional half is computed."""
-        return self.guidance_scale > 1.0
+        """Whether the unconditional half is computed; it is at every model's usual scale."""
+        return self.guidance_scale is None or self.guidance_scale > 1.0
 
 
 def _check_name(name: str, value: object, known: tuple[str, ...]) -> None:

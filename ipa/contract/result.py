@@ -39,7 +39,7 @@ class Progress:
 
     Attributes:
         stage: "encode", "denoise", "decode", then "done" once, with the result.
-        step: Steps of the stage that are finished.
+        step: Steps of the stage that are finished; of "denoise", evaluations of the network.
         total: Steps of the stage.
         eta_s: Estimated seconds until the last denoising step; None before the first is timed.
         preview: A small picture of the current estimate, where one is made.

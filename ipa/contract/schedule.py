@@ -1,18 +1,27 @@
 """A sampler as a table of floats: `prepare` computes the rows, each backend applies them.
 
-With x the latents, o the network's output, and d the denoised estimate:
+With x the latents, o the network's output, d the denoised estimate, and m what later rows remember
+of this one:
 
     o  = network(input_scale · x, timestep)
     d  = clip(denoised_x · x + denoised_output · o)
-    x' = x_x · x + x_output · o + x_denoised · d + x_previous · d_previous + x_noise · ε
+    x' = x_x · x + x_output · o + x_denoised · d + Σ_k x_history[k] · m_(k+1 rows ago) + x_noise · ε
+    m  = memory[0] · x + memory[1] · o + memory[2] · d
 
-Every one-evaluation sampler with at most one step of history is such a row: DDIM, Euler, Euler
-ancestral, DPM++ 2M.
+A row is one evaluation of the network. One-step samplers need no memory; multistep ones (DPM++ 2M,
+UniPC, LMS, PLMS) remember estimates, derivatives or outputs; a sampler with two evaluations per
+step (Heun, DPM2) is two rows, the first of which remembers what the second starts from.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MAX_HISTORY = 4
+"""How many rows back a row may look."""
+
+ESTIMATE = (0.0, 0.0, 1.0)
+"""The memory that is the denoised estimate itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,8 +29,9 @@ class Step:
     """One row: one evaluation of the network. Coefficients were computed in float64.
 
     `timestep` is in [0, 1000) and may be fractional. `clip` is the largest absolute value of d, or
-    None. `x_previous` multiplies the d of the step before; `x_noise` fresh standard noise. `sigma`
-    is the noise level, noise over signal, at which the network is evaluated; no backend reads it.
+    None. `x_noise` multiplies fresh standard noise. `sigma` is the noise level, noise over signal,
+    at which the network is evaluated; no backend reads it. `x_history` multiplies the memories of
+    the rows before, the latest first, at most `MAX_HISTORY` of them.
     """
 
     timestep: float
@@ -31,15 +41,19 @@ class Step:
     x_x: float
     x_output: float = 0.0
     x_denoised: float = 0.0
-    x_previous: float = 0.0
     x_noise: float = 0.0
     clip: float | None = None
     sigma: float = 0.0
+    x_history: tuple[float, ...] = ()
+    memory: tuple[float, float, float] = ESTIMATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A whole run: its name, the factor on the starting noise, and its rows."""
+    """A whole run: its name, the factor on the starting noise, and its rows.
+
+    Where any row adds noise, noise is drawn at every row, in their order.
+    """
 
     name: str
     noise_scale: float

@@ -1,4 +1,4 @@
-"""The noise of a diffusion process: ᾱ_t and σ_t of the training steps, Karras' levels, timesteps.
+"""The noise of a diffusion process: ᾱ_t and σ_t of the training steps, timesteps.
 
 The tables are rounded to float32 exactly where diffusers rounds them (scheduling_ddim.py,
 scheduling_euler_discrete.py): models were trained on those values, and 1 − ᾱ magnifies their
@@ -19,7 +19,6 @@ from .sampler_config import SamplerConfig
 Single = npt.NDArray[np.float32]
 Double = npt.NDArray[np.float64]
 
-_RHO = 7.0  # Karras et al. 2022, arXiv 2206.00364, table 1
 _COSINE_OFFSET = 0.008  # Nichol and Dhariwal 2021, arXiv 2102.09672, equation 17
 _MAX_BETA = 0.999
 LEAST_SIGNAL = 2.0**-24
@@ -50,14 +49,6 @@ def signal_levels(config: SamplerConfig, *, finite: bool) -> Single:
 def noise_levels(signal: Single) -> Single:
     """σ_t = √((1 − ᾱ_t) / ᾱ_t), float32."""
     return np.asarray(np.sqrt((np.float32(1.0) - signal) / signal), np.float32)
-
-
-def karras_levels(first: float, last: float, count: int, config: SamplerConfig) -> Double:
-    """Karras' levels from σ_max down to σ_min, which the config may override."""
-    low = (config.sigma_min or last) ** (1.0 / _RHO)
-    high = (config.sigma_max or first) ** (1.0 / _RHO)
-    ramp = np.linspace(0.0, 1.0, count)
-    return np.asarray((high + ramp * (low - high)) ** _RHO, np.float64)
 
 
 def timesteps_of(sigmas: Double, table: Single) -> Double:

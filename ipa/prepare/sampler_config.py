@@ -9,115 +9,33 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeVar
 
 from ipa.contract.errors import CheckpointError
 
-Config: TypeAlias = Mapping[str, Any]
-Family = Literal["ddim", "euler", "euler_ancestral", "dpmpp_2m"]
+from .sampler_classes import FAMILIES, Config, Family, Levels
+
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["leading", "linspace", "trailing"]
 
 _WHERE = "scheduler_config.json"
 _MAX_TRAIN_STEPS = 100_000
-
-# Defaults shared by diffusers' four classes, then what each class has of its own.
-_COMMON: Config = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "linspace",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
-    "clip_sample": False,
-    "clip_sample_range": 1.0,
-    "set_alpha_to_one": True,
-    "final_sigmas_type": "zero",
-    "sigma_min": None,
-    "sigma_max": None,
-    "solver_order": 2,
-    "solver_type": "midpoint",
-    "lower_order_final": True,
-    "euler_at_final": False,
-    "lambda_min_clipped": -math.inf,
-}
-_OF_ALL = frozenset(
-    {
-        "num_train_timesteps",
-        "beta_start",
-        "beta_end",
-        "beta_schedule",
-        "trained_betas",
-        "prediction_type",
-        "timestep_spacing",
-        "steps_offset",
-        "rescale_betas_zero_snr",
-    }
-)
-# sigma_min and sigma_max belong to Euler's class; the others find them in the config all the same.
-_KNOWN: Mapping[Family, frozenset[str]] = {
-    "ddim": _OF_ALL | {"clip_sample", "clip_sample_range", "set_alpha_to_one"},
-    "euler": _OF_ALL | {"final_sigmas_type"},
-    "euler_ancestral": _OF_ALL,
-    "dpmpp_2m": _OF_ALL
-    | {
-        "final_sigmas_type",
-        "solver_order",
-        "solver_type",
-        "lower_order_final",
-        "euler_at_final",
-        "lambda_min_clipped",
-    },
-}
-_KARRAS_KEYS = frozenset({"sigma_min", "sigma_max"})
-_DEFAULTS: Mapping[Family, Config] = {
-    "ddim": {**_COMMON, "timestep_spacing": "leading", "clip_sample": True},
-    "euler": _COMMON,
-    "euler_ancestral": _COMMON,
-    "dpmpp_2m": _COMMON,
-}
-_OFF: tuple[object, ...] = (False, None)
-# Keys that change the result, with the values that are implemented.
-_FIXED: Mapping[Family, Mapping[str, tuple[object, ...]]] = {
-    "ddim": {"thresholding": _OFF},
-    "euler": {
-        "use_exponential_sigmas": _OFF,
-        "use_beta_sigmas": _OFF,
-        "interpolation_type": ("linear",),
-        "timestep_type": ("discrete",),
-    },
-    "euler_ancestral": {},
-    "dpmpp_2m": {
-        "thresholding": _OFF,
-        "use_exponential_sigmas": _OFF,
-        "use_beta_sigmas": _OFF,
-        "use_lu_lambdas": _OFF,
-        "use_flow_sigmas": _OFF,
-        "use_dynamic_shifting": _OFF,
-        "variance_type": (None,),
-        "algorithm_type": ("dpmsolver++", "deis"),
-    },
-}
-# diffusers takes the solver types of UniPC and DEIS for the midpoint rule.
-_SOLVERS = {
-    "midpoint": "midpoint",
-    "heun": "heun",
-    "logrho": "midpoint",
-    "bh1": "midpoint",
-    "bh2": "midpoint",
-}
 _PREDICTIONS: Mapping[str, Prediction] = {
     "epsilon": "epsilon",
     "v_prediction": "v_prediction",
     "sample": "sample",
     "original_sample": "sample",
 }
-_SPACINGS: Mapping[str, Spacing] = {s: s for s in ("leading", "linspace", "trailing")}
+SPACINGS: Mapping[str, Spacing] = {s: s for s in ("leading", "linspace", "trailing")}
+"""The values of timestep_spacing."""
+
 _BETA_SCHEDULES = {s: s for s in ("linear", "scaled_linear", "squaredcos_cap_v2")}
 _FINAL = {s: s for s in ("zero", "sigma_min")}
+_VARIANCES: Mapping[str, bool] = {
+    "fixed_small": False,
+    "fixed_small_log": False,
+    "fixed_large": True,
+}
 _T = TypeVar("_T")
 
 
@@ -126,7 +44,7 @@ class SamplerConfig:
     """What a sampler needs to know; names and meanings are diffusers'."""
 
     family: Family
-    karras: bool
+    levels: Levels
     train_steps: int
     beta_start: float
     beta_end: float
@@ -146,19 +64,34 @@ class SamplerConfig:
     lower_order_final: bool
     euler_at_final: bool
     lambda_min_clipped: float
+    large_variance: bool
+    original_inference_steps: int
+    timestep_scaling: float
+    eta: float
+    begin: int = 0
 
     @classmethod
-    def from_config(cls, config: Config, family: Family, *, karras: bool) -> SamplerConfig:
-        """Parse. Raises CheckpointError for a value that is not implemented, naming its key."""
-        _refuse(config, _FIXED[family])
-        defaulted = config.get("_use_default_values") or ()
-        known = _KNOWN[family] | (_KARRAS_KEYS if karras else frozenset())
-        given = {k: v for k, v in config.items() if k in known and k not in defaulted}
-        values = {**_DEFAULTS[family], **given}
+    def from_config(
+        cls,
+        config: Config,
+        family: Family,
+        *,
+        levels: Levels = "training",
+        eta: float = 0.0,
+        begin: int = 0,
+    ) -> SamplerConfig:
+        """Parse; the first `begin` steps of a run are left out.
+
+        Raises:
+            CheckpointError: A value is not implemented; the key is named.
+        """
+        kind = FAMILIES[family]
+        _refuse(config, kind.fixed)
+        values = kind.read(config, levels)
         train_steps = _integer(values, "num_train_timesteps", 1, _MAX_TRAIN_STEPS)
         return cls(
             family=family,
-            karras=karras,
+            levels=levels,
             train_steps=train_steps,
             beta_start=_number(values, "beta_start", 0.0, 1.0),
             beta_end=_number(values, "beta_end", 0.0, 1.0),
@@ -166,18 +99,23 @@ class SamplerConfig:
             trained_betas=_betas(values["trained_betas"], train_steps),
             zero_terminal_snr=_flag(values, "rescale_betas_zero_snr"),
             prediction=_choice(values, "prediction_type", _PREDICTIONS),
-            spacing=_choice(values, "timestep_spacing", _SPACINGS),
+            spacing=_choice(values, "timestep_spacing", SPACINGS),
             steps_offset=_integer(values, "steps_offset", 0, train_steps),
             clip=_clip(values),
             set_alpha_to_one=_flag(values, "set_alpha_to_one"),
             final_sigmas_type=_choice(values, "final_sigmas_type", _FINAL),
             sigma_min=_optional_number(values, "sigma_min"),
             sigma_max=_optional_number(values, "sigma_max"),
-            solver_order=_integer(values, "solver_order", 1, 2),
-            solver_type=_choice(values, "solver_type", _SOLVERS),
+            solver_order=_integer(values, "solver_order", 1, kind.max_order),
+            solver_type=_choice(values, "solver_type", kind.solvers),
             lower_order_final=_flag(values, "lower_order_final"),
             euler_at_final=_flag(values, "euler_at_final"),
             lambda_min_clipped=_number(values, "lambda_min_clipped", -math.inf, math.inf),
+            large_variance=_large_variance(values),
+            original_inference_steps=_integer(values, "original_inference_steps", 1, train_steps),
+            timestep_scaling=_number(values, "timestep_scaling", 0.0, math.inf),
+            eta=eta,
+            begin=begin,
         )
 
 
@@ -241,6 +179,11 @@ def _optional_number(values: Config, key: str) -> float | None:
 def _clip(values: Config) -> float | None:
     limit = _number(values, "clip_sample_range", 0.0, math.inf)
     return limit if _flag(values, "clip_sample") else None
+
+
+def _large_variance(values: Config) -> bool:
+    """diffusers takes no variance_type at all for the small one."""
+    return values["variance_type"] is not None and _choice(values, "variance_type", _VARIANCES)
 
 
 def _betas(value: object, train_steps: int) -> tuple[float, ...] | None:

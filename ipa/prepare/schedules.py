@@ -1,8 +1,17 @@
 """Samplers by name, as tables of coefficients.
 
-Sources: diffusers' DDIMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler and
-DPMSolverMultistepScheduler. `ddim_karras` and `euler_ancestral_karras` do not exist there: they are
-the same formulas over the Karras levels of diffusers' Euler sampler.
+Sources: diffusers' schedulers, by the class of each family below. `ddim_karras` and
+`euler_ancestral_karras` do not exist there: they are the same formulas over the Karras levels of
+diffusers' Euler sampler.
+
+`num_inference_steps` means what it means in diffusers. `heun` and `kdpm2` evaluate the network
+twice in every step but the last, `pndm` twice in its second: their rows, and the progress of a run,
+count evaluations. `dpmpp_2s` and `dpmpp_sde` take two of the steps for one of second order.
+
+diffusers' DPMSolverSDEScheduler is not here: its noise comes from Brownian trees of the package
+torchsde, whose seed is drawn from torch's global generator, so that no seed of a call gives the
+same picture twice. `dpmpp_sde` is DPMSolverSinglestepScheduler with the
+algorithm sde-dpmsolver++.
 
 Ancestral sampling: diffusers draws noise at every step, also at the last one, where its factor is
 0. A row whose `x_noise` is 0 needs none: only a draw after the last step could tell.
@@ -22,67 +31,99 @@ from ipa.contract.schedule import Schedule
 
 from .noise_levels import noise_levels, signal_levels
 from .rows import ROWS
-from .sampler_config import Family, SamplerConfig
+from .sampler_classes import FAMILIES, Family, Levels
+from .sampler_config import SPACINGS, SamplerConfig
 
-_KARRAS = "_karras"
-_FAMILIES: tuple[Family, ...] = ("ddim", "euler", "euler_ancestral", "dpmpp_2m")
-
-NAMES: tuple[str, ...] = tuple(f + suffix for f in _FAMILIES for suffix in ("", _KARRAS))
+NAMES: tuple[str, ...] = tuple(
+    family if levels == "training" else f"{family}_{levels}"
+    for family, kind in FAMILIES.items()
+    for levels in kind.levels
+)
 """Every sampler's name."""
+
+_LISTED = ", ".join(
+    family + ("[" + "|".join(f"_{name}" for name in kind.levels[1:]) + "]") * (len(kind.levels) > 1)
+    for family, kind in FAMILIES.items()
+)
 
 _IMPLEMENTED: Mapping[str, Family] = {
     "DDIMScheduler": "ddim",
     "EulerDiscreteScheduler": "euler",
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
     "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "DPMSolverSinglestepScheduler": "dpmpp_2s",
+    "UniPCMultistepScheduler": "unipc",
+    "HeunDiscreteScheduler": "heun",
+    "KDPM2DiscreteScheduler": "kdpm2",
+    "LMSDiscreteScheduler": "lms",
+    "PNDMScheduler": "pndm",
+    "DDPMScheduler": "ddpm",
+    "LCMScheduler": "lcm",
+    "TCDScheduler": "tcd",
 }
+_STOCHASTIC: Mapping[Family, Family] = {"dpmpp_2m": "dpmpp_2m_sde", "dpmpp_2s": "dpmpp_sde"}
 # Samplers of the same kind of model that are not implemented, with the nearest that is: stochastic
 # ones take the stochastic one.
 _STAND_INS: Mapping[str, Family] = {
-    "PNDMScheduler": "dpmpp_2m",
-    "LMSDiscreteScheduler": "dpmpp_2m",
-    "UniPCMultistepScheduler": "dpmpp_2m",
     "DEISMultistepScheduler": "dpmpp_2m",
-    "DPMSolverSinglestepScheduler": "dpmpp_2m",
-    "HeunDiscreteScheduler": "dpmpp_2m",
-    "KDPM2DiscreteScheduler": "dpmpp_2m",
-    "SASolverScheduler": "dpmpp_2m",
-    "DDPMScheduler": "euler_ancestral",
-    "DPMSolverSDEScheduler": "euler_ancestral",
+    "SASolverScheduler": "dpmpp_2m_sde",
+    "DPMSolverSDEScheduler": "dpmpp_sde",
     "KDPM2AncestralDiscreteScheduler": "euler_ancestral",
 }
-_CLASSES_WITH_KARRAS = frozenset(
-    {"EulerDiscreteScheduler", "DPMSolverMultistepScheduler"} | _STAND_INS.keys()
-) - {"PNDMScheduler", "DDPMScheduler", "KDPM2AncestralDiscreteScheduler"}
+_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2"})
+_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm"})
+_FLAGS: Mapping[str, Levels] = {
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+}
+_CLASSES_WITHOUT_LEVELS = frozenset(
+    {"DDIMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
+)
 
 
 def make_schedule(
-    name: str | None, config: Mapping[str, Any], num_inference_steps: int
+    name: str | None,
+    config: Mapping[str, Any],
+    num_inference_steps: int,
+    *,
+    eta: float = 0.0,
+    timestep_spacing: str | None = None,
+    begin: int = 0,
 ) -> Schedule:
     """The rows of a run.
 
     Args:
-        name: One of `NAMES`; None takes the checkpoint's own. The name decides about Karras levels;
-            everything else is read from the config, with the defaults of the class in diffusers.
+        name: One of `NAMES`; None takes the checkpoint's own. The name decides about Karras,
+            exponential and beta levels, and about noise; everything else is read from the config,
+            with the defaults of the class in diffusers.
         config: scheduler_config.json.
-        num_inference_steps: Evaluations of the network.
+        num_inference_steps: As diffusers counts them; see above.
+        eta: How much noise DDIM adds, and TCD's γ; 0 is none.
+        timestep_spacing: "leading", "linspace" or "trailing" instead of the config's.
+        begin: Steps that are left out at the start, of which multistep methods remember nothing:
+            a run from a noisy picture, as diffusers' img2img begins one.
 
     Raises:
-        RequestError: The name is unknown, or the steps do not fit the model.
+        RequestError: The name is unknown, or an argument does not fit the sampler or the model.
         CheckpointError: The config asks for something that is not implemented.
     """
     chosen = scheduler_name(config)[0] if name is None else name
     if chosen not in NAMES:
-        spelled = str(chosen).lower().replace(" ", "_")
-        nearest = difflib.get_close_matches(spelled, NAMES, n=1, cutoff=0.0)
         raise RequestError(
             "this scheduler is not known",
             found=repr(chosen),
-            remedy=f"did you mean {nearest[0]!r}? All: {', '.join(NAMES)}",
+            remedy=f"did you mean {_nearest(str(chosen))!r}? All: {_LISTED}",
         )
-    sampler = _sampler(chosen, config)
+    family, _ = _parts(chosen)
+    _check_eta(family, eta)
+    if timestep_spacing is not None:
+        config = _respaced(family, config, timestep_spacing)
+    sampler = _sampler(chosen, config, eta, begin)
     _check_steps(num_inference_steps, sampler.train_steps)
     noise_scale, steps = ROWS[sampler.family](sampler, num_inference_steps)
+    if family not in _BEGIN_THEMSELVES:
+        steps = steps[begin * (2 if family in _TWICE else 1) :]
     return Schedule(name=chosen, noise_scale=noise_scale, steps=steps)
 
 
@@ -103,16 +144,28 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
         raise CheckpointError(
             "scheduler_config.json names no sampler that is supported",
             found=f"_class_name {kind!r}",
-            remedy=f"name one with scheduler=: {', '.join(NAMES)}",
+            remedy=f"name one with scheduler=: {_LISTED}",
         )
-    karras = kind in _CLASSES_WITH_KARRAS and bool(config.get("use_karras_sigmas"))
-    name = family + (_KARRAS if karras else "")
-    if kind in _IMPLEMENTED:
+    if config.get("algorithm_type") == "sde-dpmsolver++":
+        family = _STOCHASTIC.get(family, family)
+    name = family + _suffix(str(kind), family, config)
+    if kind == "PNDMScheduler" and config.get("skip_prk_steps") is not True:
+        kind = f"{kind} with its Runge-Kutta steps (skip_prk_steps)"
+    elif kind in _IMPLEMENTED:
         return name, None
     return name, (
         f"The checkpoint's own sampler, {kind}, is not implemented: {name} stands in for it, and "
         "pictures differ from those that the checkpoint's own sampler makes."
     )
+
+
+def _suffix(kind: str, family: Family, config: Mapping[str, Any]) -> str:
+    """What a name ends with for the levels that a config asks for, where its class has them."""
+    if kind not in _CLASSES_WITHOUT_LEVELS:
+        for flag, levels in _FLAGS.items():
+            if config.get(flag) and levels in FAMILIES[family].levels:
+                return f"_{levels}"
+    return ""
 
 
 def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[str, Any]:
@@ -124,9 +177,46 @@ def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[s
     return dict(config) if is_xl else {**config, "steps_offset": 1, "clip_sample": False}
 
 
-def _sampler(name: str, config: Mapping[str, Any]) -> SamplerConfig:
-    family = cast(Family, name.removesuffix(_KARRAS))
-    return SamplerConfig.from_config(config, family, karras=name.endswith(_KARRAS))
+def _nearest(name: str) -> str:
+    """The likest of the names; of those that are equally like it, the first."""
+    spelled = name.lower().replace(" ", "_")
+    return max(NAMES, key=lambda known: difflib.SequenceMatcher(None, known, spelled).ratio())
+
+
+def _parts(name: str) -> tuple[Family, Levels]:
+    for levels in _FLAGS.values():
+        if name.endswith(f"_{levels}"):
+            return cast(Family, name.removesuffix(f"_{levels}")), levels
+    return cast(Family, name), "training"
+
+
+def _sampler(
+    name: str, config: Mapping[str, Any], eta: float = 0.0, begin: int = 0
+) -> SamplerConfig:
+    family, levels = _parts(name)
+    return SamplerConfig.from_config(config, family, levels=levels, eta=eta, begin=begin)
+
+
+def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[str, Any]:
+    """A config with another timestep_spacing."""
+    if spacing not in SPACINGS:
+        raise RequestError(
+            "this timestep_spacing is not known",
+            found=repr(spacing),
+            remedy=f"one of {', '.join(SPACINGS)}",
+        )
+    if "timestep_spacing" not in FAMILIES[family].known:
+        raise RequestError(f"{family} has timesteps of its own, and no timestep_spacing")
+    defaulted = [k for k in config.get("_use_default_values") or () if k != "timestep_spacing"]
+    return {**config, "timestep_spacing": spacing, "_use_default_values": defaulted}
+
+
+def _check_eta(family: Family, eta: float) -> None:
+    takers = [name for name, kind in FAMILIES.items() if kind.takes_eta]
+    if eta != 0.0 and family not in takers:
+        raise RequestError(
+            f"{family} takes no eta", found=f"eta={eta:g}", remedy=f"for {', '.join(takers)} alone"
+        )
 
 
 def _check_steps(count: object, train_steps: int) -> None:

@@ -68,6 +68,18 @@ def test_sdxl_is_a_model_like_any_other(
     assert (kept["original_size"], kept["negative_prompt"]) == ([48, 64], None)
 
 
+def test_how_it_is_sampled_is_kept(
+    call: Callable[..., Result], tmp_path: Path, tiny_xl: Path
+) -> None:
+    small = ("--steps", 1, "--width", 32, "--height", 32)
+    words = ("generate", "-m", tiny_xl, "-p", "a star", "--scheduler", "ddim", "--eta", 0.5)
+    done = call(*words, "--guidance-rescale", 0.7, "--timestep-spacing", "trailing", *small)
+    assert done.exit_code == 0, done.output
+    kept = request_of(tmp_path / "out.png")
+    names = ("guidance_scale", "guidance_rescale", "eta", "timestep_spacing", "scheduler")
+    assert [kept[name] for name in names] == [5.0, 0.7, 0.5, "trailing", "ddim"]
+
+
 def test_each_picture_of_several_keeps_its_own_seed(
     call: Callable[..., Result], tmp_path: Path
 ) -> None:

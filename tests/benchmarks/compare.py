@@ -97,7 +97,7 @@ class Ours:
 
     def _evaluate(self, conditioning: Any, scales: Any) -> None:
         output = self.runtime.predict(self.latents, STEP, conditioning, scales)
-        self.runtime.advance(STEP, self.latents, self.runtime.guide(output, 7.5), None, None)
+        self.runtime.advance(STEP, self.latents, self.runtime.guide(output, 7.5), (), None)
 
     def decode(self) -> None:
         """Latents to a picture."""

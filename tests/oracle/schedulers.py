@@ -16,30 +16,59 @@ import numpy as np
 import torch
 from diffusers import (
     DDIMScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
 )
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from torch.overrides import TorchFunctionMode
 
 from ipa.contract.schedule import Schedule
 from ipa.prepare.schedules import NAMES, make_schedule
 
 from .models import SCHEDULER
+from .scipy_stand_in import scipy_or_stand_in
 
 CLASSES: Mapping[str, Any] = {
     "ddim": DDIMScheduler,
     "euler": EulerDiscreteScheduler,
     "euler_ancestral": EulerAncestralDiscreteScheduler,
     "dpmpp_2m": DPMSolverMultistepScheduler,
+    "dpmpp_2m_sde": DPMSolverMultistepScheduler,
+    "dpmpp_2s": DPMSolverSinglestepScheduler,
+    "dpmpp_sde": DPMSolverSinglestepScheduler,
+    "unipc": UniPCMultistepScheduler,
+    "heun": HeunDiscreteScheduler,
+    "kdpm2": KDPM2DiscreteScheduler,
+    "lms": LMSDiscreteScheduler,
+    "pndm": PNDMScheduler,
+    "ddpm": DDPMScheduler,
+    "lcm": LCMScheduler,
+    "tcd": TCDScheduler,
 }
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++"},
+    "dpmpp_sde": {"algorithm_type": "sde-dpmsolver++"},
+    "pndm": {"skip_prk_steps": True},
+}
+_LEVELS = ("karras", "exponential", "beta")
+TWICE = ("heun", "kdpm2")
+"""Families with two evaluations in every step but the last."""
+
 OWN_NAMES = ("ddim_karras", "euler_ancestral_karras")
 """Names of ours that diffusers has no counterpart of."""
 
 COMPARABLE = tuple(name for name in NAMES if name not in OWN_NAMES)
 _SEED = 20240
 _SHAPE = (2, 4, 6, 5)
-_KARRAS = "_karras"
 
 
 @dataclass(frozen=True)
@@ -72,11 +101,26 @@ def diffusers_scheduler(name: str, config: Mapping[str, Any]) -> Any:
     """
     if name not in COMPARABLE:
         raise KeyError(f"diffusers has no {name}")
-    scheduler_class = CLASSES[name.removesuffix(_KARRAS)]
-    options = {}
-    if name.removesuffix(_KARRAS) in {"euler", "dpmpp_2m"}:
-        options = {"use_karras_sigmas": name.endswith(_KARRAS)}
-    return scheduler_class.from_config(dict(config), **options)
+    family = family_of(name)
+    options = dict(_OPTIONS.get(family, {}))
+    for levels in _LEVELS:
+        if f"{family}_{levels}" in COMPARABLE:
+            options[f"use_{levels}_sigmas"] = name.endswith(f"_{levels}")
+    with scipy_or_stand_in():
+        return CLASSES[family].from_config(dict(config), **options)
+
+
+def family_of(name: str) -> str:
+    """A name without its levels."""
+    head, _, levels = name.rpartition("_")
+    return head if levels in _LEVELS else name
+
+
+def evaluations(name: str, steps: int) -> int:
+    """How often diffusers' scheduler asks for the network in that many steps."""
+    if family_of(name) in TWICE:
+        return 2 * steps - 1
+    return steps + 1 if name == "pndm" and steps > 1 else steps
 
 
 class CorrectRoots(TorchFunctionMode):
@@ -103,7 +147,8 @@ def timed_scheduler(name: str, config: Mapping[str, Any], steps: int, *, exact: 
     """diffusers' scheduler after `set_timesteps`; `exact` corrects the roots in its tables."""
     with CorrectRoots() if exact else nullcontext():
         scheduler = diffusers_scheduler(name, config)
-        scheduler.set_timesteps(steps)
+        with scipy_or_stand_in():
+            scheduler.set_timesteps(steps)
     return scheduler
 
 
@@ -122,17 +167,27 @@ def step_noise(index: int) -> np.ndarray:
     return np.random.default_rng((_SEED, index)).standard_normal(_SHAPE)
 
 
-def run_diffusers(name: str, config: Mapping[str, Any], steps: int, *, double: bool) -> Run:
+def run_diffusers(
+    name: str,
+    config: Mapping[str, Any],
+    steps: int,
+    *,
+    double: bool,
+    eta: float = 0.0,
+    begin: int = 0,
+) -> Run:
     """A whole run with diffusers' scheduler object.
 
     Its `step` rounds latents to float32. `double` widens that to float64, and the tables that
     `set_timesteps` made with it, so that what is left to compare is the formulas.
     """
     scheduler = timed_scheduler(name, config, steps, exact=double)
+    first = begin * scheduler.order
     # Without it, two equal timesteps at the start make diffusers begin with the second.
-    getattr(scheduler, "set_begin_index", lambda _: None)(0)
+    getattr(scheduler, "set_begin_index", lambda _: None)(first)
     # diffusers makes one timestep too many, -1, for some trailing spacings.
-    timesteps = scheduler.timesteps[:steps]
+    timesteps = scheduler.timesteps[first : evaluations(name, steps)]
+    options = {"eta": eta} if name in {"ddim", "tcd"} else {}
     noise_scale = float(scheduler.init_noise_sigma)
     if double:
         _widen(scheduler)
@@ -141,7 +196,7 @@ def run_diffusers(name: str, config: Mapping[str, Any], steps: int, *, double: b
         scaled = scheduler.scale_model_input(latents, timestep)
         output = torch.from_numpy(fake_network(scaled.numpy(), float(timestep)))
         with _patched(scheduler, index, double=double):
-            latents = scheduler.step(output, timestep, latents).prev_sample
+            latents = scheduler.step(output, timestep, latents, **options).prev_sample
     return Run(timesteps.numpy().astype(np.float64), noise_scale, latents.numpy())
 
 
@@ -149,6 +204,11 @@ def _widen(scheduler: Any) -> None:
     for table in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):
         if isinstance(getattr(scheduler, table, None), torch.Tensor):
             setattr(scheduler, table, getattr(scheduler, table).double())
+    if isinstance(scheduler, KDPM2DiscreteScheduler):  # [σ₀, σ₁, σ₁, …, 0, 0]: halfway in log σ
+        before = torch.cat([scheduler.sigmas[:1] * 0.0, scheduler.sigmas[:-2:2]])
+        between = (before * scheduler.sigmas[::2]).sqrt()
+        twice = between[1:].repeat_interleave(2)
+        scheduler.sigmas_interpol = torch.cat([between[:1], twice])
 
 
 class _DoubleTorch:
@@ -165,41 +225,48 @@ def _patched(scheduler: Any, index: int, *, double: bool) -> Iterator[None]:
     """Within it, a scheduler's noise is `step_noise`, and its rounding is as asked for."""
     module = sys.modules[type(scheduler).__module__]
     with ExitStack() as stack:
-        if isinstance(scheduler, EulerAncestralDiscreteScheduler):
+        stack.enter_context(scipy_or_stand_in())
+        if hasattr(module, "randn_tensor"):
             noise = torch.from_numpy(step_noise(index))
             stack.enter_context(patch.object(module, "randn_tensor", lambda *_, **__: noise))
         if double:
             stack.enter_context(patch.object(module, "torch", _DoubleTorch()))
-        yield
+            torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 def run_rows(schedule: Schedule) -> Run:
     """A whole run with our rows, in float64 numpy."""
     latents = starting_noise() * schedule.noise_scale
-    previous = np.zeros_like(latents)
+    memories: list[np.ndarray] = []
     for index, step in enumerate(schedule.steps):
         output = fake_network(step.input_scale * latents, step.timestep)
         denoised = step.denoised_x * latents + step.denoised_output * output
         if step.clip is not None:
             denoised = np.clip(denoised, -step.clip, step.clip)
+        of_x, of_output, of_denoised = step.memory
+        remembered = of_x * latents + of_output * output + of_denoised * denoised
         latents = (
             step.x_x * latents
             + step.x_output * output
             + step.x_denoised * denoised
-            + step.x_previous * previous
+            + sum(f * m for f, m in zip(step.x_history, memories, strict=False))
             + step.x_noise * step_noise(index)
         )
-        previous = denoised
+        memories.insert(0, remembered)
     timesteps = np.array([step.timestep for step in schedule.steps])
     return Run(timesteps, schedule.noise_scale, latents)
 
 
 def deviation(
-    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True
+    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True, **options: Any
 ) -> Deviation:
     """How far our run is from diffusers', absolutely."""
-    ours = run_rows(make_schedule(name, config, steps))
-    theirs = run_diffusers(name, config, steps, double=double)
+    ours = run_rows(make_schedule(name, config, steps, **options))
+    theirs = run_diffusers(name, config, steps, double=double, **options)
     assert ours.timesteps.shape == theirs.timesteps.shape, (name, steps)
     return Deviation(
         name,
@@ -215,9 +282,10 @@ def deviation_table(
     steps: tuple[int, ...] = (1, 4, 20, 50),
     *,
     double: bool = True,
+    names: tuple[str, ...] = COMPARABLE,
 ) -> list[Deviation]:
-    """Every comparable sampler at several step counts."""
-    return [deviation(name, config, n, double=double) for name in COMPARABLE for n in steps]
+    """Comparable samplers at several step counts."""
+    return [deviation(name, config, n, double=double) for name in names for n in steps]
 
 
 def format_table(rows: list[Deviation]) -> str:

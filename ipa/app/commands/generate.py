@@ -9,6 +9,7 @@ import typer
 
 from ipa.app import encoding as code
 from ipa.app import references as look
+from ipa.app import sampling
 from ipa.app import texts as words
 from ipa.app.controls import ControlNetOption, ControlOption, load_controlnets, parse_control
 from ipa.app.faces import FaceOption, FindOption, KindOption
@@ -82,8 +83,11 @@ def generate(  # one parameter per option
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     steps: Steps = 30,
-    guidance_scale: Annotated[float, typer.Option("--guidance", "-g", help="1 is off.")] = 7.5,
-    scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
+    guidance_scale: sampling.GuidanceOption = None,
+    guidance_rescale: sampling.RescaleOption = 0.0,
+    scheduler: sampling.SchedulerOption = None,
+    eta: sampling.EtaOption = 0.0,
+    timestep_spacing: sampling.SpacingOption = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,

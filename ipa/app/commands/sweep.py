@@ -11,6 +11,7 @@ from ipa.app import references as look
 from ipa.app.generate import load_adapters
 from ipa.app.options import Backend, Json, Quantize, Steps
 from ipa.app.output import output_paths
+from ipa.app.sampling import SchedulerOption
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.sweep import (
     SweepOptions,
@@ -59,11 +60,13 @@ def sweep(  # one parameter per option
     ends: Annotated[
         str, typer.Option(help="Fractions of the steps after which the picture is off.")
     ] = "1",
-    guidance: Annotated[str, typer.Option("--guidance", "-g", help="Such as 3,7.5.")] = "7.5",
+    guidance: Annotated[
+        str | None, typer.Option("--guidance", "-g", help="Such as 3,7.5 [default: the model's]")
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     steps: Steps = 30,
-    scheduler: Annotated[str | None, typer.Option(help="ddim, euler, dpmpp_2m_karras, …")] = None,
+    scheduler: SchedulerOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
