@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from ipa.adapters import Adapters, FaceOptions
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
+from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.contract.weights import Scale
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
@@ -97,11 +98,27 @@ class Loaded:
         with self._owned():
             self._adapters.unload(name)
 
+    @property
+    def vae_tiling(self) -> VaeTiling:
+        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
+
+        None: very large ones. True: those larger than what it was trained on. False: none. A number
+        of pixels: those larger than tiles of that side. See `ipa.contract.tiling`.
+        """
+        return self._backend.vae_tiling
+
+    @vae_tiling.setter
+    def vae_tiling(self, tiling: VaeTiling) -> None:
+        checked = check_tiling(tiling, self._backend.model.vae)
+        with self._owned():
+            self._backend.vae_tiling = checked
+
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
         model = self._backend.model
         return {
             "model": model.name,
+            "vae": model.other_vae.name if model.other_vae else None,
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
             **self._backend.describe(),

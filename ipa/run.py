@@ -172,6 +172,7 @@ class Run:
         return {
             "ipa_mlx": importlib.metadata.version("ipa-mlx"),
             "model": self.backend.model.name,
+            "vae": other.name if (other := self.backend.model.other_vae) else None,
             "request": describe_request(self.plan, self.adapters)
             | {"weights": None if self.weights is None else "callable"},
             **({} if self.weights is None else {"weights_by_step": self.factors}),

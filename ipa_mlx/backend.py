@@ -23,6 +23,7 @@ from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
+from ipa.contract.tiling import Tiling, VaeTiling
 from ipa_convert import read_model
 
 from .adapters import Adapters
@@ -64,6 +65,7 @@ class Runtime:
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
+    vae_tiling: VaeTiling = None
     adapters: Adapters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +74,10 @@ class Runtime:
     @property
     def _precision(self) -> mx.Dtype:
         return DTYPES[self.dtype]
+
+    @property
+    def _tiling(self) -> Tiling:
+        return Tiling(self.vae_tiling, self.model.vae)
 
     @property
     def _decodes_wide(self) -> bool:
@@ -199,11 +205,15 @@ class Runtime:
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
+        return decode(
+            self.vae, latents, self.warnings, wide=self._decodes_wide, tiling=self._tiling
+        )
 
     def encode(self, pixels: Floats) -> mx.array:
         """See `Backend.encode`."""
-        return encode(self.vae, _channels_last(pixels), wide=self._decodes_wide)
+        return encode(
+            self.vae, _channels_last(pixels), wide=self._decodes_wide, tiling=self._tiling
+        )
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
@@ -217,6 +227,7 @@ class Runtime:
             "device": str(mx.default_device()),
             "blas": preload(),
             "dtype": self.dtype,
+            "vae_tiling": self.vae_tiling,
             "bytes": {name: _nbytes(module) for name, module in parts.items()},
             "quantization": {n: found for n, m in parts.items() if (found := quantization(m))},
             "warnings": list(self.warnings),

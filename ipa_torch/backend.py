@@ -25,6 +25,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
+from ipa.contract.tiling import Tiling, VaeTiling
 
 from .adapters import Adapters
 from .attention import install
@@ -33,7 +34,7 @@ from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
 from .prediction import predict
 from .sampler import advance, guide
-from .single_file import load_single_file
+from .single_file import load_single_file, load_vae
 from .text import added_conditioning, encode_text, no_text
 
 
@@ -60,6 +61,7 @@ class Runtime:
     text_encoder_2: CLIPTextModelWithProjection | None = None
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
+    vae_tiling: VaeTiling = None
     adapters: Adapters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,12 +181,20 @@ class Runtime:
     @precise()
     def decode(self, latents: torch.Tensor) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
+        return decode(
+            self.vae, latents, self.warnings, wide=self._decodes_wide, tiling=self._tiling
+        )
 
     @precise()
     def encode(self, pixels: Floats) -> torch.Tensor:
         """See `Backend.encode`."""
-        return encode(self.vae, self.from_numpy(pixels), wide=self._decodes_wide)
+        return encode(
+            self.vae, self.from_numpy(pixels), wide=self._decodes_wide, tiling=self._tiling
+        )
+
+    @property
+    def _tiling(self) -> Tiling:
+        return Tiling(self.vae_tiling, self.model.vae)
 
     @property
     def _decodes_wide(self) -> bool:
@@ -206,6 +216,7 @@ class Runtime:
             },
             "device": self.device,
             "dtype": self.dtype,
+            "vae_tiling": self.vae_tiling,
             "bytes": {name: _nbytes(module) for name, module in parts.items()},
             "warnings": list(self.warnings),
         }
@@ -248,14 +259,16 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
 
 
 def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+    apart = {"vae": load_vae(model, model.other_vae, dtype)} if model.other_vae else {}
     if model.single_file is not None:
-        return load_single_file(model, model.single_file, dtype)
+        return {**load_single_file(model, model.single_file, dtype), **apart}
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    return {
+    return apart | {
         name: load_component(kind, name, model.path / name, dtype, model.variant)
         for name, kind in kinds.items()
+        if name not in apart
     }
 
 

@@ -20,6 +20,7 @@ from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
 from .text import Sizes, TextStates
+from .tiling import VaeTiling
 
 Array: TypeAlias = Any
 """A backend's own tensor."""
@@ -97,6 +98,7 @@ class Backend(Protocol):
     name: str
     dtype: str
     model: ModelFolder
+    vae_tiling: VaeTiling
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Load weights and, unless the model's own fits, the image encoder. All or nothing."""
