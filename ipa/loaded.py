@@ -13,6 +13,7 @@ from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
 from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.contract.weights import Scale
+from ipa.prepare.preview_decoder import resolve_preview_decoder
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
 
@@ -97,6 +98,24 @@ class Loaded:
         """Forget one adapter, or all of them."""
         with self._owned():
             self._adapters.unload(name)
+
+    def load_preview_decoder(
+        self, source: str | Path, *, revision: str | None = None, offline: bool = False
+    ) -> None:
+        """Load a tiny autoencoder (TAESD), which makes the previews of preview="tiny".
+
+        Args:
+            source: A folder, a file, or a name on the hub; see `ipa.prepare.preview_decoder`.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Raises:
+            CheckpointError: It is damaged, of another kind, or for another model's latents.
+        """
+        model = self._backend.model
+        files = resolve_preview_decoder(source, model, revision=revision, offline=offline)
+        with self._owned():
+            self._backend.load_preview_decoder(files)
 
     @property
     def vae_tiling(self) -> VaeTiling:

@@ -20,6 +20,7 @@ from ipa.plan import Plan, draw, starting_noise
 from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
+from ipa.previews import Previews
 from ipa.recording import Recording
 
 
@@ -44,6 +45,7 @@ class Run:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
+        self.previews, self.estimate = Previews(backend, plan.request), None
         self.timings: dict[str, float] = {}
 
     def events(self) -> Iterator[Progress]:
@@ -58,7 +60,8 @@ class Run:
         began = time.perf_counter()
         for done, current in self._denoise(conditioning):
             latents, eta = current, (time.perf_counter() - began) / done * (steps - done)
-            yield Progress(stage="denoise", step=done, total=steps, eta_s=eta)
+            shown = self.previews.picture(done, steps, self.estimate)
+            yield Progress(stage="denoise", step=done, total=steps, eta_s=eta, preview=shown)
         self.timings["denoise"] = time.perf_counter() - began
         images: Any = []
         if self.plan.request.output_type != "latent":
@@ -141,7 +144,7 @@ class Run:
             output = backend.guide(output, plan.request.guidance_scale)
             noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
             x, previous = backend.advance(step, x, output, previous, noise)
-            latents = backend.to_numpy(x)
+            latents, self.estimate = backend.to_numpy(x), previous
             self._check_finite(latents, number)
             yield number + 1, latents
 

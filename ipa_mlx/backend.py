@@ -17,13 +17,22 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 
-from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
+from ipa.contract.backend import (
+    NO_LORA,
+    Branch,
+    Floats,
+    Identity,
+    ImageTokens,
+    LoadedAdapter,
+    PreviewDecoder,
+)
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
 from ipa.contract.tiling import Tiling, VaeTiling
+from ipa.contract.tiny_vae_spec import TinyVaeFiles
 from ipa_convert import read_model
 
 from .adapters import Adapters
@@ -36,6 +45,7 @@ from .pictures import decode, encode
 from .prediction import predict
 from .sampler import advance, guide
 from .text import added_conditioning, encode_text, no_text
+from .tiny_vae import load_tiny
 from .unet import UNet
 from .vae import Vae
 
@@ -66,6 +76,7 @@ class Runtime:
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
     vae_tiling: VaeTiling = None
+    preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -214,6 +225,10 @@ class Runtime:
         return encode(
             self.vae, _channels_last(pixels), wide=self._decodes_wide, tiling=self._tiling
         )
+
+    def load_preview_decoder(self, files: TinyVaeFiles) -> None:
+        """See `Backend.load_preview_decoder`."""
+        self.preview_decoder = load_tiny(files)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""

@@ -17,6 +17,8 @@ from ipa.prepare.vae_tiles import in_tiles
 
 from .vae import Vae
 
+_FRUGAL_CACHE = 128 << 20  # bytes
+
 
 def decode(
     vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool, tiling: Tiling
@@ -34,7 +36,7 @@ def decode(
         NumericalError: A picture has NaN or infinite pixels in float32 too.
     """
     tile = tiling.of_latents(*latents.shape[1:3], warnings)
-    with widened(vae) if wide else nullcontext():
+    with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
         pictures = [
             _decode_one(vae, latents[i : i + 1], warnings, tile) for i in range(len(latents))
         ]
@@ -44,11 +46,23 @@ def decode(
 def encode(vae: Vae, pixels: mx.array, *, wide: bool, tiling: Tiling) -> mx.array:
     """Pictures (N, H, W, 3) in [-1, 1] to latents (N, h, w, C) in float32, evaluated."""
     tile = tiling.of_pixels(*pixels.shape[1:3])
-    with widened(vae) if wide else nullcontext():
+    with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
         if tile is None:
             return _encoded(vae, pixels)
         rows = [_encoded_in_tiles(vae, pixels[i : i + 1], tile) for i in range(len(pixels))]
         return mx.array(np.concatenate(rows))
+
+
+@contextmanager
+def frugal() -> Iterator[None]:
+    """Keep few freed buffers inside: who takes tiles wants memory, not the last of speed."""
+    mx.clear_cache()
+    before = mx.set_cache_limit(_FRUGAL_CACHE)
+    mx.set_cache_limit(min(before, _FRUGAL_CACHE))
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before)
 
 
 @contextmanager

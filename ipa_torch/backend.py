@@ -20,12 +20,21 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
+from ipa.contract.backend import (
+    NO_LORA,
+    Branch,
+    Floats,
+    Identity,
+    ImageTokens,
+    LoadedAdapter,
+    PreviewDecoder,
+)
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
 from ipa.contract.tiling import Tiling, VaeTiling
+from ipa.contract.tiny_vae_spec import TinyVaeFiles
 
 from .adapters import Adapters
 from .attention import install
@@ -36,6 +45,7 @@ from .prediction import predict
 from .sampler import advance, guide
 from .single_file import load_single_file, load_vae
 from .text import added_conditioning, encode_text, no_text
+from .tiny_vae import load_tiny
 
 
 @contextmanager
@@ -62,6 +72,7 @@ class Runtime:
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
     vae_tiling: VaeTiling = None
+    preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -199,6 +210,10 @@ class Runtime:
     @property
     def _decodes_wide(self) -> bool:
         return self.dtype == "float16" and self.model.overflows_in_float16
+
+    def load_preview_decoder(self, files: TinyVaeFiles) -> None:
+        """See `Backend.load_preview_decoder`."""
+        self.preview_decoder = load_tiny(files, self.device)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""

@@ -39,6 +39,8 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
     influence: bool
     profile: str | None
+    preview: str | None
+    preview_every: int
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

@@ -19,6 +19,7 @@ SIZE_NAMES = tuple(
 )
 """The arguments that tell SDXL of sizes."""
 
+PREVIEWS = (None, "latent", "tiny")
 MAX_SIDE = 8192
 MAX_STEPS = 1000
 MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
@@ -56,6 +57,9 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
+        preview: What `Progress.preview` shows of a step's estimate: "latent", a pixel a latent, or
+            "tiny", by the decoder of `load_preview_decoder`. It changes no bit of the pictures.
+        preview_every: Of how many steps one has a preview; the last has always.
     """
 
     prompt: str = ""
@@ -80,6 +84,8 @@ class Request:
     negative_target_size: Pair | None = None
     influence: bool = False
     profile: str | None = None
+    preview: str | None = None
+    preview_every: int = 1
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -96,6 +102,11 @@ class Request:
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
+        if self.preview not in PREVIEWS:
+            raise RequestError(
+                'preview must be None, "latent" or "tiny"', found=repr(self.preview)[:80]
+            )
+        _check_integer("preview_every", self.preview_every, 1, MAX_STEPS)
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:
