@@ -87,12 +87,9 @@ class Runtime:
         return DTYPES[self.dtype]
 
     @property
-    def _tiling(self) -> Tiling:
-        return Tiling(self.vae_tiling, self.model.vae)
-
-    @property
-    def _decodes_wide(self) -> bool:
-        return self.dtype == "float16" and self.model.overflows_in_float16
+    def _vae_use(self) -> dict[str, Any]:
+        wide = self.dtype == "float16" and self.model.overflows_in_float16
+        return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
@@ -216,15 +213,11 @@ class Runtime:
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return decode(
-            self.vae, latents, self.warnings, wide=self._decodes_wide, tiling=self._tiling
-        )
+        return decode(self.vae, latents, self.warnings, **self._vae_use)
 
     def encode(self, pixels: Floats) -> mx.array:
         """See `Backend.encode`."""
-        return encode(
-            self.vae, _channels_last(pixels), wide=self._decodes_wide, tiling=self._tiling
-        )
+        return encode(self.vae, _channels_last(pixels), **self._vae_use)
 
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""

@@ -192,24 +192,17 @@ class Runtime:
     @precise()
     def decode(self, latents: torch.Tensor) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return decode(
-            self.vae, latents, self.warnings, wide=self._decodes_wide, tiling=self._tiling
-        )
+        return decode(self.vae, latents, self.warnings, **self._vae_use)
 
     @precise()
     def encode(self, pixels: Floats) -> torch.Tensor:
         """See `Backend.encode`."""
-        return encode(
-            self.vae, self.from_numpy(pixels), wide=self._decodes_wide, tiling=self._tiling
-        )
+        return encode(self.vae, self.from_numpy(pixels), **self._vae_use)
 
     @property
-    def _tiling(self) -> Tiling:
-        return Tiling(self.vae_tiling, self.model.vae)
-
-    @property
-    def _decodes_wide(self) -> bool:
-        return self.dtype == "float16" and self.model.overflows_in_float16
+    def _vae_use(self) -> dict[str, Any]:
+        wide = self.dtype == "float16" and self.model.overflows_in_float16
+        return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
 
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""
