@@ -11,7 +11,7 @@ from ipa.contract.backend import Array, Backend, Floats
 from ipa.contract.errors import RequestError
 from ipa.contract.request import Request
 from ipa.prepare.images import to_pil
-from ipa.prepare.latent_colours import LatentColours, latent_colours
+from ipa.prepare.latent_colours import latent_colours
 
 
 class Previews:
@@ -20,7 +20,6 @@ class Previews:
     def __init__(self, backend: Backend, request: Request) -> None:
         """Raises RequestError where there is no tiny decoder for tiny previews."""
         self._backend, self._request = backend, request
-        self._colours: LatentColours | None = None
         if request.preview == "tiny" and backend.preview_decoder is None:
             raise RequestError(
                 'preview="tiny" needs a tiny decoder',
@@ -44,9 +43,8 @@ class Previews:
 
     def latent(self, estimate: Array) -> Floats:
         """A pixel a latent, its colour a linear map of the latent."""
-        if self._colours is None:
-            self._colours = latent_colours(self._backend.model.vae, self._decode)
-        return self._colours.pictures(self._backend.to_numpy(estimate))
+        latents = self._backend.to_numpy(estimate)
+        return latent_colours(self._backend.model.vae, latents, self._decode).pictures(latents)
 
     def tiny(self, estimate: Array) -> Floats:
         """What the tiny decoder makes of them."""

@@ -96,11 +96,17 @@ def _module(
     dtype: torch.dtype,
 ) -> torch.nn.Module:
     """A module of diffusers, whose loader passes over unknown names: they are counted here."""
+    given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
+    if not given:
+        raise CheckpointError(
+            f"{file.path} does not hold a whole model",
+            found=f"no tensors of {name}",
+            remedy="use a file that is not pruned of them; a VAE may be given beside it, with vae=",
+        )
     changes = file.changes.get(f"{name}/config.json", {})
     module: torch.nn.Module = kind.from_single_file(
         dict(checkpoint), config=str(model.path), subfolder=name, torch_dtype=dtype, **changes
     )
-    given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
     _require_count(name, given, module, str(file.path))
     return module
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ipa.app import autoencoder as decoding
 from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app.faces import FaceOption, FindOption, KindOption
@@ -31,6 +32,7 @@ from ipa.app.prompt_options import PromptOptions
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.terminal import explained, print_json, say
 from ipa.loading import choose_backend, load
+from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
 
@@ -79,6 +81,10 @@ def generate(  # one parameter per option
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,
+    vae: decoding.VaeOption = None,
+    vae_tiling: decoding.TilingOption = None,
+    preview: decoding.PreviewOption = None,
+    preview_decoder: decoding.PreviewDecoderOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -99,11 +105,14 @@ def generate(  # one parameter per option
             "image_prompts": prompts,
             "num_inference_steps": steps,
             "influence": influence is not None,
+            **decoding.preview_arguments(context.params),
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+        folder = with_vae(folder, vae, offline=offline)
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        decoding.prepare(pipe, context.params)
         load_adapters(
             pipe,
             adapter or (),
@@ -113,7 +122,7 @@ def generate(  # one parameter per option
             find_faces=find_faces,
         )
         look.save_views(pipe, prompts, show_reference, profile)
-        result, paths = run_generate(pipe, output, arguments, cancel)
+        result, paths = run_generate(pipe, output, arguments, cancel, preview)
         paths += save_influence(result, prompts, influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
