@@ -84,9 +84,9 @@ def test_a_single_file_without_vae_becomes_loadable(
     with pytest.raises(ipa.CheckpointError):
         ipa.load(model, backend=backend, dtype="float32", **device)
     with_its_own = ipa.load(model, backend=backend, dtype="float32", vae=tiny / "vae", **device)
-    expected = load(tiny, backend)("a star", **CALL)
-    found = with_its_own("a star", **CALL)
-    assert np.array_equal(np.asarray(found.images[0]), np.asarray(expected.images[0]))
+    expected = load(tiny, backend)("a star", output_type="np", **CALL)
+    found = with_its_own("a star", output_type="np", **CALL)
+    assert relative(found.images, expected.images) < 1e-5  # other kernels of attention in torch
 
 
 def test_what_does_not_fit_is_refused(tiny: Path, backend: str, tmp_path: Path) -> None:
@@ -195,8 +195,7 @@ def test_the_last_preview_is_like_the_picture(backend: str) -> None:
     picture = events[-1].result.images[0]
     small = np.asarray(picture.resize(last.size, 4), np.float64)  # box
     likeness = np.corrcoef(np.asarray(last, np.float64).ravel(), small.ravel())[0, 1]
-    print(likeness)
-    assert likeness > 0.5
+    assert likeness > 0.85  # measured 0.944
 
 
 def test_public_maps_are_taken_by_scaling() -> None:
