@@ -11,9 +11,11 @@ from typing import Any, Unpack
 from ipa.adapters import Adapters, FaceOptions
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
+from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.contract.weights import Scale
 from ipa.controls import ControlNets
 from ipa.prepare.controlnet_files import resolve_controlnet
+from ipa.prepare.preview_decoder import resolve_preview_decoder
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
 from ipa.prepare.textual_inversion import Inversions, find_inversion
@@ -197,11 +199,45 @@ class Loaded:
     def _tokenizers(self) -> tuple[ClipTokenizer, ...]:
         return self._inversions.tokenizers
 
+    def load_preview_decoder(
+        self, source: str | Path, *, revision: str | None = None, offline: bool = False
+    ) -> None:
+        """Load a tiny autoencoder (TAESD), which makes the previews of preview="tiny".
+
+        Args:
+            source: A folder, a file, or a name on the hub; see `ipa.prepare.preview_decoder`.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Raises:
+            CheckpointError: It is damaged, of another kind, or for another model's latents.
+        """
+        model = self._backend.model
+        files = resolve_preview_decoder(source, model, revision=revision, offline=offline)
+        with self._owned():
+            self._backend.load_preview_decoder(files)
+
+    @property
+    def vae_tiling(self) -> VaeTiling:
+        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
+
+        None: very large ones. True: those larger than what it was trained on. False: none. A number
+        of pixels: those larger than tiles of that side. See `ipa.contract.tiling`.
+        """
+        return self._backend.vae_tiling
+
+    @vae_tiling.setter
+    def vae_tiling(self, tiling: VaeTiling) -> None:
+        checked = check_tiling(tiling, self._backend.model.vae)
+        with self._owned():
+            self._backend.vae_tiling = checked
+
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
         model = self._backend.model
         return {
             "model": model.name,
+            "vae": model.other_vae.name if model.other_vae else None,
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
             "controlnets": self._controlnets.describe(),

@@ -12,6 +12,7 @@ from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
 from ipa.prepare.model_folder import require_runnable
+from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
@@ -41,6 +42,7 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     offline: bool = False,
+    vae: str | Path | None = None,
 ) -> Pipeline:
     """Load a model.
 
@@ -56,6 +58,8 @@ def load(
         revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the weights' file names.
         offline: Never ask the hub; use the local cache.
+        vae: Another VAE than the model's own: a folder, a file, or a name on the hub; see
+            `ipa.prepare.other_vae`. A single file that has none needs one.
 
     Raises:
         BackendError: The backend is unknown or not installed.
@@ -78,6 +82,7 @@ def load(
         if isinstance(model, ModelFolder)
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
+    folder = with_vae(folder, vae, offline=offline)
     require_runnable(folder)
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}

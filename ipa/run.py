@@ -21,6 +21,7 @@ from ipa.plan import Plan, draw, starting_noise
 from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
+from ipa.previews import Previews
 from ipa.recording import Recording
 
 
@@ -45,6 +46,7 @@ class Run:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
+        self.previews, self.estimate = Previews(backend, plan.request), None
         self.timings: dict[str, float] = {}
 
     def events(self) -> Iterator[Progress]:
@@ -59,7 +61,8 @@ class Run:
         began = time.perf_counter()
         for done, current in self._denoise(conditioning):
             latents, eta = current, (time.perf_counter() - began) / done * (steps - done)
-            yield Progress(stage="denoise", step=done, total=steps, eta_s=eta)
+            shown = self.previews.picture(done, steps, self.estimate)
+            yield Progress(stage="denoise", step=done, total=steps, eta_s=eta, preview=shown)
         self.timings["denoise"] = time.perf_counter() - began
         images: Any = []
         if self.plan.request.output_type != "latent":
@@ -151,7 +154,7 @@ class Run:
                 self.recording.take(shares)
             output = backend.guide(output, plan.guidance_scale, plan.request.guidance_rescale)
             noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
-            x, _, memory = backend.advance(step, x, output, memories, noise)
+            x, self.estimate, memory = backend.advance(step, x, output, memories, noise)
             memories = [memory, *memories[: MAX_HISTORY - 1]]
             latents = backend.to_numpy(x)
             self._check_finite(latents, number)
@@ -184,6 +187,7 @@ class Run:
         return {
             "ipa_mlx": importlib.metadata.version("ipa-mlx"),
             "model": self.backend.model.name,
+            "vae": other.name if (other := self.backend.model.other_vae) else None,
             "request": describe_request(self.plan, self.adapters)
             | {"weights": None if self.weights is None else "callable"},
             **({} if self.weights is None else {"weights_by_step": self.factors}),

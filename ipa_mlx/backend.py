@@ -6,37 +6,45 @@ another thread than the one that loaded it, and so that memory is bounded by one
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
-from mlx.utils import tree_flatten
 
-from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
+from ipa.contract.backend import (
+    NO_LORA,
+    Branch,
+    Floats,
+    Identity,
+    ImageTokens,
+    LoadedAdapter,
+    PreviewDecoder,
+)
 from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
 from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
+from ipa.contract.tiling import Tiling, VaeTiling
+from ipa.contract.tiny_vae_spec import TinyVaeFiles
 from ipa_convert import read_model
 
 from .adapters import Adapters
-from .blas import preload
 from .clip import TextEncoder
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import place, quantization, require_quantized
+from .loading import place, require_quantized
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
 from .prediction import predict
+from .report import report
 from .sampler import advance, guide
 from .text import added_conditioning, encode_text, no_text
+from .tiny_vae import load_tiny
 from .unet import UNet
 from .vae import Vae
 
@@ -66,6 +74,8 @@ class Runtime:
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
+    vae_tiling: VaeTiling = None
+    preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
     controlnets: ControlNets = field(init=False)
 
@@ -78,8 +88,9 @@ class Runtime:
         return DTYPES[self.dtype]
 
     @property
-    def _decodes_wide(self) -> bool:
-        return self.dtype == "float16" and self.model.overflows_in_float16
+    def _vae_use(self) -> dict[str, Any]:
+        wide = self.dtype == "float16" and self.model.overflows_in_float16
+        return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
@@ -212,11 +223,15 @@ class Runtime:
 
     def decode(self, latents: mx.array) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
+        return decode(self.vae, latents, self.warnings, **self._vae_use)
 
     def encode(self, pixels: Floats) -> mx.array:
         """See `Backend.encode`."""
-        return encode(self.vae, _channels_last(pixels), wide=self._decodes_wide)
+        return encode(self.vae, _channels_last(pixels), **self._vae_use)
+
+    def load_preview_decoder(self, files: TinyVaeFiles) -> None:
+        """See `Backend.load_preview_decoder`."""
+        self.preview_decoder = load_tiny(files)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
@@ -226,13 +241,10 @@ class Runtime:
         parts |= {f"image_encoder:{path.name}": e for path, e in self.adapters.encoders.items()}
         return {
             "backend": self.name,
-            "versions": {"mlx": mx.__version__, "python": platform.python_version()},
-            "device": str(mx.default_device()),
-            "blas": preload(),
             "dtype": self.dtype,
-            "bytes": {name: _nbytes(module) for name, module in parts.items()},
-            "quantization": {n: found for n, m in parts.items() if (found := quantization(m))},
+            "vae_tiling": self.vae_tiling,
             "warnings": list(self.warnings),
+            **report(parts),
         }
 
     def peak_memory(self) -> int | None:
@@ -282,7 +294,3 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
 
 def _channels_last(array: Floats) -> mx.array:
     return mx.array(np.ascontiguousarray(array.transpose(0, 2, 3, 1)))
-
-
-def _nbytes(module: nn.Module) -> int:
-    return sum(array.nbytes for _, array in tree_flatten(module.parameters()))

@@ -19,6 +19,8 @@ from ipa.contract.unet_spec import Addition
 # strips, each of about the second (measured at 256² pixels: 1.5 times faster).
 _MOST_NEIGHBOURS = 1 << 25
 _STRIP_NEIGHBOURS = 5 << 20
+# Numbers in an array whose norm is evaluated in two steps on a CPU.
+_MOST_NORMED = 1 << 22
 
 F = TypeVar("F", bound=Callable[..., mx.array])
 
@@ -115,6 +117,8 @@ class GroupNorm(nn.Module):
         mean = self._group_mean(x.astype(mx.float32))
         variance = self._group_mean(_squared_distance(x, mean))
         factor = self.weight.astype(mx.float32) * mx.rsqrt(variance + self.eps)
+        if x.size > _MOST_NORMED and mx.default_device() == mx.cpu:
+            mx.eval(x, mean, factor)  # or MLX holds the squares beside what comes next
         return _standardize(x, mean, factor, self.bias.astype(mx.float32))
 
     def _group_mean(self, x: mx.array) -> mx.array:
@@ -129,11 +133,13 @@ class Convolution(nn.Conv2d):
     """A 3×3 convolution with a border of zeros, size kept.
 
     On a CPU, MLX writes every pixel's nine neighbours out, nine times the picture. Large pictures
-    go in strips of rows: the same sums, and a strip stays in the cache.
+    go in strips of rows: the same sums, and a strip stays in the cache. Each is evaluated at once:
+    MLX would give all of them their memory before it computes the first (measured: nine pictures
+    instead of two and a half).
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(inputs, outputs, 3, padding=1)
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, padding=1, bias=bias)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, inputs) to (B, H, W, outputs)."""
@@ -142,12 +148,18 @@ class Convolution(nn.Conv2d):
         if mx.default_device() != mx.cpu or height * row <= _MOST_NEIGHBOURS:
             return super().__call__(x)
         rows = max(1, _STRIP_NEIGHBOURS // row)
-        padded = mx.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-        strips = [
-            mx.conv2d(padded[:, top : min(top + rows, height) + 2], self.weight)
-            for top in range(0, height, rows)
-        ]
-        return mx.concatenate(strips, axis=1) + self.bias
+        strips = [self._strip(x, top, min(top + rows, height)) for top in range(0, height, rows)]
+        return mx.concatenate(strips, axis=1)
+
+    def _strip(self, x: mx.array, top: int, end: int) -> mx.array:
+        """Some rows of the output, evaluated."""
+        above, below = int(top == 0), int(end == x.shape[1])
+        rows = x[:, top - 1 + above : end + 1 - below]
+        strip = mx.conv2d(mx.pad(rows, [(0, 0), (above, below), (1, 1), (0, 0)]), self.weight)
+        if "bias" in self:
+            strip = strip + self.bias
+        mx.eval(strip)
+        return strip
 
 
 class FeedForward(nn.Module):

@@ -1,4 +1,6 @@
-"""The VAE as a run uses it: one picture at a time, in float32 where half precision overflows."""
+"""The VAE as a run uses it: one picture at a time, large ones in tiles, in float32 where half
+precision overflows.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,17 @@ import numpy as np
 
 from ipa.contract.backend import Floats
 from ipa.contract.errors import NumericalError
+from ipa.contract.tiling import Tile, Tiling
+from ipa.prepare.vae_tiles import in_tiles
 
 from .vae import Vae
 
+_FRUGAL_CACHE = 128 << 20  # bytes
 
-def decode(vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool) -> Floats:
+
+def decode(
+    vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool, tiling: Tiling
+) -> Floats:
     """Latents (N, h, w, C) to pictures (N, H, W, 3) in [0, 1].
 
     Args:
@@ -22,21 +30,39 @@ def decode(vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool) -> F
         latents: As the UNet sees them.
         warnings: Is told where a picture overflowed in half precision and was decoded again.
         wide: Decode in float32 at once.
+        tiling: Which pictures to decode in tiles.
 
     Raises:
         NumericalError: A picture has NaN or infinite pixels in float32 too.
     """
-    with widened(vae) if wide else nullcontext():
-        pictures = [_decode_one(vae, latents[i : i + 1], warnings) for i in range(len(latents))]
+    tile = tiling.of_latents(*latents.shape[1:3], warnings)
+    with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
+        pictures = [
+            _decode_one(vae, latents[i : i + 1], warnings, tile) for i in range(len(latents))
+        ]
     return np.concatenate(pictures)
 
 
-def encode(vae: Vae, pixels: mx.array, *, wide: bool) -> mx.array:
+def encode(vae: Vae, pixels: mx.array, *, wide: bool, tiling: Tiling) -> mx.array:
     """Pictures (N, H, W, 3) in [-1, 1] to latents (N, h, w, C) in float32, evaluated."""
-    with widened(vae) if wide else nullcontext():
-        latents = vae.encode(pixels.astype(_precision(vae))).astype(mx.float32)
-        mx.eval(latents)
-    return latents
+    tile = tiling.of_pixels(*pixels.shape[1:3])
+    with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
+        if tile is None:
+            return _encoded(vae, pixels)
+        rows = [_encoded_in_tiles(vae, pixels[i : i + 1], tile) for i in range(len(pixels))]
+        return mx.array(np.concatenate(rows))
+
+
+@contextmanager
+def frugal() -> Iterator[None]:
+    """Keep few freed buffers inside: who takes tiles wants memory, not the last of speed."""
+    mx.clear_cache()
+    before = mx.set_cache_limit(_FRUGAL_CACHE)
+    mx.set_cache_limit(min(before, _FRUGAL_CACHE))
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before)
 
 
 @contextmanager
@@ -50,14 +76,14 @@ def widened(vae: Vae) -> Iterator[None]:
         vae.update(kept)
 
 
-def _decode_one(vae: Vae, latents: mx.array, warnings: list[str]) -> Floats:
+def _decode_one(vae: Vae, latents: mx.array, warnings: list[str], tile: Tile | None) -> Floats:
     precision = _precision(vae)
     name = str(precision).removeprefix("mlx.core.")
-    picture = _decoded(vae, latents)
+    picture = _decoded(vae, latents, tile)
     if precision != mx.float32 and not np.isfinite(picture).all():
         warnings.append(f"the VAE overflowed in {name}: decoded again in float32")
         with widened(vae):
-            picture = _decoded(vae, latents)
+            picture = _decoded(vae, latents, tile)
     if not np.isfinite(picture).all():  # before the clip, which hides infinity
         raise NumericalError(
             "the decoded picture has NaN or infinite pixels",
@@ -67,8 +93,30 @@ def _decode_one(vae: Vae, latents: mx.array, warnings: list[str]) -> Floats:
     return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
 
 
-def _decoded(vae: Vae, latents: mx.array) -> Floats:
-    return np.array(vae.decode(latents.astype(_precision(vae))).astype(mx.float32))
+def _decoded(vae: Vae, latents: mx.array, tile: Tile | None = None) -> Floats:
+    if tile is None:
+        return np.array(vae.decode(latents.astype(_precision(vae))).astype(mx.float32))
+    _, height, width, _ = latents.shape
+    return in_tiles(
+        height, width, tile.latents, tile.pixels, lambda y, x: _decoded(vae, latents[:, y, x])
+    )
+
+
+def _encoded(vae: Vae, pixels: mx.array) -> mx.array:
+    latents = vae.encode(pixels.astype(_precision(vae))).astype(mx.float32)
+    mx.eval(latents)
+    return latents
+
+
+def _encoded_in_tiles(vae: Vae, pixels: mx.array, tile: Tile) -> Floats:
+    _, height, width, _ = pixels.shape
+    return in_tiles(
+        height,
+        width,
+        tile.pixels,
+        tile.latents,
+        lambda y, x: np.array(_encoded(vae, pixels[:, y, x])),
+    )
 
 
 def _precision(vae: Vae) -> mx.Dtype:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -74,11 +76,15 @@ class VaeUpBlock(nn.Module):
         if upsample:
             self.upsample = Convolution(outputs, outputs)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, inputs) to (B, 2H, 2W, outputs), or the same size without upsampling."""
-        for resnet in self.resnets:
-            x = resnet(x)
-        return self.upsample(upsample_nearest(x)) if "upsample" in self else x
+    def layers(self) -> list[Callable[[mx.array], mx.array]]:
+        """From (B, H, W, inputs) to (B, 2H, 2W, outputs), or the same size without upsampling.
+
+        For the decoder to call one by one: a call of the block would hold its input to the end.
+        """
+        return [*self.resnets, *([self._enlarged] if "upsample" in self else [])]
+
+    def _enlarged(self, x: mx.array) -> mx.array:
+        return self.upsample(upsample_nearest(x))
 
 
 class VaeEncoder(nn.Module):
@@ -123,7 +129,8 @@ class VaeDecoder(nn.Module):
         """(B, h, w, C) to (B, h·f, w·f, 3)."""
         x = self.mid_block(self.conv_in(latents))
         for block in self.up_blocks:
-            x = block(x)
+            for layer in block.layers():
+                x = layer(x)
         return self.conv_out(silu(self.conv_norm_out(x)))
 
 

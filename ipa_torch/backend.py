@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import diffusers
 import numpy as np
 import numpy.typing as npt
 import torch
-import transformers
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from transformers import (
@@ -20,12 +17,22 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from ipa.contract.backend import NO_LORA, Branch, Floats, Identity, ImageTokens, LoadedAdapter
+from ipa.contract.backend import (
+    NO_LORA,
+    Branch,
+    Floats,
+    Identity,
+    ImageTokens,
+    LoadedAdapter,
+    PreviewDecoder,
+)
 from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
+from ipa.contract.tiling import Tiling, VaeTiling
+from ipa.contract.tiny_vae_spec import TinyVaeFiles
 
 from .adapters import Adapters
 from .attention import install
@@ -34,9 +41,11 @@ from .controls import ControlNets
 from .loading import DTYPES, find_device, load_component
 from .pictures import decode, encode
 from .prediction import predict
+from .report import report
 from .sampler import advance, guide
-from .single_file import load_single_file
+from .single_file import load_single_file, load_vae
 from .text import added_conditioning, encode_text, no_text
+from .tiny_vae import load_tiny
 
 
 @contextmanager
@@ -62,6 +71,8 @@ class Runtime:
     text_encoder_2: CLIPTextModelWithProjection | None = None
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
+    vae_tiling: VaeTiling = None
+    preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
     controlnets: ControlNets = field(init=False)
 
@@ -192,16 +203,21 @@ class Runtime:
     @precise()
     def decode(self, latents: torch.Tensor) -> Floats:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
-        return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
+        return decode(self.vae, latents, self.warnings, **self._vae_use)
 
     @precise()
     def encode(self, pixels: Floats) -> torch.Tensor:
         """See `Backend.encode`."""
-        return encode(self.vae, self.from_numpy(pixels), wide=self._decodes_wide)
+        return encode(self.vae, self.from_numpy(pixels), **self._vae_use)
 
     @property
-    def _decodes_wide(self) -> bool:
-        return self.dtype == "float16" and self.model.overflows_in_float16
+    def _vae_use(self) -> dict[str, Any]:
+        wide = self.dtype == "float16" and self.model.overflows_in_float16
+        return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
+
+    def load_preview_decoder(self, files: TinyVaeFiles) -> None:
+        """See `Backend.load_preview_decoder`."""
+        self.preview_decoder = load_tiny(files, self.device)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
@@ -211,16 +227,11 @@ class Runtime:
         parts |= {f"image_encoder:{path.name}": e for path, e in self.adapters.encoders.items()}
         return {
             "backend": self.name,
-            "versions": {
-                "torch": torch.__version__,
-                "diffusers": diffusers.__version__,
-                "transformers": transformers.__version__,
-                "python": platform.python_version(),
-            },
             "device": self.device,
             "dtype": self.dtype,
-            "bytes": {name: _nbytes(module) for name, module in parts.items()},
+            "vae_tiling": self.vae_tiling,
             "warnings": list(self.warnings),
+            **report(parts),
         }
 
     def peak_memory(self) -> int | None:
@@ -261,16 +272,14 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
 
 
 def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+    apart = {"vae": load_vae(model, model.other_vae, dtype)} if model.other_vae else {}
     if model.single_file is not None:
-        return load_single_file(model, model.single_file, dtype)
+        return {**load_single_file(model, model.single_file, dtype), **apart}
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    return {
+    return apart | {
         name: load_component(kind, name, model.path / name, dtype, model.variant)
         for name, kind in kinds.items()
+        if name not in apart
     }
-
-
-def _nbytes(module: torch.nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in module.parameters())

@@ -1,4 +1,6 @@
-"""The VAE as a run uses it: one picture at a time, in float32 where half precision overflows."""
+"""The VAE as a run uses it: one picture at a time, large ones in tiles, in float32 where half
+precision overflows.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,19 @@ from diffusers import AutoencoderKL
 
 from ipa.contract.backend import Floats
 from ipa.contract.errors import NumericalError
+from ipa.contract.tiling import Tile, Tiling
 
 from .loading import quiet
 
 
-def decode(vae: AutoencoderKL, latents: torch.Tensor, warnings: list[str], *, wide: bool) -> Floats:
+def decode(
+    vae: AutoencoderKL,
+    latents: torch.Tensor,
+    warnings: list[str],
+    *,
+    wide: bool,
+    tiling: Tiling,
+) -> Floats:
     """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1].
 
     Args:
@@ -23,20 +33,35 @@ def decode(vae: AutoencoderKL, latents: torch.Tensor, warnings: list[str], *, wi
         latents: As the UNet sees them.
         warnings: Is told where a picture overflowed in half precision and was decoded again.
         wide: Decode in float32 at once.
+        tiling: Which pictures to decode in tiles.
 
     Raises:
         NumericalError: A picture has NaN or infinite pixels in float32 too.
     """
     scaled = latents / vae.config.scaling_factor
-    with widened(vae) if wide else nullcontext():
+    tile = tiling.of_latents(*latents.shape[2:], warnings)
+    with tiled(vae, tile), widened(vae) if wide else nullcontext():
         return np.concatenate([_decode_one(vae, latent[None], warnings) for latent in scaled])
 
 
-def encode(vae: AutoencoderKL, pixels: torch.Tensor, *, wide: bool) -> torch.Tensor:
+def encode(vae: AutoencoderKL, pixels: torch.Tensor, *, wide: bool, tiling: Tiling) -> torch.Tensor:
     """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w) in float32."""
-    with widened(vae) if wide else nullcontext():
+    tile = tiling.of_pixels(*pixels.shape[2:])
+    with tiled(vae, tile), widened(vae) if wide else nullcontext():
         mean = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
     return mean.float() * vae.config.scaling_factor
+
+
+@contextmanager
+def tiled(vae: AutoencoderKL, tile: Tile | None) -> Iterator[None]:
+    """Work in tiles inside, diffusers' own, if there are any."""
+    if tile is not None:
+        vae.enable_tiling()
+        vae.tile_latent_min_size, vae.tile_sample_min_size = tile.latents, tile.pixels
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
 
 
 @contextmanager

@@ -16,15 +16,24 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import container
-from ipa.contract.model import ModelFolder, SingleFile
+from ipa.contract.model import ModelFolder, OtherVae, SingleFile
 
-from .loading import MALFORMED, check_finite, quiet, reason, require_weights
+from .loading import (
+    MALFORMED,
+    check_finite,
+    load_component,
+    quiet,
+    reason,
+    require_weights,
+)
 
 _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "unet": ("model.diffusion_model.",),
     "vae": ("first_stage_model.",),
 }
 _IDLE = "first_stage_model.loss."  # of the VAE's training
+_VAE_PREFIXES = ("first_stage_model.", "vae.")  # of a VAE that was saved as it lies in a model
+_IDLE_IN_VAE = ("loss.", "model_ema.")
 _XL_TEXTS: Mapping[str, tuple[Any, str]] = {
     "text_encoder": (CLIPTextModel, "conditioner.embedders.0."),
     "text_encoder_2": (CLIPTextModelWithProjection, "conditioner.embedders.1."),
@@ -53,6 +62,7 @@ def load_single_file(
             parts = {
                 name: _module(kind, name, checkpoint, model, file, dtype)
                 for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
+                if name == "unet" or model.other_vae is None
             }
             parts |= _texts(checkpoint, model, dtype)
     except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
@@ -63,7 +73,7 @@ def load_single_file(
             "wrong with it",
         ) from error
     for name, module in parts.items():
-        _check(name, module, file)
+        _check(name, module, file.path)
     return {
         name: module.eval().requires_grad_(requires_grad=False) for name, module in parts.items()
     }
@@ -86,11 +96,17 @@ def _module(
     dtype: torch.dtype,
 ) -> torch.nn.Module:
     """A module of diffusers, whose loader passes over unknown names: they are counted here."""
+    given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
+    if not given:
+        raise CheckpointError(
+            f"{file.path} does not hold a whole model",
+            found=f"no tensors of {name}",
+            remedy="use a file that is not pruned of them; a VAE may be given beside it, with vae=",
+        )
     changes = file.changes.get(f"{name}/config.json", {})
     module: torch.nn.Module = kind.from_single_file(
         dict(checkpoint), config=str(model.path), subfolder=name, torch_dtype=dtype, **changes
     )
-    given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
     _require_count(name, given, module, str(file.path))
     return module
 
@@ -137,12 +153,48 @@ def _require_count(name: str, given: int, module: torch.nn.Module, where: str) -
         )
 
 
-def _check(name: str, module: torch.nn.Module, file: SingleFile) -> None:
+def _check(name: str, module: torch.nn.Module, path: Path) -> None:
     absent = [key for key, tensor in module.state_dict().items() if tensor.is_meta]
     if absent:
         raise CheckpointError(
-            f"{file.path} lacks {len(absent)} tensors of the {name}",
+            f"{path} lacks {len(absent)} tensors of the {name}",
             found=f"no {absent[0]}",
             remedy="it is damaged or pruned: download it again",
         )
-    check_finite(module.state_dict(), f"{file.path}: {name}")
+    check_finite(module.state_dict(), f"{path}: {name}")
+
+
+def load_vae(model: ModelFolder, other: OtherVae, dtype: torch.dtype) -> torch.nn.Module:
+    """A VAE in place of the model's own, from its folder or from a file, in any spelling.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, misshapen or not finite.
+    """
+    if other.path.is_dir():
+        return load_component(AutoencoderKL, "vae", other.path, dtype, None)
+    require_weights(other.path)
+    file = model.single_file
+    changes = file.changes.get("vae/config.json", {}) if file else {}
+    try:
+        with quiet():
+            own = _vae_tensors(_read(other.path))
+            module: torch.nn.Module = AutoencoderKL.from_single_file(
+                dict(own), config=str(model.path), subfolder="vae", torch_dtype=dtype, **changes
+            )
+    except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
+        raise CheckpointError(
+            f"{other.path} cannot be loaded as a VAE",
+            found=reason(error),
+            remedy=f"a VAE with {model.vae.latent_channels} latent channels, of the widths "
+            f"{model.vae.channels}, is needed",
+        ) from error
+    _require_count("vae", len(own), module, str(other.path))
+    _check("vae", module, other.path)
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def _vae_tensors(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of the VAE in a file, without their prefix if it has one."""
+    prefix = next((p for p in _VAE_PREFIXES if any(k.startswith(p) for k in checkpoint)), "")
+    own = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
+    return {key: value for key, value in own.items() if not key.startswith(_IDLE_IN_VAE)}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder, SingleFile
+from ipa.contract.specs import VaeSpec
 
 from ..containers.checkpoint import open_file
 from ..tables.converted import Converted
 from ..tables.plan import convert
 from .components import TABLES, Component, Spec, read_component
-from .single_file import Parts, parts
+from .single_file import Parts, is_single_file, parts
 
 
 def read_model(
@@ -31,12 +33,31 @@ def read_model(
     wanted = {
         name: spec for name, spec in specs.items() if components is None or name in components
     }
+    apart: dict[Component, Converted] = {}
+    if source.other_vae is not None and "vae" in wanted:
+        del wanted["vae"]
+        apart["vae"] = read_vae(source.other_vae.path, source.vae)
     if source.single_file is not None:
-        return _from_file(_parts(source.single_file, specs), wanted)
+        found = _parts(source.single_file, specs, optional=("vae",) if source.other_vae else ())
+        return {**_from_file(found, wanted), **apart}
     return {
         component: read_component(component, source.path / component, spec, variant=source.variant)
         for component, spec in wanted.items()
-    }
+    } | apart
+
+
+def read_vae(path: Path, spec: VaeSpec) -> Converted:
+    """An autoencoder that is not its model's own: from a folder, a file, or the file of a model.
+
+    Raises:
+        CheckpointError: The weights are damaged, or are not exactly those of that structure.
+    """
+    if path.is_dir():
+        return read_component("vae", path, spec)
+    checkpoint = open_file(path)
+    if is_single_file(checkpoint):
+        checkpoint = parts(checkpoint).components.get("vae", checkpoint)
+    return convert(checkpoint, TABLES["vae"](spec))
 
 
 def component_specs(source: ModelFolder) -> dict[Component, Spec]:
@@ -53,15 +74,18 @@ def component_specs(source: ModelFolder) -> dict[Component, Spec]:
     return specs
 
 
-def _parts(file: SingleFile, specs: Mapping[Component, Spec]) -> Parts:
-    """The components in a file, which are exactly the model's."""
+def _parts(
+    file: SingleFile, specs: Mapping[Component, Spec], optional: Collection[str] = ()
+) -> Parts:
+    """The components in a file, exactly the model's but for those that it need not have."""
     found = parts(open_file(file.path), ema=file.ema)
-    missing = [component for component in specs if component not in found.components]
+    needed = [component for component in specs if component not in optional]
+    missing = [component for component in needed if component not in found.components]
     if missing:
         raise CheckpointError(
             f"{file.path} does not hold a whole model",
             found=f"no tensors of {', '.join(missing)}",
-            remedy="use a file that is not pruned of them",
+            remedy="use a file that is not pruned of them; a VAE may be given beside it, with vae=",
         )
     spare = [component for component in found.components if component not in specs]
     if spare:
@@ -75,6 +99,8 @@ def _parts(file: SingleFile, specs: Mapping[Component, Spec]) -> Parts:
 
 def _from_file(found: Parts, specs: Mapping[Component, Spec]) -> dict[Component, Converted]:
     converted = {c: convert(found.components[c], TABLES[c](s)) for c, s in specs.items()}
+    if not converted:
+        return {}
     # What belongs to no component is accounted for with the first.
     first = next(iter(converted))
     dropped = {**found.dropped, **converted[first].dropped}

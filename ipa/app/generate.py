@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa import demo
+from ipa.app.autoencoder import with_preview_file
 from ipa.app.faces import face_options
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
@@ -176,13 +177,17 @@ def load_adapters(
 
 
 def generate(
-    pipe: Pipeline, output: Path, arguments: dict[str, Any], cancel: CancelSignal
+    pipe: Pipeline,
+    output: Path,
+    arguments: dict[str, Any],
+    cancel: CancelSignal,
+    preview: Path | None = None,
 ) -> tuple[Result, list[Path]]:
     """Run a call with a progress bar and write its pictures, the request inside each."""
     paths = output_paths(output, arguments["num_images"])
     with progress_bar(arguments["num_inference_steps"]) as bar:
         bar.describe("generating")
-        result = pipe(**arguments, on_progress=bar, cancel=cancel)
+        result = pipe(**arguments, on_progress=with_preview_file(bar, preview), cancel=cancel)
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
         request = result.info["request"]
         own = {**request, "seed": request["seeds"][number], "num_images": 1}

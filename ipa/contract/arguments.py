@@ -47,6 +47,8 @@ class RequestArguments(TypedDict, total=False):
     guidance_rescale: float
     eta: float
     timestep_spacing: str | None
+    preview: str | None
+    preview_every: int
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

@@ -6,7 +6,7 @@ opaque here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
@@ -21,11 +21,16 @@ from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
 from .text import PLAIN, Reading, Sizes, TextStates
+from .tiling import VaeTiling
+from .tiny_vae_spec import TinyVaeFiles
 
 Array: TypeAlias = Any
 """A backend's own tensor."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
+
+PreviewDecoder: TypeAlias = Callable[[Array], Floats]
+"""Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1], roughly."""
 
 
 NO_LORA: Mapping[str, float] = MappingProxyType({})
@@ -98,6 +103,8 @@ class Backend(Protocol):
     name: str
     dtype: str
     model: ModelFolder
+    vae_tiling: VaeTiling
+    preview_decoder: PreviewDecoder | None
 
     @property
     def controlnets(self) -> ControlNetStore:
@@ -220,6 +227,9 @@ class Backend(Protocol):
 
     def encode(self, pixels: Floats) -> Array:
         """Pictures (N, 3, H, W) in [-1, 1] to latents, the mean of the posterior, scaled."""
+
+    def load_preview_decoder(self, files: TinyVaeFiles) -> None:
+        """Load a tiny decoder as `preview_decoder`. All or nothing."""
 
     def describe(self) -> dict[str, Any]:
         """JSON-able: versions, device, dtype, bytes of each component, warnings of this run."""

@@ -33,6 +33,19 @@ class SingleFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OtherVae:
+    """An autoencoder in place of the model's own.
+
+    Attributes:
+        name: What the user called it.
+        path: A folder with config.json, or a file, which has the structure of the model's own.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFolder:
     """A model in diffusers' folder layout, its configs parsed, its weights not yet read.
 
@@ -40,7 +53,7 @@ class ModelFolder:
     scheduler_config.json as it stands; `text_encoder_2` and `image_encoder` are None where the
     model has none. `force_zeros_for_empty_prompt` is model_index.json's: zeros stand for a negative
     prompt that is not given. With `single_file` the folder holds configs alone, and the file the
-    weights.
+    weights. With `other_vae` the weights of the VAE lie there, and `vae` is its spec.
     """
 
     name: str
@@ -54,6 +67,7 @@ class ModelFolder:
     text_encoder_2: ClipTextSpec | None = None
     force_zeros_for_empty_prompt: bool = False
     single_file: SingleFile | None = None
+    other_vae: OtherVae | None = None
 
     @property
     def is_xl(self) -> bool:

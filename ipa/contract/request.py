@@ -20,6 +20,7 @@ SIZE_NAMES = tuple(
 )
 """The arguments that tell SDXL of sizes."""
 
+PREVIEWS = (None, "latent", "tiny")
 MAX_SIDE = 8192
 MAX_STEPS = 1000
 MAX_CLIP_SKIP = 1000  # a model has fewer layers, and says so
@@ -74,6 +75,9 @@ class Request:
         eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
         timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
             weights need) instead of what the checkpoint says.
+        preview: What `Progress.preview` shows of a step's estimate: "latent", a pixel a latent, or
+            "tiny", by the decoder of `load_preview_decoder`. It changes no bit of the pictures.
+        preview_every: Of how many steps one has a preview; the last has always.
     """
 
     prompt: str = ""
@@ -105,6 +109,8 @@ class Request:
     guidance_rescale: float = 0.0
     eta: float = 0.0
     timestep_spacing: str | None = None
+    preview: str | None = None
+    preview_every: int = 1
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -126,6 +132,11 @@ class Request:
             value = getattr(self, name)
             if not is_finite(value) or not 0.0 <= value <= 1.0:
                 raise RequestError(f"{name} must be a number from 0 to 1", found=repr(value))
+        if self.preview not in PREVIEWS:
+            raise RequestError(
+                'preview must be None, "latent" or "tiny"', found=repr(self.preview)[:80]
+            )
+        _check_integer("preview_every", self.preview_every, 1, MAX_STEPS)
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:

@@ -48,6 +48,7 @@ class VaeSpec:
     post_quant_conv: bool
     scaling_factor: float
     force_upcast: bool
+    sample_size: int = 32  # pixels of a training picture's side: what diffusers makes its tiles of
 
     @property
     def scale_factor(self) -> int:
@@ -78,6 +79,7 @@ class VaeSpec:
             post_quant_conv=bool(config.get("use_post_quant_conv", True)),
             scaling_factor=number(config, "scaling_factor", where, 0.18215),
             force_upcast=bool(config.get("force_upcast", True)),
+            sample_size=_side(config, where),
         )
 
 
@@ -153,6 +155,13 @@ class ClipVisionSpec:
             channels=integer(config, "num_channels", where, 3),
             projection=integer(config, "projection_dim", where, 512),
         )
+
+
+def _side(config: Config, where: str) -> int:
+    """The first where a config has a height and a width, as diffusers reads it."""
+    if isinstance(config.get("sample_size"), (list, tuple)):
+        return integers(config, "sample_size", where)[0]
+    return integer(config, "sample_size", where, 32)
 
 
 def _activation(config: Config, where: str) -> Activation:

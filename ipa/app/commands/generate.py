@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ipa.app import autoencoder as decoding
 from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app import sampling
@@ -34,6 +35,7 @@ from ipa.app.prompt_options import PromptOptions
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.terminal import explained, print_json, say
 from ipa.loading import choose_backend, load
+from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
 
@@ -93,6 +95,10 @@ def generate(  # one parameter per option
     influence: InfluenceOption = None,
     control: ControlOption = None,
     controlnet: ControlNetOption = None,
+    vae: decoding.VaeOption = None,
+    vae_tiling: decoding.TilingOption = None,
+    preview: decoding.PreviewOption = None,
+    preview_decoder: decoding.PreviewDecoderOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -114,11 +120,14 @@ def generate(  # one parameter per option
             "num_inference_steps": steps,
             "influence": influence is not None,
             "controls": [parse_control(text) for text in control or ()],
+            **decoding.preview_arguments(context.params),
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+        folder = with_vae(folder, vae, offline=offline)
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        decoding.prepare(pipe, context.params)
         load_adapters(
             pipe,
             adapter or (),
@@ -130,7 +139,7 @@ def generate(  # one parameter per option
         load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
-        result, paths = run_generate(pipe, output, arguments, cancel)
+        result, paths = run_generate(pipe, output, arguments, cancel, preview)
         paths += save_influence(result, prompts, influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})

@@ -1,0 +1,75 @@
+"""Options for what turns latents into pictures: another VAE, tiles, previews."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ipa.app.output import output_paths
+from ipa.contract.errors import RequestError
+from ipa.contract.result import Progress
+from ipa.pipeline import Pipeline
+
+VaeOption = Annotated[
+    str | None, typer.Option("--vae", help="Another VAE: folder, file, or hub id.")
+]
+TilingOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--vae-tiling/--no-vae-tiling",
+        help="Decode in tiles, to save memory [default: very large pictures]",
+    ),
+]
+PreviewOption = Annotated[
+    Path | None,
+    typer.Option("--preview", help="A .png file that shows each step while the picture is made."),
+]
+PreviewDecoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preview-decoder",
+        help="A tiny VAE for it, such as madebyollin/taesd; without one, a pixel a latent.",
+    ),
+]
+
+
+def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The call's words for --preview and --preview-decoder.
+
+    Raises:
+        RequestError: The file cannot be written, or there is a decoder and no file.
+    """
+    path, decoder = options["preview"], options["preview_decoder"]
+    if path is None:
+        if decoder is not None:
+            raise RequestError("--preview-decoder needs a file", remedy="add --preview FILE.png")
+        return {}
+    output_paths(path, 1)
+    return {"preview": "latent" if decoder is None else "tiny"}
+
+
+def prepare(pipe: Pipeline, options: Mapping[str, Any]) -> None:
+    """Set --vae-tiling, and load the decoder of --preview-decoder."""
+    pipe.vae_tiling = options["vae_tiling"]
+    if options["preview_decoder"] is not None:
+        pipe.load_preview_decoder(options["preview_decoder"], offline=options["offline"])
+
+
+def with_preview_file(
+    show: Callable[[Progress], None], path: Path | None
+) -> Callable[[Progress], None]:
+    """What takes a run's events, and also writes their previews; whole, or not at all."""
+    if path is None:
+        return show
+
+    def write(event: Progress) -> None:
+        show(event)
+        if event.preview is not None:
+            part = path.with_name(f".{path.name}.part")
+            event.preview.save(part, format="PNG")
+            part.replace(path)
+
+    return write

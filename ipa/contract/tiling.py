@@ -1,0 +1,79 @@
+"""Whether the autoencoder takes large pictures in tiles, and in which.
+
+The tiles are those of diffusers' `AutoencoderKL` (`enable_tiling`): as large as the pictures that
+the autoencoder was trained on, a quarter of each under the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .errors import RequestError
+from .specs import VaeSpec
+
+VaeTiling: TypeAlias = bool | int | None
+"""True: tiles of the training size. A number: tiles of that many pixels. False: never. None: tiles
+where a picture has more than `MOST_PIXELS`. A picture no larger than a tile is never divided."""
+
+MOST_PIXELS = 2048 * 1152
+"""Of a picture that is taken whole where nothing is said: SDXL's sizes are, 2048² is not."""
+
+OVERLAP = 0.25
+"""Part of a tile's side that lies under the next tile."""
+
+_QUARTERS = 4  # latents in the smallest tile, and what a tile's side must divide into
+_SMALLEST = 512  # pixels of a tile where nothing is said
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The side of a tile in latents and in pixels."""
+
+    latents: int
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """What was asked for, and the autoencoder that it is for."""
+
+    asked: VaeTiling
+    vae: VaeSpec
+
+    def of_pixels(self, height: int, width: int) -> Tile | None:
+        """The tiles for a picture of this size; None where it is taken whole."""
+        if self.asked is False or (self.asked is None and height * width <= MOST_PIXELS):
+            return None
+        trained = self.vae.sample_size
+        side = trained if self.asked is True else self.asked or max(trained, _SMALLEST)
+        unit = _QUARTERS * self.vae.scale_factor
+        side = max(side // unit, 1) * unit
+        if max(height, width) <= side:
+            return None
+        return Tile(side // self.vae.scale_factor, side)
+
+    def of_latents(self, height: int, width: int, warnings: list[str]) -> Tile | None:
+        """The same for latents; tells where nobody asked for it."""
+        factor = self.vae.scale_factor
+        tile = self.of_pixels(height * factor, width * factor)
+        if tile is not None and self.asked is None:
+            warnings.append(
+                f"a large picture, decoded in tiles of {tile.pixels} pixels: vae_tiling=False "
+                "decodes it whole"
+            )
+        return tile
+
+
+def check_tiling(tiling: VaeTiling, spec: VaeSpec) -> VaeTiling:
+    """The setting, or RequestError if it is none."""
+    if tiling is None or isinstance(tiling, bool):
+        return tiling
+    unit = _QUARTERS * spec.scale_factor
+    if not isinstance(tiling, int) or tiling < unit or tiling % unit:
+        raise RequestError(
+            "vae_tiling must be True, False, None, or the side of a tile in pixels",
+            found=repr(tiling)[:80],
+            remedy=f"a multiple of {unit} for this VAE, such as 512",
+        )
+    return tiling

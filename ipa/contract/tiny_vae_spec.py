@@ -1,0 +1,76 @@
+"""What a tiny autoencoder's decoder is (diffusers' `AutoencoderTiny`, TAESD): for previews."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import MOST_LAYERS, Config, integer, integers, number, require_fixed
+from .errors import CheckpointError
+
+STEM = "diffusion_pytorch_model"
+"""File stem of its weights in diffusers' folder layout."""
+
+_FIXED: Config = {
+    "act_fn": "relu",
+    "upsample_fn": "nearest",
+    "upsampling_scaling_factor": 2,
+    "shift_factor": 0.0,
+}
+_PUBLIC: Config = {
+    "latent_channels": 4,
+    "out_channels": 3,
+    "decoder_block_out_channels": (64, 64, 64, 64),
+    "num_decoder_blocks": (3, 3, 3, 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TinyVaeSpec:
+    """Convolutions of one width; `blocks` says how many residual blocks each level has."""
+
+    latent_channels: int
+    out_channels: int
+    width: int
+    blocks: tuple[int, ...]
+    scaling_factor: float = 1.0
+
+    @classmethod
+    def from_config(cls, config: Config, where: str = "config.json") -> TinyVaeSpec:
+        """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
+        kind = config.get("_class_name", "AutoencoderTiny")
+        if kind != "AutoencoderTiny":
+            raise CheckpointError(
+                f"{where} is of another class",
+                found=repr(kind)[:80],
+                remedy="AutoencoderTiny is needed, such as madebyollin/taesd",
+            )
+        config = {**_PUBLIC, **config}
+        require_fixed(config, _FIXED, where)
+        widths = integers(config, "decoder_block_out_channels", where)
+        blocks = integers(config, "num_decoder_blocks", where, MOST_LAYERS)
+        if len(set(widths)) > 1 or len(widths) != len(blocks):
+            raise CheckpointError(
+                f"{where}: its levels do not follow one another",
+                found=f"widths {widths}, blocks {blocks}",
+                remedy="one width, and a number of blocks for each level",
+            )
+        scaling = number(config, "scaling_factor", where, 1.0)
+        if not scaling:
+            raise CheckpointError(f"{where}: scaling_factor must not be 0")
+        return cls(
+            latent_channels=integer(config, "latent_channels", where, 4),
+            out_channels=integer(config, "out_channels", where, 3),
+            width=widths[0],
+            blocks=blocks,
+            scaling_factor=scaling,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TinyVaeFiles:
+    """A tiny decoder's folder, or its file, and its structure; of a file the public ones'."""
+
+    name: str
+    path: Path
+    spec: TinyVaeSpec
