@@ -11,7 +11,6 @@ from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
-from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.sources import resolve_model
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
@@ -78,7 +77,6 @@ def load(
         if isinstance(model, ModelFolder)
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
-    require_runnable(folder)
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}
     )

@@ -19,6 +19,7 @@ from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.edits import Edits, plan_edits, start_size
 from ipa.prepare.faces import check_fits
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
@@ -33,6 +34,7 @@ from ipa.prepare.schedules import (
     scheduler_name,
     training_levels,
 )
+from ipa.prepare.strength import from_strength
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tiles import tiled
@@ -74,6 +76,7 @@ class Plan:
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
     profile: Profile = HOUSE
+    edits: Edits | None = None
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -100,9 +103,10 @@ def make_plan(
         request = replace(request, negative_prompt=profile.negative_prompt)
     width, height = _size(request, model)
     factor = model.vae.scale_factor
-    shape = (model.unet.in_channels, height // factor, width // factor)
+    shape = (model.vae.latent_channels, height // factor, width // factor)
     if request.latents is not None:
         _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
+    edits = plan_edits(request, model, width, height)
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
     name = request.scheduler
@@ -112,6 +116,8 @@ def make_plan(
     warnings += model.single_file.notes if model.single_file else ()
     config = pipeline_config(model.scheduler, is_xl=model.is_xl)
     schedule = make_schedule(name, config, int(request.num_inference_steps))
+    if edits is not None:
+        schedule = from_strength(schedule, edits.strength)
     times = NoiseTimes(
         np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
     )
@@ -132,6 +138,7 @@ def make_plan(
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
+        edits=edits,
     )
 
 
@@ -183,9 +190,10 @@ def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
 def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     factor = model.vae.scale_factor
     side = _DEFAULT_LATENT_SIDE_XL if model.is_xl else _DEFAULT_LATENT_SIDE
-    default = (model.unet.sample_size or side) * factor
-    width = default if request.width is None else request.width
-    height = default if request.height is None else request.height
+    own = (model.unet.sample_size or side) * factor
+    default = start_size(request, factor) or (own, own)
+    width = default[0] if request.width is None else request.width
+    height = default[1] if request.height is None else request.height
     if width % factor or height % factor:
         raise RequestError(
             f"width and height must be multiples of {factor}",

@@ -133,6 +133,7 @@ class Runtime:
         guided: bool,
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
+        channels: Floats | None = None,
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
@@ -156,6 +157,7 @@ class Runtime:
             added=added_conditioning(self.unet, text, sizes),
             changes=changes,
             pictures=tuple(branch.pictures for branch in branches),
+            channels=None if channels is None else _channels_last(channels),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
@@ -201,9 +203,9 @@ class Runtime:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
         return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
 
-    def encode(self, pixels: Floats) -> mx.array:
-        """See `Backend.encode`."""
-        return encode(self.vae, _channels_last(pixels), wide=self._decodes_wide)
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """See `Backend.encode`. As `decode`."""
+        return encode(self.vae, _channels_last(pixels), self.warnings, wide=self._decodes_wide)
 
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""

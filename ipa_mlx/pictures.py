@@ -31,12 +31,14 @@ def decode(vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool) -> F
     return np.concatenate(pictures)
 
 
-def encode(vae: Vae, pixels: mx.array, *, wide: bool) -> mx.array:
-    """Pictures (N, H, W, 3) in [-1, 1] to latents (N, h, w, C) in float32, evaluated."""
+def encode(vae: Vae, pixels: mx.array, warnings: list[str], *, wide: bool) -> tuple[Floats, Floats]:
+    """Pictures (N, H, W, 3) in [-1, 1] to mean and deviation (N, C, h, w); see `decode`."""
     with widened(vae) if wide else nullcontext():
-        latents = vae.encode(pixels.astype(_precision(vae))).astype(mx.float32)
-        mx.eval(latents)
-    return latents
+        pairs = [_encode_one(vae, pixels[i : i + 1], warnings) for i in range(len(pixels))]
+    mean, deviation = (
+        np.concatenate(rows).transpose(0, 3, 1, 2) for rows in zip(*pairs, strict=True)
+    )
+    return np.ascontiguousarray(mean), np.ascontiguousarray(deviation)
 
 
 @contextmanager
@@ -65,6 +67,28 @@ def _decode_one(vae: Vae, latents: mx.array, warnings: list[str]) -> Floats:
             remedy='check the VAE\'s weights, or load with dtype="float32"',
         )
     return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
+
+
+def _encode_one(vae: Vae, pixels: mx.array, warnings: list[str]) -> tuple[Floats, Floats]:
+    precision = _precision(vae)
+    name = str(precision).removeprefix("mlx.core.")
+    pair = _encoded(vae, pixels)
+    if precision != mx.float32 and not np.isfinite(pair).all():
+        warnings.append(f"the VAE overflowed in {name}: encoded again in float32")
+        with widened(vae):
+            pair = _encoded(vae, pixels)
+    if not np.isfinite(pair).all():
+        raise NumericalError(
+            "the encoded picture has NaN or infinite latents",
+            found=f"dtype {name}",
+            remedy='check the VAE\'s weights, or load with dtype="float32"',
+        )
+    return pair
+
+
+def _encoded(vae: Vae, pixels: mx.array) -> tuple[Floats, Floats]:
+    mean, deviation = vae.encode(pixels.astype(_precision(vae)))
+    return np.array(mean), np.array(deviation)
 
 
 def _decoded(vae: Vae, latents: mx.array) -> Floats:

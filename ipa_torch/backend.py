@@ -120,6 +120,7 @@ class Runtime:
         guided: bool,
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
+        channels: Floats | None = None,
     ) -> Conditioning:
         """See `Backend.condition`."""
         images = []
@@ -136,6 +137,7 @@ class Runtime:
             added_conditioning(text, sizes),
             self.adapters.changes(lora_scales),
             tuple(branch.pictures for branch in branches),
+            None if channels is None else self.from_numpy(channels),
         )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
@@ -182,9 +184,9 @@ class Runtime:
         return decode(self.vae, latents, self.warnings, wide=self._decodes_wide)
 
     @precise()
-    def encode(self, pixels: Floats) -> torch.Tensor:
-        """See `Backend.encode`."""
-        return encode(self.vae, self.from_numpy(pixels), wide=self._decodes_wide)
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """See `Backend.encode`. As `decode`."""
+        return encode(self.vae, self.from_numpy(pixels), self.warnings, wide=self._decodes_wide)
 
     @property
     def _decodes_wide(self) -> bool:

@@ -71,6 +71,7 @@ class Conditioning:
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
+    channels: torch.Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -84,7 +85,7 @@ class Conditioning:
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
         added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
         text = self.text.repeat_interleave(count, dim=0)
-        return Conditioning(text, images, added, self.changes, self.pictures)
+        return replace(self, text=text, images=images, added=added)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,11 @@ def predict(
     recorder = None if shares is None else Recorder(conditioning.pictures, len(x))
     repeated = conditioning.repeated(len(x))
     context = Context(repeated.images, scales, repeated.changes, recorder)
+    seen = x
+    if conditioning.channels is not None:
+        seen = torch.cat([x, conditioning.channels.to(x.dtype)], dim=1)
     output = unet(
-        x.repeat(conditioning.rows, 1, 1, 1),
+        seen.repeat(conditioning.rows, 1, 1, 1),
         torch.tensor(timestep, dtype=torch.float32, device=x.device),
         repeated.text,
         added_cond_kwargs=repeated.added,

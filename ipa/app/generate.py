@@ -24,7 +24,6 @@ from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
-from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
 
@@ -131,10 +130,8 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
     """Plan the call without adapters: what cannot be honoured is told before weights are read.
 
     Raises:
-        CheckpointError: The model is of a kind that can be converted, but not run.
         RequestError: An argument is wrong for this model.
     """
-    require_runnable(model)
     request = Request(**arguments)
     plan = make_plan(replace(request, image_prompts=()), model, open_tokenizers(model), {})
     for prompt in request.image_prompts:

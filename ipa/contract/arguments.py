@@ -9,6 +9,7 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from .editing import Masks, Start
 from .errors import RequestError
 from .text import Pair
 
@@ -39,6 +40,12 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
     influence: bool
     profile: str | None
+    image: Start | None
+    mask_image: Masks | None
+    strength: float
+    padding_mask_crop: int | None
+    mask_blur: float
+    overlay: bool
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

@@ -139,6 +139,7 @@ class Backend(Protocol):
         guided: bool,
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
+        channels: Floats | None = None,
     ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
@@ -149,6 +150,8 @@ class Backend(Protocol):
             sizes: One for each text, for SDXL; none for other models.
             lora_scales: By adapter: the strength of the low-rank changes that a FaceID file brings
                 for every attention. The base model's own weights stay as they are.
+            channels: (N, K, h, w) that the network takes beside the latents of N pictures: mask and
+                masked picture, of models for inpainting.
         """
 
     def from_numpy(self, array: Floats) -> Array:
@@ -193,8 +196,12 @@ class Backend(Protocol):
     def decode(self, latents: Array) -> Floats:
         """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1]."""
 
-    def encode(self, pixels: Floats) -> Array:
-        """Pictures (N, 3, H, W) in [-1, 1] to latents, the mean of the posterior, scaled."""
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w).
+
+        Returns:
+            The posterior's mean and standard deviation, scaled as the UNet takes them.
+        """
 
     def describe(self) -> dict[str, Any]:
         """JSON-able: versions, device, dtype, bytes of each component, warnings of this run."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .editing import Masks, Start, check_editing
 from .errors import RequestError
 from .image_prompt import ImagePrompt
 from .text import Pair
@@ -56,6 +57,20 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
+        image: What to start from instead of noise alone: a picture, or a list with one for each
+            that is made. Resized to width × height, by default its own size rounded down to the
+            VAE's factor. Or latents, (num_images or 1, C, H/f, W/f), as `Result.latents` gives.
+        mask_image: Where to make `image` anew: white is, black stays. A mask of the picture's size,
+            or a list; cut at a half, as in diffusers.
+        strength: How far to go from `image`: the share of the steps that is run, from 0 to 1. With
+            a mask, 1 starts from noise alone.
+        padding_mask_crop: Work on what the mask covers alone, with so many pixels around it,
+            enlarged to width × height (by default the model's own), and put it back into the
+            picture. None works on all of the picture.
+        mask_blur: Soften the mask before that, by so many pixels (Gaussian). It rounds corners,
+            and hides the seam of an overlay.
+        overlay: Put the old pixels back over the result where the mask is black: the VAE changes
+            those a little. `padding_mask_crop` always does.
     """
 
     prompt: str = ""
@@ -80,6 +95,12 @@ class Request:
     negative_target_size: Pair | None = None
     influence: bool = False
     profile: str | None = None
+    image: Start | None = field(default=None, repr=False)
+    mask_image: Masks | None = field(default=None, repr=False)
+    strength: float = 0.8
+    padding_mask_crop: int | None = None
+    mask_blur: float = 0.0
+    overlay: bool = False
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -96,6 +117,7 @@ class Request:
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
+        check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:
