@@ -104,8 +104,7 @@ def make_plan(
     width, height = _size(request, model)
     factor = model.vae.scale_factor
     shape = (model.vae.latent_channels, height // factor, width // factor)
-    if request.latents is not None:
-        _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
+    _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     edits = plan_edits(request, model, width, height)
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
@@ -116,8 +115,7 @@ def make_plan(
     warnings += model.single_file.notes if model.single_file else ()
     config = pipeline_config(model.scheduler, is_xl=model.is_xl)
     schedule = make_schedule(name, config, int(request.num_inference_steps))
-    if edits is not None:
-        schedule = from_strength(schedule, edits.strength)
+    schedule = from_strength(schedule, None if edits is None else edits.strength)
     times = NoiseTimes(
         np.array([step.sigma for step in schedule.steps], np.float32), training_levels(name, config)
     )
@@ -170,6 +168,8 @@ def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
+    if latents is None:
+        return
     if not isinstance(latents, np.ndarray) or not np.issubdtype(latents.dtype, np.floating):
         raise RequestError(
             "latents must be a numpy array of floats",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa import demo
+from ipa.app.editing import steps_done
 from ipa.app.faces import face_options
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
@@ -30,6 +31,7 @@ from ipa.run import CancelSignal
 REQUEST_OPTIONS = (
     *("prompt", "negative_prompt", "width", "height"),
     *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
+    *("strength", "padding_mask_crop", "mask_blur", "overlay"),
 )
 """Options that are called as the request's fields are."""
 
@@ -167,7 +169,7 @@ def generate(
 ) -> tuple[Result, list[Path]]:
     """Run a call with a progress bar and write its pictures, the request inside each."""
     paths = output_paths(output, arguments["num_images"])
-    with progress_bar(arguments["num_inference_steps"]) as bar:
+    with progress_bar(steps_done(arguments)) as bar:
         bar.describe("generating")
         result = pipe(**arguments, on_progress=bar, cancel=cancel)
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):

@@ -8,8 +8,10 @@ from ipa.contract.errors import RequestError
 from ipa.contract.schedule import Schedule
 
 
-def from_strength(schedule: Schedule, strength: float) -> Schedule:
+def from_strength(schedule: Schedule, strength: float | None) -> Schedule:
     """The last int(n · strength) rows, as in diffusers' get_timesteps.
+
+    None, and 1, are all of them.
 
     The first of them has no step before it. A multistep row's w (d − d_previous) is then 0, which
     leaves its first-order form.
@@ -17,6 +19,8 @@ def from_strength(schedule: Schedule, strength: float) -> Schedule:
     Raises:
         RequestError: No row is left.
     """
+    if strength is None:
+        return schedule
     count = len(schedule.steps)
     kept = min(int(count * strength), count)
     if kept < 1:

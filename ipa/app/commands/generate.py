@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ipa.app import editing as edit
 from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app.faces import FaceOption, FindOption, KindOption
@@ -79,6 +80,12 @@ def generate(  # one parameter per option
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,
+    image: edit.StartOption = None,
+    mask_image: edit.StartMaskOption = None,
+    strength: edit.StrengthOption = 0.8,
+    padding_mask_crop: edit.CropOption = None,
+    mask_blur: edit.BlurOption = 0.0,
+    overlay: edit.OverlayOption = False,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -99,6 +106,7 @@ def generate(  # one parameter per option
             "image_prompts": prompts,
             "num_inference_steps": steps,
             "influence": influence is not None,
+            **edit.opened(context.params),
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
