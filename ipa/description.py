@@ -11,12 +11,13 @@ import numpy as np
 
 from ipa.adapters import AttachedAdapter, lora_scale
 from ipa.contract.batch import Batch
+from ipa.contract.editing import sources
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.faces import Face, FaceEntry, Floats
 from ipa.contract.fit import CENTER_CROP
 from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
 from ipa.contract.masks import MaskValues
-from ipa.contract.request import SIZE_NAMES
+from ipa.contract.request import SIZE_NAMES, Request
 from ipa.plan import Plan
 from ipa.prepare.faces import shortcut_scale
 from ipa.prepare.profiles import Profile
@@ -52,6 +53,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "guidance_rescale": float(request.guidance_rescale),
         "eta": float(request.eta),
         "timestep_spacing": request.timestep_spacing,
+        **_describe_editing([request]),
     }
 
 
@@ -72,6 +74,26 @@ def describe_batch(
         ],
         "seeds": [seed for plan in plans for seed in plan.seeds],
         "given_latents_sha256": _sha256(np.concatenate(given)) if given else None,
+        **_describe_editing(batch.requests),
+    }
+
+
+def _describe_editing(requests: Sequence[Request]) -> dict[str, Any]:
+    """What only a run from a picture has; hashes of each picture and mask that was given, once."""
+    first = requests[0]
+    if first.image is None:
+        return {}
+    given: dict[str, list[str]] = {}
+    for name in ("image", "mask_image"):
+        entries = [entry for r in requests for entry in sources(getattr(r, name))]
+        distinct = {id(entry): entry for entry in entries if entry is not None}
+        given[f"{name}_sha256"] = [_sha256(np.asarray(entry)) for entry in distinct.values()]
+    return {
+        **given,
+        "strength": float(first.strength),
+        "padding_mask_crop": first.padding_mask_crop,
+        "mask_blur": float(first.mask_blur),
+        "overlay": first.overlay,
     }
 
 

@@ -11,7 +11,6 @@ from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
-from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
@@ -83,7 +82,6 @@ def load(
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
     folder = with_vae(folder, vae, offline=offline)
-    require_runnable(folder)
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}
     )

@@ -21,6 +21,7 @@ from ipa.contract.schedule import Schedule
 from ipa.controls import AttachedControlNet, PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.edits import Edits, plan_edits, start_size
 from ipa.prepare.faces import check_fits
 from ipa.prepare.guidance import guidance_scale
 from ipa.prepare.lambdas import lambda_table
@@ -36,6 +37,7 @@ from ipa.prepare.schedules import (
     scheduler_name,
     training_levels,
 )
+from ipa.prepare.strength import left_out
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tiles import tiled
@@ -80,6 +82,7 @@ class Plan:
     profile: Profile = HOUSE
     controls: tuple[PlannedControl, ...] = ()
     guidance_scale: float = 1.0
+    edits: Edits | None = None
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -111,12 +114,12 @@ def make_plan(
         request = replace(request, negative_prompt=profile.negative_prompt)
     width, height = _size(request, model)
     factor = model.vae.scale_factor
-    shape = (model.unet.in_channels, height // factor, width // factor)
-    if request.latents is not None:
-        _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
+    shape = (model.vae.latent_channels, height // factor, width // factor)
+    _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
+    edits = plan_edits(request, model, width, height)
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
-    schedule, times, notes = _plan_schedule(request, model)
+    schedule, times, notes = _plan_schedule(request, model, edits)
     warnings += notes
     warnings += model.single_file.notes if model.single_file else ()
     canvas = Canvas.of(model, width, height)
@@ -138,6 +141,7 @@ def make_plan(
         profile=profile,
         controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
         guidance_scale=guidance_scale(request, model),
+        edits=edits,
     )
 
 
@@ -168,7 +172,9 @@ def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
     return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
 
 
-def _plan_schedule(request: Request, model: ModelFolder) -> tuple[Schedule, NoiseTimes, list[str]]:
+def _plan_schedule(
+    request: Request, model: ModelFolder, edits: Edits | None
+) -> tuple[Schedule, NoiseTimes, list[str]]:
     """The rows, their noise levels among those of the training, and warnings."""
     name, warning = request.scheduler, None
     if name is None:
@@ -180,6 +186,7 @@ def _plan_schedule(request: Request, model: ModelFolder) -> tuple[Schedule, Nois
         int(request.num_inference_steps),
         eta=float(request.eta),
         timestep_spacing=request.timestep_spacing,
+        begin=0 if edits is None else left_out(int(request.num_inference_steps), edits.strength),
     )
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
@@ -187,6 +194,8 @@ def _plan_schedule(request: Request, model: ModelFolder) -> tuple[Schedule, Nois
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
+    if latents is None:
+        return
     if not isinstance(latents, np.ndarray) or not np.issubdtype(latents.dtype, np.floating):
         raise RequestError(
             "latents must be a numpy array of floats",
@@ -207,9 +216,10 @@ def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
 def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     factor = model.vae.scale_factor
     side = _DEFAULT_LATENT_SIDE_XL if model.is_xl else _DEFAULT_LATENT_SIDE
-    default = (model.unet.sample_size or side) * factor
-    width = default if request.width is None else request.width
-    height = default if request.height is None else request.height
+    own = (model.unet.sample_size or side) * factor
+    default = start_size(request, factor) or (own, own)
+    width = default[0] if request.width is None else request.width
+    height = default[1] if request.height is None else request.height
     if width % factor or height % factor:
         raise RequestError(
             f"width and height must be multiples of {factor}",

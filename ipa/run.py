@@ -17,12 +17,13 @@ from ipa.contract.result import Progress, Result
 from ipa.contract.schedule import MAX_HISTORY
 from ipa.contract.weights import StepWeights
 from ipa.description import describe_request
-from ipa.plan import Plan, draw, starting_noise
+from ipa.plan import Plan, draw
 from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
 from ipa.previews import Previews
 from ipa.recording import Recording
+from ipa.start import Start, begin
 
 
 class CancelSignal(Protocol):
@@ -54,12 +55,14 @@ class Run:
         self.backend.reset()
         steps = len(self.plan.schedule.steps)
         yield Progress(stage="encode", step=0, total=1)
+        streams = [NoiseStream(seed) for seed in self.plan.seeds]
         with self._timed("encode"):
-            conditioning = self._encode()
+            start = begin(self.plan, self.backend, streams)
+            conditioning = self._encode(start.channels)
         yield Progress(stage="encode", step=1, total=1)
         latents = np.empty(0, dtype=np.float32)
         began = time.perf_counter()
-        for done, current in self._denoise(conditioning):
+        for done, current in self._denoise(conditioning, start, streams):
             latents, eta = current, (time.perf_counter() - began) / done * (steps - done)
             shown = self.previews.picture(done, steps, self.estimate)
             yield Progress(stage="denoise", step=done, total=steps, eta_s=eta, preview=shown)
@@ -76,7 +79,7 @@ class Run:
         result = Result(images=images, latents=latents, info=info, influence=influence)
         yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=result)
 
-    def _encode(self) -> Any:
+    def _encode(self, channels: Floats | None) -> Any:
         texts = self.plan.texts
         positive = self.backend.encode_text(texts[-1].ids, texts[-1].reading)
         negative = [
@@ -113,6 +116,7 @@ class Run:
             sizes=[text.sizes for text in texts if text.sizes is not None],
             lora_scales=self._lora_scales(),
             controls=[control.branch for control in self.plan.controls],
+            channels=channels,
         )
 
     def _lora_scales(self) -> dict[str, float]:
@@ -130,13 +134,12 @@ class Run:
             if name in active and (scale := lora_scale(attached, self.plan.profile))
         }
 
-    def _denoise(self, conditioning: Any) -> Iterator[tuple[int, Floats]]:
+    def _denoise(
+        self, conditioning: Any, start: Start, streams: Sequence[NoiseStream]
+    ) -> Iterator[tuple[int, Floats]]:
         """Yields the number of finished steps and the latents, checked to be finite."""
         plan, backend = self.plan, self.backend
-        streams = [NoiseStream(seed) for seed in plan.seeds]
-        x = backend.from_numpy(
-            starting_noise(plan, streams) * np.float32(plan.schedule.noise_scale)
-        )
+        x = backend.from_numpy(start.latents)
         stochastic = any(step.x_noise for step in plan.schedule.steps)
         memories: list[Array] = []
         for number, step in enumerate(plan.schedule.steps):
@@ -157,6 +160,9 @@ class Run:
             x, self.estimate, memory = backend.advance(step, x, output, memories, noise)
             memories = [memory, *memories[: MAX_HISTORY - 1]]
             latents = backend.to_numpy(x)
+            if start.kept is not None:
+                latents = start.kept.blend(latents, number)
+                x = backend.from_numpy(latents)
             self._check_finite(latents, number)
             yield number + 1, latents
 
@@ -180,7 +186,10 @@ class Run:
                     found=f"every value is {picture.flat[0]:.3f}",
                     remedy='load with dtype="float32"; if it stays, check the model\'s files',
                 )
-        return to_pil(pictures) if self.plan.request.output_type == "pil" else pictures
+        if self.plan.request.output_type != "pil":
+            return pictures
+        edits = self.plan.edits
+        return to_pil(pictures) if edits is None else edits.overlaid(to_pil(pictures))
 
     def _info(self) -> dict[str, Any]:
         described = self.backend.describe()

@@ -153,6 +153,7 @@ class Runtime:
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
+        channels: Floats | None = None,
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
@@ -177,6 +178,7 @@ class Runtime:
             changes=changes,
             pictures=tuple(branch.pictures for branch in branches),
             controls=self.controlnets.condition(controls, text, sizes),
+            channels=None if channels is None else _channels_last(channels),
         )
         mx.eval(*conditioning.arrays())
         return conditioning
@@ -225,9 +227,9 @@ class Runtime:
         """See `Backend.decode`. One picture at a time; half precision is retried in float32."""
         return decode(self.vae, latents, self.warnings, **self._vae_use)
 
-    def encode(self, pixels: Floats) -> mx.array:
-        """See `Backend.encode`."""
-        return encode(self.vae, _channels_last(pixels), **self._vae_use)
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """See `Backend.encode`. As `decode`."""
+        return encode(self.vae, _channels_last(pixels), self.warnings, **self._vae_use)
 
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""

@@ -63,6 +63,7 @@ class Conditioning:
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
     controls: tuple[ConditionedControl, ...] = ()
+    channels: mx.array | None = None
 
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
@@ -71,6 +72,8 @@ class Conditioning:
                 yield from (pair.keys, pair.values, *(() if pair.mask is None else (pair.mask,)))
         if self.added is not None:
             yield self.added
+        if self.channels is not None:
+            yield self.channels
         for site in self.changes:
             for change in (*site.attn1.values(), *site.attn2.values()):
                 yield from (change.down, change.up)

@@ -43,14 +43,17 @@ def decode(
     return np.concatenate(pictures)
 
 
-def encode(vae: Vae, pixels: mx.array, *, wide: bool, tiling: Tiling) -> mx.array:
-    """Pictures (N, H, W, 3) in [-1, 1] to latents (N, h, w, C) in float32, evaluated."""
+def encode(
+    vae: Vae, pixels: mx.array, warnings: list[str], *, wide: bool, tiling: Tiling
+) -> tuple[Floats, Floats]:
+    """Pictures (N, H, W, 3) in [-1, 1] to mean and deviation (N, C, h, w); see `decode`."""
     tile = tiling.of_pixels(*pixels.shape[1:3])
     with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
-        if tile is None:
-            return _encoded(vae, pixels)
-        rows = [_encoded_in_tiles(vae, pixels[i : i + 1], tile) for i in range(len(pixels))]
-        return mx.array(np.concatenate(rows))
+        pairs = [_encode_one(vae, pixels[i : i + 1], warnings, tile) for i in range(len(pixels))]
+    mean, deviation = (
+        np.concatenate(rows).transpose(0, 3, 1, 2) for rows in zip(*pairs, strict=True)
+    )
+    return np.ascontiguousarray(mean), np.ascontiguousarray(deviation)
 
 
 @contextmanager
@@ -102,21 +105,41 @@ def _decoded(vae: Vae, latents: mx.array, tile: Tile | None = None) -> Floats:
     )
 
 
-def _encoded(vae: Vae, pixels: mx.array) -> mx.array:
-    latents = vae.encode(pixels.astype(_precision(vae))).astype(mx.float32)
-    mx.eval(latents)
-    return latents
+def _encode_one(
+    vae: Vae, pixels: mx.array, warnings: list[str], tile: Tile | None
+) -> tuple[Floats, Floats]:
+    precision = _precision(vae)
+    name = str(precision).removeprefix("mlx.core.")
+    pair = _encoded(vae, pixels, tile)
+    if precision != mx.float32 and not np.isfinite(pair).all():
+        warnings.append(f"the VAE overflowed in {name}: encoded again in float32")
+        with widened(vae):
+            pair = _encoded(vae, pixels, tile)
+    if not np.isfinite(pair).all():
+        raise NumericalError(
+            "the encoded picture has NaN or infinite latents",
+            found=f"dtype {name}",
+            remedy='check the VAE\'s weights, or load with dtype="float32"',
+        )
+    return pair
 
 
-def _encoded_in_tiles(vae: Vae, pixels: mx.array, tile: Tile) -> Floats:
+def _encoded(vae: Vae, pixels: mx.array, tile: Tile | None) -> tuple[Floats, Floats]:
+    """Tiles are blended as moments, as diffusers does."""
     _, height, width, _ = pixels.shape
-    return in_tiles(
-        height,
-        width,
-        tile.pixels,
-        tile.latents,
-        lambda y, x: np.array(_encoded(vae, pixels[:, y, x])),
+    moments = (
+        _moments(vae, pixels)
+        if tile is None
+        else in_tiles(
+            height, width, tile.pixels, tile.latents, lambda y, x: _moments(vae, pixels[:, y, x])
+        )
     )
+    mean, deviation = vae.posterior(mx.array(moments))
+    return np.array(mean), np.array(deviation)
+
+
+def _moments(vae: Vae, pixels: mx.array) -> Floats:
+    return np.array(vae.moments(pixels.astype(_precision(vae))))
 
 
 def _precision(vae: Vae) -> mx.Dtype:

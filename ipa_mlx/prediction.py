@@ -25,7 +25,10 @@ def predict(
 ) -> mx.array:
     """Scaled latents (N, h, w, C) to predictions (R, N, h, w, C) in float32; `Backend.predict`."""
     recorder = None if shares is None else Recorder(conditioning.pictures)
-    rows = mx.concatenate([x] * conditioning.rows)
+    seen = x
+    if conditioning.channels is not None:
+        seen = mx.concatenate([x, conditioning.channels.astype(x.dtype)], axis=-1)
+    rows = mx.concatenate([seen] * conditioning.rows)
     residuals = summed(conditioning.controls, control_scales, x, timestep)
     output = unet(rows, timestep, Context(conditioning, scales, recorder), residuals)
     output = output.astype(mx.float32).reshape(conditioning.rows, *x.shape)

@@ -14,6 +14,7 @@ from .blocks import ResnetBlock
 from .layers import Convolution, GroupNorm, silu, upsample_nearest
 
 _EPS = 1e-6  # of every group norm in the autoencoder
+_LOG_VARIANCE = (-30.0, 20.0)  # to which diffusers clips the posterior's
 
 
 class VaeAttention(SelfAttention):
@@ -146,12 +147,23 @@ class Vae(nn.Module):
         if spec.post_quant_conv:
             self.post_quant_conv = nn.Linear(spec.latent_channels, spec.latent_channels)
 
-    def encode(self, pixels: mx.array) -> mx.array:
-        """(B, H, W, 3) in [-1, 1] to the posterior's mean, scaled for the UNet: (B, h, w, C)."""
+    def encode(self, pixels: mx.array) -> tuple[mx.array, mx.array]:
+        """(B, H, W, 3) in [-1, 1] to the posterior's mean and standard deviation, scaled for the
+        UNet: (B, h, w, C) in float32."""
+        return self.posterior(self.moments(pixels))
+
+    def moments(self, pixels: mx.array) -> mx.array:
+        """(B, H, W, 3) in [-1, 1] to mean and log variance side by side, (B, h, w, 2C), float32."""
         moments = self.encoder(pixels)
         if "quant_conv" in self:
             moments = self.quant_conv(moments)
-        return moments[..., : self.spec.latent_channels] * self.spec.scaling_factor
+        return moments.astype(mx.float32)
+
+    def posterior(self, moments: mx.array) -> tuple[mx.array, mx.array]:
+        """Those as mean and standard deviation, scaled for the UNet."""
+        mean, logarithm = mx.split(moments, 2, axis=-1)
+        deviation = mx.exp(0.5 * mx.clip(logarithm, *_LOG_VARIANCE))
+        return mean * self.spec.scaling_factor, deviation * self.spec.scaling_factor
 
     def decode(self, latents: mx.array) -> mx.array:
         """(B, h, w, C) as the UNet sees them to (B, H, W, 3), about [-1, 1]."""

@@ -140,6 +140,7 @@ class Runtime:
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
+        channels: Floats | None = None,
     ) -> Conditioning:
         """See `Backend.condition`."""
         images = []
@@ -157,6 +158,7 @@ class Runtime:
             self.adapters.changes(lora_scales),
             tuple(branch.pictures for branch in branches),
             self.controlnets.condition(controls, text, sizes),
+            None if channels is None else self.from_numpy(channels),
         )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
@@ -206,9 +208,9 @@ class Runtime:
         return decode(self.vae, latents, self.warnings, **self._vae_use)
 
     @precise()
-    def encode(self, pixels: Floats) -> torch.Tensor:
-        """See `Backend.encode`."""
-        return encode(self.vae, self.from_numpy(pixels), **self._vae_use)
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """See `Backend.encode`. As `decode`."""
+        return encode(self.vae, self.from_numpy(pixels), self.warnings, **self._vae_use)
 
     @property
     def _vae_use(self) -> dict[str, Any]:

@@ -73,6 +73,7 @@ class Conditioning:
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
     controls: tuple[ConditionedControl, ...] = ()
+    channels: torch.Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -86,7 +87,7 @@ class Conditioning:
         images = tuple(tuple(pair.repeated(count) for pair in pairs) for pairs in self.images)
         added = {name: row.repeat_interleave(count, dim=0) for name, row in self.added.items()}
         text = self.text.repeat_interleave(count, dim=0)
-        return Conditioning(text, images, added, self.changes, self.pictures, self.controls)
+        return replace(self, text=text, images=images, added=added)
 
 
 @dataclass(frozen=True, slots=True)

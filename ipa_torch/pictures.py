@@ -44,12 +44,15 @@ def decode(
         return np.concatenate([_decode_one(vae, latent[None], warnings) for latent in scaled])
 
 
-def encode(vae: AutoencoderKL, pixels: torch.Tensor, *, wide: bool, tiling: Tiling) -> torch.Tensor:
-    """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w) in float32."""
+def encode(
+    vae: AutoencoderKL, pixels: torch.Tensor, warnings: list[str], *, wide: bool, tiling: Tiling
+) -> tuple[Floats, Floats]:
+    """Pictures (N, 3, H, W) in [-1, 1] to mean and deviation (N, C, h, w); see `decode`."""
     tile = tiling.of_pixels(*pixels.shape[2:])
     with tiled(vae, tile), widened(vae) if wide else nullcontext():
-        mean = vae.encode(pixels.to(vae.dtype)).latent_dist.mean
-    return mean.float() * vae.config.scaling_factor
+        pairs = [_encode_one(vae, picture[None], warnings) for picture in pixels]
+    mean, deviation = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+    return mean, deviation
 
 
 @contextmanager
@@ -74,6 +77,30 @@ def widened(vae: AutoencoderKL) -> Iterator[None]:
             yield
         finally:
             vae.to(before)
+
+
+def _encode_one(
+    vae: AutoencoderKL, pixels: torch.Tensor, warnings: list[str]
+) -> tuple[Floats, Floats]:
+    name = str(vae.dtype).removeprefix("torch.")
+    pair = _encoded(vae, pixels)
+    if vae.dtype != torch.float32 and not np.isfinite(pair).all():
+        warnings.append(f"the VAE overflowed in {name}: encoded again in float32")
+        with widened(vae):
+            pair = _encoded(vae, pixels)
+    if not np.isfinite(pair).all():
+        raise NumericalError(
+            "the encoded picture has NaN or infinite latents",
+            found=f"dtype {name}",
+            remedy='check the VAE\'s weights, or load with dtype="float32"',
+        )
+    return pair
+
+
+def _encoded(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[Floats, Floats]:
+    posterior, factor = vae.encode(pixels.to(vae.dtype)).latent_dist, vae.config.scaling_factor
+    mean, deviation = (rows.float() * factor for rows in (posterior.mean, posterior.std))
+    return mean.cpu().numpy(), deviation.cpu().numpy()
 
 
 def _decode_one(vae: AutoencoderKL, scaled: torch.Tensor, warnings: list[str]) -> Floats:

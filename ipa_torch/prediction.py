@@ -29,8 +29,11 @@ def predict(
     context = Context(repeated.images, scales, repeated.changes, recorder)
     time = torch.tensor(timestep, dtype=torch.float32, device=x.device)
     residuals = summed(conditioning.controls, control_scales, x, time)
+    seen = x
+    if conditioning.channels is not None:
+        seen = torch.cat([x, conditioning.channels.to(x.dtype)], dim=1)
     output = unet(
-        x.repeat(conditioning.rows, 1, 1, 1),
+        seen.repeat(conditioning.rows, 1, 1, 1),
         time,
         repeated.text,
         added_cond_kwargs=repeated.added,

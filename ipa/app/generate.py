@@ -11,6 +11,7 @@ from typing import Any
 
 from ipa import demo
 from ipa.app.autoencoder import with_preview_file
+from ipa.app.editing import steps_done
 from ipa.app.faces import face_options
 from ipa.app.output import output_paths, save_png
 from ipa.app.show import progress_bar
@@ -26,7 +27,6 @@ from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
-from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
 
@@ -35,6 +35,7 @@ REQUEST_OPTIONS = (
     *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
     *TEXT_OPTIONS,
     *("guidance_rescale", "eta", "timestep_spacing"),
+    *("strength", "padding_mask_crop", "mask_blur", "overlay"),
 )
 """Options that are called as the request's fields are."""
 
@@ -141,10 +142,8 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
     """Plan the call without adapters: what cannot be honoured is told before weights are read.
 
     Raises:
-        CheckpointError: The model is of a kind that can be converted, but not run.
         RequestError: An argument is wrong for this model.
     """
-    require_runnable(model)
     request = Request(**arguments)
     bare = replace(request, image_prompts=(), controls=())  # what is loaded is not known yet
     plan = make_plan(bare, model, open_tokenizers(model), {})
@@ -185,7 +184,7 @@ def generate(
 ) -> tuple[Result, list[Path]]:
     """Run a call with a progress bar and write its pictures, the request inside each."""
     paths = output_paths(output, arguments["num_images"])
-    with progress_bar(arguments["num_inference_steps"]) as bar:
+    with progress_bar(steps_done(arguments)) as bar:
         bar.describe("generating")
         result = pipe(**arguments, on_progress=with_preview_file(bar, preview), cancel=cancel)
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):

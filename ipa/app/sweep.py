@@ -21,7 +21,6 @@ from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
-from ipa.prepare.model_folder import require_runnable
 from ipa.prepare.texts import open_tokenizers
 from ipa.run import CancelSignal
 from ipa.sheet import draw_sheet
@@ -87,10 +86,8 @@ def check_sweep(sweep: Sweep, model: ModelFolder) -> None:
     """Plan every cell without adapters, so that what is wrong is told before weights are read.
 
     Raises:
-        CheckpointError: The model is of a kind that can be converted, but not run.
         RequestError: An argument is wrong for this model.
     """
-    require_runnable(model)
     tokenizers = open_tokenizers(model)
     for cell in {cell.key: cell for cell in sweep.cells}.values():
         request = Request(**cell.arguments)

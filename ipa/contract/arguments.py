@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .control import Control
+from .editing import Masks, Start
 from .errors import RequestError
 from .text import Pair
 
@@ -49,6 +50,12 @@ class RequestArguments(TypedDict, total=False):
     timestep_spacing: str | None
     preview: str | None
     preview_every: int
+    image: Start | None
+    mask_image: Masks | None
+    strength: float
+    padding_mask_crop: int | None
+    mask_blur: float
+    overlay: bool
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.

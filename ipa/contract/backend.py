@@ -158,6 +158,7 @@ class Backend(Protocol):
         sizes: Sequence[Sizes] = (),
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
+        channels: Floats | None = None,
     ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
@@ -170,6 +171,8 @@ class Backend(Protocol):
                 for every attention. The base model's own weights stay as they are.
             controls: ControlNets with their pictures. They attend to the text, by their own
                 weights, and to no image prompt.
+            channels: (N, K, h, w) that the network takes beside the latents of N pictures: mask and
+                masked picture, of models for inpainting.
         """
 
     def from_numpy(self, array: Floats) -> Array:
@@ -225,8 +228,12 @@ class Backend(Protocol):
     def decode(self, latents: Array) -> Floats:
         """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1]."""
 
-    def encode(self, pixels: Floats) -> Array:
-        """Pictures (N, 3, H, W) in [-1, 1] to latents, the mean of the posterior, scaled."""
+    def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
+        """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w).
+
+        Returns:
+            The posterior's mean and standard deviation, scaled as the UNet takes them.
+        """
 
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """Load a tiny decoder as `preview_decoder`. All or nothing."""

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from .editing import split_sources
 from .errors import RequestError
 from .image_prompt import ImagePrompt
 from .request import Request
 
 TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 """The arguments that may be lists, with an entry for each prompt."""
+
+EDITED = ("image", "mask_image")
+"""The arguments that may be lists, with an entry for each picture of all prompts."""
 
 SEEDS = 2**64
 
@@ -50,14 +54,17 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
     count = _count(texts, prompts)
     shared = {name: value for name, value in arguments.items() if name not in texts}
     latents = shared.pop("latents", None)
+    edited = {name: shared.pop(name) for name in EDITED if name in shared}
     first = Request(**shared)
     rows = int(first.num_images)
+    shares = {name: split_sources(name, given, count, rows) for name, given in edited.items()}
     parts = _split_latents(latents, count, rows)
     requests = []
     for number, part in enumerate(parts):
         own: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
         own["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
         own["seed"] = (int(first.seed) + number * rows) % SEEDS
+        own |= {name: entries[number] for name, entries in shares.items()}
         requests.append(replace(first, latents=part, **own))
     return Batch(requests=tuple(requests), texts=texts, image_prompts=prompts)
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .control import Control, check_controls
+from .editing import Masks, Start, check_editing
 from .errors import RequestError
 from .image_prompt import ImagePrompt
 from .text import LONG_PROMPTS, PROMPT_SYNTAXES, Pair
@@ -78,6 +79,20 @@ class Request:
         preview: What `Progress.preview` shows of a step's estimate: "latent", a pixel a latent, or
             "tiny", by the decoder of `load_preview_decoder`. It changes no bit of the pictures.
         preview_every: Of how many steps one has a preview; the last has always.
+        image: What to start from instead of noise alone: a picture, or a list with one for each
+            that is made. Resized to width × height, by default its own size rounded down to the
+            VAE's factor. Or latents, (num_images or 1, C, H/f, W/f), as `Result.latents` gives.
+        mask_image: Where to make `image` anew: white is, black stays. A mask of the picture's size,
+            or a list; cut at a half, as in diffusers.
+        strength: How far to go from `image`: the share of the steps that is run, from 0 to 1. With
+            a mask, 1 starts from noise alone.
+        padding_mask_crop: Work on what the mask covers alone, with so many pixels around it,
+            enlarged to width × height (by default the model's own), and put it back into the
+            picture. None works on all of the picture.
+        mask_blur: Soften the mask before that, by so many pixels (Gaussian). It rounds corners,
+            and hides the seam of an overlay.
+        overlay: Put the old pixels back over the result where the mask is black: the VAE changes
+            those a little. `padding_mask_crop` always does.
     """
 
     prompt: str = ""
@@ -111,6 +126,12 @@ class Request:
     timestep_spacing: str | None = None
     preview: str | None = None
     preview_every: int = 1
+    image: Start | None = field(default=None, repr=False)
+    mask_image: Masks | None = field(default=None, repr=False)
+    strength: float = 0.8
+    padding_mask_crop: int | None = None
+    mask_blur: float = 0.0
+    overlay: bool = False
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -137,6 +158,7 @@ class Request:
                 'preview must be None, "latent" or "tiny"', found=repr(self.preview)[:80]
             )
         _check_integer("preview_every", self.preview_every, 1, MAX_STEPS)
+        check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:

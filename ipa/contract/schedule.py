@@ -15,6 +15,7 @@ step (Heun, DPM2) is two rows, the first of which remembers what the second star
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 MAX_HISTORY = 4
@@ -46,6 +47,20 @@ class Step:
     sigma: float = 0.0
     x_history: tuple[float, ...] = ()
     memory: tuple[float, float, float] = ESTIMATE
+
+    @property
+    def signal_scale(self) -> float:
+        """Factor on the latents of a clean picture in what this row is given.
+
+        Every row is given x = signal_scale · x₀ + noise_scale · ε. Its network sees α x₀ + α σ ε,
+        with α = 1/√(1 + σ²), which is input_scale · x.
+        """
+        return 1.0 / (math.hypot(self.sigma, 1.0) * self.input_scale)
+
+    @property
+    def noise_scale(self) -> float:
+        """Factor on standard noise likewise."""
+        return self.sigma * self.signal_scale
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

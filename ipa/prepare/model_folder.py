@@ -58,17 +58,6 @@ def open_configs(path: Path, *, name: str, single_file: SingleFile) -> ModelFold
     return _parse(configs, variant=None, single_file=single_file)
 
 
-def require_runnable(model: ModelFolder) -> None:
-    """Raise CheckpointError for a model that this version converts, but cannot generate with."""
-    if model.unet.in_channels != model.vae.latent_channels:
-        raise CheckpointError(
-            f"{model.name} takes more than latents (an inpainting model)",
-            found=f"a UNet with {model.unet.in_channels} input channels, a VAE with "
-            f"{model.vae.latent_channels} latent channels",
-            remedy="this version converts and inspects it; it generates from text and pictures",
-        )
-
-
 class _Configs:
     """The configs in a folder, with changes."""
 

@@ -106,10 +106,11 @@ def test_decoder_and_encoder(reference: Runtime, tiny: Path) -> None:
             for x in torch.from_numpy(latents)
         ]
         expected = pipe.image_processor.postprocess(torch.cat(decoded), output_type="np")
-        mean = pipe.vae.encode(torch.from_numpy(pixels)).latent_dist.mean
+        posteriors = [pipe.vae.encode(x[None]).latent_dist for x in torch.from_numpy(pixels)]
     assert np.array_equal(reference.decode(reference.from_numpy(latents)), expected)
-    encoded = reference.encode(pixels)
-    assert torch.equal(encoded, mean * pipe.vae.config.scaling_factor)
+    for found, name in zip(reference.encode(pixels), ("mean", "std"), strict=True):
+        wanted = torch.cat([getattr(p, name) for p in posteriors]) * pipe.vae.config.scaling_factor
+        assert np.array_equal(found, wanted)
 
 
 def test_decoder_overflow_is_retried_in_float32(tiny: Path, open_reference: Open) -> None:
@@ -182,7 +183,7 @@ def test_latents_cross_unchanged(reference: Runtime) -> None:
 
 def test_rows_are_applied_as_they_are_written() -> None:
     """The formulas of `ipa.contract.schedule`, in float64 numpy."""
-    x, o, p, n = (draw(1, 4, 3, 3, seed=i) for i in range(4))
+    x, o, p, q, n = (draw(1, 4, 3, 3, seed=i) for i in range(5))
     row = Step(
         timestep=1.0,
         input_scale=1.0,
@@ -191,18 +192,18 @@ def test_rows_are_applied_as_they_are_written() -> None:
         x_x=0.3,
         x_output=0.2,
         x_denoised=-0.7,
-        x_previous=0.15,
+        x_history=(0.15, -0.25),
+        memory=(0.5, 0.0, 2.0),
         x_noise=0.6,
         clip=0.5,
     )
-    tensors = [torch.from_numpy(a) for a in (x, o, p, n)]
+    latents, output, before, earlier, noise = (torch.from_numpy(a) for a in (x, o, p, q, n))
     d = np.clip(0.9 * x.astype(np.float64) - 0.4 * o, -0.5, 0.5)
-    following, denoised = advance(row, *tensors)
+    following, denoised, memory = advance(row, latents, output, [before, earlier], noise)
     np.testing.assert_allclose(denoised.numpy(), d, atol=1e-6)
-    whole = 0.3 * x + 0.2 * o - 0.7 * d + 0.15 * p + 0.6 * n
+    whole = 0.3 * x + 0.2 * o - 0.7 * d + 0.15 * p - 0.25 * q + 0.6 * n
     np.testing.assert_allclose(following.numpy(), whole, atol=1e-6)
-    following, _ = advance(row, *tensors[:2], None, None)
-    np.testing.assert_allclose(following.numpy(), 0.3 * x + 0.2 * o - 0.7 * d, atol=1e-6)
+    np.testing.assert_allclose(memory.numpy(), 0.5 * x + 2.0 * d, atol=1e-6)
 
 
 def test_describe_is_json_and_the_protocol_is_kept(reference: Runtime) -> None:

@@ -160,7 +160,7 @@ def compare_vae(c: Comparison, side: int) -> None:
     latents = draw.standard_normal((1, 4, side, side), dtype=np.float32)
     pixels = draw.uniform(-1, 1, (1, 3, 8 * side, 8 * side)).astype(np.float32)
     vae = c.module(Vae, "vae", c.model.vae)
-    decoded, encoded = nchw(vae.decode(nhwc(latents))), nchw(vae.encode(nhwc(pixels)))
+    decoded, encoded = nchw(vae.decode(nhwc(latents))), nchw(vae.encode(nhwc(pixels))[0])
     del vae
     factor = true_models.VAE["scaling_factor"]
     for name, ours, given, run in (

@@ -201,7 +201,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "wider than its weights": (_edit_config("unet", cross_attention_dim=44), "width"),
     "deeper than its weights": (_edit_config("text_encoder", num_hidden_layers=9), "missing"),
     "unknown option": (_edit_config("unet", dual_cross_attention=True), "dual_cross_attention"),
-    "for inpainting": (_edit_config("unet", in_channels=9), "9 input channels"),
+    "for inpainting": (_edit_config("unet", in_channels=9), "conv_in"),
 }
 
 

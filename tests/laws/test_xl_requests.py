@@ -149,7 +149,7 @@ def changed(tiny_xl: Path, folder: Path, file: str, **changes: Any) -> Path:
 
 FOLDERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "zeros": ("model_index.json", {"force_zeros_for_empty_prompt": "no"}, "true or false"),
-    "inpainting": ("unet/config.json", {"in_channels": 9}, "9 input channels"),
+    "inpainting": ("unet/config.json", {"in_channels": 9}, "conv_in"),
     "tokenizers": ("tokenizer_2/tokenizer_config.json", {"model_max_length": 20}, "77 and 20"),
     "shallow": ("text_encoder_2/config.json", {"num_hidden_layers": 2}, "text_encoder_2"),
 }

@@ -166,8 +166,8 @@ class Tape:
         self.tokens = [[rows[0] for rows in pair][-len(text) :] for pair in both]
         return self.originals["condition"](text, branches, **options)
 
-    def predict(self, latents: Any, step: Any, *rest: Any) -> Any:
-        out = self.originals["predict"](latents, step, *rest)
+    def predict(self, latents: Any, step: Any, *rest: Any, **named: Any) -> Any:
+        out = self.originals["predict"](latents, step, *rest, **named)
         rows = out.reshape(-1, *out.shape[2:])
         answer = self.backend.to_numpy(rows).reshape(len(self.text), len(latents), 4, 8, 8)
         x = self.backend.to_numpy(latents) * np.float32(step.input_scale)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ipa.app import autoencoder as decoding
+from ipa.app import editing as edit
 from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app import sampling
@@ -99,6 +100,12 @@ def generate(  # one parameter per option
     vae_tiling: decoding.TilingOption = None,
     preview: decoding.PreviewOption = None,
     preview_decoder: decoding.PreviewDecoderOption = None,
+    image: edit.StartOption = None,
+    mask_image: edit.StartMaskOption = None,
+    strength: edit.StrengthOption = 0.8,
+    padding_mask_crop: edit.CropOption = None,
+    mask_blur: edit.BlurOption = 0.0,
+    overlay: edit.OverlayOption = False,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -121,6 +128,7 @@ def generate(  # one parameter per option
             "influence": influence is not None,
             "controls": [parse_control(text) for text in control or ()],
             **decoding.preview_arguments(context.params),
+            **edit.opened(context.params),
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
