@@ -12,6 +12,8 @@ from ipa.adapters import Adapters, FaceOptions
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
 from ipa.contract.weights import Scale
+from ipa.loras import Loras
+from ipa.prepare.lora_source import resolve_lora
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
 
@@ -27,6 +29,7 @@ class Loaded:
         self._backend = backend
         self._tokenizers = open_tokenizers(backend.model)
         self._adapters = Adapters(backend)
+        self._loras = Loras(backend)
         self._lock = threading.Lock()
         self._owner: int | None = None
 
@@ -97,6 +100,64 @@ class Loaded:
         with self._owned():
             self._adapters.unload(name)
 
+    def load_lora(
+        self,
+        source: str | Path,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        name: str | None = None,
+        scale: float = 1.0,
+        fuse: bool = False,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> str:
+        """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
+
+        The base model's weights are never written to: after unloading, or at scale 0, its output is
+        the same, bit for bit.
+
+        Args:
+            source: A file, a folder, or a name on the hub; see `ipa.prepare.lora_source`.
+            weight_name: File inside the folder or repository.
+            subfolder: Folder of the file inside it.
+            name: What it is called here; by default the file's stem.
+            scale: How strongly it acts; below 0 it acts against what it was trained for.
+            fuse: Add it to copies of the weights, once, and not to every layer's output: no cost
+                per step, for the memory of the layers that it changes. The originals are kept.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Returns:
+            The LoRA's name.
+
+        Raises:
+            CheckpointError: The file is damaged, holds what has no place in this model, or is made
+                for another base model.
+            RequestError: The name is taken, the scale is no number, or it cannot be fused.
+        """
+        path = resolve_lora(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            revision=revision,
+            offline=offline,
+        )
+        chosen = name or path.stem
+        with self._owned():
+            self._loras.load(chosen, path, scale, fuse=fuse)
+        return chosen
+
+    def set_lora_scale(self, scale: float, name: str | None = None) -> None:
+        """Set how strongly one LoRA acts, or each of them; a call's `loras` may say otherwise."""
+        with self._owned():
+            self._loras.set_scale(scale, name)
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Forget one LoRA, or all of them."""
+        with self._owned():
+            self._loras.unload(name)
+
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
         model = self._backend.model
@@ -104,6 +165,7 @@ class Loaded:
             "model": model.name,
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
+            "loras": self._loras.describe(),
             **self._backend.describe(),
         }
 

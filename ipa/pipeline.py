@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -168,8 +168,11 @@ class Pipeline(Loaded):
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, self._backend.model, self._tokenizers, self._adapters)
         check_weights(weights)
-        return self._run(BatchRun(self._backend, batch, plans, cancel, self._adapters, weights))
+        loras = self._loras.chosen(batch.requests[0].loras)
+        told = self._loras.describe_call(loras)
+        run = BatchRun(self._backend, batch, plans, cancel, self._adapters, weights, told)
+        return self._run(run, loras)
 
-    def _run(self, run: BatchRun) -> Iterator[Progress]:
-        with self._owned():
+    def _run(self, run: BatchRun, loras: Mapping[str, float]) -> Iterator[Progress]:
+        with self._owned(), self._loras.used(loras):
             yield from run.events()

@@ -6,6 +6,7 @@ import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,9 @@ from ipa.prepare.images import to_pil
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
 from ipa.recording import Recording
+
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class CancelSignal(Protocol):
@@ -40,11 +44,13 @@ class Run:
         cancel: CancelSignal | None,
         adapters: Mapping[str, AttachedAdapter],
         weights: StepWeights | None = None,
+        loras: Mapping[str, Any] = NOTHING,
     ) -> None:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.timings: dict[str, float] = {}
+        self.loras = loras  # as `Loras.describe_call` describes them
 
     def events(self) -> Iterator[Progress]:
         """Encode, denoise, decode."""
@@ -173,7 +179,8 @@ class Run:
             "ipa_mlx": importlib.metadata.version("ipa-mlx"),
             "model": self.backend.model.name,
             "request": describe_request(self.plan, self.adapters)
-            | {"weights": None if self.weights is None else "callable"},
+            | {"weights": None if self.weights is None else "callable"}
+            | {"loras": dict(self.loras)},
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),

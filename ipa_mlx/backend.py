@@ -30,6 +30,7 @@ from .blas import preload
 from .clip import TextEncoder
 from .conditioning import Conditioning, steered
 from .loading import place, quantization, require_quantized
+from .loras import Loras
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
 from .prediction import predict
@@ -65,9 +66,12 @@ class Runtime:
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
     adapters: Adapters = field(init=False)
+    loras: Loras = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self._precision, self.quantization)
+        texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        self.loras = Loras(self.model, {"unet": self.unet} | texts, self._precision)
 
     @property
     def _precision(self) -> mx.Dtype:

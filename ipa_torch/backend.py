@@ -30,6 +30,7 @@ from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, steered
 from .loading import DTYPES, find_device, load_component
+from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
 from .sampler import advance, guide
@@ -61,9 +62,12 @@ class Runtime:
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
     adapters: Adapters = field(init=False)
+    loras: Loras = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self.unet)
+        texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        self.loras = Loras({"unet": self.unet} | {k: v for k, v in texts.items() if v is not None})
 
     @precise()
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:

@@ -39,6 +39,7 @@ class RequestArguments(TypedDict, total=False):
     negative_target_size: Pair | None
     influence: bool
     profile: str | None
+    loras: Mapping[str, float] | None
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.
@@ -48,6 +49,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "callback_on_step_end": "on_progress=, weights=, or stream()",
     "ip_adapter_image_embeds": "image_prompts=[ImagePrompt(pipe.load_image_embeds(…))]",
     "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…, mask=…)]",
+    "lora_scale": "loras={name: scale}, or set_lora_scale",
     "ip_adapter_scale": "set_ip_adapter_scale, or image_prompts=[ImagePrompt(…, scale=…)]",
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
     "curve": "image_prompts=[ImagePrompt(…, curve=…)]",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .adapter import AdapterSpec
 from .embeds_scaling import V_ONLY
+from .lora import LoraSet
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
@@ -97,6 +98,10 @@ class Backend(Protocol):
     name: str
     dtype: str
     model: ModelFolder
+
+    @property
+    def loras(self) -> LoraSet:
+        """The LoRAs beside the model."""
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Load weights and, unless the model's own fits, the image encoder. All or nothing."""

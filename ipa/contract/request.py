@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from .errors import RequestError
 from .image_prompt import ImagePrompt
+from .lora import plain_lora_scales
 from .text import Pair
 from .weights import is_finite
 
@@ -56,6 +58,7 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
+        loras: Scales of loaded LoRAs by name, for this call; the others keep theirs.
     """
 
     prompt: str = ""
@@ -80,6 +83,7 @@ class Request:
     negative_target_size: Pair | None = None
     influence: bool = False
     profile: str | None = None
+    loras: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -96,6 +100,8 @@ class Request:
             raise RequestError(
                 "guidance_scale must be a finite number", found=repr(self.guidance_scale)
             )
+        if self.loras is not None:
+            object.__setattr__(self, "loras", plain_lora_scales(self.loras))
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:

@@ -18,6 +18,7 @@ MLX_ONLY = {
     "blocks.py": "diffusers has its own blocks",
     "clip.py": "transformers has its own towers",
     "layers.py": "torch has its own layers",
+    "lora_layers.py": "peft has its own layers",
     "projectors.py": "diffusers has its own projectors",
     "unet.py": "diffusers has its own UNet",
     "vae.py": "diffusers has its own autoencoder",
@@ -28,6 +29,7 @@ SHARED_NAMES = {
     "adapter.py": {"ImageAdapter"},
     "backend.py": {"Runtime", "load"},
     "conditioning.py": {"Conditioning", "KeyValue"},
+    "loras.py": {"Loras"},
     "sampler.py": {"advance", "guide"},
     "__init__.py": {"load", "open_backend"},
 }
