@@ -105,8 +105,7 @@ class BatchRun:
         stages = [info["timings_s"] for info in infos]
         return {
             **infos[-1],
-            "request": request
-            | {name: first["request"][name] for name in ("weights", "loras")},
+            "request": request | {name: first["request"][name] for name in ("weights", "loras")},
             "requests": requests,
             **(
                 {"weights_by_step": [info["weights_by_step"] for info in infos]}

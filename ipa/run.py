@@ -23,7 +23,6 @@ from ipa.prepare.noise import NoiseStream
 from ipa.prepare.step_weights import prompt_factors
 from ipa.recording import Recording
 
-
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 

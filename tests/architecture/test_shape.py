@@ -23,7 +23,10 @@ MLX_ONLY = {
     "unet.py": "diffusers has its own UNet",
     "vae.py": "diffusers has its own autoencoder",
 }
-TORCH_ONLY = {"single_file.py": "diffusers' own loaders, where MLX has the converters"}
+TORCH_ONLY = {
+    "lora_file.py": "diffusers' own names, where MLX has the converters",
+    "single_file.py": "diffusers' own loaders, where MLX has the converters",
+}
 # Names that both backends have in files of the same name.
 SHARED_NAMES = {
     "adapter.py": {"ImageAdapter"},

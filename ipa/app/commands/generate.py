@@ -13,6 +13,7 @@ from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.influence import InfluenceOption, check_influence, save_influence
+from ipa.app.loras import LoraOption, load_loras, parse_loras
 from ipa.app.masks import MaskFitOption, MaskOption
 from ipa.app.options import (
     Backend,
@@ -66,6 +67,7 @@ def generate(  # one parameter per option
             help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
         ),
     ] = None,
+    lora: LoraOption = None,
     scale: DefaultScale = "1.0",
     layers: LayerChoice = None,
     curve: CurveChoice = None,
@@ -92,7 +94,7 @@ def generate(  # one parameter per option
     with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
-        prompts = PromptOptions.of(context.params).prompts()
+        prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
         check_influence(influence, prompts, max(1, num_images), output)
         arguments: dict[str, Any] = {
             **{name: context.params[name] for name in REQUEST_OPTIONS},
@@ -104,6 +106,7 @@ def generate(  # one parameter per option
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        load_loras(pipe, loras, offline=offline)
         load_adapters(
             pipe,
             adapter or (),
