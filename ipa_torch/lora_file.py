@@ -10,11 +10,8 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
+from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+from diffusers.utils.state_dict_utils import StateDictType
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
@@ -139,10 +136,17 @@ def _parts(tensors: Tensors, networks: Networks) -> dict[str, Tensors]:
         if name == "unet":
             own = own if "lora_A" in next(iter(own)) else convert_unet_state_dict_to_peft(own)
         else:
-            own = convert_state_dict_to_peft(convert_state_dict_to_diffusers(own))
-            own = {key.removeprefix("text_model."): t for key, t in own.items()}
+            for kind in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
+                own = convert_state_dict_to_peft(own, kind)  # its guess goes by what is not there
+            own = {_in_text(key, networks.get(name)): t for key, t in own.items()}
         parts[name] = own
     return parts
+
+
+def _in_text(key: str, network: torch.nn.Module | None) -> str:
+    """CLIPTextModel has no level `text_model` since transformers 5.6; the one with a projection."""
+    bare = key.removeprefix("text_model.")
+    return f"text_model.{bare}" if hasattr(network, "text_model") and "encoder." in bare else bare
 
 
 def _fit(part: Tensors, network: torch.nn.Module, path: Path) -> None:
