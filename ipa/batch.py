@@ -21,7 +21,7 @@ from ipa.controls import AttachedControlNet
 from ipa.description import describe_batch
 from ipa.plan import Plan, make_plan
 from ipa.prepare.tokenizer import ClipTokenizer
-from ipa.run import CancelSignal, Run
+from ipa.run import NOTHING, CancelSignal, Run
 
 
 def plan_batch(
@@ -64,9 +64,10 @@ class BatchRun:
         cancel: CancelSignal | None,
         adapters: Mapping[str, AttachedAdapter],
         weights: StepWeights | None = None,
+        loras: Mapping[str, Any] = NOTHING,
     ) -> None:
         self.batch, self.plans, self.adapters = batch, plans, adapters
-        self.runs = [Run(backend, plan, cancel, adapters, weights) for plan in plans]
+        self.runs = [Run(backend, plan, cancel, adapters, weights, loras) for plan in plans]
 
     def events(self) -> Iterator[Progress]:
         """Those of every run, with steps counted over all of them, and one result at the end."""
@@ -106,7 +107,7 @@ class BatchRun:
         stages = [info["timings_s"] for info in infos]
         return {
             **infos[-1],
-            "request": request | {"weights": first["request"]["weights"]},
+            "request": request | {name: first["request"][name] for name in ("weights", "loras")},
             "requests": requests,
             **(
                 {"weights_by_step": [info["weights_by_step"] for info in infos]}

@@ -11,14 +11,12 @@ from typing import Any, Unpack
 from ipa.adapters import Adapters, FaceOptions
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
-from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.contract.weights import Scale
 from ipa.controls import ControlNets
-from ipa.prepare.controlnet_files import resolve_controlnet
-from ipa.prepare.preview_decoder import resolve_preview_decoder
+from ipa.loras import Loras
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
-from ipa.prepare.textual_inversion import Inversions, find_inversion
+from ipa.prepare.textual_inversion import Inversions
 from ipa.prepare.tokenizer import ClipTokenizer
 
 
@@ -34,6 +32,7 @@ class Loaded:
         self._inversions = Inversions(backend.model, open_tokenizers(backend.model))
         self._adapters = Adapters(backend)
         self._controlnets = ControlNets(backend)
+        self._loras = Loras(backend)
         self._lock = threading.Lock()
         self._owner: int | None = None
 
@@ -104,133 +103,9 @@ class Loaded:
         with self._owned():
             self._adapters.unload(name)
 
-    def load_controlnet(
-        self,
-        source: str | Path,
-        *,
-        name: str | None = None,
-        revision: str | None = None,
-        variant: str | None = None,
-        offline: bool = False,
-        config: str | Path | None = None,
-        global_pool_conditions: bool | None = None,
-    ) -> str:
-        """Load a ControlNet beside those already loaded; see `ipa.prepare.controlnet_files`.
-
-        Args:
-            source: A folder with config.json, a file, or a name on the hub (owner/name, or
-                owner/name/folder/file).
-            name: What controls call it; by default the repository's, the folder's or the file's.
-            revision: Branch, tag or commit on the hub.
-            variant: "fp16" and the like, in the names of a folder's files.
-            offline: Use the local cache only.
-            config: For a file that is of no public size: its config.json.
-            global_pool_conditions: For a file that lies alone: True for shuffle.
-
-        Returns:
-            The ControlNet's name.
-
-        Raises:
-            CheckpointError: It is damaged, no ControlNet, or made for another base model.
-            RequestError: The name is taken.
-        """
-        files = resolve_controlnet(
-            source,
-            revision=revision,
-            variant=variant,
-            offline=offline,
-            config=config,
-            global_pool_conditions=global_pool_conditions,
-        )
-        chosen = name or files.name
-        with self._owned():
-            self._controlnets.load(chosen, files)
-        return chosen
-
-    def unload_controlnet(self, name: str | None = None) -> None:
-        """Forget one ControlNet, or all of them."""
-        with self._owned():
-            self._controlnets.unload(name)
-
-    def load_textual_inversion(
-        self,
-        source: str | Path,
-        token: str | None = None,
-        *,
-        weight_name: str | None = None,
-        subfolder: str = "",
-        revision: str | None = None,
-        offline: bool = False,
-    ) -> str:
-        """Load a word that was learned; see `ipa.prepare.textual_inversion`. The model stays as is.
-
-        Args:
-            source: A file, a folder or a name on the hub, as for `load_ip_adapter`; without
-                `weight_name` a folder's learned_embeds.safetensors or .bin.
-            token: The word that stands for it in texts; None takes what the file says.
-            weight_name: File inside the folder or repository.
-            subfolder: Folder of the file inside it.
-            revision: Branch, tag or commit on the hub.
-            offline: Use the local cache only.
-
-        Returns:
-            The word.
-
-        Raises:
-            CheckpointError: The file is damaged, or its embeddings do not fit the text encoders.
-            RequestError: The word is one already.
-        """
-        path = find_inversion(
-            source,
-            weight_name=weight_name,
-            subfolder=subfolder,
-            revision=revision,
-            offline=offline,
-        )
-        with self._owned():
-            return self._inversions.load(path, token)
-
-    def unload_textual_inversion(self, token: str | None = None) -> None:
-        """Forget one learned word, or all of them."""
-        with self._owned():
-            self._inversions.unload(token)
-
     @property
     def _tokenizers(self) -> tuple[ClipTokenizer, ...]:
         return self._inversions.tokenizers
-
-    def load_preview_decoder(
-        self, source: str | Path, *, revision: str | None = None, offline: bool = False
-    ) -> None:
-        """Load a tiny autoencoder (TAESD), which makes the previews of preview="tiny".
-
-        Args:
-            source: A folder, a file, or a name on the hub; see `ipa.prepare.preview_decoder`.
-            revision: Branch, tag or commit on the hub.
-            offline: Use the local cache only.
-
-        Raises:
-            CheckpointError: It is damaged, of another kind, or for another model's latents.
-        """
-        model = self._backend.model
-        files = resolve_preview_decoder(source, model, revision=revision, offline=offline)
-        with self._owned():
-            self._backend.load_preview_decoder(files)
-
-    @property
-    def vae_tiling(self) -> VaeTiling:
-        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
-
-        None: very large ones. True: those larger than what it was trained on. False: none. A number
-        of pixels: those larger than tiles of that side. See `ipa.contract.tiling`.
-        """
-        return self._backend.vae_tiling
-
-    @vae_tiling.setter
-    def vae_tiling(self, tiling: VaeTiling) -> None:
-        checked = check_tiling(tiling, self._backend.model.vae)
-        with self._owned():
-            self._backend.vae_tiling = checked
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
@@ -241,6 +116,7 @@ class Loaded:
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
             "controlnets": self._controlnets.describe(),
+            "loras": self._loras.describe(),
             "textual_inversions": self._inversions.describe(),
             **self._backend.describe(),
         }

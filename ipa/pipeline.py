@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,6 +10,7 @@ from PIL import Image
 
 from ipa.adapters import adapter_name
 from ipa.batch import BatchRun, plan_batch
+from ipa.companions import Companions
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Floats
 from ipa.contract.batch import make_batch
@@ -20,7 +21,6 @@ from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
 from ipa.controls import requested_controls
 from ipa.encoding import EncodingOptions, Reader, plan_features
-from ipa.loaded import Loaded
 from ipa.origins import load_embeds
 from ipa.plan import prompts_from_ip_adapter_image
 from ipa.prepare.faces import check_fits
@@ -33,7 +33,7 @@ from ipa.run import CancelSignal
 from ipa.views import views
 
 
-class Pipeline(Loaded):
+class Pipeline(Companions):
     """A loaded model, ready to make pictures. Made by `ipa.load`.
 
     Calls from several threads wait for one another.
@@ -178,8 +178,11 @@ class Pipeline(Loaded):
         model, loaded = self._backend.model, (self._adapters, self._controlnets)
         plans = plan_batch(batch, model, self._tokenizers, *loaded)
         check_weights(weights)
-        return self._run(BatchRun(self._backend, batch, plans, cancel, self._adapters, weights))
+        loras = self._loras.chosen(batch.requests[0].loras)
+        told = self._loras.describe_call(loras)
+        run = BatchRun(self._backend, batch, plans, cancel, self._adapters, weights, told)
+        return self._run(run, loras)
 
-    def _run(self, run: BatchRun) -> Iterator[Progress]:
-        with self._owned():
+    def _run(self, run: BatchRun, loras: Mapping[str, float]) -> Iterator[Progress]:
+        with self._owned(), self._loras.used(loras):
             yield from run.events()

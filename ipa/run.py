@@ -6,6 +6,7 @@ import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ from ipa.previews import Previews
 from ipa.recording import Recording
 from ipa.start import Start, begin
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 class CancelSignal(Protocol):
     """Anything that says whether to stop: a `threading.Event` is one."""
@@ -43,12 +46,14 @@ class Run:
         cancel: CancelSignal | None,
         adapters: Mapping[str, AttachedAdapter],
         weights: StepWeights | None = None,
+        loras: Mapping[str, Any] = NOTHING,
     ) -> None:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None
         self.timings: dict[str, float] = {}
+        self.loras = loras  # as `Loras.describe_call` describes them
 
     def events(self) -> Iterator[Progress]:
         """Encode, denoise, decode."""
@@ -198,7 +203,8 @@ class Run:
             "model": self.backend.model.name,
             "vae": other.name if (other := self.backend.model.other_vae) else None,
             "request": describe_request(self.plan, self.adapters)
-            | {"weights": None if self.weights is None else "callable"},
+            | {"weights": None if self.weights is None else "callable"}
+            | {"loras": dict(self.loras)},
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),

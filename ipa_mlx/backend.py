@@ -37,7 +37,8 @@ from .adapters import Adapters
 from .clip import TextEncoder
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import place, require_quantized
+from .loading import DTYPES, place, require_quantized
+from .loras import Loras
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
 from .prediction import predict
@@ -54,8 +55,6 @@ _CPU_CACHE = 1 << 30
 
 # An image encoder is loaded with its adapter.
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
-
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 @dataclass
@@ -78,10 +77,13 @@ class Runtime:
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
     controlnets: ControlNets = field(init=False)
+    loras: Loras = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self._precision, self.quantization)
         self.controlnets = ControlNets(self._precision, self.quantization)
+        texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        self.loras = Loras(self.model, {"unet": self.unet} | texts, self._precision)
 
     @property
     def _precision(self) -> mx.Dtype:

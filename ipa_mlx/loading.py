@@ -14,6 +14,8 @@ from ipa_convert import Converted, ConvertedTensor, is_quantized
 
 _CHUNK_BYTES = 256 << 20  # evaluated together, so that sources are freed on the way
 
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
 
 def place(
     module: nn.Module,

@@ -39,6 +39,7 @@ from .attention import install
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
 from .loading import DTYPES, find_device, load_component
+from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
 from .report import report
@@ -75,10 +76,13 @@ class Runtime:
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
     controlnets: ControlNets = field(init=False)
+    loras: Loras = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self.unet)
         self.controlnets = ControlNets(self.unet)
+        texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
+        self.loras = Loras({"unet": self.unet} | {k: v for k, v in texts.items() if v is not None})
 
     @precise()
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:

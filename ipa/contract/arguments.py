@@ -56,6 +56,7 @@ class RequestArguments(TypedDict, total=False):
     padding_mask_crop: int | None
     mask_blur: float
     overlay: bool
+    loras: Mapping[str, float] | None
 
 
 # diffusers' keywords that are called otherwise here, and what belongs to one image prompt.
@@ -65,6 +66,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "callback_on_step_end": "on_progress=, weights=, or stream()",
     "ip_adapter_image_embeds": "image_prompts=[ImagePrompt(pipe.load_image_embeds(…))]",
     "cross_attention_kwargs": "image_prompts=[ImagePrompt(…, scale=…, mask=…)]",
+    "lora_scale": "loras={name: scale}, or set_lora_scale",
     "ip_adapter_scale": "set_ip_adapter_scale, or image_prompts=[ImagePrompt(…, scale=…)]",
     "layers": "image_prompts=[ImagePrompt(…, layers=…)]",
     "curve": "image_prompts=[ImagePrompt(…, curve=…)]",

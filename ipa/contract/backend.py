@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .adapter import AdapterSpec
 from .controlnet import ControlBranch, ControlNetStore
 from .embeds_scaling import V_ONLY
+from .lora import LoraSet
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
@@ -109,6 +110,10 @@ class Backend(Protocol):
     @property
     def controlnets(self) -> ControlNetStore:
         """Where ControlNets are kept."""
+
+    @property
+    def loras(self) -> LoraSet:
+        """The LoRAs beside the model."""
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Load weights and, unless the model's own fits, the image encoder. All or nothing."""

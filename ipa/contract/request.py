@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +12,7 @@ from .control import Control, check_controls
 from .editing import Masks, Start, check_editing
 from .errors import RequestError
 from .image_prompt import ImagePrompt
+from .lora import plain_lora_scales
 from .text import LONG_PROMPTS, PROMPT_SYNTAXES, Pair
 from .weights import is_finite
 
@@ -93,6 +95,7 @@ class Request:
             and hides the seam of an overlay.
         overlay: Put the old pixels back over the result where the mask is black: the VAE changes
             those a little. `padding_mask_crop` always does.
+        loras: Scales of loaded LoRAs by name, for this call; the others keep theirs.
     """
 
     prompt: str = ""
@@ -132,6 +135,7 @@ class Request:
     padding_mask_crop: int | None = None
     mask_blur: float = 0.0
     overlay: bool = False
+    loras: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         self._check_prompts()
@@ -159,6 +163,8 @@ class Request:
             )
         _check_integer("preview_every", self.preview_every, 1, MAX_STEPS)
         check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
+        if self.loras is not None:
+            object.__setattr__(self, "loras", plain_lora_scales(self.loras))
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=repr(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:

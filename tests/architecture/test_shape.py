@@ -19,16 +19,21 @@ MLX_ONLY = {
     "clip.py": "transformers has its own towers",
     "down.py": "diffusers has its own UNet and ControlNet",
     "layers.py": "torch has its own layers",
+    "lora_layers.py": "peft has its own layers",
     "projectors.py": "diffusers has its own projectors",
     "unet.py": "diffusers has its own UNet",
     "vae.py": "diffusers has its own autoencoder",
 }
-TORCH_ONLY = {"single_file.py": "diffusers' own loaders, where MLX has the converters"}
+TORCH_ONLY = {
+    "lora_file.py": "diffusers' own names, where MLX has the converters",
+    "single_file.py": "diffusers' own loaders, where MLX has the converters",
+}
 # Names that both backends have in files of the same name.
 SHARED_NAMES = {
     "adapter.py": {"ImageAdapter"},
     "backend.py": {"Runtime", "load"},
     "conditioning.py": {"Conditioning", "KeyValue"},
+    "loras.py": {"Loras"},
     "sampler.py": {"advance", "guide"},
     "__init__.py": {"load", "open_backend"},
 }

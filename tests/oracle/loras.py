@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -264,3 +265,16 @@ def _kohya_tensors(stem: str, pair: Pair) -> dict[str, torch.Tensor]:
     if pair.alpha is not None:
         tensors[f"{stem}.alpha"] = torch.tensor(pair.alpha)
     return tensors
+
+
+def weak(pairs: Pairs, *, alpha: float | None = None) -> dict[Place, Pair]:
+    """Changes that are smaller than what they change, with one alpha or none."""
+    return {place: Pair(p.down, 0.1 * p.up, alpha) for place, p in pairs.items()}
+
+
+def write(path: Path, file: File) -> Path:
+    """As a safetensors file."""
+    tensors = {name: tensor.contiguous() for name, tensor in file.tensors.items()}
+    metadata = {"format": "pt", **(file.metadata or {})}
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    return path

@@ -18,6 +18,7 @@ from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.influence import InfluenceOption, check_influence, save_influence
+from ipa.app.loras import LoraOption, load_loras, parse_loras
 from ipa.app.masks import MaskFitOption, MaskOption
 from ipa.app.options import (
     Backend,
@@ -78,6 +79,7 @@ def generate(  # one parameter per option
             help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
         ),
     ] = None,
+    lora: LoraOption = None,
     scale: DefaultScale = "1.0",
     layers: LayerChoice = None,
     curve: CurveChoice = None,
@@ -119,7 +121,7 @@ def generate(  # one parameter per option
     with explained(), cancel_on_interrupt() as cancel:
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
-        prompts = PromptOptions.of(context.params).prompts()
+        prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
         check_influence(influence, prompts, max(1, num_images), output)
         arguments: dict[str, Any] = {
             **{name: context.params[name] for name in REQUEST_OPTIONS},
@@ -136,14 +138,9 @@ def generate(  # one parameter per option
         check_arguments(arguments, folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         decoding.prepare(pipe, context.params)
-        load_adapters(
-            pipe,
-            adapter or (),
-            default_scale,
-            offline=offline,
-            kinds=adapter_kind or (),
-            find_faces=find_faces,
-        )
+        load_loras(pipe, loras, offline=offline)
+        faces: dict[str, Any] = {"kinds": adapter_kind or (), "find_faces": find_faces}
+        load_adapters(pipe, adapter or (), default_scale, offline=offline, **faces)
         load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)

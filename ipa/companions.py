@@ -1,0 +1,198 @@
+"""What is loaded beside a model and its image adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ipa.contract.tiling import VaeTiling, check_tiling
+from ipa.loaded import Loaded
+from ipa.prepare.controlnet_files import resolve_controlnet
+from ipa.prepare.lora_source import resolve_lora
+from ipa.prepare.preview_decoder import resolve_preview_decoder
+from ipa.prepare.textual_inversion import find_inversion
+
+
+class Companions(Loaded):
+    """A model with ControlNets, LoRAs, learned words and a decoder for previews beside it."""
+
+    def load_controlnet(
+        self,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        revision: str | None = None,
+        variant: str | None = None,
+        offline: bool = False,
+        config: str | Path | None = None,
+        global_pool_conditions: bool | None = None,
+    ) -> str:
+        """Load a ControlNet beside those already loaded; see `ipa.prepare.controlnet_files`.
+
+        Args:
+            source: A folder with config.json, a file, or a name on the hub (owner/name, or
+                owner/name/folder/file).
+            name: What controls call it; by default the repository's, the folder's or the file's.
+            revision: Branch, tag or commit on the hub.
+            variant: "fp16" and the like, in the names of a folder's files.
+            offline: Use the local cache only.
+            config: For a file that is of no public size: its config.json.
+            global_pool_conditions: For a file that lies alone: True for shuffle.
+
+        Returns:
+            The ControlNet's name.
+
+        Raises:
+            CheckpointError: It is damaged, no ControlNet, or made for another base model.
+            RequestError: The name is taken.
+        """
+        files = resolve_controlnet(
+            source,
+            revision=revision,
+            variant=variant,
+            offline=offline,
+            config=config,
+            global_pool_conditions=global_pool_conditions,
+        )
+        chosen = name or files.name
+        with self._owned():
+            self._controlnets.load(chosen, files)
+        return chosen
+
+    def unload_controlnet(self, name: str | None = None) -> None:
+        """Forget one ControlNet, or all of them."""
+        with self._owned():
+            self._controlnets.unload(name)
+
+    def load_textual_inversion(
+        self,
+        source: str | Path,
+        token: str | None = None,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> str:
+        """Load a word that was learned; see `ipa.prepare.textual_inversion`. The model stays as is.
+
+        Args:
+            source: A file, a folder or a name on the hub, as for `load_ip_adapter`; without
+                `weight_name` a folder's learned_embeds.safetensors or .bin.
+            token: The word that stands for it in texts; None takes what the file says.
+            weight_name: File inside the folder or repository.
+            subfolder: Folder of the file inside it.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Returns:
+            The word.
+
+        Raises:
+            CheckpointError: The file is damaged, or its embeddings do not fit the text encoders.
+            RequestError: The word is one already.
+        """
+        path = find_inversion(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            revision=revision,
+            offline=offline,
+        )
+        with self._owned():
+            return self._inversions.load(path, token)
+
+    def unload_textual_inversion(self, token: str | None = None) -> None:
+        """Forget one learned word, or all of them."""
+        with self._owned():
+            self._inversions.unload(token)
+
+    def load_preview_decoder(
+        self, source: str | Path, *, revision: str | None = None, offline: bool = False
+    ) -> None:
+        """Load a tiny autoencoder (TAESD), which makes the previews of preview="tiny".
+
+        Args:
+            source: A folder, a file, or a name on the hub; see `ipa.prepare.preview_decoder`.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Raises:
+            CheckpointError: It is damaged, of another kind, or for another model's latents.
+        """
+        model = self._backend.model
+        files = resolve_preview_decoder(source, model, revision=revision, offline=offline)
+        with self._owned():
+            self._backend.load_preview_decoder(files)
+
+    @property
+    def vae_tiling(self) -> VaeTiling:
+        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
+
+        None: very large ones. True: those larger than what it was trained on. False: none. A number
+        of pixels: those larger than tiles of that side. See `ipa.contract.tiling`.
+        """
+        return self._backend.vae_tiling
+
+    @vae_tiling.setter
+    def vae_tiling(self, tiling: VaeTiling) -> None:
+        checked = check_tiling(tiling, self._backend.model.vae)
+        with self._owned():
+            self._backend.vae_tiling = checked
+
+    def load_lora(
+        self,
+        source: str | Path,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        name: str | None = None,
+        scale: float = 1.0,
+        fuse: bool = False,
+        revision: str | None = None,
+        offline: bool = False,
+    ) -> str:
+        """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
+
+        The base model's weights are never written to: after unloading, or at scale 0, its output is
+        the same, bit for bit.
+
+        Args:
+            source: A file, a folder, or a name on the hub; see `ipa.prepare.lora_source`.
+            weight_name: File inside the folder or repository.
+            subfolder: Folder of the file inside it.
+            name: What it is called here; by default the file's stem.
+            scale: How strongly it acts; below 0 it acts against what it was trained for.
+            fuse: Add it to copies of the weights, once, and not to every layer's output: no cost
+                per step, for the memory of the layers that it changes. The originals are kept.
+            revision: Branch, tag or commit on the hub.
+            offline: Use the local cache only.
+
+        Returns:
+            The LoRA's name.
+
+        Raises:
+            CheckpointError: The file is damaged, holds what has no place in this model, or is made
+                for another base model.
+            RequestError: The name is taken, the scale is no number, or it cannot be fused.
+        """
+        path = resolve_lora(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            revision=revision,
+            offline=offline,
+        )
+        chosen = name or path.stem
+        with self._owned():
+            self._loras.load(chosen, path, scale, fuse=fuse)
+        return chosen
+
+    def set_lora_scale(self, scale: float, name: str | None = None) -> None:
+        """Set how strongly one LoRA acts, or each of them; a call's `loras` may say otherwise."""
+        with self._owned():
+            self._loras.set_scale(scale, name)
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Forget one LoRA, or all of them."""
+        with self._owned():
+            self._loras.unload(name)

@@ -1,0 +1,146 @@
+"""The LoRAs beside a model: which layers they change, and which of them do now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ipa.contract.errors import RequestError
+from ipa.contract.lora import LoadedLora
+from ipa.contract.model import ModelFolder
+from ipa_convert import Converted, ConvertedTensor, Lora, LoraPair, LoraTargets, read_lora
+
+from .loading import arrays
+from .lora_layers import ChangedLayer, LowRankChange, joined, merged
+
+Place: TypeAlias = tuple[str, str]
+"""A network, and the path of a layer in it."""
+
+
+@dataclass(frozen=True)
+class _Attached:
+    """Its changes at scale 1, alpha within."""
+
+    changes: Mapping[Place, LowRankChange]
+    fuse: bool
+
+
+@dataclass
+class Loras:
+    """By name. See `ipa.contract.lora.LoraSet`.
+
+    A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
+    a copy with other weights; `_originals` are put back when nothing changes them any more.
+    """
+
+    model: ModelFolder
+    networks: Mapping[str, nn.Module]
+    precision: mx.Dtype
+    _attached: dict[str, _Attached] = field(default_factory=dict)
+    _originals: dict[Place, nn.Module] = field(default_factory=dict)
+    _scales: dict[str, float] = field(default_factory=dict)
+
+    def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+        """See `LoraSet.load`."""
+        model = self.model
+        targets = LoraTargets(
+            unet=model.unet,
+            text_encoder=model.text_encoder,
+            text_encoder_2=model.text_encoder_2,
+        )
+        lora = read_lora(path, targets)
+        layers = {place: self._original(place) for place in lora}
+        if fuse:
+            _require_plain(layers, path.name)
+        self._attached[name] = _Attached(_changes(lora, self.precision), fuse)
+        return LoadedLora(
+            dict(Counter(network for network, _ in lora)),
+            sum(change.nbytes for change in self._attached[name].changes.values()),
+            sum(layer.weight.nbytes for layer in layers.values()) if fuse else 0,
+        )
+
+    def unload(self, name: str) -> None:
+        """See `LoraSet.unload`."""
+        del self._attached[name]
+
+    def use(self, scales: Mapping[str, float]) -> None:
+        """See `LoraSet.use`. Evaluated, so that any thread may go on."""
+        wanted = {name: scale for name, scale in scales.items() if scale != 0.0}
+        if wanted == self._scales:
+            return
+        places = {place: None for name in wanted for place in self._attached[name].changes}
+        layers = {place: self._changed(place, wanted) for place in places}
+        mx.eval([layer.change.up for layer in layers.values() if isinstance(layer, ChangedLayer)])
+        mx.eval([layer.parameters() for layer in layers.values()])
+        for place, original in self._originals.items():
+            self._put(place, original)
+        self._originals = {place: self._at(place) for place in places}
+        for place, layer in layers.items():
+            self._put(place, layer)
+        self._scales = wanted
+
+    def _changed(self, place: Place, scales: Mapping[str, float]) -> nn.Module:
+        layer = self._original(place)
+        for fuse in (True, False):
+            changes = [
+                attached.changes[place].scaled(scale)
+                for name, scale in scales.items()
+                if (attached := self._attached[name]).fuse is fuse and place in attached.changes
+            ]
+            if changes:
+                layer = (merged if fuse else ChangedLayer)(layer, joined(changes))
+        return layer
+
+    def _original(self, place: Place) -> nn.Module:
+        return self._originals[place] if place in self._originals else self._at(place)
+
+    def _at(self, place: Place) -> nn.Module:
+        network, path = place
+        return _child(self.networks[network], path.split("."))
+
+    def _put(self, place: Place, layer: nn.Module) -> None:
+        network, path = place
+        *above, last = path.split(".")
+        parent = _child(self.networks[network], above)
+        if isinstance(parent, list):
+            parent[int(last)] = layer
+        else:
+            parent[last] = layer
+
+
+def _child(module: Any, path: Sequence[str]) -> Any:
+    for part in path:
+        module = module[int(part)] if isinstance(module, list) else module[part]
+    return module
+
+
+def _changes(lora: Lora, precision: mx.Dtype) -> dict[Place, LowRankChange]:
+    """Read the matrices, the strength of each layer within."""
+    tensors: dict[str, ConvertedTensor] = {}
+    for (network, path), pair in lora.items():
+        tensors |= {f"{network}.{path}.down": pair.down, f"{network}.{path}.up": pair.up}
+    found = dict(arrays(Converted(lora.where, tensors), precision))
+    changes = {place: _change(f"{place[0]}.{place[1]}", lora[place], found) for place in lora}
+    mx.eval([change.up for change in changes.values()])
+    return changes
+
+
+def _change(name: str, pair: LoraPair, found: Mapping[str, mx.array]) -> LowRankChange:
+    change = LowRankChange(found[f"{name}.down"], found[f"{name}.up"])
+    return change if pair.scale == 1.0 else change.scaled(pair.scale)
+
+
+def _require_plain(layers: Mapping[Place, nn.Module], where: str) -> None:
+    quantized = [path for (_, path), layer in layers.items() if "scales" in layer]
+    if quantized:
+        raise RequestError(
+            f"{where} cannot be fused with quantised layers",
+            found=f"{len(quantized)}, such as {quantized[0]}",
+            remedy="leave fuse out: beside them it keeps its precision",
+        )

@@ -1,0 +1,154 @@
+"""The LoRAs beside a model, in PEFT's layers: which of them act now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.peft_utils import delete_adapter_layers, recurse_remove_peft_layers
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+
+from ipa.contract.errors import CheckpointError
+from ipa.contract.lora import LoadedLora
+
+from .loading import MALFORMED, quiet, reason
+from .lora_file import Networks, Tensors, read_lora
+
+_FIXED = {"peft_type": "LORA", "use_dora": False, "lora_bias": False, "bias": "none"}
+
+
+@dataclass(frozen=True)
+class _Attached:
+    """What PEFT calls it (its own names allow no dots), and the strength of its layers by them."""
+
+    label: str
+    fuse: bool
+    strengths: Mapping[LoraLayer, float]
+
+
+@dataclass
+class Loras:
+    """By name. See `ipa.contract.lora.LoraSet`.
+
+    PEFT's layers hold the base model's, whose own weights are put back when nothing is fused.
+    """
+
+    networks: Networks
+    _attached: dict[str, _Attached] = field(default_factory=dict)
+    _originals: dict[LoraLayer, torch.nn.Parameter] = field(default_factory=dict)
+    _scales: dict[str, float] = field(default_factory=dict)
+    _count: int = 0
+
+    @torch.no_grad()
+    def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+        """See `LoraSet.load`."""
+        parts, config = read_lora(path, self.networks)
+        self._count += 1
+        label = f"file{self._count}"
+        try:
+            with quiet():
+                for part, tensors in parts.items():
+                    own = {k.partition(".")[2]: v for k, v in config.items() if _is_of(k, part)}
+                    _inject(self.networks[part], label, tensors, own)
+        except (*MALFORMED, NotImplementedError) as error:
+            self._remove(label)
+            raise CheckpointError(
+                f"{path.name} cannot be loaded by PEFT",
+                found=reason(error),
+                remedy="check that it is a LoRA for this model",
+            ) from error
+        layers = [layer for layer in self._layers() if label in layer.scaling]
+        strengths = {layer: float(layer.scaling[label]) for layer in layers}
+        self._attached[name] = _Attached(label, fuse, strengths)
+        self._act()
+        return LoadedLora(
+            {part: len(tensors) // 2 for part, tensors in parts.items()},
+            sum(t.numel() for part in parts.values() for t in part.values()) * self._itemsize,
+            sum(layer.get_base_layer().weight.nbytes for layer in layers) if fuse else 0,
+        )
+
+    def unload(self, name: str) -> None:
+        """See `LoraSet.unload`."""
+        self._remove(self._attached.pop(name).label)
+
+    @torch.no_grad()
+    def use(self, scales: Mapping[str, float]) -> None:
+        """See `LoraSet.use`."""
+        self._scales = {name: scale for name, scale in scales.items() if scale != 0.0}
+        self._act()
+
+    @property
+    def _itemsize(self) -> int:
+        unet: Any = self.networks["unet"]
+        return int(unet.dtype.itemsize)
+
+    def _layers(self) -> Iterator[LoraLayer]:
+        for network in self.networks.values():
+            yield from (module for module in network.modules() if isinstance(module, LoraLayer))
+
+    def _act(self) -> None:
+        """Bring every layer into the state that the scales describe."""
+        for layer, original in self._originals.items():
+            layer.get_base_layer().weight = original
+        self._originals.clear()
+        for layer in self._layers():
+            active, change = [], None
+            for name, scale in self._scales.items():
+                attached = self._attached[name]
+                if layer not in attached.strengths:
+                    continue
+                layer.scaling[attached.label] = scale * attached.strengths[layer]
+                if attached.fuse:
+                    own = layer.get_delta_weight(attached.label).float()
+                    change = own if change is None else change + own
+                else:
+                    active.append(attached.label)
+            layer.set_adapter(active)
+            if change is not None:
+                base: Any = layer.get_base_layer()
+                self._originals[layer] = base.weight
+                total = (base.weight.float() + change).to(base.weight.dtype)
+                base.weight = torch.nn.Parameter(total, requires_grad=False)
+
+    def _remove(self, label: str) -> None:
+        """Out of every layer; layers without any become the base model's again."""
+        for network in self.networks.values():
+            delete_adapter_layers(network, label)
+            configs = getattr(network, "peft_config", {})
+            configs.pop(label, None)
+            if not configs:
+                recurse_remove_peft_layers(network)
+                if hasattr(network, "peft_config"):
+                    del network.peft_config
+
+
+def _is_of(key: str, part: str) -> bool:
+    return key.startswith(f"{part}.")
+
+
+def _inject(
+    network: torch.nn.Module, label: str, tensors: Tensors, told: Mapping[str, Any]
+) -> None:
+    """Give the layers of a network PEFT's, with these matrices; `told` is PEFT's configuration."""
+    for key, value in _FIXED.items():
+        if told.get(key, value) != value:
+            raise ValueError(f"its configuration says {key}={told[key]!r}, not {value!r}")
+    ranks = {k.removesuffix(".lora_B.weight"): t.shape[1] for k, t in tensors.items() if "_B" in k}
+    if told:
+        config = LoraConfig(**told)
+    else:
+        first = next(iter(ranks.values()))
+        own = {f"^{path}": rank for path, rank in ranks.items()}
+        config = LoraConfig(
+            r=first, lora_alpha=first, rank_pattern=own, alpha_pattern=own, target_modules=[*ranks]
+        )
+    inject_adapter_in_model(config, network, adapter_name=label, state_dict=tensors)
+    result = set_peft_model_state_dict(network, tensors, adapter_name=label)
+    missing = [key for key in result.missing_keys if f".{label}." in key]
+    if result.unexpected_keys or missing:
+        raise ValueError(f"it leaves over {', '.join([*result.unexpected_keys, *missing][:5])}")
+    network.requires_grad_(requires_grad=False)
