@@ -151,9 +151,9 @@ def pair(stem: str, inputs: int = 24, outputs: int = 24) -> dict[str, torch.Tens
 
 BAD: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "a stray key": (pair(QUERY) | {"stray": torch.ones(1)}, "stray"),
-    "no such layer": (pair(QUERY.replace("down_blocks_0", "down_blocks_7")), "down_blocks.7"),
+    "no such layer": (pair(QUERY.replace("down_blocks_0", "down_blocks_7")), "down_blocks[._]7"),
     "another base": (pair(KEY, inputs=2048), "one for SDXL, the model is context width 40"),
-    "another width": (pair(QUERY, inputs=25), "needed .2, 24."),
+    "another width": (pair(QUERY, inputs=25), "needed .2, 24"),
     "another text encoder": (
         pair("lora_te2_text_model_encoder_layers_0_mlp_fc1", 40, 72),
         "text.encoder that this model has not",
@@ -172,7 +172,7 @@ def test_files_that_do_not_fit(pipe: ipa.Pipeline, tmp_path: Path) -> None:
     base = run(pipe)
     for name, (tensors, words) in BAD.items():
         path = loras.write(tmp_path / f"{name}.safetensors", File(tensors))
-        with pytest.raises(CheckpointError, match=f"(?s){words.replace('.', '[._]')}") as caught:
+        with pytest.raises(CheckpointError, match=f"(?s){words}") as caught:
             pipe.load_lora(path)
         assert caught.value.found, name
     assert pipe.info()["loras"] == {}
@@ -182,12 +182,12 @@ def test_files_that_do_not_fit(pipe: ipa.Pipeline, tmp_path: Path) -> None:
 
 
 def test_calls_that_cannot_be_honoured(pipe: ipa.Pipeline, files: dict[str, Path]) -> None:
-    with pytest.raises(RequestError, match="no such LoRA.*none"):
+    with pytest.raises(RequestError, match=r"no such LoRA.*none"):
         run(pipe, loras={"a": 1.0})
     with pytest.raises(RequestError, match="finite"):
         pipe.load_lora(files["first"], scale=float("nan"))
     pipe.load_lora(files["first"], name="a")
-    with pytest.raises(RequestError, match="is loaded.*unload_lora"):
+    with pytest.raises(RequestError, match=r"is loaded.*unload_lora"):
         pipe.load_lora(files["second"], name="a")
     for given, words in (
         ({"a": "much"}, "finite"),
@@ -207,7 +207,8 @@ def test_calls_that_cannot_be_honoured(pipe: ipa.Pipeline, files: dict[str, Path
 def test_beside_few_bits(tmp_path: Path) -> None:
     """On MLX: quantised layers stay as they are, and the change keeps its precision."""
     wide = models.Tiny(
-        unet=models.UNET | {"block_out_channels": (64, 64, 128), "norm_num_groups": 8}
+        unet=models.UNET
+        | {"block_out_channels": (64, 64, 128), "norm_num_groups": 8}
         | {"cross_attention_dim": 64, "attention_head_dim": 4},
         text=models.TEXT | {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4},
     )
