@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +147,9 @@ def _inject(
         config = LoraConfig(
             r=first, lora_alpha=first, rank_pattern=own, alpha_pattern=own, target_modules=[*ranks]
         )
-    inject_adapter_in_model(config, network, adapter_name=label, state_dict=tensors)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are meant
+        inject_adapter_in_model(config, network, adapter_name=label, state_dict=tensors)
     result = set_peft_model_state_dict(network, tensors, adapter_name=label)
     missing = [key for key in result.missing_keys if f".{label}." in key]
     if result.unexpected_keys or missing:

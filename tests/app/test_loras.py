@@ -1,0 +1,52 @@
+"""`ipa-mlx generate --lora`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from ipa import RequestError
+from ipa.app.cli import app
+from ipa.app.loras import LoraChoice, parse_loras
+from ipa.app.output import METADATA_KEY
+from oracle import loras
+from oracle.loras import File
+from oracle.pipelines import diffusers_pipeline
+
+QUICK = ("--steps", "1", "--guidance", "1", "--width", "32", "--height", "32")
+
+
+def test_what_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd=name:2").touch()
+    given = ["a.safetensors", "b=a.safetensors:-0.5", "owner/name/a.safetensors:2", "odd=name:2"]
+    assert parse_loras(given) == [
+        LoraChoice("a.safetensors", None, 1.0),
+        LoraChoice("a.safetensors", "b", -0.5),
+        LoraChoice("owner/name/a.safetensors", None, 2.0),
+        LoraChoice("odd=name:2", None, 1.0),
+    ]
+    with pytest.raises(RequestError, match="finite"):
+        parse_loras(["a.safetensors:nan"])
+
+
+def test_two_of_them(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=1)
+    loras.write(Path("a.safetensors"), loras.kohya(loras.weak(pairs), "sd"))
+    words = ("generate", "-m", str(tiny), "-p", "a star", *QUICK)
+    done = CliRunner().invoke(
+        app, [*words, "--lora", "a.safetensors:0.5", "--lora", "b=a.safetensors"]
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(Image.open("out.png").text[METADATA_KEY])["request"]["loras"]
+    assert {name: entry["scale"] for name, entry in told.items()} == {"a": 0.5, "b": 1.0}
+    loras.write(Path("bad.safetensors"), File({"stray": torch.ones(1)}))
+    done = CliRunner().invoke(app, [*words, "--lora", "bad.safetensors"])
+    assert done.exit_code != 0
+    assert "stray" in done.output
