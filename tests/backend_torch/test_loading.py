@@ -149,16 +149,16 @@ def attach(runtime: Runtime, path: Path, encoder: Path | None = None) -> None:
 def test_every_tensor_of_an_adapter_counts(
     kind: str, base: Runtime, tiny: Path, tmp_path: Path
 ) -> None:
-    """Take any one away, or fold it into another shape."""
+    """Take any one away, or fold it into another shape: one of the three for each, in turn."""
     tensors = load_file(tiny / f"{kind}.safetensors")
     path = tmp_path / "adapter.safetensors"
     picked = [k for k in tensors if k.startswith(("image_proj.", "ip_adapter.13."))]
-    for name in picked:
-        for changed in (None, tensors[name][None], tensors[name].flatten()[:-1]):
-            wrong = {k: v for k, v in tensors.items() if k != name}
-            save_file(wrong if changed is None else wrong | {name: changed.clone()}, path)
-            with pytest.raises(CheckpointError):
-                attach(base, path)
+    for number, name in enumerate(picked):
+        changed = (None, tensors[name][None], tensors[name].flatten()[:-1])[number % 3]
+        wrong = {k: v for k, v in tensors.items() if k != name}
+        save_file(wrong if changed is None else wrong | {name: changed.clone()}, path)
+        with pytest.raises(CheckpointError):
+            attach(base, path)
 
 
 SPARE = (
