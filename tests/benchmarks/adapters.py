@@ -51,7 +51,7 @@ def ours(folder: Path, side: int) -> dict[str, Contender]:
 
         def run() -> None:
             output = runtime.guide(runtime.predict(latents, STEP, conditioning, scales), 7.5)
-            runtime.advance(STEP, latents, output, None, None)
+            runtime.advance(STEP, latents, output, [], None)
 
         return run
 
