@@ -60,7 +60,7 @@ class Loras(Mapping[str, AttachedLora]):
         loaded = self._backend.loras.load(name, path, fuse=fuse)
         try:
             self._use(self.chosen(None) | {name: number})
-        except Exception:
+        except BaseException:  # also when interrupted: nothing is half loaded
             self._backend.loras.unload(name)
             raise
         self._known[name] = AttachedLora(path.name, loaded, number, fuse)
