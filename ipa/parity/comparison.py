@@ -1,0 +1,83 @@
+"""What the comparison of two runs found; reports are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .difference import Difference
+
+Mode: TypeAlias = Literal["free-running", "teacher-forced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two runs: what made it.
+
+    `name` is short ("torch float32"), `environment` is of chip, system, versions, TF32, BLAS and
+    threads, `seconds` what the run took, None where it was not measured.
+    """
+
+    name: str
+    backend: str
+    dtype: str
+    environment: Mapping[str, str]
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The final pictures, (H, W, 3) uint8 each, and how alike they are.
+
+    `ssim` is 1 for equal ones; `clip_cosine` is of their embeddings by the run's own image encoder,
+    None where there is none.
+    """
+
+    a: npt.NDArray[np.uint8]
+    b: npt.NDArray[np.uint8]
+    psnr_db: float
+    ssim: float
+    clip_cosine: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """b's run with one component of a's: `relative_l2` of the final latents to a's is left."""
+
+    component: str
+    relative_l2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """b against a: `differences` in the order in which the stages are computed.
+
+    `only_a` and `only_b` are stages that the other run does not have. `first_bad` is the deepest
+    bad stage that comes first; None where all is well. `unswapped` is the relative L2 of the final
+    latents that each of `swaps` is to be held against.
+    """
+
+    a: Side
+    b: Side
+    mode: Mode
+    request: Mapping[str, Any]
+    differences: tuple[Difference, ...]
+    only_a: tuple[str, ...] = ()
+    only_b: tuple[str, ...] = ()
+    pictures: Pictures | None = None
+    swaps: tuple[Swap, ...] = ()
+    unswapped: float | None = None
+
+    @property
+    def first_bad(self) -> Difference | None:
+        """What a stage is made of is computed before it, so the first bad one is the deepest."""
+        return next((one for one in self.differences if one.bad), None)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is bad."""
+        return self.first_bad is None
