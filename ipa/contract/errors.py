@@ -38,5 +38,9 @@ class NumericalError(IpaError):
     """A computation gave NaN, infinity, or a constant picture."""
 
 
+class ParityError(IpaError):
+    """Two runs cannot be compared."""
+
+
 class Cancelled(IpaError):  # noqa: N818 - nobody made an error
     """The caller asked to stop; the pipeline is ready for the next call."""
