@@ -15,7 +15,9 @@ from rich.markup import escape
 from ipa.contract.errors import (
     BackendError,
     Cancelled,
+    CaptureError,
     CheckpointError,
+    IncompatibleCaptures,
     IpaError,
     NumericalError,
     RequestError,
@@ -23,6 +25,8 @@ from ipa.contract.errors import (
 
 EXIT_CODES: dict[type[IpaError], int] = {
     RequestError: 2,
+    CaptureError: 2,
+    IncompatibleCaptures: 2,
     CheckpointError: 3,
     BackendError: 4,
     NumericalError: 5,

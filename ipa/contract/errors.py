@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class IpaError(Exception):
     """Root of every error that this project raises on purpose.
@@ -40,6 +42,28 @@ class NumericalError(IpaError):
 
 class ParityError(IpaError):
     """Two runs cannot be compared."""
+
+
+class CaptureError(IpaError):
+    """A capture of the parity lab is missing, damaged, or not what is needed."""
+
+
+class IncompatibleCaptures(CaptureError):  # noqa: N818 - what is wrong is between two good ones
+    """Two captures that are not of the same run.
+
+    Args:
+        differences: Everything in which they differ, as (name, in a, in b).
+    """
+
+    def __init__(self, differences: Sequence[tuple[str, str, str]]) -> None:
+        self.differences = tuple(differences)
+        listed = "; ".join(f"{name}: {a} and {b}" for name, a, b in self.differences)
+        names = ",".join(dict.fromkeys(name for name, _, _ in self.differences))
+        super().__init__(
+            "the captures are not of the same run",
+            found=listed,
+            remedy=f"capture again, or allow by name what is meant to differ, such as {names}",
+        )
 
 
 class Cancelled(IpaError):  # noqa: N818 - nobody made an error

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-
 # Half a unit in the last place: what one rounding makes of a number.
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
@@ -53,5 +52,3 @@ class Limits:
 def lower(a: str, b: str) -> str:
     """The one of two dtypes that rounds more."""
     return max(a, b, key=lambda dtype: ROUNDING[dtype])
-
-

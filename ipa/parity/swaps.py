@@ -33,7 +33,7 @@ stands in for theirs was made on a's.
 
 
 class Swapped:
-    """A tap that puts some of a reference's stages in, and keeps the last stage that is compared."""
+    """A tap that puts some of a reference's stages in, and keeps the last that is compared."""
 
     def __init__(self, instead: Mapping[str, Kept], last: str) -> None:
         self._instead, self._last = instead, last

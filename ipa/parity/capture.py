@@ -1,0 +1,65 @@
+"""A run that was recorded: its stages, and what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .comparison import Side
+from .measuring import Kept
+
+FORMAT_VERSION = 1
+"""Of the file and of what its header means; a reader refuses larger ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Header:
+    """What made a capture; JSON-able.
+
+    Attributes:
+        model: What the user called it.
+        backend: "mlx" or "torch".
+        dtype: The precision that it computed in.
+        device: As the backend calls it.
+        request: `Result.info["request"]`.
+        environment: See `ipa.parity.environment`.
+        fingerprints: Of the weights, by component; see `ipa.parity.fingerprints`.
+        timings_s: Seconds by stage of the run.
+        warnings: What the run warned of.
+        format_version: Of the format that it has on disk.
+    """
+
+    model: str
+    backend: str
+    dtype: str
+    device: str
+    request: Mapping[str, Any]
+    environment: Mapping[str, str]
+    fingerprints: Mapping[str, Mapping[str, str]]
+    timings_s: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def side(self) -> Side:
+        """The same, for a comparison."""
+        return Side(
+            name=f"{self.backend} {self.dtype}",
+            backend=self.backend,
+            dtype=self.dtype,
+            environment=self.environment,
+            seconds=sum(self.timings_s.values()) if self.timings_s else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Capture:
+    """A run: `stages` by name, in the order in which they were told.
+
+    Each is an array, float32 or float16, or a `Sketch` of one. Those of a file are read one by one,
+    when they are asked for.
+    """
+
+    header: Header
+    stages: Mapping[str, Kept] = field(repr=False)

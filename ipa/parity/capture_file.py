@@ -1,0 +1,226 @@
+"""The file of a capture: safetensors, with its header and its sketches' moments in the metadata."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ipa.contract.errors import CaptureError, CheckpointError
+from ipa.contract.files import require_safetensors
+
+from .capture import FORMAT_VERSION, Capture, Header
+from .measuring import Kept
+from .sketch import WIDTH, Moments, Sketch
+
+_FORMAT = "ipa-mlx capture"
+_TAGS = {"float32": "F32", "float16": "F16"}
+_ALIGNMENT = 8
+_REMEDY = "capture again with `ipa-mlx parity capture`"
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("model", "backend", "dtype", "device"), str),
+    **dict.fromkeys(("request", "environment", "fingerprints", "timings_s"), dict),
+    "warnings": list,
+}
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Where a capture may be written. Raises CaptureError for another suffix or no folder."""
+    where = Path(path)
+    if where.suffix != ".safetensors" or where.is_dir():
+        raise CaptureError(
+            f"{where}: captures are kept as .safetensors",
+            found="a folder" if where.is_dir() else f"suffix {where.suffix!r}",
+            remedy="use a name that ends in .safetensors",
+        )
+    if not where.parent.is_dir():
+        raise CaptureError(f"{where.parent} does not exist", remedy="create the folder first")
+    return where
+
+
+def write(path: str | os.PathLike[str], capture: Capture) -> None:
+    """Write a capture under a temporary name, stage by stage, and rename it.
+
+    Raises:
+        CaptureError: The name does not end in .safetensors, or it cannot be written.
+    """
+    where = check_target(path)
+    try:
+        handle, name = tempfile.mkstemp(dir=where.parent, prefix=f".{where.stem}-")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                _write(file, capture)
+            temporary.chmod(0o644)
+            temporary.replace(where)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise CaptureError(f"{where} cannot be written", found=str(error)) from error
+
+
+def _write(file: BinaryIO, capture: Capture) -> None:
+    rows = []
+    arrays: dict[str, tuple[str, tuple[int, ...], int]] = {}
+    for name, kept in capture.stages.items():
+        array = kept.projection if isinstance(kept, Sketch) else kept
+        moments = _plain(kept.moments) if isinstance(kept, Sketch) else None
+        rows.append([name, list(kept.shape), moments])
+        arrays[name] = (_TAGS[array.dtype.name], array.shape, array.nbytes)
+    metadata = {
+        "format": _FORMAT,
+        "format_version": str(capture.header.format_version),
+        "header": json.dumps(asdict(capture.header), ensure_ascii=False),
+        "stages": json.dumps(rows, ensure_ascii=False, allow_nan=False),
+    }
+    order = sorted(arrays, key=lambda name: arrays[name][0], reverse=True)  # F32 first: aligned
+    header: dict[str, Any] = {"__metadata__": metadata}
+    start = 0
+    for name in order:
+        tag, shape, size = arrays[name]
+        header[name] = {"dtype": tag, "shape": shape, "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+        kept = capture.stages[name]
+        array = kept.projection if isinstance(kept, Sketch) else kept
+        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        file.write(memoryview(little).cast("B") if little.size else b"")
+
+
+def _plain(moments: Moments) -> list[float | None]:
+    """JSON has no NaN."""
+    return [value if math.isfinite(value) else None for value in astuple(moments)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What the metadata say of a stage."""
+
+    shape: tuple[int, ...]
+    moments: Moments | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredStages(Mapping[str, Kept]):
+    """Stages of a file, read one by one when they are asked for; nothing is kept of them."""
+
+    where: Path
+    rows: Mapping[str, _Row]
+    file: Any = field(repr=False)
+
+    def __getitem__(self, name: str) -> Kept:
+        row = self.rows[name]
+        try:
+            array = self.file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.where, f"{name}: {error}") from error
+        if row.moments is None:
+            return np.asarray(array)
+        return Sketch(row.shape, row.moments, array)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def read(path: str | os.PathLike[str]) -> Capture:
+    """A capture, of which the header is checked and no stage is read yet.
+
+    Raises:
+        CaptureError: The file is missing, damaged, no capture, or of a newer version.
+    """
+    where = Path(path)
+    try:
+        require_safetensors(where)
+        file: Any = safe_open(where, framework="numpy")
+        metadata = file.metadata() or {}
+    except CheckpointError as error:
+        raise CaptureError(error.what, found=error.found, remedy=_REMEDY) from error
+    except (SafetensorError, OSError) as error:
+        raise _damaged(where, str(error)) from error
+    _check_format(where, metadata)
+    try:
+        header = _header(where, json.loads(metadata["header"]))
+        rows = _rows(json.loads(metadata["stages"]))
+        _check_stages(where, rows, file)
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise _damaged(where, f"its metadata cannot be read: {error!r:.120}") from error
+    return Capture(header, StoredStages(where, rows, file))
+
+
+def _check_format(where: Path, metadata: Mapping[str, str]) -> None:
+    if metadata.get("format") != _FORMAT:
+        raise CaptureError(
+            f"{where} is no capture",
+            found=f"format {metadata.get('format', 'of weights')!r:.60}",
+            remedy=_REMEDY,
+        )
+    version = None
+    with suppress(ValueError):
+        version = int(metadata.get("format_version", ""))
+    if version is None or version < 1:
+        raise _damaged(where, f"format_version {metadata.get('format_version')!r:.40}")
+    if version > FORMAT_VERSION:
+        raise CaptureError(
+            f"{where} was written by a newer version",
+            found=f"format {version}; this version reads up to {FORMAT_VERSION}",
+            remedy="update ipa-mlx, or capture again with this version",
+        )
+
+
+def _header(where: Path, told: Any) -> Header:
+    known = {one.name for one in fields(Header)}
+    for name, kind in _TYPES.items():
+        if not isinstance(told[name], kind):
+            raise _damaged(where, f"{name}: {told[name]!r:.60}")
+    return Header(**{k: tuple(v) if k == "warnings" else v for k, v in told.items() if k in known})
+
+
+def _rows(told: Any) -> dict[str, _Row]:
+    return {
+        name: _Row(
+            tuple(int(side) for side in shape),
+            None if moments is None else Moments(*map(_number, moments)),
+        )
+        for name, shape, moments in told
+    }
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _check_stages(where: Path, rows: Mapping[str, _Row], file: Any) -> None:
+    """Every tensor is a stage and has its shape, before one is read."""
+    spare = rows.keys() ^ set(file.keys())
+    if spare:
+        raise _damaged(where, f"stages without a tensor, or tensors without a stage: {_few(spare)}")
+    for name, row in rows.items():
+        stored = file.get_slice(name)
+        size = math.prod(row.shape)
+        shape = row.shape if row.moments is None else (min(WIDTH, size),)
+        good = tuple(stored.get_shape()) == shape and stored.get_dtype() in _TAGS.values()
+        if not good or size < 1:
+            raise _damaged(where, f"{name}: {stored.get_dtype()} {stored.get_shape()} for {shape}")
+
+
+def _few(names: Sequence[str] | set[str]) -> str:
+    return ", ".join(sorted(names)[:3])
+
+
+def _damaged(where: Path, found: str) -> CaptureError:
+    return CaptureError(f"{where} is damaged", found=found, remedy=_REMEDY)

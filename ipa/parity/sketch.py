@@ -1,0 +1,99 @@
+"""An array in a few numbers, from two of which its distance to another array can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+WIDTH = 256
+"""Numbers of a projection."""
+
+ERROR = (2 * WIDTH) ** -0.5
+"""The relative standard deviation of a distance that is told from two projections: 0.044."""
+
+_SEED = 0x1BA  # part of the format: other signs would make old captures worthless
+_ROWS = 256  # projected at once: they stay in the cache
+_BLOCK = _ROWS * WIDTH
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of all numbers of an array, in float64. `norm` is the L2 norm."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+    norm: float
+
+    @classmethod
+    def of(cls, array: npt.NDArray[np.floating]) -> Moments:
+        """Of an array that is not empty; NaN where it is not finite."""
+        wide = array.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            mean, std = float(wide.mean()), float(wide.std())
+            norm = float(np.sqrt(np.square(wide, out=wide).sum()))
+        return cls(mean, std, float(array.min()), float(array.max()), norm)
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """What is kept of an array: its shape, its moments, and a random projection of it.
+
+    The array's numbers, in order, stand in rows of `WIDTH`; each gets a random sign, each row is
+    turned by a random number of places, and columns are summed (a count sketch: Charikar, Chen,
+    Farach-Colton 2002; one pass). The projection is linear, and the squared norm of the projection
+    of a difference has the difference's own squared norm as its mean, √(2/WIDTH) of it as its
+    standard deviation at most. Signs and turns are raw bits of Philox under a fixed seed, and sums
+    are of float64 in a fixed order: the same array gives the same bits everywhere. `projection` is
+    (min(WIDTH, size),), rounded to float32; of an array of one row it is the numbers themselves but
+    for their signs.
+    """
+
+    shape: tuple[int, ...]
+    moments: Moments
+    projection: npt.NDArray[np.float32] = field(repr=False)
+
+    @classmethod
+    def of(cls, array: npt.NDArray[np.floating]) -> Sketch:
+        """Of an array that is not empty."""
+        return cls(array.shape, Moments.of(array), project(array).astype(np.float32))
+
+    @property
+    def size(self) -> int:
+        """How many numbers the array has."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """What keeping it takes."""
+        return self.projection.nbytes
+
+
+def project(array: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The projection of an array, not yet rounded."""
+    flat = array.reshape(-1)
+    total = np.zeros(WIDTH)
+    bits = np.random.Philox(key=_SEED)
+    with np.errstate(invalid="ignore"):
+        for start in range(0, flat.size, _BLOCK):
+            values = flat[start : start + _BLOCK].astype(np.float64)
+            turned, columns = _turns(bits, first=start == 0)
+            np.negative(values, out=values, where=turned[: values.size])
+            total += np.bincount(columns[: values.size], values, WIDTH)
+    return total[: min(WIDTH, flat.size)]
+
+
+def _turns(
+    bits: np.random.Philox, *, first: bool
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
+    """Of the next rows: which numbers change sign, and the column that each is added to."""
+    raw = bits.random_raw(_BLOCK // 64).astype("<u8")
+    signs = np.unpackbits(raw.view(np.uint8), bitorder="little").astype(bool)
+    places = (bits.random_raw(_ROWS) % np.uint64(WIDTH)).astype(np.intp)
+    if first:
+        places[0] = 0  # so that an array of one row keeps its order
+    columns = (np.arange(WIDTH, dtype=np.intp) + places[:, None]) % WIDTH
+    return signs, columns.reshape(-1)
