@@ -70,13 +70,12 @@ def swaps(
         }
         for component, patterns in COMPONENTS.items()
     }
-    found = {
-        component: _left(reference[last], instead, last, run)
-        for component, instead in ({"": {}} | chosen).items()
-        if instead or not component
-    }
-    whole = found.pop("")
-    return whole, tuple(Swap(component, left) for component, left in found.items())
+    whole = _left(reference[last], {}, last, run)
+    return whole, tuple(
+        Swap(component, _left(reference[last], instead, last, run))
+        for component, instead in chosen.items()
+        if instead
+    )
 
 
 def last_stage(reference: Mapping[str, object]) -> str:
