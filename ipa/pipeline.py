@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,6 +23,8 @@ from ipa.contract.weights import StepWeights
 from ipa.controls import requested_controls
 from ipa.encoding import EncodingOptions, Reader, plan_features
 from ipa.origins import load_embeds
+from ipa.parity.tap import Tap
+from ipa.parity.watched import watched
 from ipa.plan import prompts_from_ip_adapter_image
 from ipa.prepare.faces import check_fits
 from ipa.prepare.images import clip_pixels
@@ -105,6 +108,7 @@ class Pipeline(Companions):
         weights: StepWeights | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: CancelSignal | None = None,
+        tap: Tap | None = None,
         **arguments: Unpack[RequestArguments],
     ) -> Result:
         """Make pictures.
@@ -124,6 +128,8 @@ class Pipeline(Companions):
                 `Result.info["weights_by_step"]`.
             on_progress: Called with every event, in this thread.
             cancel: Asked between steps whether to stop.
+            tap: Told of every stage of the computation, and may change it (`ipa.parity.tap`); of
+                one picture at a time.
             **arguments: See `ipa.contract.request.Request`.
 
         Raises:
@@ -139,6 +145,7 @@ class Pipeline(Companions):
             controlnet_image=controlnet_image,
             weights=weights,
             cancel=cancel,
+            tap=tap,
             **arguments,
         ):
             result = event.result
@@ -157,6 +164,7 @@ class Pipeline(Companions):
         controlnet_image: Picture | Sequence[Picture] | None = None,
         weights: StepWeights | None = None,
         cancel: CancelSignal | None = None,
+        tap: Tap | None = None,
         **arguments: Unpack[RequestArguments],
     ) -> Iterator[Progress]:
         """The same as a call, as a generator of events; the last one carries the result.
@@ -180,9 +188,12 @@ class Pipeline(Companions):
         check_weights(weights)
         loras = self._loras.chosen(batch.requests[0].loras)
         told = self._loras.describe_call(loras)
-        run = BatchRun(self._backend, batch, plans, cancel, self._adapters, weights, told)
-        return self._run(run, loras)
+        backend, hooks = watched(self._backend, tap, plans)
+        run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, told)
+        return self._run(run, loras, hooks)
 
-    def _run(self, run: BatchRun, loras: Mapping[str, float]) -> Iterator[Progress]:
-        with self._owned(), self._loras.used(loras):
+    def _run(
+        self, run: BatchRun, loras: Mapping[str, float], hooks: AbstractContextManager[None]
+    ) -> Iterator[Progress]:
+        with self._owned(), self._loras.used(loras), hooks:
             yield from run.events()

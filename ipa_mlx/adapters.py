@@ -63,6 +63,9 @@ class Adapters:
     def __getitem__(self, name: str) -> ImageAdapter:
         return self._attached[name].adapter
 
+    def __iter__(self) -> Iterator[ImageAdapter]:
+        return (attached.adapter for attached in self._attached.values())
+
     def encoder(self, name: str) -> VisionEncoder:
         """An adapter's image encoder. Raises RequestError if it has none."""
         files = self._attached[name].encoder

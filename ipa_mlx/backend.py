@@ -37,21 +37,18 @@ from .adapters import Adapters
 from .clip import TextEncoder
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import DTYPES, place, require_quantized
+from .loading import DTYPES, keep_freed, place, require_quantized
 from .loras import Loras
 from .low_rank import UNCHANGED
 from .pictures import decode, encode
 from .prediction import predict
-from .report import report
+from .report import networks, report
 from .sampler import advance, guide
+from .stages import Stages
 from .text import added_conditioning, encode_text, no_text
 from .tiny_vae import load_tiny
 from .unet import UNet
 from .vae import Vae
-
-# Freed buffers that MLX may keep on a CPU. Its default of 32 MB is less than one score matrix: each
-# operation would then wait for the system to clear new pages (measured: 11 times slower sums).
-_CPU_CACHE = 1 << 30
 
 # An image encoder is loaded with its adapter.
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -237,18 +234,19 @@ class Runtime:
         """See `Backend.load_preview_decoder`."""
         self.preview_decoder = load_tiny(files)
 
+    @property
+    def taps(self) -> Stages:
+        """See `Backend.taps`."""
+        return Stages(self)
+
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
-        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
-        if self.text_encoder_2 is not None:
-            parts["text_encoder_2"] = self.text_encoder_2
-        parts |= {f"image_encoder:{path.name}": e for path, e in self.adapters.encoders.items()}
         return {
             "backend": self.name,
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
             "warnings": list(self.warnings),
-            **report(parts),
+            **report(dict(networks(self))),
         }
 
     def peak_memory(self) -> int | None:
@@ -279,8 +277,7 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
     chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
-    if mx.default_device() == mx.cpu:
-        mx.set_cache_limit(_CPU_CACHE)
+    keep_freed()
     converted = read_model(model, _NETWORKS)
     modules = {
         "unet": UNet(model.unet),

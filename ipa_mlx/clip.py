@@ -90,18 +90,15 @@ class TextEncoder(nn.Module):
         known = self.token_embedding(mx.minimum(token_ids, size - 1))
         return mx.where((token_ids >= size)[..., None], own, known)
 
-    def pooled(self, states: mx.array, token_ids: mx.array) -> mx.array:
-        """What `states` gave, to the projected row of the first end token, (B, P)."""
+    def pooled(self, last: mx.array, token_ids: mx.array) -> mx.array:
+        """What leaves the last layer, (B, L, C), to the first end token's projected row, (B, P)."""
         # As in transformers: configs that say 2 are wrong, and the end is the largest id, but for
         # those of learned words, of which transformers would take one.
         token_ids = mx.where(token_ids >= self.token_embedding.weight.shape[0], 0, token_ids)
         is_end = token_ids if self.end_token == 2 else token_ids == self.end_token
         row = mx.argmax(is_end.astype(mx.int32), axis=1)
-        x = mx.take_along_axis(self._last(states), row[:, None, None], axis=1)
+        x = mx.take_along_axis(self.final_norm(last), row[:, None, None], axis=1)
         return self.projection(x[:, 0])
-
-    def _last(self, states: mx.array) -> mx.array:
-        return self.final_norm(self.layers[-1](states, mask="causal"))
 
 
 class VisionEncoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -83,12 +83,18 @@ class Conditioning:
 class Context:
     """A conditioning with the weights of one step: what an evaluation of the UNet is given.
 
-    `scales[j][i]` is λ of image prompt j at site i. `recorder` is there if influence is measured.
+    `scales[j][i]` is λ of image prompt j at site i. `recorder` is there if influence is measured,
+    `watch` if stages are watched.
     """
 
     conditioning: Conditioning
     scales: Sequence[Sequence[float]]
     recorder: Recorder | None = None
+    watch: Callable[[str, mx.array], mx.array] | None = None
+
+    def told(self, part: str, array: mx.array) -> mx.array:
+        """A part of a site's result, or what is to stand in for it (`ipa.contract.taps`)."""
+        return array if self.watch is None else self.watch(part, array)
 
     def text_at(self, site: int) -> KeyValue:
         """The text's keys and values at a site (its rank, not its number)."""
@@ -99,8 +105,10 @@ class Context:
         changes = self.conditioning.changes
         return changes[site] if changes else _UNCHANGED
 
-    def images_at(self, site: int, queries: int) -> Iterator[tuple[float | mx.array, KeyValue]]:
-        """λ · m, keys and values of every image prompt that is on at a site.
+    def images_at(
+        self, site: int, queries: int
+    ) -> Iterator[tuple[int, float | mx.array, KeyValue]]:
+        """Number, λ · m, keys and values of every image prompt that is on at a site.
 
         Where `KeyValue.scaling` puts λ inside keys and values, 1 · m is left.
 
@@ -108,10 +116,11 @@ class Context:
 
         One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
         """
-        for scale, pairs in zip(self.scales, self.conditioning.images, strict=True):
+        pairs_by_prompt = zip(self.scales, self.conditioning.images, strict=True)
+        for number, (scale, pairs) in enumerate(pairs_by_prompt):
             if scale[site] != 0.0:
                 weight, image = pairs[site].weighted(scale[site])
-                yield _weight(weight, image.mask, queries), image
+                yield number, _weight(weight, image.mask, queries), image
 
 
 def _weight(scale: float, mask: mx.array | None, queries: int) -> float | mx.array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -59,6 +59,9 @@ class ControlNets:
     def unload(self, name: str) -> None:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
+
+    def __iter__(self) -> Iterator[tuple[str, ControlNet]]:
+        return iter(self._loaded.items())
 
     def condition(
         self,

@@ -37,7 +37,7 @@ class Recorder:
             if scale[site] == 0.0:
                 norms += [mx.zeros_like(norms[0])] * pictures
                 continue
-            weight, image = next(branches)
+            _, weight, image = next(branches)
             norms += [
                 _norm(weight * attend(q, image.keys[-1:], values))
                 for values in values_by_picture(image.values[-1:], pictures)

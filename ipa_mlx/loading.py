@@ -16,6 +16,16 @@ _CHUNK_BYTES = 256 << 20  # evaluated together, so that sources are freed on the
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
+# Freed buffers that MLX may keep on a CPU. Its default of 32 MB is less than one score matrix: each
+# operation would then wait for the system to clear new pages (measured: 11 times slower sums).
+_CPU_CACHE = 1 << 30
+
+
+def keep_freed() -> None:
+    """Let MLX keep freed buffers on a CPU."""
+    if mx.default_device() == mx.cpu:
+        mx.set_cache_limit(_CPU_CACHE)
+
 
 def place(
     module: nn.Module,

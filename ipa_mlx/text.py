@@ -42,7 +42,7 @@ def encode_text(
         columns.append(mx.concatenate([_weighted(*pair, empty) for pair in pairs], axis=1))
     if second is None:
         return TextStates(columns[0])
-    pooled = second.pooled(hidden[0][-2], mx.array(rows[1, :1]))
+    pooled = second.pooled(hidden[0][-1], mx.array(rows[1, :1]))
     return TextStates(mx.concatenate(columns, axis=-1), pooled)
 
 

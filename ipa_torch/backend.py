@@ -42,9 +42,10 @@ from .loading import DTYPES, find_device, load_component
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
-from .report import report
+from .report import networks, report
 from .sampler import advance, guide
 from .single_file import load_single_file, load_vae
+from .stages import Stages
 from .text import added_conditioning, encode_text, no_text
 from .tiny_vae import load_tiny
 
@@ -225,19 +226,20 @@ class Runtime:
         """See `Backend.load_preview_decoder`."""
         self.preview_decoder = load_tiny(files, self.device)
 
+    @property
+    def taps(self) -> Stages:
+        """See `Backend.taps`."""
+        return Stages(self)
+
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
-        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
-        if self.text_encoder_2 is not None:
-            parts["text_encoder_2"] = self.text_encoder_2
-        parts |= {f"image_encoder:{path.name}": e for path, e in self.adapters.encoders.items()}
         return {
             "backend": self.name,
             "device": self.device,
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
             "warnings": list(self.warnings),
-            **report(parts),
+            **report(dict(networks(self))),
         }
 
     def peak_memory(self) -> int | None:

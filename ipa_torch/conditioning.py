@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -94,29 +94,36 @@ class Conditioning:
 class Context:
     """Image prompts with the weights of one step; `scales[j][i]` is λ of prompt j at site i.
 
-    `recorder` is there if influence is measured.
+    `recorder` is there if influence is measured,
+    `watch` if stages are watched.
     """
 
     images: tuple[tuple[KeyValue, ...], ...]
     scales: Sequence[Sequence[float]]
     changes: tuple[SiteChanges, ...] = ()
     recorder: Recorder | None = None
+    watch: Callable[[str, torch.Tensor], torch.Tensor] | None = None
+
+    def told(self, part: str, array: torch.Tensor) -> torch.Tensor:
+        """A part of a site's result, or what is to stand in for it (`ipa.contract.taps`)."""
+        return array if self.watch is None else self.watch(part, array)
 
     def changes_at(self, site: int) -> SiteChanges:
         """What a LoRA changes of the attentions of a site's block."""
         return self.changes[site] if self.changes else _UNCHANGED
 
-    def images_at(self, site: int) -> Iterator[tuple[float | torch.Tensor, KeyValue]]:
-        """λ · m, keys and values of every image prompt that is on at a site.
+    def images_at(self, site: int) -> Iterator[tuple[int, float | torch.Tensor, KeyValue]]:
+        """Number, λ · m, keys and values of every image prompt that is on at a site.
 
         Where `KeyValue.scaling` puts λ inside keys and values, 1 · m is left.
 
         One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
         """
-        for scale, pairs in zip(self.scales, self.images, strict=True):
+        pairs_by_prompt = zip(self.scales, self.images, strict=True)
+        for number, (scale, pairs) in enumerate(pairs_by_prompt):
             if scale[site] != 0.0:
                 weight, image = pairs[site].weighted(scale[site])
-                yield weight if image.mask is None else weight * image.mask, image
+                yield number, weight if image.mask is None else weight * image.mask, image
 
 
 NOTHING = Context((), ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -68,6 +68,9 @@ class ControlNets:
     def unload(self, name: str) -> None:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
+
+    def __iter__(self) -> Iterator[tuple[str, ControlNetModel]]:
+        return iter(self._loaded.items())
 
     def condition(
         self,

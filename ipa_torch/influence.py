@@ -35,7 +35,7 @@ class Recorder:
             if scale[site] == 0.0:
                 norms += [torch.zeros_like(norms[0])] * pictures
                 continue
-            weight, image = next(branches)
+            _, weight, image = next(branches)
             image = KeyValue(image.keys[own], image.values[own])
             norms += [
                 _norm(weight * attend(q[own], image.keys, values))

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
 import transformers
+
+if TYPE_CHECKING:
+    from .backend import Runtime
+
+
+def networks(runtime: Runtime) -> Iterator[tuple[str, torch.nn.Module]]:
+    """What a runtime has loaded, adapters and ControlNets apart."""
+    yield from (("unet", runtime.unet), ("vae", runtime.vae))
+    yield "text_encoder", runtime.text_encoder
+    if runtime.text_encoder_2 is not None:
+        yield "text_encoder_2", runtime.text_encoder_2
+    for path, encoder in runtime.adapters.encoders.items():
+        yield f"image_encoder:{path.name}", encoder
 
 
 def report(parts: Mapping[str, torch.nn.Module]) -> dict[str, Any]:

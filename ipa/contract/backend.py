@@ -21,6 +21,7 @@ from .lora import LoraSet
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
 from .specs import ClipVisionSpec
+from .taps import Taps
 from .text import PLAIN, Reading, Sizes, TextStates
 from .tiling import VaeTiling
 from .tiny_vae_spec import TinyVaeFiles
@@ -114,6 +115,10 @@ class Backend(Protocol):
     @property
     def loras(self) -> LoraSet:
         """The LoRAs beside the model."""
+
+    @property
+    def taps(self) -> Taps:
+        """What there is to watch a run by."""
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Load weights and, unless the model's own fits, the image encoder. All or nothing."""

@@ -40,7 +40,11 @@ class NumericalError(IpaError):
     """A computation gave NaN, infinity, or a constant picture."""
 
 
-class CaptureError(IpaError):
+class ParityError(IpaError):
+    """Two runs cannot be compared."""
+
+
+class CaptureError(ParityError):
     """A capture of the parity lab is missing, damaged, or not what is needed."""
 
 

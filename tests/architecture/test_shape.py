@@ -21,6 +21,7 @@ MLX_ONLY = {
     "layers.py": "torch has its own layers",
     "lora_layers.py": "peft has its own layers",
     "projectors.py": "diffusers has its own projectors",
+    "stage_names.py": "stages have the names of diffusers' and transformers' modules",
     "unet.py": "diffusers has its own UNet",
     "vae.py": "diffusers has its own autoencoder",
 }
@@ -35,6 +36,7 @@ SHARED_NAMES = {
     "conditioning.py": {"Conditioning", "KeyValue"},
     "loras.py": {"Loras"},
     "sampler.py": {"advance", "guide"},
+    "stages.py": {"Stages"},
     "__init__.py": {"load", "open_backend"},
 }
 

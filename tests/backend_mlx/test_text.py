@@ -43,8 +43,8 @@ def test_pooled_row(name: str, end: int, tmp_path: Path) -> None:
     weights = arrays(read_component("text_encoder_2", tmp_path, spec), mx.float32)
     fill(encoder, weights, "text_encoder_2")
     ids, *rows = IDS[name]
-    states = encoder.states(mx.array([ids]))
-    pooled = np.array(encoder.pooled(states, mx.array([ids])))
+    *_, states, last = encoder.hidden_states(mx.array([ids]))
+    pooled = np.array(encoder.pooled(last, mx.array([ids])))
     with torch.no_grad():
         expected = reference(torch.tensor([ids]), output_hidden_states=True)
         # The case is what it says, in transformers' own words.

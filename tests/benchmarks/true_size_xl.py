@@ -108,8 +108,8 @@ def text_tower(folder: Path, ids: Array) -> dict[str, Array]:
     path = folder / "text_encoder_2"
     fill(tower, arrays(read_component("text_encoder_2", path, spec), mx.float32), path.name)
     tokens = mx.array(ids[None])
-    states = tower.states(tokens)
-    return {"states": np.array(states), "pooled": np.array(tower.pooled(states, tokens))}
+    *_, states, last = tower.hidden_states(tokens)
+    return {"states": np.array(states), "pooled": np.array(tower.pooled(last, tokens))}
 
 
 def unet(folder: Path, given: dict[str, Array]) -> Array:

@@ -1,0 +1,175 @@
+"""What can be watched of a run: every module is given a class of its own that tells.
+
+An instance's class is exchanged for a subclass that calls the original and tells what it gave; so
+nothing in the modules knows of it, and unwatched nothing is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ipa.contract.backend import Floats, ImageTokens
+from ipa.contract.taps import Emit
+from ipa.contract.text import TextStates
+from ipa.parity.stages import INPUTS, input_of, is_sequence, kind_of
+
+from .attention import CrossAttention, merge_heads
+from .conditioning import Conditioning, Context, KeyValue
+from .report import networks
+from .stage_names import MORE_INPUTS, stage_name
+
+if TYPE_CHECKING:
+    from .backend import Runtime
+
+
+@dataclass(frozen=True)
+class Stages:
+    """`ipa.contract.taps.Taps` of a runtime."""
+
+    runtime: Runtime
+
+    @contextmanager
+    def hooked(self, emit: Emit) -> Iterator[None]:
+        """See `Taps.hooked`."""
+        with ExitStack() as stack:
+            for component, network in self._networks():
+                for path, module in network.named_modules():
+                    name = stage_name(component, path, network)
+                    if name is not None:
+                        _exchange(module, _telling(module, name, emit), stack)
+            yield
+
+    def read(self, value: Any) -> dict[str, Floats]:
+        """See `Taps.read`."""
+        if isinstance(value, Conditioning):
+            return {name: _floats(array) for name, array in self._arrays(value)}
+        if isinstance(value, TextStates | ImageTokens):
+            return {name: _floats(array) for name, array in _fields(value).items()}
+        return {"": _floats(_channels_first(value))}
+
+    def written(self, value: Any, arrays: Mapping[str, Floats]) -> Any:
+        """See `Taps.written`."""
+        if isinstance(value, Conditioning):
+            return replace(value, images=tuple(self._images(value, arrays)))
+        if isinstance(value, TextStates | ImageTokens):
+            own = _fields(value)
+            return replace(value, **{name: _like(own[name], a) for name, a in arrays.items()})
+        return _like(value, np.moveaxis(arrays[""], -3, -1))
+
+    def _networks(self) -> Iterator[tuple[str, nn.Module]]:
+        runtime = self.runtime
+        yield from ((name.partition(":")[0], net) for name, net in networks(runtime))
+        yield from (("projector", adapter.projector) for adapter in runtime.adapters)
+        for name, net in runtime.controlnets:
+            yield "controlnet." + re.sub(r"\W", "_", name), net
+
+    def _arrays(self, value: Conditioning) -> Iterator[tuple[str, mx.array]]:
+        for number, pairs in enumerate(value.images):
+            for site, pair in zip(self.runtime.model.sites, pairs, strict=True):
+                head = f"image.{number}.{site.path}"
+                yield f"{head}.to_k", merge_heads(pair.keys)
+                yield f"{head}.to_v", merge_heads(pair.values)
+                if pair.mask is not None:
+                    yield f"{head}.mask", pair.mask[:, 0]
+
+    def _images(
+        self, value: Conditioning, arrays: Mapping[str, Floats]
+    ) -> Iterator[tuple[KeyValue, ...]]:
+        for number, pairs in enumerate(value.images):
+            heads = [f"image.{number}.{site.path}" for site in self.runtime.model.sites]
+            yield tuple(_pair(pair, head, arrays) for pair, head in zip(pairs, heads, strict=True))
+
+
+def _exchange(module: nn.Module, call: Callable[..., Any], stack: ExitStack) -> None:
+    own = type(module)
+    module.__class__ = type(own.__name__, (own,), {"__call__": call})
+    stack.callback(setattr, module, "__class__", own)
+
+
+def _telling(module: nn.Module, name: str, emit: Emit) -> Callable[..., Any]:
+    """What a module's call becomes: its input is told where that is a stage, then its output."""
+    original, given = type(module).__call__, input_of(name, INPUTS | MORE_INPUTS)
+    is_site, is_stage = isinstance(module, CrossAttention), kind_of(name) is not None
+
+    def call(self: nn.Module, x: Any, *args: Any, **options: Any) -> Any:
+        if given is not None and emit.wants(given):
+            x = _told(emit, given, x)
+        if is_site:
+            args = tuple(_watching(a, name, emit) if isinstance(a, Context) else a for a in args)
+        output = original(self, x, *args, **options)
+        if not is_stage or not emit.wants(name):
+            return output
+        if isinstance(output, tuple):
+            return (_told(emit, name, output[0]), *output[1:])
+        return _told(emit, name, output)
+
+    return call
+
+
+def _watching(context: Context, name: str, emit: Emit) -> Context:
+    """Has a site tell its branches, through the context that it is given."""
+
+    def watch(part: str, array: mx.array) -> mx.array:
+        stage = f"{name}.{part}"
+        if not emit.wants(stage):
+            return array
+        instead = emit(stage, _floats(merge_heads(array)))
+        return array if instead is None else _split(instead, array)
+
+    return replace(context, watch=watch)
+
+
+def _told(emit: Emit, name: str, array: mx.array) -> mx.array:
+    """The same array, or what is to stand in for it. Maps are told as (B, C, H, W)."""
+    if array.ndim != 4:
+        instead = emit(name, _floats(array))
+        return array if instead is None else _like(array, instead)
+    if is_sequence(name):
+        instead = emit(name, _floats(array.reshape(array.shape[0], -1, array.shape[-1])))
+        return array if instead is None else _like(array, instead)
+    instead = emit(name, _floats(_channels_first(array)))
+    return array if instead is None else _like(array, np.moveaxis(instead, -3, -1))
+
+
+def _pair(pair: KeyValue, head: str, arrays: Mapping[str, Floats]) -> KeyValue:
+    keys, values = (
+        _split(arrays[name], old) if name in arrays else old
+        for name, old in ((f"{head}.to_k", pair.keys), (f"{head}.to_v", pair.values))
+    )
+    mask = arrays.get(f"{head}.mask")
+    if mask is None or pair.mask is None:
+        return replace(pair, keys=keys, values=values)
+    return replace(pair, keys=keys, values=values, mask=_like(pair.mask, mask[:, None]))
+
+
+def _split(floats: Floats, like: mx.array) -> mx.array:
+    """(B, L, C) to (B, heads, L, d)."""
+    batch, heads, length, width = like.shape
+    rows = mx.array(floats).reshape(batch, length, heads, width).transpose(0, 2, 1, 3)
+    return mx.contiguous(rows.astype(like.dtype))
+
+
+def _fields(value: TextStates | ImageTokens) -> dict[str, mx.array]:
+    is_text = isinstance(value, TextStates)
+    names = ("states", "pooled") if is_text else ("conditional", "unconditional")
+    return {name: array for name in names if (array := getattr(value, name)) is not None}
+
+
+def _like(array: mx.array, floats: Floats) -> mx.array:
+    return mx.array(np.ascontiguousarray(floats)).reshape(array.shape).astype(array.dtype)
+
+
+def _channels_first(array: mx.array) -> mx.array:
+    return mx.moveaxis(array, -1, -3)
+
+
+def _floats(array: mx.array) -> Floats:
+    return np.array(mx.contiguous(array).astype(mx.float32))
