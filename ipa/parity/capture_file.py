@@ -30,6 +30,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("model", "backend", "dtype", "device"), str),
     **dict.fromkeys(("request", "environment", "fingerprints", "timings_s"), dict),
     "warnings": list,
+    "format_version": int,
 }
 
 
@@ -95,8 +96,7 @@ def _write(file: BinaryIO, capture: Capture) -> None:
     for name in order:
         kept = capture.stages[name]
         array = kept.projection if isinstance(kept, Sketch) else kept
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        file.write(memoryview(little).cast("B") if little.size else b"")
+        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def _plain(moments: Moments) -> list[float | None]:
@@ -183,11 +183,11 @@ def _check_format(where: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _header(where: Path, told: Any) -> Header:
-    known = {one.name for one in fields(Header)}
     for name, kind in _TYPES.items():
         if not isinstance(told[name], kind):
             raise _damaged(where, f"{name}: {told[name]!r:.60}")
-    return Header(**{k: tuple(v) if k == "warnings" else v for k, v in told.items() if k in known})
+    values: dict[str, Any] = {one.name: told[one.name] for one in fields(Header)}
+    return Header(**values | {"warnings": tuple(values["warnings"])})
 
 
 def _rows(told: Any) -> dict[str, _Row]:

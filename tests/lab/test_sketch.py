@@ -15,9 +15,7 @@ def test_bits_are_part_of_the_format() -> None:
     """The projection, written anew with numbers drawn one by one: other bits, other format."""
     array = np.arange(1000, dtype=np.float32)
     bits = np.random.Philox(key=0x1BA)
-    signs = [
-        (int(word) >> place) & 1 for word in bits.random_raw(1024) for place in range(64)
-    ]
+    signs = [(int(word) >> place) & 1 for word in bits.random_raw(1024) for place in range(64)]
     turns = [int(word) % WIDTH for word in bits.random_raw(256)]
     turns[0] = 0
     expected = [0.0] * WIDTH
