@@ -17,9 +17,14 @@ from safetensors import SafetensorError, safe_open
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
 _STORED = {"F32", "F16", "BF16"}  # safetensors' tags of what weights may be
-_TAGS = dict(zip(DTYPES.values(), ("F32", "F16", "BF16"), strict=True))
+_TAGS = dict(zip(DTYPES.values(), ("F64", "F32", "F16", "BF16"), strict=True))
 _IGNORED = "position_ids"  # a table 0, 1, 2, … that old transformers saved with CLIP's weights
 _MAX_REASON = 300
 _DEVICES = ("cpu", "cuda", "mps")

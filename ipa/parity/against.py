@@ -1,0 +1,98 @@
+"""A run held against a reference while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ipa.contract.backend import Floats
+from ipa.contract.errors import ParityError
+
+from .difference import Difference
+from .limits import Limits
+from .measuring import Kept, measure
+from .sketch import Sketch
+from .tap import Tap
+
+
+class Against:
+    """A tap that measures every stage that the reference has, too.
+
+    With `forced` the reference's stage then takes the place of the run's own, so that an error is
+    seen where it is made, and nowhere after it. Of a stage that is kept as a sketch nothing can be
+    put in place.
+    """
+
+    def __init__(
+        self, reference: Mapping[str, Kept], limits: Limits, *, forced: bool = False
+    ) -> None:
+        self._reference, self._limits, self._forced = reference, limits, forced
+        self.differences: list[Difference] = []
+        self.others: list[str] = []
+
+    def wants(self, stage: str) -> bool:
+        """See `Tap`: all, if only to know which the reference lacks."""
+        return True
+
+    def __call__(self, stage: str, array: Floats) -> Floats | None:
+        """See `Tap`."""
+        if stage not in self._reference:
+            self.others.append(stage)
+            return None
+        reference = self._reference[stage]
+        self.differences.append(self._difference(stage, reference, array))
+        whole = self._forced and not isinstance(reference, Sketch)
+        return np.asarray(reference, np.float32) if whole else None
+
+    def missing(self) -> tuple[str, ...]:
+        """The reference's stages that were not told."""
+        seen = {difference.stage for difference in self.differences}
+        return tuple(stage for stage in self._reference if stage not in seen)
+
+    def _difference(self, stage: str, reference: Kept, array: Floats) -> Difference:
+        limit, shape = self._limits.limit(stage), reference.shape
+        measures = measure(reference, fitted(stage, array, shape))
+        return Difference(
+            stage,
+            shape,
+            measures,
+            self._limits.floor(stage),
+            limit,
+            bad=not measures.finite or measures.relative_l2 > limit,
+            sketched=isinstance(reference, Sketch),
+        )
+
+
+def fitted(stage: str, array: Floats, shape: tuple[int, ...]) -> Floats:
+    """An array in a reference's shape: one row for all is as good as equal rows.
+
+    Raises:
+        ParityError: The shapes differ otherwise.
+    """
+    if array.shape == shape:
+        return array
+    if array.shape[1:] == shape[1:] and len(array) == 1:
+        return np.broadcast_to(array, shape)
+    if array.shape[1:] == shape[1:] and shape[0] == 1:
+        return array[:1]
+    raise ParityError(
+        f"{stage} has another shape than the reference's",
+        found=f"{array.shape}, not {shape}",
+        remedy="compare runs of the same model and request",
+    )
+
+
+def floors(
+    reference: Mapping[str, Kept], exact: Callable[[Tap], object], *, forced: bool
+) -> dict[str, float]:
+    """What rounding makes of every stage.
+
+    Args:
+        reference: A run.
+        exact: Makes the same run in a higher precision, given a tap.
+        forced: Whether every stage is computed of the reference's own inputs.
+    """
+    tap = Against(reference, Limits(), forced=forced)
+    exact(tap)
+    return {one.stage: one.measures.relative_l2 for one in tap.differences}

@@ -1,0 +1,95 @@
+"""Which component costs how much: a run with one component's results taken from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from ipa.contract.backend import Floats
+
+from .comparison import Swap
+from .measuring import Kept, measure
+from .sketch import Sketch
+from .tap import Tap
+
+COMPONENTS = {
+    "text encoders": ("text.*/states", "text.*/pooled"),
+    "preprocessing of pictures": ("image.*/pixels",),
+    "image encoder": ("image.*/features.*",),
+    "projector": ("image.*/tokens.*",),
+    "adapter's keys and values": ("condition/image.*",),
+    "UNet": ("step.*/prediction",),
+    "guidance": ("step.*/guided",),
+    "sampler": ("step.*/latents",),
+    "VAE": ("decode/image",),
+}
+"""Patterns of the stages by which a component is swapped.
+
+Of the first five that is the component itself; those that follow run on b's own results, and what
+stands in for theirs was made on a's.
+"""
+
+
+class Swapped:
+    """A tap that puts some of a reference's stages in, and keeps the last that is compared."""
+
+    def __init__(self, instead: Mapping[str, Kept], last: str) -> None:
+        self._instead, self._last = instead, last
+        self.found: Floats | None = None
+
+    def wants(self, stage: str) -> bool:
+        """See `Tap`."""
+        return stage in self._instead or stage == self._last
+
+    def __call__(self, stage: str, array: Floats) -> Floats | None:
+        """See `Tap`."""
+        instead = self._instead.get(stage)
+        given = None if instead is None else np.asarray(instead, np.float32)
+        if stage == self._last:
+            self.found = array if given is None else given
+        return given
+
+
+def swaps(
+    reference: Mapping[str, Kept], run: Callable[[Tap], object]
+) -> tuple[float, tuple[Swap, ...]]:
+    """The relative L2 of the end result as it is, and with each component that the runs have.
+
+    Args:
+        reference: Whole stages of a run, by name; those that are sketched cannot be put in.
+        run: Makes the other run, given a tap.
+    """
+    last = last_stage(reference)
+    chosen = {
+        component: {
+            stage: kept
+            for stage, kept in reference.items()
+            if not isinstance(kept, Sketch) and any(fnmatchcase(stage, p) for p in patterns)
+        }
+        for component, patterns in COMPONENTS.items()
+    }
+    whole = _left(reference[last], {}, last, run)
+    return whole, tuple(
+        Swap(component, _left(reference[last], instead, last, run))
+        for component, instead in chosen.items()
+        if instead
+    )
+
+
+def last_stage(reference: Mapping[str, object]) -> str:
+    """What is compared at the end: the picture, or the last latents where none was decoded."""
+    if "decode/image" in reference:
+        return "decode/image"
+    return max(stage for stage in reference if stage.endswith("/latents"))
+
+
+def _left(
+    reference: Kept, instead: Mapping[str, Kept], last: str, run: Callable[[Tap], object]
+) -> float:
+    tap = Swapped(instead, last)
+    run(tap)
+    if tap.found is None:
+        raise RuntimeError(f"a run ended without {last}")
+    return measure(reference, tap.found).relative_l2
