@@ -48,6 +48,7 @@ _ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     "bfloat16": _brain,
 }
 
+
 def fingerprint(converted: Converted) -> Fingerprint:
     """Of a component or an adapter: sha256 by precision.
 
@@ -107,10 +108,8 @@ def _digests(tensors: list[ConvertedTensor]) -> Iterator[Fingerprint]:
 
 def _digest(tensor: ConvertedTensor) -> Fingerprint:
     values = tensor.original()
-    dtype, shape = tensor.dtype, tensor.tensor.shape
-    hashes = {
-        name: hashlib.sha256(f"{tensor.tensor.name} {shape} ".encode()) for name in _ROUNDINGS
-    }
+    head = f"{tensor.tensor.name} {tensor.tensor.shape} ".encode()
+    hashes = {name: hashlib.sha256(head) for name in _ROUNDINGS}
     for _, piece in pieces(values.reshape(-1)):
         wide = widen(piece, tensor.dtype)
         for name, rounded in _ROUNDINGS.items():

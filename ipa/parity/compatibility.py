@@ -55,11 +55,9 @@ def _weights(
     a: Mapping[str, Mapping[str, str]], b: Mapping[str, Mapping[str, str]]
 ) -> Iterator[Found]:
     for component in dict.fromkeys((*a, *b)):
-        name = f"weights.{component}"
-        if component not in a or component not in b:
-            yield name, *(_one(told.get(component)) for told in (a, b))
-        elif agreement(a[component], b[component]) is None:
-            yield name, *(_one(told[component]) for told in (a, b))
+        first, second = a.get(component), b.get(component)
+        if first is None or second is None or agreement(first, second) is None:
+            yield f"weights.{component}", _one(first), _one(second)
 
 
 def _one(fingerprint: Mapping[str, str] | None) -> str:

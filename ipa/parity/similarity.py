@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +12,25 @@ from ipa.contract.backend import Floats
 from .comparison import Pictures
 
 Pixels = npt.NDArray[np.uint8]
-Embed = Callable[[Pixels], Floats]
-"""A picture (H, W, 3) to its embedding (P,)."""
-
 _PEAK = 255.0
 _RADIUS, _SIGMA = 5, 1.5
 _C1, _C2 = (0.01 * _PEAK) ** 2, (0.03 * _PEAK) ** 2
 
 
-def pictures(a: Floats, b: Floats, embed: Embed | None = None) -> Pictures:
-    """Two pictures (1, 3, H, W) in [0, 1], rounded to 8 bits, and their likeness."""
+def pictures(
+    a: Floats, b: Floats, embeddings: tuple[Sequence[float], Sequence[float]] | None = None
+) -> Pictures:
+    """Two pictures (1, 3, H, W) in [0, 1], rounded to 8 bits, and their likeness.
+
+    `embeddings` are what an image encoder makes of each (`Pipeline.embed_images`).
+    """
     first, second = (_pixels(image) for image in (a, b))
     return Pictures(
         first,
         second,
         psnr_db=psnr_db(first, second),
         ssim=ssim(first, second),
-        clip_cosine=None if embed is None else _cosine(embed(first), embed(second)),
+        clip_cosine=None if embeddings is None else _cosine(*embeddings),
     )
 
 
@@ -68,6 +70,6 @@ def _pixels(image: Floats) -> Pixels:
     return np.ascontiguousarray(rows.transpose(1, 2, 0).astype(np.uint8))
 
 
-def _cosine(a: Floats, b: Floats) -> float:
-    first, second = a.astype(np.float64), b.astype(np.float64)
+def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))
