@@ -44,7 +44,7 @@ class ParityError(IpaError):
     """Two runs cannot be compared."""
 
 
-class CaptureError(IpaError):
+class CaptureError(ParityError):
     """A capture of the parity lab is missing, damaged, or not what is needed."""
 
 

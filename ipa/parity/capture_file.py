@@ -25,11 +25,13 @@ from .sketch import WIDTH, Moments, Sketch
 _FORMAT = "ipa-mlx capture"
 _TAGS = {"float32": "F32", "float16": "F16"}
 _ALIGNMENT = 8
+_COMPACT = (",", ":")
 _REMEDY = "capture again with `ipa-mlx parity capture`"
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("model", "backend", "dtype", "device"), str),
     **dict.fromkeys(("request", "environment", "fingerprints", "timings_s"), dict),
     "warnings": list,
+    "format_version": int,
 }
 
 
@@ -80,7 +82,7 @@ def _write(file: BinaryIO, capture: Capture) -> None:
         "format": _FORMAT,
         "format_version": str(capture.header.format_version),
         "header": json.dumps(asdict(capture.header), ensure_ascii=False),
-        "stages": json.dumps(rows, ensure_ascii=False, allow_nan=False),
+        "stages": json.dumps(rows, ensure_ascii=False, allow_nan=False, separators=_COMPACT),
     }
     order = sorted(arrays, key=lambda name: arrays[name][0], reverse=True)  # F32 first: aligned
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -89,14 +91,13 @@ def _write(file: BinaryIO, capture: Capture) -> None:
         tag, shape, size = arrays[name]
         header[name] = {"dtype": tag, "shape": shape, "data_offsets": [start, start + size]}
         start += size
-    text = json.dumps(header, ensure_ascii=False).encode()
+    text = json.dumps(header, ensure_ascii=False, separators=_COMPACT).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
         kept = capture.stages[name]
         array = kept.projection if isinstance(kept, Sketch) else kept
-        little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        file.write(memoryview(little).cast("B") if little.size else b"")
+        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def _plain(moments: Moments) -> list[float | None]:
@@ -183,11 +184,18 @@ def _check_format(where: Path, metadata: Mapping[str, str]) -> None:
 
 
 def _header(where: Path, told: Any) -> Header:
-    known = {one.name for one in fields(Header)}
     for name, kind in _TYPES.items():
         if not isinstance(told[name], kind):
             raise _damaged(where, f"{name}: {told[name]!r:.60}")
-    return Header(**{k: tuple(v) if k == "warnings" else v for k, v in told.items() if k in known})
+    values: dict[str, Any] = {one.name: told[one.name] for one in fields(Header)}
+    embedding = values["embedding"]
+    return Header(
+        **values
+        | {
+            "warnings": tuple(map(str, values["warnings"])),
+            "embedding": None if embedding is None else tuple(map(float, embedding)),
+        }
+    )
 
 
 def _rows(told: Any) -> dict[str, _Row]:

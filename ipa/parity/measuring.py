@@ -11,7 +11,9 @@ import numpy.typing as npt
 from .difference import QUANTILES, Measures
 from .sketch import Moments, Sketch
 
-Kept: TypeAlias = "npt.NDArray[np.floating[Any]] | Sketch"
+Whole: TypeAlias = npt.NDArray[np.floating[Any]]
+
+Kept: TypeAlias = Whole | Sketch
 """What is known of a stage: all of it, or a sketch."""
 
 _NAN, _INF = float("nan"), float("inf")
@@ -71,20 +73,24 @@ def measure(a: Kept, b: Kept) -> Measures:
     relative error of `ipa.parity.sketch.ERROR` (one standard deviation), from which `cosine`,
     `psnr_db`, `slope` and `bias` are computed with the exact moments.
     """
-    sketched = isinstance(a, Sketch) or isinstance(b, Sketch)
-    if sketched:
-        first, second = (x if isinstance(x, Sketch) else Sketch.of(x) for x in (a, b))
+    if isinstance(a, Sketch) or isinstance(b, Sketch):
+        first, second = as_sketch(a), as_sketch(b)
         size, moments = first.size, (first.moments, second.moments)
         gaps = second.projection.astype(np.float64) - first.projection
         scale = (len(gaps) / size) ** 0.5
     else:
-        wide: tuple[Wide, Wide] = (a.astype(np.float64), b.astype(np.float64))  # type: ignore[union-attr]
+        wide: tuple[Wide, Wide] = a.astype(np.float64), b.astype(np.float64)
         size, moments = wide[0].size, (Moments.of(wide[0]), Moments.of(wide[1]))
         with np.errstate(invalid="ignore"):  # infinity less infinity
             gaps, scale = (wide[1] - wide[0]).reshape(-1), 1.0
     if not np.isfinite([one.norm for one in moments]).all():
         return NOT_FINITE
     return _measures(_Sums(size, *moments, float(gaps @ gaps)), np.abs(gaps) * scale)
+
+
+def as_sketch(kept: Kept) -> Sketch:
+    """What is left of a stage that is kept as a sketch."""
+    return kept if isinstance(kept, Sketch) else Sketch.of(kept)
 
 
 def _measures(sums: _Sums, gaps: Wide) -> Measures:

@@ -48,8 +48,7 @@ class Sketch:
     of a difference has the difference's own squared norm as its mean, √(2/WIDTH) of it as its
     standard deviation at most. Signs and turns are raw bits of Philox under a fixed seed, and sums
     are of float64 in a fixed order: the same array gives the same bits everywhere. `projection` is
-    (min(WIDTH, size),), rounded to float32; of an array of one row it is the numbers themselves but
-    for their signs.
+    (min(WIDTH, size),), rounded to float32; of an array of one row it is its numbers, signs aside.
     """
 
     shape: tuple[int, ...]
