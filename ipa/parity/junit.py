@@ -19,7 +19,7 @@ def junit(comparison: Comparison) -> bytes:
         suite = _suite(root, phase, len(cases), sum(one.bad for one in cases))
         for one in cases:
             _case(suite, one)
-    alone = {stage: comparison.a.name for stage in comparison.only_a}
+    alone = dict.fromkeys(comparison.only_a, comparison.a.name)
     alone |= {stage: comparison.b.name for stage in comparison.only_b if stage not in alone}
     if alone:
         suite = _suite(root, "of one run alone", len(alone), 0, skipped=len(alone))

@@ -83,4 +83,5 @@ def _size(difference: Difference) -> str:
     if not difference.measures.finite:
         return "NaN or infinity"
     ratio = "" if difference.ratio is None else f", {difference.ratio:.1f} × floor"
-    return f"relative L2 {difference.measures.relative_l2:.2g} of {difference.limit:.2g} allowed{ratio}"
+    found = difference.measures.relative_l2
+    return f"relative L2 {found:.2g} of {difference.limit:.2g} allowed{ratio}"
