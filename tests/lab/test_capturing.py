@@ -41,9 +41,11 @@ def opened(tiny: Path, converted: Path, open_pipeline: Open) -> dict[str, ipa.Pi
     return pipes
 
 
-def recorded(pipe: ipa.Pipeline, picture: Image.Image, seed: int = 3, **choice: object) -> Capture:
+def recorded(
+    pipe: ipa.Pipeline, picture: Image.Image, seed: int = 3, steps: int = 1, **choice: object
+) -> Capture:
     prompt = ImagePrompt(picture.resize((64, 64)), adapter="plus", scale=0.7)
-    arguments = {"prompt": "a star", "image_prompts": [prompt], "num_inference_steps": 2}
+    arguments = {"prompt": "a star", "image_prompts": [prompt], "num_inference_steps": steps}
     arguments |= {"seed": seed, "width": 64, "height": 64, "guidance_scale": 3.0}
     return capture(pipe, arguments, Choice(**choice))
 
@@ -52,7 +54,7 @@ def test_the_reference_and_a_converted_folder(
     opened: dict[str, ipa.Pipeline], references: list[Image.Image], tmp_path: Path
 ) -> None:
     """Measured: the worst of 900 stages at 9e-7. Sketches give the same verdict."""
-    a, b = (recorded(opened[name], references[0]) for name in ("torch", "converted"))
+    a, b = (recorded(opened[name], references[0], steps=2) for name in ("torch", "converted"))
     assert a.header.fingerprints == b.header.fingerprints
     assert {*a.header.fingerprints} == {
         *("unet", "vae", "text_encoder", "adapter.plus", "adapter.plus.image_encoder")
@@ -63,7 +65,8 @@ def test_the_reference_and_a_converted_folder(
     assert found.only_b == ()
     assert found.pictures.clip_cosine == pytest.approx(1.0, abs=1e-6)
     assert np.array_equal(a.stages["start/latents"], b.stages["start/latents"])
-    write(tmp_path / "b.safetensors", recorded(opened["converted"], references[0], sketched=True))
+    few = recorded(opened["converted"], references[0], steps=2, sketched=True)
+    write(tmp_path / "b.safetensors", few)
     sketched = compare(a, read(tmp_path / "b.safetensors"))
     assert sketched.ok
     assert [one.stage for one in sketched.differences] == [one.stage for one in found.differences]
@@ -101,8 +104,9 @@ def test_other_runs_are_refused(
 
 
 def test_a_budget_is_kept(opened: dict[str, ipa.Pipeline], references: list[Image.Image]) -> None:
-    made = recorded(opened["mlx"], references[0], max_bytes=2_000_000, dtype="float16")
-    assert sum(kept.nbytes for kept in made.stages.values()) <= 2_000_000
+    made = recorded(opened["mlx"], references[0], max_bytes=1_200_000, dtype="float16")
+    assert sum(kept.nbytes for kept in made.stages.values()) <= 1_200_000
+    del made.stages["decode/image"]  # whole whatever it takes
     largest = max(int(np.prod(k.shape)) for k in made.stages.values() if not isinstance(k, Sketch))
     smallest = min(k.size for k in made.stages.values() if isinstance(k, Sketch))
     assert largest <= smallest
