@@ -27,15 +27,16 @@ def junit(comparison: Comparison) -> bytes:
             case = ElementTree.SubElement(suite, "testcase", classname="alone", name=stage)
             ElementTree.SubElement(case, "skipped", message=f"of {name} alone, or not comparable")
     ElementTree.indent(root)
-    return ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    written: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return written
 
 
 def _suite(
     root: ElementTree.Element, name: str, tests: int, failures: int, skipped: int = 0
 ) -> ElementTree.Element:
     counts = {"tests": tests, "failures": failures, "errors": 0, "skipped": skipped}
-    numbers = {key: str(count) for key, count in counts.items()}
-    return ElementTree.SubElement(root, "testsuite", name=name, **numbers)
+    told = {"name": name} | {key: str(count) for key, count in counts.items()}
+    return ElementTree.SubElement(root, "testsuite", told)
 
 
 def _case(suite: ElementTree.Element, one: Difference) -> None:
