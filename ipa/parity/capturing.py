@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ipa.contract.errors import RequestError
-from ipa.contract.result import Progress
+from ipa.contract.result import Progress, Result
 
 from .capture import Capture, Header
 from .choice import Choice
@@ -47,21 +47,26 @@ def capture(
     collector = Collector(choice)
     result = pipe(**arguments, tap=collector, on_progress=on_progress, cancel=cancel)
     collector.check()
+    return Capture(header_of(pipe, known, result), collector.stages)
+
+
+def header_of(
+    pipe: Pipeline, fingerprints: Mapping[str, Mapping[str, str]], result: Result
+) -> Header:
+    """What made a result of a pipeline whose weights have these fingerprints."""
     info = result.info
-    facts = environment(info)
-    header = Header(
+    return Header(
         model=info["model"],
         backend=info["backend"],
         dtype=info["dtype"],
         device=info["device"],
         request=info["request"],
-        environment=facts,
-        fingerprints=known,
+        environment=environment(info),
+        fingerprints=fingerprints,
         timings_s=info["timings_s"],
         warnings=tuple(info["warnings"]),
         embedding=_embedding(pipe, result.images, info["request"]),
     )
-    return Capture(header, collector.stages)
 
 
 def _embedding(pipe: Pipeline, images: Any, request: Mapping[str, Any]) -> tuple[float, ...] | None:
