@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ipa
-from ipa import ImagePrompt
+from ipa import ImagePrompt, demo
 from ipa.contract.errors import IncompatibleCaptures, RequestError
 from ipa.parity.capture import Capture
 from ipa.parity.capture_file import read, write
 from ipa.parity.capturing import capture
 from ipa.parity.choice import Choice
 from ipa.parity.comparing import compare
+from ipa.parity.environment import environment
 from ipa.parity.sketch import Sketch
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_adapter, convert_model
@@ -101,6 +108,30 @@ def test_other_runs_are_refused(
         compare(a, c)
     with pytest.raises(RequestError, match="one picture at a time"):
         capture(opened["mlx"], {"num_images": 2})
+
+
+def test_all_that_is_loaded_has_a_fingerprint() -> None:
+    pipe = ipa.load("demo", backend="mlx")
+    pipe.load_controlnet(demo.controlnet(), name="edges")
+    assert {*pipe.fingerprints()} == {"unet", "vae", "text_encoder", "controlnet.edges"}
+
+
+def test_the_environment_is_told_without_imports() -> None:
+    """In a process of its own, in which no framework runs."""
+    code = (
+        "import sys, json\nfrom ipa.parity.environment import environment\n"
+        "found = environment({'device': 'gpu', 'quantization': {'unet': {'bits': 4}}})\n"
+        "assert not {'mlx.core', 'torch'} & sys.modules.keys()\nprint(json.dumps(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["device"], found["quantised"]) == ("gpu", "unet: 4 bits")
+    assert found["torch"] == importlib.metadata.version("torch")
+    assert found["python"] == platform.python_version() and found["chip"]
+    assert "torch threads" not in found
+    here = environment({})
+    assert here["torch threads"] == str(torch.get_num_threads())
+    assert here["MLX_ENABLE_TF32"]
 
 
 def test_a_budget_is_kept(
