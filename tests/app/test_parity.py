@@ -61,9 +61,10 @@ def test_captures_are_written_and_compared(call: Callable[..., Result], tmp_path
 def test_what_a_picture_says_of_itself_is_captured_again(
     call: Callable[..., Result], tmp_path: Path
 ) -> None:
-    made = call("generate", "-p", "a heart", "-i", "style.png:0.7", "-s", 5, "-n", 2, "-o", "x.png")
+    words = ("generate", "-p", "a heart", "-i", "style.png:0.7", "-n", 2, "-o", "x.png")
+    made = call(*words, "-s", 4, "--num-images", 2)
     assert made.exit_code == 0, made.output
-    for request, output in (("x.png", "a"), ("run.json", "b")):
+    for request, output in (("x-2.png", "a"), ("run.json", "b")):
         words = ("-r", request, "-o", f"{output}.safetensors", "--picture", tmp_path, *FEW)
         done = call("parity", "capture", *words, "--json")
         assert done.exit_code == 0, done.output
@@ -101,6 +102,9 @@ def test_bad_input(call: Callable[..., Result], words: tuple[str, ...], message:
         ({"image_prompts": ["style.png"]}, "list of objects"),
         ({"image_prompts": [{"image": 3}]}, "is a path"),
         ({"image": "none.png"}, "no such file"),
+        ({"adapters": "base=a"}, "list of texts"),
+        ({"seeds": [1], "given_latents_sha256": None, "image_prompts": 3}, "is damaged"),
+        ({"seeds": [1], "given_latents_sha256": "ab"}, "latents that were given"),
         ([1], "is no request"),
     ],
 )
