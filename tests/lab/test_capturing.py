@@ -58,7 +58,7 @@ def recorded(pipe: ipa.Pipeline, picture: Image.Image, seed: int = 3, **choice: 
 def test_the_reference_and_a_converted_folder(
     opened: dict[str, ipa.Pipeline], references: list[Image.Image], tmp_path: Path
 ) -> None:
-    """Measured: the worst of 900 stages at 9e-7. Sketches give the same verdict."""
+    """Measured: the worst of 769 stages at 2.3e-6. Sketches give the same verdict."""
     a, b = (recorded(opened[name], references[0]) for name in ("torch", "converted"))
     assert a.header.fingerprints == b.header.fingerprints
     assert {*a.header.fingerprints} == {
@@ -66,7 +66,7 @@ def test_the_reference_and_a_converted_folder(
     }
     found = compare(a, b)
     assert found.ok
-    assert max(one.measures.relative_l2 for one in found.differences) < 4e-6
+    assert max(one.measures.relative_l2 for one in found.differences) < 6e-6
     assert found.only_b == ()
     assert found.pictures.clip_cosine == pytest.approx(1.0, abs=1e-6)
     assert np.array_equal(a.stages["start/latents"], b.stages["start/latents"])
