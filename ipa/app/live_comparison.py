@@ -16,7 +16,7 @@ from ipa.parity.comparing import compare
 from ipa.parity.comparison import Comparison
 from ipa.parity.descent import Run, descend
 from ipa.parity.limits import Limits, lower
-from ipa.parity.live import Subject, check_whole, compare_live
+from ipa.parity.live import check_whole, compare_live
 from ipa.parity.sketch import Sketch
 from ipa.parity.tap import Tap
 
@@ -43,7 +43,7 @@ def compare_named(a: str, b: str, options: Mapping[str, Any]) -> Comparison:
         other = read(second)
         reference = read(first) if isinstance(first, Path) else _recorded(first, options)
         own = own_limits(options["limit"] or (), reference)
-        limits = Limits(lower(reference.header.dtype, other.header.dtype), own=own)
+        limits = Limits(lower(reference.header.precision, other.header.precision), own=own)
         return compare(reference, other, limits, allow)
     return _live(first, second, options, allow)
 
@@ -55,17 +55,16 @@ def _recorded(spec: LiveSpec, options: Mapping[str, Any]) -> Capture:
 def _live(
     first: Path | LiveSpec, spec: LiveSpec, options: Mapping[str, Any], allow: tuple[str, ...]
 ) -> Comparison:
-    opening = Opening.of(options)
-    subject, exact = opening.subject(spec), None
+    opening, exact = Opening.of(options), None
     if options["descend"]:
-        return _descended(first, subject, opening, floor=options["floor"])
+        return _descended(first, spec, opening, floor=options["floor"])
     reference = read(first) if isinstance(first, Path) else opening.subject(first).capture(Choice())
     if options["floor"]:
         own = reference.header
-        exact = opening.exact(own.backend, own.dtype, spec.dtype)
+        exact = opening.exact(own.backend, own.dtype, spec)
     return compare_live(
         reference,
-        subject,
+        opening.subject(spec),
         mode="teacher-forced" if options["forced"] else "free-running",
         exact=exact,
         own=own_limits(options["limit"] or (), reference),
@@ -75,8 +74,9 @@ def _live(
 
 
 def _descended(
-    first: Path | LiveSpec, subject: Subject, opening: Opening, *, floor: bool
+    first: Path | LiveSpec, spec: LiveSpec, opening: Opening, *, floor: bool
 ) -> Comparison:
+    subject = opening.subject(spec)
     if isinstance(first, Path):
         known = read(first)
         check_whole(known)
@@ -84,8 +84,8 @@ def _descended(
     else:
         live = opening.subject(first)
         side, run = live.side, live.run
-    exact = opening.exact(side.backend, side.dtype, subject.side.dtype) if floor else None
-    limits = Limits(lower(side.dtype, subject.side.dtype))
+    exact = opening.exact(side.backend, side.dtype, spec) if floor else None
+    limits = Limits(lower(side.dtype, subject.precision))
     found = descend(run, subject.run, limits, None if exact is None else exact.run)
     return Comparison(
         a=side,

@@ -110,12 +110,15 @@ def show_comparison(comparison: Comparison) -> None:
         cells = (row.phase, str(row.stages), str(row.bad), *_cells(row.worst, has_floors))
         table.add_row(*cells, style="red" if row.bad else "")
     console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a file has no width
+        console = Console(highlight=False, markup=False, width=_WIDE)
     console.print(table)
     for note in notes(comparison):
         console.print(f"note: {note}", soft_wrap=True)
     typer.echo(verdict(comparison))
 
 
+_WIDE = 160
 _FLOOR = "× floor"
 _COLUMNS: Mapping[str, Literal["left", "right"]] = {
     "phase": "left",

@@ -14,21 +14,25 @@ from ipa.app.request_file import RequestFile, read_request
 from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.loading import choose_backend, load
-from ipa.parity.limits import ROUNDING, lower
+from ipa.parity.limits import lower
 from ipa.parity.live import Subject
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
-_LIVE = re.compile(r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(@(?P<device>[a-z0-9:]+))?")
+_LIVE = re.compile(
+    r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(/(?P<bits>\d+))?(@(?P<device>[a-z0-9:]+))?"
+)
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class LiveSpec:
-    """BACKEND[:DTYPE][@DEVICE]: "mlx", "torch:float16", "torch@cuda"."""
+    """BACKEND[:DTYPE][/BITS][@DEVICE]: "mlx", "torch:float16", "mlx:float16/4", "torch@cuda"."""
 
     backend: str
     dtype: str = "float32"
     device: str | None = None
+    bits: int | None = None
 
 
 def parse_subject(text: str) -> Path | LiveSpec:
@@ -43,12 +47,13 @@ def parse_subject(text: str) -> Path | LiveSpec:
     if found is None:
         raise RequestError(
             f"{text} is neither a capture nor a backend",
-            remedy="a .safetensors file, or BACKEND[:DTYPE][@DEVICE] such as mlx:float16",
+            remedy="a .safetensors file, or BACKEND[:DTYPE][/BITS][@DEVICE] such as mlx:float16",
         )
     dtype = found["dtype"] or "float32"
-    if dtype not in ROUNDING:
-        raise RequestError("unknown dtype", found=dtype, remedy=f"one of {', '.join(ROUNDING)}")
-    return LiveSpec(choose_backend(found["backend"]), dtype, found["device"])
+    if dtype not in _DTYPES:
+        raise RequestError("unknown dtype", found=dtype, remedy=f"one of {', '.join(_DTYPES)}")
+    bits = int(found["bits"]) if found["bits"] else None
+    return LiveSpec(choose_backend(found["backend"]), dtype, found["device"], bits)
 
 
 @dataclass(frozen=True)
@@ -75,19 +80,27 @@ class Opening:
 
     def subject(self, spec: LiveSpec) -> Subject:
         """A backend with everything loaded."""
-        pipe = load(self.folder, backend=spec.backend, dtype=spec.dtype, device=spec.device)
+        pipe = load(
+            self.folder,
+            backend=spec.backend,
+            dtype=spec.dtype,
+            device=spec.device,
+            quantize=spec.bits,
+        )
         load_beside(pipe, self.options, self.asked, parse_scale(self.options["scale"]))
-        return Subject.of(pipe, self.asked.arguments)
+        return Subject.of(pipe, self.asked.arguments, spec.bits)
 
-    def exact(self, reference: str, dtype: str, other: str) -> Subject | None:
+    def exact(self, reference: str, dtype: str, other: LiveSpec) -> Subject | None:
         """Who measures the floor of `compare_live`; None where nobody here can.
 
         Args:
             reference: The reference's backend.
             dtype: Its precision.
-            other: The other run's.
+            other: The other run. Of quantised weights there is no floor: the reference has none.
         """
-        low = lower(dtype, other)
+        low = lower(dtype, other.dtype)
+        if other.bits is not None:
+            return None
         if low == "float32":
             return self._if_there(LiveSpec("torch", "float64", "cpu"))
         return None if low == dtype else self._if_there(LiveSpec(reference, low))

@@ -32,15 +32,22 @@ if TYPE_CHECKING:
 class Subject:
     """Who can make a run of one request, as often as it is asked.
 
-    `header` says what made a result; None where there is nothing to compare of it.
+    `header` says what made a result; None where there is nothing to compare of it. `bits` are those
+    of quantised weights.
     """
 
     side: Side
     run: Callable[[Tap], Result]
     header: Callable[[Result], Header] | None = None
+    bits: int | None = None
+
+    @property
+    def precision(self) -> str:
+        """A key of `ipa.parity.limits.ROUNDING`: that of the weights where they are quantised."""
+        return self.side.dtype if self.bits is None else f"{self.bits}-bit"
 
     @classmethod
-    def of(cls, pipe: Pipeline, arguments: Mapping[str, Any]) -> Subject:
+    def of(cls, pipe: Pipeline, arguments: Mapping[str, Any], bits: int | None = None) -> Subject:
         """A pipeline that is called with these arguments, for one picture."""
         known, told = pipe.fingerprints(), pipe.info()
         side = Side(f"{told['backend']} {told['dtype']}", told["backend"], told["dtype"], {})
@@ -48,6 +55,7 @@ class Subject:
             side,
             lambda tap: pipe(**arguments, tap=tap),
             lambda result: header_of(pipe, known, result),
+            bits,
         )
 
     def capture(self, choice: Choice) -> Capture:
@@ -106,7 +114,7 @@ def compare_live(
         check_whole(reference)
     known = {} if exact is None else floors(reference.stages, exact.run, forced=forced)
     limits = Limits(
-        lower(reference.header.dtype, subject.side.dtype), known, own=own, forced=forced
+        lower(reference.header.precision, subject.precision), known, own=own, forced=forced
     )
     tap = _WithPicture(reference.stages, limits, forced=forced)
     header = subject.told(subject.run(tap))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import ipa_mlx.layers
 from ipa import demo
 from ipa.app.cli import app
 from ipa.app.request_file import read_request
@@ -126,3 +128,46 @@ def test_all_of_a_request_file(call: Callable[..., Result], tmp_path: Path) -> N
     assert found.arguments["controls"][0].scale == 0.5
     assert found.arguments["image"].size == (64, 64)
     assert found.sources["adapters"] == ("a=x.safetensors",)
+
+
+def test_a_capture_is_as_good_as_its_backend(
+    call: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its framework is not installed."""
+    few = ("-r", "run.json", "--json", "found.json")
+    live = call("parity", "compare", "torch", "mlx", *few, "--no-floor", "--forced")
+    assert live.exit_code == 0, live.output
+    verdicts = [json.loads(Path("found.json").read_text())["stages"]]
+    words = ("-r", "run.json", "-o", "ref.safetensors", "--backend", "torch")
+    assert call("parity", "capture", *words).exit_code == 0
+    for name in ("torch", "transformers", "diffusers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    told = call("parity", "compare", "ref.safetensors", "mlx", *few, "--no-floor", "--forced")
+    assert told.exit_code == 0, told.output
+    verdicts.append(json.loads(Path("found.json").read_text())["stages"])
+    assert verdicts[0] == verdicts[1]
+
+
+def test_a_fault_is_found_a_level_at_a_time(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ipa_mlx.layers.ACTIVATIONS, "quick_gelu", ipa_mlx.layers.gelu)
+    found = call("parity", "compare", "torch", "mlx", "-r", "run.json", "--descend")
+    assert found.exit_code == 1, found.output
+    assert "layers.0.mlp.activation_fn" in found.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("mlx", "mlxx"), "neither a capture nor a backend"),
+        (("mlx", "torch"), "needs a request"),
+        (("mlx", "torch:int8", "-r", "run.json"), "unknown dtype"),
+        (("mlx", "none.safetensors", "--forced"), "name a backend as B"),
+    ],
+)
+def test_what_cannot_be_compared(
+    words: tuple[str, ...], message: str, call: Callable[..., Result]
+) -> None:
+    done = call("parity", "compare", *words)
+    assert (done.exit_code, message in " ".join(done.stderr.split())) == (2, True), done.output
