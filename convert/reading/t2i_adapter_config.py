@@ -65,14 +65,9 @@ def detect_t2i_adapter(checkpoint: Checkpoint) -> dict[str, Any]:
     }
     is_light = "body.0.out_conv.weight" in shapes
     levels, resnets, step = _counts(checkpoint, shapes)
-    ends = [
-        f"body.{level}.out_conv.weight"
-        if is_light
-        else f"body.{level}.resnets.0.block1.weight"
-        if step == 1
-        else f"body.{level * step}.block1.weight"
-        for level in range(levels)
-    ]
+    # Of each block what tells the width of its feature.
+    last = "out_conv" if is_light else "resnets.0.block1" if not step else "block1"
+    ends = [f"body.{level * (step or 1)}.{last}.weight" for level in range(levels)]
     widths = [_shape(checkpoint, shapes, name)[0] for name in ends]
     factor, pictures = _first(checkpoint, shapes, is_light=is_light)
     kind = "light_adapter" if is_light else "full_adapter"
@@ -87,15 +82,14 @@ def detect_t2i_adapter(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _counts(checkpoint: Checkpoint, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
-    """Blocks, residual blocks in each, and by how much a block's number grows."""
+    """Blocks, residual blocks in each, and where they are numbered through that number, else 0."""
     nested = [match.groups() for match in map(_NESTED.fullmatch, shapes) if match]
-    levels = len({level for level, _ in nested})
-    resnets, step = len({number for _, number in nested}), 1
+    levels, resnets = (len({pair[place] for pair in nested}) for place in (0, 1))
+    step = 0
     if not nested:
         total = sum(1 for name in shapes if _FLAT.fullmatch(name))
-        levels, resnets = _ORIGINAL_BLOCKS, total // _ORIGINAL_BLOCKS
-        step = resnets
-        levels = levels if resnets * _ORIGINAL_BLOCKS == total else 0
+        resnets = step = total // _ORIGINAL_BLOCKS
+        levels = _ORIGINAL_BLOCKS if step * _ORIGINAL_BLOCKS == total else 0
     if not 0 < levels <= MOST_LAYERS or not 0 < resnets <= MOST_LAYERS:
         raise CheckpointError(
             f"{checkpoint.where}: this T2I-Adapter is of no public structure",
