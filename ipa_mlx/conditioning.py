@@ -15,7 +15,7 @@ from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
-    from .controls import ConditionedControl
+    from .controls import ConditionedAdapter, ConditionedControl
     from .influence import Recorder
 
 
@@ -62,7 +62,7 @@ class Conditioning:
     added: mx.array | None = None
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
-    controls: tuple[ConditionedControl, ...] = ()
+    controls: tuple[ConditionedControl | ConditionedAdapter, ...] = ()
     channels: mx.array | None = None
 
     def arrays(self) -> Iterator[mx.array]:

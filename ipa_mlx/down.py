@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -40,14 +42,22 @@ class DownHalf(nn.Module):
         return silu(time)
 
     def descend(
-        self, x: mx.array, time: mx.array, context: Context
+        self,
+        x: mx.array,
+        time: mx.array,
+        context: Context,
+        features: Sequence[mx.array | None] = (),
     ) -> tuple[mx.array, list[mx.array]]:
-        """From what `conv_in` gave to the middle's result, and every result on the way down."""
-        skips = [x]
+        """From what `conv_in` gave to the middle's result, and every result on the way down.
+
+        `features`, if any, are what T2I-Adapters add to each block, in order, and to the middle.
+        """
+        skips, waiting = [x], iter(features)
         for down in self.down_blocks:
-            x, results = down(x, time, context)
+            x, results = down(x, time, context, next(waiting, None))
             skips += results
-        return self.mid_block(x, time, context), skips
+        x, last = self.mid_block(x, time, context), next(waiting, None)
+        return (x if last is None else x + last), skips
 
 
 def resnet(spec: DownSpec, inputs: int, outputs: int) -> ResnetBlock:

@@ -42,14 +42,15 @@ class UNet(DownHalf):
         timestep: float,
         context: Context,
         residuals: Sequence[mx.array | None] = (),
+        features: Sequence[mx.array | None] = (),
     ) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
 
         `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
-        to the middle's; None adds nothing.
+        to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing.
         """
         time = self.embed_time(timestep, context, latents.shape[0])
-        x, skips = self.descend(self.conv_in(latents), time, context)
+        x, skips = self.descend(self.conv_in(latents), time, context, features)
         if residuals:
             *skips, x = (
                 own if more is None else own + more

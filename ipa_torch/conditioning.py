@@ -15,7 +15,7 @@ from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
-    from .controls import ConditionedControl
+    from .controls import ConditionedAdapter, ConditionedControl
     from .influence import Recorder
 
 
@@ -72,7 +72,7 @@ class Conditioning:
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
-    controls: tuple[ConditionedControl, ...] = ()
+    controls: tuple[ConditionedControl | ConditionedAdapter, ...] = ()
     channels: torch.Tensor | None = None
 
     @property

@@ -76,6 +76,8 @@ _ELSEWHERE: Mapping[str, str] = {
     "control_guidance_end": "controls=[Control(…, end=…)]",
     "guess_mode": "controls=[Control(…, guess_mode=True)]",
     "control_image": "controlnet_image=",
+    "adapter_conditioning_scale": "controls=[Control(…, scale=…)]",
+    "adapter_conditioning_factor": "controls=[Control(…, end=…)]",
     "prompt_embeds": "prompt_syntax= for weights, long_prompts= for long texts",
     "return_dict": "the result's .images",
 }

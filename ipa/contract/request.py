@@ -64,7 +64,8 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
-        controls: Pictures that say where things are, each for a loaded ControlNet.
+        controls: Pictures that say where things are, each for a loaded ControlNet or
+            T2I-Adapter.
         clip_skip: How many of the text encoders' last layers are left out, as diffusers counts:
             None or 0 is none; 1 takes the layer before that which the model takes. Of the prompt
             alone, as in diffusers; with profile="comfyui" of the negative one too.
