@@ -183,14 +183,15 @@ def _plan_schedule(
     schedule = make_schedule(
         name,
         config,
-        int(request.num_inference_steps),
+        request.steps,
         eta=float(request.eta),
         timestep_spacing=request.timestep_spacing,
-        begin=0 if edits is None else left_out(int(request.num_inference_steps), edits.strength),
+        begin=0 if edits is None else left_out(request.steps, edits.strength),
+        custom=request.custom_steps,
     )
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
-    return schedule, times, [warning] if warning else []
+    return schedule, times, [*([warning] if warning else ()), *schedule.warnings]
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:

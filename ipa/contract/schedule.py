@@ -65,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A whole run: its name, the factor on the starting noise, and its rows.
+    """A whole run: its name, the factor on the starting noise, its rows, and what is odd about it.
 
     Where any row adds noise, noise is drawn at every row, in their order.
     """
@@ -73,3 +73,4 @@ class Schedule:
     name: str
     noise_scale: float
     steps: tuple[Step, ...]
+    warnings: tuple[str, ...] = ()

@@ -16,6 +16,9 @@ Double = npt.NDArray[np.float64]
 def euler_levels(config: SamplerConfig, count: int) -> tuple[Double, Double]:
     """Timesteps, and one more level than that: the last is 0 or σ_min."""
     table = noise_levels(signal_levels(config, finite=True))
+    if config.custom.sigmas is not None:
+        levels = np.array(config.custom.sigmas).astype(np.float32).astype(np.float64)
+        return timesteps_of(levels[:-1], table).astype(np.float32).astype(np.float64), levels
     # The fractions of linspace are kept, in float32.
     timesteps = spaced(config, count).astype(np.float32).astype(np.float64)
     sigmas = np.interp(timesteps, np.arange(len(table)), table)

@@ -34,6 +34,7 @@ _TRAINING: tuple[Levels, ...] = ("training",)
 _KARRAS: tuple[Levels, ...] = ("training", "karras")
 _EVERY: tuple[Levels, ...] = ("training", "karras", "exponential", "beta")
 _BOUNDED: frozenset[Levels] = frozenset(_EVERY)
+_TIMESTEPS = ("timesteps",)
 _OFF: tuple[object, ...] = (False, None)
 
 # Defaults that most classes share; each says below what it has of its own.
@@ -115,6 +116,8 @@ class SamplerClass:
         solvers: What each solver_type stands for.
         max_order: The highest solver_order that is implemented.
         takes_eta: Whether a call's eta means anything to it.
+        custom: What a call may name itself instead of a number of steps: "timesteps", "sigmas".
+        fractions: Whether such timesteps may lie between those of the training.
     """
 
     known: frozenset[str]
@@ -125,6 +128,8 @@ class SamplerClass:
     solvers: Mapping[str, str] = field(default_factory=lambda: _DPM_SOLVERS)
     max_order: int = 2
     takes_eta: bool = False
+    custom: tuple[str, ...] = ()
+    fractions: bool = False
 
     def read(self, config: Config, levels: Levels) -> dict[str, Any]:
         """Every key with its value: the file's if this class reads it, else the default."""
@@ -139,12 +144,14 @@ _MULTISTEP = SamplerClass(
     known=_RESCALED | _SOLVER | {"euler_at_final", "lambda_min_clipped"},
     fixed=_DPM_FIXED,
     levels=_EVERY,
+    custom=_TIMESTEPS,
 )
 _SINGLESTEP = SamplerClass(
     known=_OF_ALL | _SOLVER | {"lambda_min_clipped"},
     own={"lower_order_final": False},
     fixed=_DPM_FIXED,
     levels=_EVERY,
+    custom=_TIMESTEPS,
 )
 
 FAMILIES: Mapping[Family, SamplerClass] = {
@@ -159,6 +166,8 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         known=_RESCALED | {"final_sigmas_type"},
         fixed={"interpolation_type": ("linear",), "timestep_type": ("discrete",)},
         levels=_EVERY,
+        custom=("timesteps", "sigmas"),
+        fractions=True,
     ),
     "euler_ancestral": SamplerClass(known=_RESCALED, levels=_KARRAS),
     "dpmpp_2m": _MULTISTEP,
@@ -178,7 +187,13 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         solvers=_UNIPC_SOLVERS,
         max_order=3,
     ),
-    "heun": SamplerClass(known=_SPACED | _CLIP, own=_STABLE_BETAS, levels=_EVERY),
+    "heun": SamplerClass(
+        known=_SPACED | _CLIP,
+        own=_STABLE_BETAS,
+        levels=_EVERY,
+        custom=_TIMESTEPS,
+        fractions=True,
+    ),
     "kdpm2": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
     "lms": SamplerClass(
         known=_SPACED, levels=_EVERY, bounded=frozenset[Levels]({"exponential", "beta"})
@@ -192,6 +207,7 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         known=_RESCALED | _CLIP | {"variance_type"},
         own={"timestep_spacing": "leading", "clip_sample": True},
         fixed=_NO_THRESHOLD,
+        custom=_TIMESTEPS,
     ),
     "lcm": SamplerClass(
         known=_OF_ALL
@@ -199,12 +215,14 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         | {"rescale_betas_zero_snr", "original_inference_steps", "timestep_scaling"},
         own=_DISTILLED,
         fixed=_NO_THRESHOLD,
+        custom=_TIMESTEPS,
     ),
     "tcd": SamplerClass(
         known=_OF_ALL | {"rescale_betas_zero_snr", "original_inference_steps"},
         own=_DISTILLED,
         fixed=_NO_THRESHOLD,
         takes_eta=True,
+        custom=_TIMESTEPS,
     ),
 }
 """Every family."""

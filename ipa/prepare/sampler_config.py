@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.errors import CheckpointError
 
 from .sampler_classes import FAMILIES, Config, Family, Levels
@@ -36,6 +37,7 @@ _VARIANCES: Mapping[str, bool] = {
     "fixed_small_log": False,
     "fixed_large": True,
 }
+_NO_CUSTOM = CustomSteps()
 _T = TypeVar("_T")
 
 
@@ -69,6 +71,7 @@ class SamplerConfig:
     timestep_scaling: float
     eta: float
     begin: int = 0
+    custom: CustomSteps = _NO_CUSTOM
 
     @classmethod
     def from_config(
@@ -79,6 +82,7 @@ class SamplerConfig:
         levels: Levels = "training",
         eta: float = 0.0,
         begin: int = 0,
+        custom: CustomSteps = _NO_CUSTOM,
     ) -> SamplerConfig:
         """Parse; the first `begin` steps of a run are left out.
 
@@ -116,6 +120,7 @@ class SamplerConfig:
             timestep_scaling=_number(values, "timestep_scaling", 0.0, math.inf),
             eta=eta,
             begin=begin,
+            custom=custom,
         )
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +32,7 @@ from diffusers import (
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from torch.overrides import TorchFunctionMode
 
+from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.schedule import Schedule
 from ipa.prepare.schedules import NAMES, make_schedule
 
@@ -59,6 +61,8 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "dpmpp_sde": {"algorithm_type": "sde-dpmsolver++"},
     "pndm": {"skip_prk_steps": True},
 }
+Custom = Mapping[str, tuple[float, ...]]
+NOTHING: Custom = MappingProxyType({})
 _LEVELS = ("karras", "exponential", "beta")
 TWICE = ("heun", "kdpm2")
 """Families with two evaluations in every step but the last."""
@@ -143,12 +147,14 @@ class CorrectRoots(TorchFunctionMode):
         return function(*arguments, **(options or {}))
 
 
-def timed_scheduler(name: str, config: Mapping[str, Any], steps: int, *, exact: bool) -> Any:
+def timed_scheduler(
+    name: str, config: Mapping[str, Any], steps: int, *, exact: bool, custom: Custom = NOTHING
+) -> Any:
     """diffusers' scheduler after `set_timesteps`; `exact` corrects the roots in its tables."""
     with CorrectRoots() if exact else nullcontext():
         scheduler = diffusers_scheduler(name, config)
         with scipy_or_stand_in():
-            scheduler.set_timesteps(steps)
+            scheduler.set_timesteps(**(custom or {"num_inference_steps": steps}))
     return scheduler
 
 
@@ -175,13 +181,14 @@ def run_diffusers(
     double: bool,
     eta: float = 0.0,
     begin: int = 0,
+    custom: Custom = NOTHING,
 ) -> Run:
     """A whole run with diffusers' scheduler object.
 
     Its `step` rounds latents to float32. `double` widens that to float64, and the tables that
     `set_timesteps` made with it, so that what is left to compare is the formulas.
     """
-    scheduler = timed_scheduler(name, config, steps, exact=double)
+    scheduler = timed_scheduler(name, config, steps, exact=double, custom=custom)
     first = begin * scheduler.order
     # Without it, two equal timesteps at the start make diffusers begin with the second.
     getattr(scheduler, "set_begin_index", lambda _: None)(first)
@@ -262,11 +269,18 @@ def run_rows(schedule: Schedule) -> Run:
 
 
 def deviation(
-    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True, **options: Any
+    name: str,
+    config: Mapping[str, Any],
+    steps: int,
+    *,
+    double: bool = True,
+    custom: Custom = NOTHING,
+    **options: Any,
 ) -> Deviation:
-    """How far our run is from diffusers', absolutely."""
-    ours = run_rows(make_schedule(name, config, steps, **options))
-    theirs = run_diffusers(name, config, steps, double=double, **options)
+    """How far our run is from diffusers', absolutely; `custom` in its words."""
+    own = CustomSteps.of(custom.get("timesteps"), custom.get("sigmas"))
+    ours = run_rows(make_schedule(name, config, steps, custom=own, **options))
+    theirs = run_diffusers(name, config, steps, double=double, custom=custom, **options)
     assert ours.timesteps.shape == theirs.timesteps.shape, (name, steps)
     return Deviation(
         name,

@@ -50,6 +50,8 @@ CASES = {
     "lcm": _sampler("lcm", guidance_scale=1.5),
     "tcd": _sampler("tcd", eta=0.3, guidance_scale=1.0),
     "ddim with noise": _sampler("ddim", eta=0.7),
+    "timesteps of the call": _sampler("dpmpp_2m", timesteps=[999, 850, 343, 24]),
+    "noise levels of the call": _sampler("euler", sigmas=[14.0, 3.5, 1.25, 0.5, 0.0]),
     "rescaled guidance": _sampler("euler", "velocity", guidance_rescale=0.7, num_images=2),
     "usual guidance": Case(arguments={"guidance_scale": None}),
     "usual guidance of SDXL": Case(model="xl", arguments={"guidance_scale": None}),
