@@ -117,11 +117,12 @@ class Run:
         return self.backend.condition(
             [*negative, positive],
             branches,
-            guided=self.plan.request.guided,
+            guided=self.plan.guided,
             sizes=[text.sizes for text in texts if text.sizes is not None],
             lora_scales=self._lora_scales(),
             controls=[control.branch for control in self.plan.controls],
             channels=channels,
+            guidance=self.plan.guidance,
         )
 
     def _lora_scales(self) -> dict[str, float]:

@@ -36,6 +36,7 @@ def predict(
         seen.repeat(conditioning.rows, 1, 1, 1),
         time,
         repeated.text,
+        timestep_cond=conditioning.guidance,
         added_cond_kwargs=repeated.added,
         cross_attention_kwargs={"ip_hidden_states": context},
         down_block_additional_residuals=residuals[:-1] or None,

@@ -19,8 +19,14 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 
 import ipa
+from ipa.contract.errors import CheckpointError
+from ipa.contract.request import Request
+from ipa.contract.unet_spec import UNetSpec
+from ipa.plan import make_plan
+from ipa.prepare.sources import resolve_model
+from ipa.prepare.texts import open_tokenizers
 from ipa_torch.loading import quiet
-from oracle import loras
+from oracle import loras, models
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 from oracle.schedulers import diffusers_scheduler
@@ -29,7 +35,12 @@ from oracle.schedulers import diffusers_scheduler
 LIMITS = {"torch": 2e-6, "mlx": 2e-6}
 SHARED: dict[str, Any] = {"num_inference_steps": 3, "width": 48, "height": 32, "seed": 5}
 # Layers that the LoRA of a base changes.
-CHANGED = {"sd": ("attn2.to_q", "conv1"), "xl": ("attn1.to_k", "ff.net.2"), "turbo": ()}
+CHANGED = {"sd": ("attn2.to_q", "conv1"), "xl": ("attn1.to_k", "ff.net.2")}
+# A network that takes the guidance scale; the odd width is padded.
+LCM = models.Tiny(
+    unet=models.UNET | {"time_cond_proj_dim": 17},
+    scheduler=models.SCHEDULER | {"_class_name": "LCMScheduler"},
+)
 TURBO = {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
 
 
@@ -42,7 +53,7 @@ class Case:
 
     base: str
     scheduler: str | None
-    guidance_scale: float
+    guidance_scale: float | None
     lora: float | None = 1.0
     picture: bool = False
     spacing: str | None = None
@@ -58,6 +69,8 @@ CASES = {
     ),
     "Lightning": Case("xl", "euler", 0.0, picture=True, spacing="trailing"),
     "Turbo": Case("turbo", None, 0.0, None, picture=True),
+    "LCM, told its guidance": Case("lcm", None, 2.0, None, True, arguments={"num_images": 2}),
+    "LCM, its usual guidance": Case("lcm", None, None, None),
 }
 
 
@@ -77,15 +90,19 @@ class Bases:
 
 @pytest.fixture(scope="module")
 def bases(tiny: Path, tiny_xl: Path, tmp_path_factory: pytest.TempPathFactory) -> Bases:
-    """SD and SDXL, and an SD whose own sampler is Turbo's."""
+    """SD and SDXL, an SD whose own sampler is Turbo's, and a latent consistency model."""
     root = tmp_path_factory.mktemp("distilled")
     turbo = shutil.copytree(tiny, root / "turbo")
+    lcm = models.build_with_adapters(root / "lcm", LCM, seed=3)
+    index = json.loads((lcm / "model_index.json").read_text())
+    index["_class_name"] = "LatentConsistencyModelPipeline"
+    (lcm / "model_index.json").write_text(json.dumps(index))
     for file, entry in (("scheduler/scheduler_config.json", TURBO), ("model_index.json", {})):
         config = json.loads((turbo / file).read_text()) | entry
         if "scheduler" in config:
             config["scheduler"] = ["diffusers", TURBO["_class_name"]]
         (turbo / file).write_text(json.dumps(config))
-    return Bases({"sd": tiny, "xl": tiny_xl, "turbo": turbo}, root)
+    return Bases({"sd": tiny, "xl": tiny_xl, "turbo": turbo, "lcm": lcm}, root)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +112,7 @@ def stock(bases: Bases) -> Callable[[str], DiffusionPipeline]:
     @cache
     def opened(base: str) -> DiffusionPipeline:
         pipe = diffusers_pipeline(bases.folders[base], [bases.adapter(base)])
-        if CHANGED[base]:
+        if base in CHANGED:
             modules = loras.only(loras.layers(pipe), CHANGED[base])
             unet = {place: module for place, module in modules.items() if place[0] == "unet"}
             pairs = loras.weak(loras.random_pairs(unet, seed=len(base)))
@@ -120,7 +137,7 @@ def theirs(case: Case, pipe: DiffusionPipeline, picture: Image.Image) -> np.ndar
             "a star",
             images=[[picture]],
             scale=0.7 if case.picture else 0.0,
-            guidance_scale=case.guidance_scale,
+            **({} if case.guidance_scale is None else {"guidance_scale": case.guidance_scale}),
             **(SHARED | case.arguments),
         )
     finally:
@@ -136,7 +153,7 @@ def pipes(
     @cache
     def opened(base: str, backend: str) -> ipa.Pipeline:
         pipe = open_pipeline(bases.folders[base], backend, "linear")
-        if CHANGED[base]:
+        if base in CHANGED:
             pipe.load_lora(bases.lora(base), name="fast", scale=0.5)
         return pipe
 
@@ -165,3 +182,16 @@ def test_trajectory(
         }
         found = pipes(case.base, backend)("a star", **call).latents
         assert relative(found, expected) < limit
+
+
+def test_what_has_no_effect_on_such_a_network_is_told(bases: Bases) -> None:
+    model = resolve_model(bases.folders["lcm"])
+    request = Request(negative_prompt="blurred", guidance_scale=6.0)
+    plan = make_plan(request, model, open_tokenizers(model), {})
+    assert not plan.guided and "negative_prompt has no effect" in " ".join(plan.warnings)
+    assert make_plan(Request(), model, open_tokenizers(model), {}).warnings == ()
+
+
+def test_a_scale_needs_two_waves() -> None:
+    with pytest.raises(CheckpointError, match="time_cond_proj_dim must be 4 or more; found: 3"):
+        UNetSpec.from_config(models.UNET | {"time_cond_proj_dim": 3})
