@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 Config: TypeAlias = Mapping[str, Any]
@@ -21,8 +21,11 @@ Family = Literal[
     "dpmpp_2s",
     "dpmpp_sde",
     "unipc",
+    "deis",
+    "sa",
     "heun",
     "kdpm2",
+    "kdpm2_ancestral",
     "lms",
     "pndm",
     "ddpm",
@@ -56,6 +59,8 @@ _COMMON: Config = {
     "sigma_max": None,
     "solver_order": 2,
     "solver_type": "midpoint",
+    "predictor_order": 2,
+    "corrector_order": 2,
     "lower_order_final": True,
     "euler_at_final": False,
     "lambda_min_clipped": -math.inf,
@@ -170,7 +175,7 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         fractions=True,
     ),
     "euler_ancestral": SamplerClass(known=_RESCALED, levels=_KARRAS),
-    "dpmpp_2m": _MULTISTEP,
+    "dpmpp_2m": replace(_MULTISTEP, max_order=3),
     "dpmpp_2m_sde": _MULTISTEP,
     "dpmpp_2s": _SINGLESTEP,
     "dpmpp_sde": _SINGLESTEP,
@@ -187,6 +192,26 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         solvers=_UNIPC_SOLVERS,
         max_order=3,
     ),
+    "deis": SamplerClass(
+        known=_SPACED | {"solver_order", "solver_type", "lower_order_final"},
+        own={"solver_type": "logrho", "final_sigmas_type": "sigma_min"},
+        fixed={**_SOLVER_FIXED, "algorithm_type": ("deis", "dpmsolver", "dpmsolver++")},
+        levels=_EVERY,
+        solvers=dict.fromkeys(("logrho", "midpoint", "heun", "bh1", "bh2"), "logrho"),
+        max_order=3,
+    ),
+    "sa": SamplerClass(
+        known=_SPACED
+        | {"predictor_order", "corrector_order", "lower_order_final", "lambda_min_clipped"},
+        own={"final_sigmas_type": "sigma_min"},
+        fixed={
+            **_NO_THRESHOLD,
+            "use_flow_sigmas": _OFF,
+            "algorithm_type": ("data_prediction",),
+            "tau_func": (None,),
+        },
+        levels=_EVERY,
+    ),
     "heun": SamplerClass(
         known=_SPACED | _CLIP,
         own=_STABLE_BETAS,
@@ -195,6 +220,7 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         fractions=True,
     ),
     "kdpm2": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
+    "kdpm2_ancestral": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
     "lms": SamplerClass(
         known=_SPACED, levels=_EVERY, bounded=frozenset[Levels]({"exponential", "beta"})
     ),

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.errors import CheckpointError
+from ipa.contract.schedule import MAX_HISTORY
 
 from .sampler_classes import FAMILIES, Config, Family, Levels
 
@@ -63,6 +64,8 @@ class SamplerConfig:
     sigma_max: float | None
     solver_order: int
     solver_type: str
+    predictor_order: int
+    corrector_order: int
     lower_order_final: bool
     euler_at_final: bool
     lambda_min_clipped: float
@@ -112,6 +115,8 @@ class SamplerConfig:
             sigma_max=_optional_number(values, "sigma_max"),
             solver_order=_integer(values, "solver_order", 1, kind.max_order),
             solver_type=_choice(values, "solver_type", kind.solvers),
+            predictor_order=_integer(values, "predictor_order", 1, MAX_HISTORY),
+            corrector_order=_integer(values, "corrector_order", 1, MAX_HISTORY),
             lower_order_final=_flag(values, "lower_order_final"),
             euler_at_final=_flag(values, "euler_at_final"),
             lambda_min_clipped=_number(values, "lambda_min_clipped", -math.inf, math.inf),

@@ -4,7 +4,7 @@ Sources: diffusers' schedulers, by the class of each family below. `ddim_karras`
 `euler_ancestral_karras` do not exist there: they are the same formulas over the Karras levels of
 diffusers' Euler sampler.
 
-`num_inference_steps` means what it means in diffusers. `heun` and `kdpm2` evaluate the network
+`num_inference_steps` means what it means in diffusers. `heun` and the `kdpm2` evaluate the network
 twice in every step but the last, `pndm` twice in its second: their rows, and the progress of a run,
 count evaluations. `dpmpp_2s` and `dpmpp_sde` take two of the steps for one of second order.
 
@@ -56,8 +56,11 @@ _IMPLEMENTED: Mapping[str, Family] = {
     "DPMSolverMultistepScheduler": "dpmpp_2m",
     "DPMSolverSinglestepScheduler": "dpmpp_2s",
     "UniPCMultistepScheduler": "unipc",
+    "DEISMultistepScheduler": "deis",
+    "SASolverScheduler": "sa",
     "HeunDiscreteScheduler": "heun",
     "KDPM2DiscreteScheduler": "kdpm2",
+    "KDPM2AncestralDiscreteScheduler": "kdpm2_ancestral",
     "LMSDiscreteScheduler": "lms",
     "PNDMScheduler": "pndm",
     "DDPMScheduler": "ddpm",
@@ -65,16 +68,12 @@ _IMPLEMENTED: Mapping[str, Family] = {
     "TCDScheduler": "tcd",
 }
 _STOCHASTIC: Mapping[Family, Family] = {"dpmpp_2m": "dpmpp_2m_sde", "dpmpp_2s": "dpmpp_sde"}
-# Samplers of the same kind of model that are not implemented, with the nearest that is: stochastic
-# ones take the stochastic one.
+# Samplers of the same kind of model that are not implemented, with the nearest that is.
 _STAND_INS: Mapping[str, Family] = {
-    "DEISMultistepScheduler": "dpmpp_2m",
-    "SASolverScheduler": "dpmpp_2m_sde",
     "DPMSolverSDEScheduler": "dpmpp_sde",
-    "KDPM2AncestralDiscreteScheduler": "euler_ancestral",
 }
-_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2"})
-_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm"})
+_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2", "kdpm2_ancestral"})
+_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm", "sa"})
 _DISTILLED: frozenset[Family] = frozenset({"lcm", "tcd"})
 _NO_CUSTOM = CustomSteps()
 _FLAGS: Mapping[str, Levels] = {
@@ -82,9 +81,7 @@ _FLAGS: Mapping[str, Levels] = {
     "use_exponential_sigmas": "exponential",
     "use_beta_sigmas": "beta",
 }
-_CLASSES_WITHOUT_LEVELS = frozenset(
-    {"DDIMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
-)
+_CLASSES_WITHOUT_LEVELS = frozenset({"DDIMScheduler", "EulerAncestralDiscreteScheduler"})
 
 
 def make_schedule(

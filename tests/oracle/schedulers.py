@@ -18,14 +18,17 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
     KDPM2DiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
+    SASolverScheduler,
     TCDScheduler,
     UniPCMultistepScheduler,
 )
@@ -48,8 +51,11 @@ CLASSES: Mapping[str, Any] = {
     "dpmpp_2s": DPMSolverSinglestepScheduler,
     "dpmpp_sde": DPMSolverSinglestepScheduler,
     "unipc": UniPCMultistepScheduler,
+    "deis": DEISMultistepScheduler,
+    "sa": SASolverScheduler,
     "heun": HeunDiscreteScheduler,
     "kdpm2": KDPM2DiscreteScheduler,
+    "kdpm2_ancestral": KDPM2AncestralDiscreteScheduler,
     "lms": LMSDiscreteScheduler,
     "pndm": PNDMScheduler,
     "ddpm": DDPMScheduler,
@@ -64,7 +70,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
 Custom = Mapping[str, tuple[float, ...]]
 NOTHING: Custom = MappingProxyType({})
 _LEVELS = ("karras", "exponential", "beta")
-TWICE = ("heun", "kdpm2")
+TWICE = ("heun", "kdpm2", "kdpm2_ancestral")
 """Families with two evaluations in every step but the last."""
 
 OWN_NAMES = ("ddim_karras", "euler_ancestral_karras")
@@ -216,6 +222,17 @@ def _widen(scheduler: Any) -> None:
         between = (before * scheduler.sigmas[::2]).sqrt()
         twice = between[1:].repeat_interleave(2)
         scheduler.sigmas_interpol = torch.cat([between[:1], twice])
+    if isinstance(scheduler, KDPM2AncestralDiscreteScheduler):  # each level twice but the first
+        levels = torch.cat([scheduler.sigmas[:1], scheduler.sigmas[1:-1:2]])
+        after = torch.cat([levels[1:], levels[-1:]])
+        up = (after**2 * (levels**2 - after**2) / levels**2).sqrt().nan_to_num()
+        down = (after**2 - up**2).sqrt()
+        between = (levels * down).sqrt()
+        between[-2:] = 0.0
+        tables = {"sigmas_up": up, "sigmas_down": down, "sigmas_interpol": between}
+        for name, table in tables.items():
+            twice = torch.cat([table[:1], table[1:].repeat_interleave(2), table[-1:]])
+            setattr(scheduler, name, twice)
 
 
 class _DoubleTorch:
