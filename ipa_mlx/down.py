@@ -24,7 +24,7 @@ class DownHalf(nn.Module):
         first, last = spec.channels[0], spec.channels[-1]
         self.conv_in = Convolution(spec.in_channels, first)
         wave = {"flip_sin_to_cos": spec.flip_sin_to_cos, "freq_shift": spec.freq_shift}
-        self.time_embedding = TimestepEmbedding(first, spec.time_width, **wave)
+        self.time_embedding = TimestepEmbedding(first, spec.time_width, spec.guidance_width, **wave)
         if spec.addition is not None:
             self.add_embedding = AddedEmbedding(spec.addition, spec.time_width, **wave)
         self.down_blocks = [_down_block(spec, level) for level in range(len(spec.channels))]
@@ -35,7 +35,7 @@ class DownHalf(nn.Module):
 
     def embed_time(self, timestep: float, context: Context, batch: int) -> mx.array:
         """A timestep in [0, 1000) and what is added to it, activated: (1 or `batch`, width)."""
-        time = self.time_embedding(timestep)
+        time = self.time_embedding(timestep, context.conditioning.guidance)
         added = context.conditioning.added
         if added is not None:
             time = time + mx.repeat(added, batch // added.shape[0], axis=0)

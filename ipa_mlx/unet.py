@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from ipa.contract.backend import Floats
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.unet_spec import UNetSpec
 
@@ -35,6 +36,13 @@ class UNet(DownHalf):
         """The sites' modules, in the order of site numbers."""
         modules = dict(self.named_modules())
         return [modules[site.path] for site in cross_attention_sites(self.spec)]
+
+    def embed_guidance(self, guidance: Floats | None) -> mx.array | None:
+        """The guidance scale's sinusoid (1, K) to what it adds to the timestep's; None if none."""
+        if guidance is None:
+            return None
+        projection = self.time_embedding.cond_proj
+        return projection(mx.array(guidance).astype(projection.weight.dtype))
 
     def __call__(
         self,

@@ -38,6 +38,7 @@ def predict(
         rows,
         time,
         repeated.text,
+        timestep_cond=conditioning.guidance,
         added_cond_kwargs=repeated.added,
         cross_attention_kwargs={"ip_hidden_states": context},
         down_block_additional_residuals=residuals[:-1] or None,

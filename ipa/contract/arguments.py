@@ -26,7 +26,7 @@ class RequestArguments(TypedDict, total=False):
     negative_prompt_2: Text
     width: int | None
     height: int | None
-    num_inference_steps: int
+    num_inference_steps: int | None
     guidance_scale: float | None
     scheduler: str | None
     seed: int
@@ -48,6 +48,8 @@ class RequestArguments(TypedDict, total=False):
     guidance_rescale: float
     eta: float
     timestep_spacing: str | None
+    timesteps: Sequence[float] | None
+    sigmas: Sequence[float] | None
     preview: str | None
     preview_every: int
     image: Start | None

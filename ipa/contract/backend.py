@@ -169,6 +169,7 @@ class Backend(Protocol):
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
         channels: Floats | None = None,
+        guidance: Floats | None = None,
     ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
@@ -184,6 +185,8 @@ class Backend(Protocol):
                 never again.
             channels: (N, K, h, w) that the network takes beside the latents of N pictures: mask and
                 masked picture, of models for inpainting.
+            guidance: (1, K), the guidance scale's sinusoid, for networks that take it with the
+                timestep (`ipa.prepare.guidance`).
         """
 
     def from_numpy(self, array: Floats) -> Array:
