@@ -37,7 +37,7 @@ WIDENED = 5e-12 if _ONE_ROUNDING else 1e-6
 HALF_WAY = 4e-6
 HALF_WAY_TIMESTEP = 2e-4
 TIMESTEP = 0.0 if _ONE_ROUNDING else 6.2e-5
-NOISE_SCALE = 6e-8 if _ONE_ROUNDING else 1.5e-7
+NOISE_SCALE = 1.5e-7
 
 FORMER = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "euler_karras")
 NEW = tuple(name for name in COMPARABLE if name not in FORMER)
