@@ -5,6 +5,7 @@ then read one by one from a memory map.
 """
 
 from .containers.torch_list import read_tensor_list, write_tensor_list
+from .inspection.fingerprint import agreement, fingerprint, lora_fingerprint
 from .inspection.inspection import Inspection, Part, inspect
 from .lora.lora import Lora, LoraPair
 from .lora.lora_names import LoraTargets
@@ -33,13 +34,16 @@ __all__ = [
     "Part",
     "PredictionType",
     "Recognised",
+    "agreement",
     "convert_adapter",
     "convert_component",
     "convert_lora",
     "convert_model",
+    "fingerprint",
     "inspect",
     "is_quantized",
     "kind_of",
+    "lora_fingerprint",
     "open_component",
     "open_controlnet",
     "read_adapter",

@@ -25,17 +25,22 @@ class FaceOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class AttachedAdapter:
-    """A loaded adapter as the pipeline keeps it: its file's name and its default scale.
+    """A loaded adapter as the pipeline keeps it: its files and its default scale.
 
     `lora_scale` is the strength of the LoRA that its file brings, None for the profile's;
     `face_embedder` finds faces in pictures: both for FaceID adapters.
     """
 
-    file: str
+    files: AdapterFiles
     loaded: LoadedAdapter
     scale: Scale
     lora_scale: float | None = None
     face_embedder: FaceEmbedder | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its file of weights."""
+        return self.files.weights.name
 
 
 class Adapters(Mapping[str, AttachedAdapter]):
@@ -72,7 +77,7 @@ class Adapters(Mapping[str, AttachedAdapter]):
         told = replace(files, kind=face.get("kind") or files.kind)
         loaded = self._backend.load_adapter(name, told)
         self._known[name] = AttachedAdapter(
-            files.weights.name, loaded, scale, lora_scale, face.get("face_embedder")
+            told, loaded, scale, lora_scale, face.get("face_embedder")
         )
 
     def unload(self, name: str | None) -> None:

@@ -21,11 +21,20 @@ from ipa.prepare.curves import is_open
 
 @dataclass(frozen=True, slots=True)
 class AttachedControlNet:
-    """A loaded ControlNet as the pipeline keeps it: its file's name, its structure, its bytes."""
+    """A loaded ControlNet as the pipeline keeps it: its files, its bytes."""
 
-    file: str
-    spec: ControlNetSpec
+    files: ControlNetFiles
     nbytes: int
+
+    @property
+    def file(self) -> str:
+        """The name of its file, folder or repository."""
+        return self.files.label
+
+    @property
+    def spec(self) -> ControlNetSpec:
+        """Its structure."""
+        return self.files.spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +96,7 @@ class ControlNets(Mapping[str, AttachedControlNet]):
             )
         files.spec.check_base(self._backend.model, files.label)
         nbytes = self._backend.controlnets.load(name, files)
-        self._known[name] = AttachedControlNet(files.label, files.spec, nbytes)
+        self._known[name] = AttachedControlNet(files, nbytes)
 
     def unload(self, name: str | None) -> None:
         """Forget one, or all of them. Raises RequestError if there is no such."""

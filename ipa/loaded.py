@@ -14,6 +14,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.weights import Scale
 from ipa.controls import ControlNets
 from ipa.loras import Loras
+from ipa.parity.fingerprints import fingerprints
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
 from ipa.prepare.textual_inversion import Inversions
@@ -120,6 +121,14 @@ class Loaded:
             "textual_inversions": self._inversions.describe(),
             **self._backend.describe(),
         }
+
+    def fingerprints(self) -> dict[str, dict[str, str]]:
+        """Hashes of all weights that are loaded, the same for a model and what was made of it.
+
+        They are read from their files again; see `ipa.parity.fingerprints`.
+        """
+        loaded = (self._adapters, self._controlnets, self._loras)
+        return fingerprints(self._backend.model, *loaded)
 
     @contextmanager
     def _owned(self) -> Iterator[None]:

@@ -16,12 +16,17 @@ from ipa.contract.weights import plain_number
 
 @dataclass(frozen=True, slots=True)
 class AttachedLora:
-    """A loaded LoRA as the pipeline keeps it: its file's name, its scale, and how it is applied."""
+    """A loaded LoRA as the pipeline keeps it: its file, its scale, and how it is applied."""
 
-    file: str
+    path: Path
     loaded: LoadedLora
     scale: float
     fuse: bool
+
+    @property
+    def file(self) -> str:
+        """The name of its file."""
+        return self.path.name
 
 
 class Loras(Mapping[str, AttachedLora]):
@@ -63,7 +68,7 @@ class Loras(Mapping[str, AttachedLora]):
         except BaseException:  # also when interrupted: nothing is half loaded
             self._backend.loras.unload(name)
             raise
-        self._known[name] = AttachedLora(path.name, loaded, number, fuse)
+        self._known[name] = AttachedLora(path, loaded, number, fuse)
 
     def unload(self, name: str | None) -> None:
         """Forget one, or all of them."""

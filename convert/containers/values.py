@@ -51,7 +51,7 @@ def _first_special(array: Array, dtype: str) -> int | None:
     """
     signed, unsigned, infinity = _BITS[dtype]
     negative = infinity | 1 << 8 * array.itemsize - 1
-    for start, piece in _pieces(array.reshape(-1)):
+    for start, piece in pieces(array.reshape(-1)):
         bits = piece.view(unsigned)
         if bits.max() >= negative or piece.view(signed).max() >= infinity:
             return start + int(((bits & infinity) == infinity).argmax())
@@ -68,13 +68,14 @@ def cast(array: Array, source: str, target: str, name: str) -> Array:
         return array
     result = np.empty(array.shape, NUMPY[target])
     flat = result.reshape(-1)
-    for start, piece in _pieces(array.reshape(-1)):
+    for start, piece in pieces(array.reshape(-1)):
         rounded = _narrow(widen(piece, source), target, name)
         flat[start : start + piece.size] = rounded
     return result
 
 
-def _pieces(flat: Array) -> Iterator[tuple[int, Array]]:
+def pieces(flat: Array) -> Iterator[tuple[int, Array]]:
+    """Parts of an array that fit the cache, each with where it begins."""
     for start in range(0, flat.size, _PIECE):
         yield start, flat[start : start + _PIECE]
 

@@ -11,7 +11,7 @@ from ipa.contract.errors import ParityError
 
 from .difference import Difference
 from .limits import Limits
-from .measuring import Kept, measure
+from .measuring import Kept, Whole, measure
 from .sketch import Sketch
 from .tap import Tap
 
@@ -41,7 +41,8 @@ class Against:
             self.others.append(stage)
             return None
         reference = self._reference[stage]
-        self.differences.append(self._difference(stage, reference, array))
+        other = fitted(stage, array, reference.shape)
+        self.differences.append(difference(stage, reference, other, self._limits))
         whole = self._forced and not isinstance(reference, Sketch)
         return np.asarray(reference, np.float32) if whole else None
 
@@ -50,21 +51,24 @@ class Against:
         seen = {difference.stage for difference in self.differences}
         return tuple(stage for stage in self._reference if stage not in seen)
 
-    def _difference(self, stage: str, reference: Kept, array: Floats) -> Difference:
-        limit, shape = self._limits.limit(stage), reference.shape
-        measures = measure(reference, fitted(stage, array, shape))
-        return Difference(
-            stage,
-            shape,
-            measures,
-            self._limits.floor(stage),
-            limit,
-            bad=not measures.finite or measures.relative_l2 > limit,
-            sketched=isinstance(reference, Sketch),
-        )
+
+def difference(
+    stage: str, reference: Kept, other: Kept, limits: Limits, lost: float = 0.0
+) -> Difference:
+    """Of one stage of two runs, in one shape; `lost` is what keeping it cost, in relative L2."""
+    limit, measures = limits.limit(stage) + lost, measure(reference, other)
+    return Difference(
+        stage,
+        reference.shape,
+        measures,
+        limits.floor(stage),
+        limit,
+        bad=not measures.finite or measures.relative_l2 > limit,
+        sketched=isinstance(reference, Sketch) or isinstance(other, Sketch),
+    )
 
 
-def fitted(stage: str, array: Floats, shape: tuple[int, ...]) -> Floats:
+def fitted(stage: str, array: Whole, shape: tuple[int, ...]) -> Whole:
     """An array in a reference's shape: one row for all is as good as equal rows.
 
     Raises:

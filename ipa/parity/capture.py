@@ -27,6 +27,8 @@ class Header:
         fingerprints: Of the weights, by component; see `ipa.parity.fingerprints`.
         timings_s: Seconds by stage of the run.
         warnings: What the run warned of.
+        embedding: What the image encoder of the run's first image prompt says of the finished
+            picture; None where it has none.
         format_version: Of the format that it has on disk.
     """
 
@@ -39,6 +41,7 @@ class Header:
     fingerprints: Mapping[str, Mapping[str, str]]
     timings_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    embedding: tuple[float, ...] | None = None
     format_version: int = FORMAT_VERSION
 
     @property

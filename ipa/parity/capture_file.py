@@ -25,6 +25,7 @@ from .sketch import WIDTH, Moments, Sketch
 _FORMAT = "ipa-mlx capture"
 _TAGS = {"float32": "F32", "float16": "F16"}
 _ALIGNMENT = 8
+_COMPACT = (",", ":")
 _REMEDY = "capture again with `ipa-mlx parity capture`"
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("model", "backend", "dtype", "device"), str),
@@ -81,7 +82,7 @@ def _write(file: BinaryIO, capture: Capture) -> None:
         "format": _FORMAT,
         "format_version": str(capture.header.format_version),
         "header": json.dumps(asdict(capture.header), ensure_ascii=False),
-        "stages": json.dumps(rows, ensure_ascii=False, allow_nan=False),
+        "stages": json.dumps(rows, ensure_ascii=False, allow_nan=False, separators=_COMPACT),
     }
     order = sorted(arrays, key=lambda name: arrays[name][0], reverse=True)  # F32 first: aligned
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -90,7 +91,7 @@ def _write(file: BinaryIO, capture: Capture) -> None:
         tag, shape, size = arrays[name]
         header[name] = {"dtype": tag, "shape": shape, "data_offsets": [start, start + size]}
         start += size
-    text = json.dumps(header, ensure_ascii=False).encode()
+    text = json.dumps(header, ensure_ascii=False, separators=_COMPACT).encode()
     text += b" " * (-len(text) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
@@ -187,7 +188,14 @@ def _header(where: Path, told: Any) -> Header:
         if not isinstance(told[name], kind):
             raise _damaged(where, f"{name}: {told[name]!r:.60}")
     values: dict[str, Any] = {one.name: told[one.name] for one in fields(Header)}
-    return Header(**values | {"warnings": tuple(values["warnings"])})
+    embedding = values["embedding"]
+    return Header(
+        **values
+        | {
+            "warnings": tuple(map(str, values["warnings"])),
+            "embedding": None if embedding is None else tuple(map(float, embedding)),
+        }
+    )
 
 
 def _rows(told: Any) -> dict[str, _Row]:

@@ -21,7 +21,8 @@ HALF_BIT = 2.0**-11
 class Collector:
     """`ipa.parity.tap.Tap`: what it was told is in `stages`, in that order.
 
-    Changes nothing of the run. Memory stays within the budget, if there is one.
+    Changes nothing of the run. Memory stays within the budget, if there is one. Of equal rows one
+    is kept: backends differ in whether they compute such rows once.
     """
 
     def __init__(self, choice: Choice) -> None:
@@ -42,6 +43,8 @@ class Collector:
 
     def __call__(self, stage: str, array: Floats) -> None:
         """See `Tap`. Raises CaptureError where not even sketches are within the budget."""
+        if len(array) > 1 and (array == array[:1]).all():
+            array = array[:1]
         kept = Sketch.of(array) if self._sketches(stage, array) else stored(array, self.choice)
         self.stages[stage] = kept
         self._bytes += kept.nbytes

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from .difference import QUANTILES, Measures
 from .sketch import Moments, Sketch
 
-Kept: TypeAlias = "npt.NDArray[np.floating[Any]] | Sketch"
+Whole: TypeAlias = npt.NDArray[np.floating[Any]]
+
+Kept: TypeAlias = Whole | Sketch
 """What is known of a stage: all of it, or a sketch."""
 
 _NAN, _INF = float("nan"), float("inf")

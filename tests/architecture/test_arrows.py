@@ -58,13 +58,15 @@ def test_converters_know_only_the_contract() -> None:
 
 def test_who_reaches_the_converters() -> None:
     """The application; what tells the base of a single file or a lone ControlNet, never its
-    weights; what reads the embeddings of pictures and words in files of torch.save."""
+    weights; what reads the embeddings of pictures and words in files of torch.save; what hashes
+    weights, for both backends alike."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
         if "app" not in path.parts and any(name.startswith("ipa_convert") for name in imports(path))
     }
     assert reaching == {
+        "parity/fingerprints.py",
         "prepare/single_file.py",
         "prepare/controlnet_files.py",
         "prepare/ipadpt.py",

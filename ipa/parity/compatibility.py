@@ -1,0 +1,92 @@
+"""Whether two captures are of the same run; if not, exactly what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from ipa.contract.errors import IncompatibleCaptures
+
+from .capture import Capture
+from .fingerprints import agreement
+
+Found: TypeAlias = tuple[str, str, str]
+"""A name, what a has, what b has."""
+
+FILE_NAMES = frozenset({"file"})
+"""Parts of a request that may differ: what is in the files is told by fingerprints."""
+
+FOLLOWS: Mapping[str, str] = {"seeds": "seed"}
+"""Parts of a request that are made of others, and are allowed with them."""
+
+_ABSENT = "nothing"
+_SHOWN = 60
+
+
+def check_compatible(a: Capture, b: Capture, allow: Collection[str] = ()) -> None:
+    """Raise IncompatibleCaptures with everything that differs, but for what is allowed by name.
+
+    Args:
+        a: The reference.
+        b: The other.
+        allow: Names as the error lists them: parts of a request ("seed", "image_prompts.0.scale"),
+            "weights.unet" and so on, "format", "stages". One covers all whose names go on from it
+            after a dot: "weights" is all of them.
+    """
+    found = [one for one in differing(a, b) if not _allowed(one[0], allow)]
+    if found:
+        raise IncompatibleCaptures(found)
+
+
+def differing(a: Capture, b: Capture) -> list[Found]:
+    """Everything in which two runs were asked for different things, or had different weights."""
+    versions = a.header.format_version, b.header.format_version
+    found: list[Found] = []
+    if versions[0] != versions[1]:
+        found.append(("format", str(versions[0]), str(versions[1])))
+    found += _weights(a.header.fingerprints, b.header.fingerprints)
+    found += _request("", a.header.request, b.header.request)
+    if not a.stages.keys() & b.stages.keys():
+        found.append(("stages", f"{len(a.stages)}", f"{len(b.stages)}, none of them in both"))
+    return found
+
+
+def _weights(
+    a: Mapping[str, Mapping[str, str]], b: Mapping[str, Mapping[str, str]]
+) -> Iterator[Found]:
+    for component in dict.fromkeys((*a, *b)):
+        first, second = a.get(component), b.get(component)
+        if first is None or second is None or agreement(first, second) is None:
+            yield f"weights.{component}", _one(first), _one(second)
+
+
+def _one(fingerprint: Mapping[str, str] | None) -> str:
+    """The first of its hashes, short."""
+    return next(iter(fingerprint.values()))[:8] if fingerprint else _ABSENT
+
+
+def _request(name: str, a: Any, b: Any) -> Iterator[Found]:
+    """Walks both, down to single values."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in dict.fromkeys((*a, *b)):
+            if key not in FILE_NAMES:
+                yield from _request(f"{name}.{key}" if name else key, a.get(key), b.get(key))
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and _deep(a, b):
+        for number, (first, second) in enumerate(zip(a, b, strict=True)):
+            yield from _request(f"{name}.{number}", first, second)
+    elif a != b:
+        yield name, _told(a), _told(b)
+
+
+def _deep(*values: list[Any]) -> bool:
+    return all(isinstance(entry, Mapping) for value in values for entry in value)
+
+
+def _told(value: Any) -> str:
+    text = _ABSENT if value is None else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _allowed(name: str, allow: Collection[str]) -> bool:
+    names = (name, FOLLOWS.get(name, name))
+    return any(own == given or own.startswith(f"{given}.") for own in names for given in allow)
