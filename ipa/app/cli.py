@@ -11,6 +11,7 @@ import typer
 from ipa.app.commands.convert import convert
 from ipa.app.commands.explain import explain
 from ipa.app.commands.generate import generate
+from ipa.app.commands.parity import parity
 from ipa.app.commands.sweep import sweep
 from ipa.app.demo import run_demo, show_demo
 from ipa.app.fetching import fetch as run_fetch
@@ -68,6 +69,7 @@ app.command()(generate)
 app.command()(sweep)
 app.command()(explain)
 app.command()(convert)
+app.add_typer(parity, name="parity")
 
 
 @app.command()

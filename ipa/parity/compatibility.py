@@ -45,10 +45,15 @@ def differing(a: Capture, b: Capture) -> list[Found]:
     if versions[0] != versions[1]:
         found.append(("format", str(versions[0]), str(versions[1])))
     found += _weights(a.header.fingerprints, b.header.fingerprints)
-    found += _request("", a.header.request, b.header.request)
+    found += request_differences(a.header.request, b.header.request)
     if not a.stages.keys() & b.stages.keys():
         found.append(("stages", f"{len(a.stages)}", f"{len(b.stages)}, none of them in both"))
     return found
+
+
+def request_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Found]:
+    """What two requests, as `Result.info` describes them, ask for differently."""
+    yield from _request("", a, b)
 
 
 def _weights(

@@ -10,8 +10,9 @@ from types import MappingProxyType
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 # Of the floor. Measured between the backends in float32, over 1,200 stages of the demo: at most 3.4
-# where stages are forced, 4.2 where runs are free; the smallest fault planted gives 20.
-FACTOR = 8.0
+# where stages are forced, 4.2 where runs are free; 7.7 on random weights, in a norm of nearly
+# constant channels. The least of the faults that tests plant gives 40.
+FACTOR = 12.0
 
 # Of stages whose floor nobody has measured, in free runs of 20 steps: from `design.md`, section 5,
 # float32; the others in proportion to their rounding.

@@ -1,0 +1,156 @@
+"""`ipa-mlx parity`: where two runs first differ, and by how much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.filesize import decimal
+
+from ipa.app import autoencoder as decoding
+from ipa.app import texts as words
+from ipa.app.controls import ControlNetOption, load_controlnets
+from ipa.app.editing import steps_done
+from ipa.app.generate import check_arguments, load_adapters, parse_scale
+from ipa.app.loras import LoraOption, load_loras, parse_loras
+from ipa.app.options import Backend, DefaultScale, Json, Quantize
+from ipa.app.parity import (
+    check_described,
+    merged,
+    parse_limits,
+    parse_steps,
+    save_reports,
+    show_comparison,
+    told,
+)
+from ipa.app.request_file import read_request
+from ipa.app.show import cancel_on_interrupt, progress_bar
+from ipa.app.terminal import explained, print_json
+from ipa.contract.request import Request
+from ipa.loading import choose_backend, load
+from ipa.parity.capture_file import check_target, read, write
+from ipa.parity.capturing import capture as run_capture
+from ipa.parity.choice import Choice
+from ipa.parity.comparing import compare as run_compare
+from ipa.parity.sketch import Sketch
+from ipa.prepare.other_vae import with_vae
+from ipa.prepare.sources import resolve_model
+
+BAD = 1
+"""The exit code of runs that differ by more than they may."""
+
+parity = typer.Typer(help="Where two runs first differ, and by how much.", no_args_is_help=True)
+
+
+@parity.command()
+def capture(  # one parameter per option
+    request: Annotated[
+        Path,
+        typer.Option("--request", "-r", help="A JSON file of arguments, or a PNG of generate."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
+    picture: Annotated[
+        list[Path] | None,
+        typer.Option(help="Where to look for pictures that a PNG's request names; repeatable."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
+    ] = "demo",
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", "-a", metavar="[NAME=]SOURCE", help="As in generate."),
+    ] = None,
+    lora: LoraOption = None,
+    controlnet: ControlNetOption = None,
+    textual_inversion: words.InversionOption = None,
+    scale: DefaultScale = "1.0",
+    vae: decoding.VaeOption = None,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option("--stages", help="Of which names, such as 'step.*/unet.*'; repeatable."),
+    ] = None,
+    steps: Annotated[str | None, typer.Option(help="Of which steps, such as 0,10,19.")] = None,
+    sketch: Annotated[
+        bool, typer.Option("--sketch", help="Keep a kilobyte of each stage: enough to compare.")
+    ] = False,
+    store: Annotated[str, typer.Option(help="Keep arrays in float32 or float16.")] = "float32",
+    max_bytes: Annotated[
+        int | None, typer.Option(help="For all stages; the largest become sketches first.")
+    ] = None,
+    backend: Backend = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
+    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    quantize: Quantize = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
+    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
+    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a picture and record how: its stages, and what made them, in one file."""
+    with explained(), cancel_on_interrupt() as cancel:
+        check_target(output)
+        choice = Choice(
+            patterns=tuple(stages or ("*",)),
+            steps=parse_steps(steps),
+            sketched=sketch,
+            dtype=store,
+            max_bytes=max_bytes,
+        )
+        asked = read_request(request, picture or ())
+        arguments, sources = dict(asked.arguments), asked.sources
+        default_scale = parse_scale(scale)
+        loras = parse_loras(merged(lora, sources, "loras"))
+        chosen = choose_backend(backend)
+        folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+        folder = with_vae(folder, vae, offline=offline)
+        check_arguments(arguments, folder, default_scale)
+        pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        load_loras(pipe, loras, offline=offline)
+        adapters = merged(adapter, sources, "adapters")
+        load_adapters(pipe, adapters, default_scale, offline=offline)
+        nets = merged(controlnet, sources, "controlnets")
+        load_controlnets(pipe, nets, arguments["controls"], offline=offline)
+        inversions = merged(textual_inversion, sources, "textual_inversions")
+        words.load_inversions(pipe, inversions, offline=offline)
+        defaults = {"num_inference_steps": Request().num_inference_steps, "strength": 0.8}
+        with progress_bar(steps_done(defaults | arguments)) as bar:
+            bar.describe("capturing")
+            made = run_capture(pipe, arguments, choice, bar, cancel)
+        check_described(asked, made)
+        write(output, made)
+    size = output.stat().st_size
+    sketched = sum(isinstance(kept, Sketch) for kept in made.stages.values())
+    if as_json:
+        print_json(told(made, output, size, sketched))
+        return
+    whole = f"{len(made.stages)} stages, {sketched} of them as sketches"
+    typer.echo(f"{output}: {whole}, {decimal(size)}")
+
+
+@parity.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="The capture that is right.")],
+    b: Annotated[Path, typer.Argument(help="The capture in question.")],
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[PATTERN=]NUMBER", help="Largest relative L2; may be repeated."),
+    ] = None,
+    allow: Annotated[
+        str | None, typer.Option(help="What may differ, by name: seed,weights.unet,…")
+    ] = None,
+    to_json: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
+    to_junit: Annotated[
+        Path | None, typer.Option("--junit", help="Write JUnit's XML here.")
+    ] = None,
+) -> None:
+    """Say where B first departs from A. Exit code 1 if it does, 2 if they cannot be compared."""
+    with explained():
+        first, second = read(a), read(b)
+        limits = parse_limits(limit or (), first, second)
+        names = tuple(filter(None, (allow or "").split(",")))
+        found = run_compare(first, second, limits, names)
+        save_reports(found, to_json, to_junit)
+    show_comparison(found)
+    if not found.ok:
+        raise typer.Exit(BAD)

@@ -1,0 +1,89 @@
+"""From the description of a request back to the arguments of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from PIL import Image
+
+from ipa.app.picture_store import PictureStore
+from ipa.contract.control import Control
+from ipa.contract.errors import RequestError
+from ipa.contract.image_prompt import ImagePrompt
+from ipa.contract.request import Request
+
+_ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"image", "mask_image"}
+_PROMPT_FIELDS = frozenset(field.name for field in fields(ImagePrompt))
+_CONTROL_FIELDS = frozenset(field.name for field in fields(Control))
+# What a description alone does not bring back, by where it is told of, in words.
+_LOST: Mapping[str, str] = {
+    "given_latents_sha256": "latents that were given",
+    "weights": "weights from a function",
+    "embeds_sha256": "image embeds",
+    "faces_sha256": "faces",
+    "preprocessor": "a preprocessor",
+}
+
+
+def is_description(told: Mapping[str, Any]) -> bool:
+    """Whether a request is one that we described: it has what nobody writes."""
+    return "seeds" in told and "given_latents_sha256" in told
+
+
+def from_description(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
+    """The arguments of the call, image prompts and controls as dicts, pictures opened.
+
+    Raises:
+        RequestError: A picture is not at hand, or it was made of more than pictures and numbers.
+    """
+    _refuse_lost(told)
+    arguments = {name: value for name, value in told.items() if name in _ARGUMENTS}
+    arguments["image_prompts"] = [_prompt(one, pictures) for one in told["image_prompts"]]
+    arguments["controls"] = [_control(one, pictures) for one in told.get("controls", ())]
+    arguments["loras"] = {name: one["scale"] for name, one in told.get("loras", {}).items()}
+    for name in ("image", "mask_image"):
+        if told.get(f"{name}_sha256"):
+            arguments[name] = pictures.picture(told[f"{name}_sha256"][0])
+    return arguments
+
+
+def _prompt(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
+    _refuse_lost(told)
+    images = [pictures.picture(sha256) for sha256 in told["images_sha256"]]
+    prompt = {name: value for name, value in told.items() if name in _PROMPT_FIELDS}
+    prompt["image"] = _one_or_all(images)
+    for name, described in (("mask", "masks"), ("encoder_mask", "encoder_masks")):
+        if told.get(described):
+            prompt[name] = _one_or_all([_mask(one, pictures) for one in told[described]])
+    if isinstance(told.get("negative"), dict):
+        _refuse_lost(told["negative"])
+        away = told["negative"]["images_sha256"]
+        prompt["negative"] = _one_or_all([pictures.picture(sha256) for sha256 in away])
+    return prompt
+
+
+def _control(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
+    _refuse_lost(told)
+    control = {name: value for name, value in told.items() if name in _CONTROL_FIELDS}
+    control.pop("preprocessor", None)
+    return control | {"name": told["controlnet"], "image": pictures.picture(told["image_sha256"])}
+
+
+def _mask(told: Mapping[str, Any] | None, pictures: PictureStore) -> Image.Image | None:
+    return None if told is None else pictures.mask(told["sha256"])
+
+
+def _one_or_all(entries: Sequence[Any]) -> Any:
+    return entries[0] if len(entries) == 1 else list(entries)
+
+
+def _refuse_lost(told: Mapping[str, Any]) -> None:
+    for name, words in _LOST.items():
+        if told.get(name):
+            raise RequestError(
+                f"the request was made with {words}, which its description does not hold",
+                found=name,
+                remedy="write the request as a JSON file, or call ipa.parity.capture",
+            )
