@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ipa.contract.errors import ParityError
 
 from .comparison import Comparison
 from .difference import Difference
 from .figures import short
-from .stages import kind_of, split
-from .verdict import parting, verdict
+from .text_report import share, verdict
 
 WORST = 5
 
@@ -24,32 +23,18 @@ class PartingError(ParityError, AssertionError):
 
     def __init__(self, comparison: Comparison) -> None:
         self.comparison = comparison
-        super().__init__(sentence(comparison))
+        super().__init__(verdict(comparison))
 
     def __str__(self) -> str:
         return "\n".join([self.args[0], *table(worst(self.comparison, WORST))])
 
 
-def sentence(comparison: Comparison) -> str:
-    """`verdict`, also of arrays, whose names mean nothing to it."""
-    first = parting(comparison)
-    if first is None or kind_of(split(first.stage)[1]) is not None:
-        return verdict(comparison)
-    bad = sum(one.bad for one in comparison.differences)
-    found = short(first.measures.relative_l2) if first.measures.finite else "NaN or infinity"
-    return (
-        f"{first.stage} is the first that is off: relative L2 {found}, limit {short(first.limit)}; "
-        f"{bad} of {len(comparison.differences)} are"
-    )
-
-
 def worst(comparison: Comparison, count: int) -> list[Difference]:
-    """Those that are the most times their limits, the worst first."""
-    found = sorted(comparison.differences, key=_share, reverse=True)
-    return found[:count]
+    """Those that take most of their limits, the worst first."""
+    return sorted(comparison.differences, key=share, reverse=True)[:count]
 
 
-def table(differences: list[Difference]) -> Iterator[str]:
+def table(differences: Sequence[Difference]) -> Iterator[str]:
     """A line for each, in columns."""
     width = max((len(one.stage) for one in differences), default=0)
     yield f"{'stage':{width}}  relative L2    limit  × floor  max abs"
@@ -60,7 +45,3 @@ def table(differences: list[Difference]) -> Iterator[str]:
             f"{one.stage:{width}}  {short(of.relative_l2):>11}  {short(one.limit):>7}  {ratio:>7}  "
             f"{short(of.max_abs):>7}{'  bad' if one.bad else ''}"
         )
-
-
-def _share(one: Difference) -> float:
-    return one.measures.relative_l2 / one.limit

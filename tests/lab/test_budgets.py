@@ -75,7 +75,9 @@ def test_arrays_that_part(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
     with pytest.raises(AssertionError) as caught:
         parity.assert_close(a, b, {"stages": {"*": 1e-4, "layer.6": 1e-7}})
     head, *rows = str(caught.value).splitlines()
-    assert head == "layer.5 is the first that is off: relative L2 0.01, limit 0.0001; 2 of 7 are."
+    assert head == (
+        "b departs from a at layer.5: relative L2 0.01 of 0.0001 allowed; 2 of 7 stages are bad."
+    )
     assert [row.split()[0] for row in rows[:3]] == ["stage", "layer.5", "layer.6"]
     assert len(rows) == 6
     assert isinstance(caught.value, ParityError)
