@@ -47,21 +47,34 @@ def capture(
     collector = Collector(choice)
     result = pipe(**arguments, tap=collector, on_progress=on_progress, cancel=cancel)
     collector.check()
-    info = result.info
-    facts = environment(info)
-    header = Header(
+    embedding = _embedding(pipe, result.images, result.info["request"])
+    return Capture(header_of(result.info, known, embedding), collector.stages)
+
+
+def header_of(
+    info: Mapping[str, Any],
+    fingerprints: Mapping[str, Mapping[str, str]],
+    embedding: tuple[float, ...] | None = None,
+) -> Header:
+    """What made a run.
+
+    Args:
+        info: `Result.info`.
+        fingerprints: `Pipeline.fingerprints()`.
+        embedding: Of the finished picture.
+    """
+    return Header(
         model=info["model"],
         backend=info["backend"],
         dtype=info["dtype"],
         device=info["device"],
         request=info["request"],
-        environment=facts,
-        fingerprints=known,
+        environment=environment(info),
+        fingerprints=fingerprints,
         timings_s=info["timings_s"],
         warnings=tuple(info["warnings"]),
-        embedding=_embedding(pipe, result.images, info["request"]),
+        embedding=embedding,
     )
-    return Capture(header, collector.stages)
 
 
 def _embedding(pipe: Pipeline, images: Any, request: Mapping[str, Any]) -> tuple[float, ...] | None:
