@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any, Literal
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
+from ipa.app.controls import load_controlnets
+from ipa.app.generate import load_adapters
+from ipa.app.loras import load_loras, parse_loras
+from ipa.app.request_file import RequestFile
+from ipa.app.terminal import print_json
+from ipa.app.texts import load_inversions
 from ipa.contract.embeds_file import write_whole
 from ipa.contract.errors import IncompatibleCaptures, RequestError
+from ipa.contract.weights import Scale
 from ipa.parity.capture import Capture
 from ipa.parity.comparison import Comparison
 from ipa.parity.compatibility import request_differences
@@ -21,10 +29,10 @@ from ipa.parity.difference import Difference
 from ipa.parity.json_report import json_report
 from ipa.parity.junit import junit
 from ipa.parity.limits import Limits, lower
+from ipa.parity.sketch import Sketch
 from ipa.parity.stages import chosen
 from ipa.parity.text_report import notes, phases, verdict
-
-from .request_file import RequestFile
+from ipa.pipeline import Pipeline
 
 
 def parse_steps(text: str | None) -> frozenset[int] | None:
@@ -65,9 +73,21 @@ def check_described(request: RequestFile, capture: Capture) -> None:
             raise IncompatibleCaptures(found)
 
 
-def merged(own: Iterable[str] | None, told: Mapping[str, Sequence[str]], name: str) -> list[str]:
-    """What the command line names, or else the request."""
-    return list(own or told.get(name, ()))
+def load_beside(
+    pipe: Pipeline, options: Mapping[str, Any], asked: RequestFile, scale: Scale
+) -> None:
+    """Load what the command line names, or else the request."""
+
+    def named(option: str, source: str) -> Sequence[str]:
+        given: Sequence[str] = options[option] or asked.sources.get(source, ())
+        return given
+
+    offline = options["offline"]
+    load_loras(pipe, parse_loras(named("lora", "loras")), offline=offline)
+    load_adapters(pipe, named("adapter", "adapters"), scale, offline=offline)
+    nets = named("controlnet", "controlnets")
+    load_controlnets(pipe, nets, asked.arguments["controls"], offline=offline)
+    load_inversions(pipe, named("textual_inversion", "textual_inversions"), offline=offline)
 
 
 def save_reports(comparison: Comparison, to_json: Path | None, to_junit: Path | None) -> None:
@@ -82,12 +102,14 @@ def save_reports(comparison: Comparison, to_json: Path | None, to_junit: Path | 
 def show_comparison(comparison: Comparison) -> None:
     """Print a table of phases and the verdict."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    rows = phases(comparison)
+    has_floors = any(row.worst.ratio is not None for row in rows)
     for title, justify in _COLUMNS.items():
-        table.add_column(title, justify=justify, overflow="fold")
-    for phase in phases(comparison):
-        style = "red" if phase.bad else ""
-        cells = (phase.phase, str(phase.stages), str(phase.bad), *_cells(phase.worst))
-        table.add_row(*cells, style=style)
+        if title != _FLOOR or has_floors:
+            table.add_column(title, justify=justify, overflow="fold")
+    for row in rows:
+        cells = (row.phase, str(row.stages), str(row.bad), *_cells(row.worst, has_floors))
+        table.add_row(*cells, style="red" if row.bad else "")
     console = Console(highlight=False, markup=False)
     console.print(table)
     for note in notes(comparison):
@@ -95,31 +117,33 @@ def show_comparison(comparison: Comparison) -> None:
     typer.echo(verdict(comparison))
 
 
-_COLUMNS: Mapping[str, str] = {
+_FLOOR = "× floor"
+_COLUMNS: Mapping[str, Literal["left", "right"]] = {
     "phase": "left",
     "stages": "right",
     "bad": "right",
     "relative L2": "right",
     "limit": "right",
-    "× floor": "right",
+    _FLOOR: "right",
     "worst stage": "left",
 }
 
 
-def _cells(one: Difference) -> tuple[str, ...]:
+def _cells(one: Difference, has_floors: bool) -> tuple[str, ...]:
     ratio = "" if one.ratio is None else f"{one.ratio:.1f}"
-    path = one.stage.partition("/")[2]
-    return f"{one.measures.relative_l2:.2e}", f"{one.limit:.1e}", ratio, path
+    found = f"{one.measures.relative_l2:.2e}", f"{one.limit:.1e}"
+    return (*found, *((ratio,) if has_floors else ()), one.stage.partition("/")[2])
 
 
-def told(capture: Capture, path: Path, nbytes: int, sketched: int) -> dict[str, object]:
-    """What a capture is, JSON-able."""
-    header = asdict(capture.header)
-    header.pop("embedding")
-    return {
-        "file": str(path.resolve()),
-        "bytes": nbytes,
-        "stages": len(capture.stages),
-        "sketched": sketched,
-        **header,
-    }
+def show_capture(capture: Capture, path: Path, *, as_json: bool) -> None:
+    """Print what was written."""
+    sketched = sum(isinstance(kept, Sketch) for kept in capture.stages.values())
+    size = path.stat().st_size
+    if as_json:
+        header = asdict(capture.header)
+        header.pop("embedding")
+        counts = {"bytes": size, "stages": len(capture.stages), "sketched": sketched}
+        print_json({"file": str(path.resolve()), **counts, **header})
+        return
+    whole = f"{len(capture.stages)} stages, {sketched} of them as sketches"
+    typer.echo(f"{path}: {whole}, {decimal(size)}")

@@ -27,6 +27,7 @@ _MAX_BYTES = 16 << 20
 _ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"latents"}
 _PROMPT_FIELDS = frozenset(field.name for field in fields(ImagePrompt)) - {"face"}
 _CONTROL_FIELDS = frozenset(field.name for field in fields(Control)) - {"preprocessor"}
+_DEFAULTS = {name: getattr(Request(), name) for name in ("num_inference_steps", "strength")}
 _PICTURES = ("image", "mask", "mask_image", "encoder_mask")  # paths, or lists of them
 
 
@@ -150,7 +151,7 @@ def _built(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "image_prompts": (ImagePrompt, _PROMPT_FIELDS),
         "controls": (Control, _CONTROL_FIELDS),
     }
-    built = dict(arguments)
+    built = _DEFAULTS | dict(arguments)
     for name, (kind, known) in kinds.items():
         for entry in built.get(name, ()):
             _check_names(name, entry, known)

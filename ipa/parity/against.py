@@ -41,8 +41,11 @@ class Against:
             self.others.append(stage)
             return None
         reference = self._reference[stage]
-        other = fitted(stage, array, reference.shape)
-        self.differences.append(difference(stage, reference, other, self._limits))
+        given: Kept = reference
+        if not isinstance(given, Sketch) and len(given) < len(array):
+            given = fitted(stage, given, array.shape)
+        other = fitted(stage, array, given.shape)
+        self.differences.append(difference(stage, given, other, self._limits))
         whole = self._forced and not isinstance(reference, Sketch)
         return np.asarray(reference, np.float32) if whole else None
 
@@ -78,7 +81,7 @@ def fitted(stage: str, array: Whole, shape: tuple[int, ...]) -> Whole:
         return array
     if array.shape[1:] == shape[1:] and len(array) == 1:
         return np.broadcast_to(array, shape)
-    if array.shape[1:] == shape[1:] and shape[0] == 1:
+    if array.shape[1:] == shape[1:] and shape[0] == 1 and (array == array[:1]).all():
         return array[:1]
     raise ParityError(
         f"{stage} has another shape than the reference's",

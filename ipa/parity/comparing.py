@@ -68,9 +68,9 @@ def _alike(stage: str, a: Kept, b: Kept) -> tuple[Kept, Kept] | None:
     """Both in one shape; None for sketches of one row and of several, which say nothing."""
     if a.shape == b.shape:
         return a, b
-    if not isinstance(b, Sketch):
-        return a, fitted(stage, b, a.shape)
-    return None if isinstance(a, Sketch) else (fitted(stage, a, b.shape), b)
+    if not isinstance(a, Sketch) and (len(a) == 1 or isinstance(b, Sketch)):
+        return fitted(stage, a, b.shape), b
+    return None if isinstance(b, Sketch) else (a, fitted(stage, b, a.shape))
 
 
 def _is_half(kept: Kept) -> bool:

@@ -17,7 +17,7 @@ FILE_NAMES = frozenset({"file"})
 """Parts of a request that may differ: what is in the files is told by fingerprints."""
 
 FOLLOWS: Mapping[str, str] = {"seeds": "seed"}
-"""Parts of a request that are made of others, and are allowed with them."""
+"""Parts of a request that are made of others, and are told only where those are equal."""
 
 _ABSENT = "nothing"
 _SHOWN = 60
@@ -53,7 +53,9 @@ def differing(a: Capture, b: Capture) -> list[Found]:
 
 def request_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Found]:
     """What two requests, as `Result.info` describes them, ask for differently."""
-    yield from _request("", a, b)
+    found = list(_request("", a, b))
+    names = {name for name, _, _ in found}
+    yield from (one for one in found if FOLLOWS.get(one[0]) not in names)
 
 
 def _weights(
@@ -93,5 +95,4 @@ def _told(value: Any) -> str:
 
 
 def _allowed(name: str, allow: Collection[str]) -> bool:
-    names = (name, FOLLOWS.get(name, name))
-    return any(own == given or own.startswith(f"{given}.") for own in names for given in allow)
+    return any(name == given or name.startswith(f"{given}.") for given in allow)

@@ -19,7 +19,7 @@ def junit(comparison: Comparison) -> bytes:
         suite = _suite(root, phase, len(cases), sum(one.bad for one in cases))
         for one in cases:
             _case(suite, one)
-    alone = {stage: comparison.a.name for stage in comparison.only_a}
+    alone = dict.fromkeys(comparison.only_a, comparison.a.name)
     alone |= {stage: comparison.b.name for stage in comparison.only_b if stage not in alone}
     if alone:
         suite = _suite(root, "of one run alone", len(alone), 0, skipped=len(alone))
@@ -27,15 +27,16 @@ def junit(comparison: Comparison) -> bytes:
             case = ElementTree.SubElement(suite, "testcase", classname="alone", name=stage)
             ElementTree.SubElement(case, "skipped", message=f"of {name} alone, or not comparable")
     ElementTree.indent(root)
-    return ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    written: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return written
 
 
 def _suite(
     root: ElementTree.Element, name: str, tests: int, failures: int, skipped: int = 0
 ) -> ElementTree.Element:
     counts = {"tests": tests, "failures": failures, "errors": 0, "skipped": skipped}
-    numbers = {key: str(count) for key, count in counts.items()}
-    return ElementTree.SubElement(root, "testsuite", name=name, **numbers)
+    told = {"name": name} | {key: str(count) for key, count in counts.items()}
+    return ElementTree.SubElement(root, "testsuite", told)
 
 
 def _case(suite: ElementTree.Element, one: Difference) -> None:

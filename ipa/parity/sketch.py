@@ -13,7 +13,8 @@ WIDTH = 256
 ERROR = (2 * WIDTH) ** -0.5
 """The relative standard deviation of a distance that is told from two projections: 0.044."""
 
-_SEED = 0x1BA  # part of the format: other signs would make old captures worthless
+# Seeds are part of the format: with others, old captures would be worthless.
+_SIGNS, _TURNS = 0x1BA, 0x1BB
 _ROWS = 256  # projected at once: they stay in the cache
 _BLOCK = _ROWS * WIDTH
 
@@ -46,7 +47,7 @@ class Sketch:
     turned by a random number of places, and columns are summed (a count sketch: Charikar, Chen,
     Farach-Colton 2002; one pass). The projection is linear, and the squared norm of the projection
     of a difference has the difference's own squared norm as its mean, √(2/WIDTH) of it as its
-    standard deviation at most. Signs and turns are raw bits of Philox under a fixed seed, and sums
+    standard deviation at most. Signs and turns are raw bits of Philox under fixed seeds, and sums
     are of float64 in a fixed order: the same array gives the same bits everywhere. `projection` is
     (min(WIDTH, size),), rounded to float32; of an array of one row it is its numbers, signs aside.
     """
@@ -75,24 +76,26 @@ def project(array: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """The projection of an array, not yet rounded."""
     flat = array.reshape(-1)
     total = np.zeros(WIDTH)
-    bits = np.random.Philox(key=_SEED)
+    signs, turns = np.random.Philox(key=_SIGNS), np.random.Philox(key=_TURNS)
     with np.errstate(invalid="ignore"):
         for start in range(0, flat.size, _BLOCK):
             values = flat[start : start + _BLOCK].astype(np.float64)
-            turned, columns = _turns(bits, first=start == 0)
-            np.negative(values, out=values, where=turned[: values.size])
+            np.negative(values, out=values, where=_flipped(signs, values.size))
+            columns = _columns(turns, -(-values.size // WIDTH), first=start == 0)
             total += np.bincount(columns[: values.size], values, WIDTH)
     return total[: min(WIDTH, flat.size)]
 
 
-def _turns(
-    bits: np.random.Philox, *, first: bool
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.intp]]:
-    """Of the next rows: which numbers change sign, and the column that each is added to."""
-    raw = bits.random_raw(_BLOCK // 64).astype("<u8")
-    signs = np.unpackbits(raw.view(np.uint8), bitorder="little").astype(bool)
-    places = (bits.random_raw(_ROWS) % np.uint64(WIDTH)).astype(np.intp)
+def _flipped(bits: np.random.Philox, count: int) -> npt.NDArray[np.bool_]:
+    """Which of the next numbers change sign: a bit each, the lowest of a word first."""
+    raw = bits.random_raw(-(-count // 64)).astype("<u8")
+    return np.unpackbits(raw.view(np.uint8), count=count, bitorder="little").astype(bool)
+
+
+def _columns(bits: np.random.Philox, rows: int, *, first: bool) -> npt.NDArray[np.intp]:
+    """The column that each number of the next rows is added to: a word for each row."""
+    turns = (bits.random_raw(rows) % np.uint64(WIDTH)).astype(np.intp)
     if first:
-        places[0] = 0  # so that an array of one row keeps its order
-    columns = (np.arange(WIDTH, dtype=np.intp) + places[:, None]) % WIDTH
-    return signs, columns.reshape(-1)
+        turns[0] = 0  # so that an array of one row keeps its order
+    columns = (np.arange(WIDTH, dtype=np.intp) + turns[:, None]) % WIDTH
+    return columns.reshape(-1)

@@ -82,5 +82,6 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 def _size(difference: Difference) -> str:
     if not difference.measures.finite:
         return "NaN or infinity"
-    ratio = "" if difference.ratio is None else f", {difference.ratio:.1f} × floor"
-    return f"relative L2 {difference.measures.relative_l2:.2g} of {difference.limit:.2g} allowed{ratio}"
+    found = f"relative L2 {difference.measures.relative_l2:.2g} of {difference.limit:.2g} allowed"
+    ratio = difference.ratio
+    return found if ratio is None else f"{found}, {ratio:.1f} × floor"

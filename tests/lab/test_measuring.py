@@ -26,15 +26,15 @@ def test_two_arrays(draw: np.random.Generator) -> None:
 
 
 def test_sketches_tell_the_line_and_the_cosine(draw: np.random.Generator) -> None:
-    """Measured: slope and bias within 3e-5 and 2e-5 of the exact ones, cosine within 2e-6."""
+    """Measured: slope and bias within 1e-5 of the exact ones, cosine within 6e-6."""
     a = (draw.standard_normal((2, 64, 512)) + 0.5).astype(np.float32)
     b = (a * 1.002 - 0.01).astype(np.float32)
     exact = measure(a, b)
     for pair in ((Sketch.of(a), Sketch.of(b)), (a, Sketch.of(b)), (Sketch.of(a), b)):
         found = measure(*pair)
-        assert found.slope == pytest.approx(exact.slope, abs=1e-4)
-        assert found.bias == pytest.approx(exact.bias, abs=1e-4)
-        assert found.cosine == pytest.approx(exact.cosine, abs=1e-5)
+        assert found.slope == pytest.approx(exact.slope, abs=4e-5)
+        assert found.bias == pytest.approx(exact.bias, abs=4e-5)
+        assert found.cosine == pytest.approx(exact.cosine, abs=2e-5)
         # The gap is about constant; its projections are normal, half of them below 0.674 of that.
         assert 0.55 < found.quantiles[0] / exact.quantiles[0] < 0.8
 

@@ -14,9 +14,9 @@ from ipa.parity.sketch import ERROR, WIDTH, Sketch, project
 def test_bits_are_part_of_the_format() -> None:
     """The projection, written anew with numbers drawn one by one: other bits, other format."""
     array = np.arange(1000, dtype=np.float32)
-    bits = np.random.Philox(key=0x1BA)
-    signs = [(int(word) >> place) & 1 for word in bits.random_raw(1024) for place in range(64)]
-    turns = [int(word) % WIDTH for word in bits.random_raw(256)]
+    words = np.random.Philox(key=0x1BA).random_raw(16)
+    signs = [(int(word) >> place) & 1 for word in words for place in range(64)]
+    turns = [int(word) % WIDTH for word in np.random.Philox(key=0x1BB).random_raw(4)]
     turns[0] = 0
     expected = [0.0] * WIDTH
     for number, value in enumerate(array):
@@ -24,7 +24,7 @@ def test_bits_are_part_of_the_format() -> None:
         expected[(column + turns[row]) % WIDTH] += float(-value if signs[number] else value)
     assert project(array).tolist() == expected
     told = hashlib.sha256(project(np.ones(200_000)).astype("<i8").tobytes()).hexdigest()
-    assert told[:16] == "192a1b23fc70c31f"
+    assert told[:16] == "25629e9f150da5cd"
 
 
 def structured(draw: np.random.Generator, kind: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def structured(draw: np.random.Generator, kind: int) -> np.ndarray:
 
 
 def test_distances_are_told_within_the_error(draw: np.random.Generator) -> None:
-    """Measured over 200: standard deviation 0.034, largest 0.13."""
+    """Measured over 160: standard deviation 0.033, largest 0.10."""
     errors = []
     for number in range(160):
         a = draw.standard_normal((2, 30, 512)) + 1.0

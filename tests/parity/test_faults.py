@@ -18,7 +18,9 @@ from ipa import ImagePrompt
 from ipa.contract.backend import Floats
 from ipa.contract.errors import Cancelled
 from ipa.parity.against import Against, floors
+from ipa.parity.descent import descend
 from ipa.parity.limits import Limits
+from ipa.parity.stages import split
 from oracle.faults import FAULTS, Fault
 
 OTHER = {"mlx": "torch", "torch": "mlx"}
@@ -126,3 +128,22 @@ def test_no_false_alarm(seed: int, labs: dict[str, Lab]) -> None:
     tap = lab.against(lab.pipe(backend), OTHER[backend], seed)
     worst = max(tap.differences, key=lambda one: one.measures.relative_l2 / one.limit)
     assert not worst.bad, f"{worst.stage}: {worst.ratio} times the floor"
+
+
+DEEP = ("gate for value in GEGLU", "factor of the VAE")
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_the_way_down_to_a_fault(
+    name: str, labs: dict[str, Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == name)
+    lab = labs[fault.family]
+    reference, pipe = lab.pipe(OTHER[fault.backend]), lab.pipe(fault.backend)
+    runs = [functools.partial(own, **lab.request(0)) for own in (reference, pipe, lab.exact)]
+    reference_run, run, exact = ((lambda tap, own=own: own(tap=tap)) for own in runs)
+    assert descend(reference_run, run, Limits(), exact).path == ()
+    fault.plant(pipe, monkeypatch)
+    path = [one.stage for one in descend(reference_run, run, Limits(), exact).path]
+    assert path[-1] == fault.stage
+    assert all(split(stage)[0] == split(fault.stage)[0] for stage in path)

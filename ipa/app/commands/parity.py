@@ -6,34 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.filesize import decimal
 
 from ipa.app import autoencoder as decoding
 from ipa.app import texts as words
-from ipa.app.controls import ControlNetOption, load_controlnets
+from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
-from ipa.app.generate import check_arguments, load_adapters, parse_scale
-from ipa.app.loras import LoraOption, load_loras, parse_loras
+from ipa.app.generate import check_arguments, parse_scale
+from ipa.app.loras import LoraOption, parse_loras
 from ipa.app.options import Backend, DefaultScale, Json, Quantize
 from ipa.app.parity import (
     check_described,
-    merged,
+    load_beside,
     parse_limits,
     parse_steps,
     save_reports,
+    show_capture,
     show_comparison,
-    told,
 )
 from ipa.app.request_file import read_request
 from ipa.app.show import cancel_on_interrupt, progress_bar
-from ipa.app.terminal import explained, print_json
-from ipa.contract.request import Request
+from ipa.app.terminal import explained
 from ipa.loading import choose_backend, load
 from ipa.parity.capture_file import check_target, read, write
 from ipa.parity.capturing import capture as run_capture
-from ipa.parity.choice import Choice
+from ipa.parity.choice import Choice, StoredDtype
 from ipa.parity.comparing import compare as run_compare
-from ipa.parity.sketch import Sketch
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
@@ -45,6 +42,7 @@ parity = typer.Typer(help="Where two runs first differ, and by how much.", no_ar
 
 @parity.command()
 def capture(  # one parameter per option
+    context: typer.Context,
     request: Annotated[
         Path,
         typer.Option("--request", "-r", help="A JSON file of arguments, or a PNG of generate."),
@@ -74,7 +72,9 @@ def capture(  # one parameter per option
     sketch: Annotated[
         bool, typer.Option("--sketch", help="Keep a kilobyte of each stage: enough to compare.")
     ] = False,
-    store: Annotated[str, typer.Option(help="Keep arrays in float32 or float16.")] = "float32",
+    store: Annotated[
+        StoredDtype, typer.Option(help="Keep arrays in float32 or float16.")
+    ] = "float32",
     max_bytes: Annotated[
         int | None, typer.Option(help="For all stages; the largest become sketches first.")
     ] = None,
@@ -98,34 +98,20 @@ def capture(  # one parameter per option
             max_bytes=max_bytes,
         )
         asked = read_request(request, picture or ())
-        arguments, sources = dict(asked.arguments), asked.sources
-        default_scale = parse_scale(scale)
-        loras = parse_loras(merged(lora, sources, "loras"))
+        arguments, default_scale = asked.arguments, parse_scale(scale)
+        parse_loras(lora or asked.sources.get("loras", ()))
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         folder = with_vae(folder, vae, offline=offline)
-        check_arguments(arguments, folder, default_scale)
+        check_arguments(dict(arguments), folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
-        load_loras(pipe, loras, offline=offline)
-        adapters = merged(adapter, sources, "adapters")
-        load_adapters(pipe, adapters, default_scale, offline=offline)
-        nets = merged(controlnet, sources, "controlnets")
-        load_controlnets(pipe, nets, arguments["controls"], offline=offline)
-        inversions = merged(textual_inversion, sources, "textual_inversions")
-        words.load_inversions(pipe, inversions, offline=offline)
-        defaults = {"num_inference_steps": Request().num_inference_steps, "strength": 0.8}
-        with progress_bar(steps_done(defaults | arguments)) as bar:
+        load_beside(pipe, context.params, asked, default_scale)
+        with progress_bar(steps_done(asked.arguments)) as bar:
             bar.describe("capturing")
             made = run_capture(pipe, arguments, choice, bar, cancel)
         check_described(asked, made)
         write(output, made)
-    size = output.stat().st_size
-    sketched = sum(isinstance(kept, Sketch) for kept in made.stages.values())
-    if as_json:
-        print_json(told(made, output, size, sketched))
-        return
-    whole = f"{len(made.stages)} stages, {sketched} of them as sketches"
-    typer.echo(f"{output}: {whole}, {decimal(size)}")
+    show_capture(made, output, as_json=as_json)
 
 
 @parity.command()

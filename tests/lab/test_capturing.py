@@ -1,0 +1,112 @@
+"""Runs that are recorded: the reference's of a model, and MLX's of the folder converted from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ipa
+from ipa import ImagePrompt
+from ipa.contract.errors import IncompatibleCaptures, RequestError
+from ipa.parity.capture import Capture
+from ipa.parity.capture_file import read, write
+from ipa.parity.capturing import capture
+from ipa.parity.choice import Choice
+from ipa.parity.comparing import compare
+from ipa.parity.sketch import Sketch
+from ipa.prepare.model_folder import open_model_folder
+from ipa_convert import convert_adapter, convert_model
+
+Open = Callable[..., ipa.Pipeline]
+
+
+@pytest.fixture(scope="module")
+def converted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("lab") / "model"
+    model = open_model_folder(tiny, name="tiny")
+    convert_model(model, root)
+    convert_adapter(tiny / "plus.safetensors", root / "plus.safetensors", sites=model.sites)
+    return root
+
+
+@pytest.fixture(scope="module")
+def opened(tiny: Path, converted: Path, open_pipeline: Open) -> dict[str, ipa.Pipeline]:
+    pipes = {"torch": open_pipeline(tiny, "torch", "plus"), "mlx": open_pipeline(tiny, "mlx")}
+    pipes["converted"] = open_pipeline(converted, "mlx", "plus")
+    pipes["mlx"].load_ip_adapter(tiny / "plus.safetensors", name="plus")
+    return pipes
+
+
+def recorded(
+    pipe: ipa.Pipeline, picture: Image.Image, seed: int = 3, steps: int = 1, **choice: object
+) -> Capture:
+    prompt = ImagePrompt(picture.resize((64, 64)), adapter="plus", scale=0.7)
+    arguments = {"prompt": "a star", "image_prompts": [prompt], "num_inference_steps": steps}
+    arguments |= {"seed": seed, "width": 64, "height": 64, "guidance_scale": 3.0}
+    return capture(pipe, arguments, Choice(**choice))
+
+
+def test_the_reference_and_a_converted_folder(
+    opened: dict[str, ipa.Pipeline], references: list[Image.Image], tmp_path: Path
+) -> None:
+    """Measured: the worst of 900 stages at 9e-7. Sketches give the same verdict."""
+    a, b = (recorded(opened[name], references[0], steps=2) for name in ("torch", "converted"))
+    assert a.header.fingerprints == b.header.fingerprints
+    assert {*a.header.fingerprints} == {
+        *("unet", "vae", "text_encoder", "adapter.plus", "adapter.plus.image_encoder")
+    }
+    found = compare(a, b)
+    assert found.ok
+    assert max(one.measures.relative_l2 for one in found.differences) < 4e-6
+    assert found.only_b == ()
+    assert found.pictures.clip_cosine == pytest.approx(1.0, abs=1e-6)
+    assert np.array_equal(a.stages["start/latents"], b.stages["start/latents"])
+    few = recorded(opened["converted"], references[0], steps=2, sketched=True)
+    write(tmp_path / "b.safetensors", few)
+    sketched = compare(a, read(tmp_path / "b.safetensors"))
+    assert sketched.ok
+    assert [one.stage for one in sketched.differences] == [one.stage for one in found.differences]
+    assert sum(one.sketched for one in sketched.differences) > 700
+
+
+def test_a_fault_is_named(
+    opened: dict[str, ipa.Pipeline], references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One bias of the UNet is lost: its own stage is the first bad one, also among sketches."""
+    a, stage = recorded(opened["mlx"], references[0]), "down_blocks.0.resnets.1.conv1"
+    unet = opened["converted"]._backend.unet
+    convolution = unet.down_blocks[0].resnets[1].conv1
+    monkeypatch.setitem(convolution, "bias", convolution.bias * 0)
+    for sketched in (False, True):
+        found = compare(a, recorded(opened["converted"], references[0], sketched=sketched))
+        assert found.first_bad is not None
+        assert found.first_bad.stage == f"step.000/unet.{stage}"
+
+
+def test_other_runs_are_refused(
+    opened: dict[str, ipa.Pipeline], references: list[Image.Image]
+) -> None:
+    few = {"patterns": ("*/latents",)}
+    a, b = (recorded(opened["mlx"], references[0], seed, **few) for seed in (3, 4))
+    with pytest.raises(IncompatibleCaptures) as caught:
+        compare(a, b)
+    assert [name for name, _, _ in caught.value.differences] == ["seed"]
+    assert not compare(a, b, allow=("seed",)).ok
+    c = recorded(opened["mlx"], references[1], **few)
+    with pytest.raises(IncompatibleCaptures, match=r"image_prompts\.0\.images_sha256"):
+        compare(a, c)
+    with pytest.raises(RequestError, match="one picture at a time"):
+        capture(opened["mlx"], {"num_images": 2})
+
+
+def test_a_budget_is_kept(opened: dict[str, ipa.Pipeline], references: list[Image.Image]) -> None:
+    made = recorded(opened["mlx"], references[0], max_bytes=1_200_000, dtype="float16")
+    assert sum(kept.nbytes for kept in made.stages.values()) <= 1_200_000
+    del made.stages["decode/image"]  # whole whatever it takes
+    largest = max(int(np.prod(k.shape)) for k in made.stages.values() if not isinstance(k, Sketch))
+    smallest = min(k.size for k in made.stages.values() if isinstance(k, Sketch))
+    assert largest <= smallest
