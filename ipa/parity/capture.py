@@ -47,13 +47,18 @@ class Header:
     @property
     def side(self) -> Side:
         """The same, for a comparison."""
+        words = (self.backend, self.dtype, *(("quantised",) if self._is_quantised else ()))
         return Side(
-            name=f"{self.backend} {self.dtype}",
+            name=" ".join(words),
             backend=self.backend,
             dtype=self.dtype,
             environment=self.environment,
             seconds=sum(self.timings_s.values()) if self.timings_s else None,
         )
+
+    @property
+    def _is_quantised(self) -> bool:
+        return "quantised" in self.environment
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,8 +36,8 @@ class Choice:
         sketched: Whether stages are kept as sketches (`ipa.parity.sketch`).
         dtype: How arrays are kept, float32 or float16. What float16 would change by more than half
             of its last bit (in L2) is kept in float32.
-        max_bytes: What all stages together may take; the largest become sketches first. None is
-            no limit.
+        max_bytes: What the file may take; the largest stages become sketches first. None is no
+            limit.
 
     Raises:
         RequestError: One of them cannot be.

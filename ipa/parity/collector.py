@@ -17,12 +17,18 @@ from .sketch import WIDTH, Sketch
 HALF_BIT = 2.0**-11
 """Half of the last bit of a float16: what rounding changes of a number at most, relatively."""
 
+_HEADER_BYTES = 1 << 14
+"""Of a file, for what is not about single stages."""
+
+_STAGE_BYTES = 260
+"""For what a file's header says of a stage, but for its name, which stands there twice."""
+
 
 class Collector:
     """`ipa.parity.tap.Tap`: what it was told is in `stages`, in that order.
 
-    Changes nothing of the run. Memory stays within the budget, if there is one. Of equal rows one
-    is kept: backends differ in whether they compute such rows once.
+    Changes nothing of the run. Memory, and the file, stay within the budget, if there is one. Of
+    equal rows one is kept: backends differ in whether they compute such rows once.
     """
 
     def __init__(self, choice: Choice) -> None:
@@ -30,7 +36,7 @@ class Collector:
         self.stages: dict[str, Kept] = {}
         self._seen: dict[str, None] = {}
         self._whole: list[tuple[int, int, str]] = []  # a heap: the largest first, then the earliest
-        self._bytes, self._is_checked = 0, False
+        self._bytes, self._is_checked = _HEADER_BYTES, False
 
     def wants(self, stage: str) -> bool:
         """See `Tap`. Raises RequestError once a pattern is known to match nothing."""
@@ -47,7 +53,7 @@ class Collector:
             array = array[:1]
         kept = Sketch.of(array) if self._sketches(stage, array) else stored(array, self.choice)
         self.stages[stage] = kept
-        self._bytes += kept.nbytes
+        self._bytes += kept.nbytes + 2 * len(stage) + _STAGE_BYTES
         if stage not in ALWAYS and not isinstance(kept, Sketch) and array.size > WIDTH:
             heapq.heappush(self._whole, (-kept.nbytes, len(self.stages), stage))
         self._keep_within()

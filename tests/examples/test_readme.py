@@ -133,7 +133,8 @@ def test_commands_run(tmp_path: Path) -> None:
         done = subprocess.run([PROGRAM, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, (words, done.stderr)
         if "-o" in words:
-            assert list(tmp_path.glob(f"{Path(words[words.index('-o') + 1]).stem}*.png"))
+            output = Path(words[words.index("-o") + 1])
+            assert list(tmp_path.glob(f"{output.stem}*{output.suffix}"))
 
 
 def test_make_targets_and_extras_exist() -> None:

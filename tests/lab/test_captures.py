@@ -63,7 +63,7 @@ def captured(told: dict[str, np.ndarray], changes: dict[str, Any] | None = None,
 
 
 def test_there_and_back(draw: np.random.Generator, tmp_path: Path) -> None:
-    whole = captured(stages(draw), {"embedding": (0.5, 1.0)}, max_bytes=60_000 + (1 << 16))
+    whole = captured(stages(draw), {"embedding": (0.5, 1.0)}, max_bytes=80_000)
     path = tmp_path / "a.safetensors"
     for capture in (whole, captured(stages(draw), sketched=True, dtype="float16")):
         write(path, capture)
@@ -93,8 +93,7 @@ def test_what_is_kept(draw: np.random.Generator) -> None:
         *("start/latents", "step.000/latents", "step.001/latents", "decode/image")
     ]
     assert sketched.stages["step.000/unet.time_embedding"].shape == (1, 300)  # equal rows
-    sizes = sum(kept.nbytes for kept in collected(told).stages.values())
-    within = collected(told, max_bytes=sizes - 1)
+    within = collected(told, max_bytes=80_000)  # the numbers alone take 79,000
     kinds = {name: isinstance(kept, Sketch) for name, kept in within.stages.items()}
     assert [name for name, is_sketch in kinds.items() if is_sketch] == ["step.000/unet.conv_in"]
 

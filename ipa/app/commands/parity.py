@@ -76,7 +76,7 @@ def capture(  # one parameter per option
         StoredDtype, typer.Option(help="Keep arrays in float32 or float16.")
     ] = "float32",
     max_bytes: Annotated[
-        int | None, typer.Option(help="For all stages; the largest become sketches first.")
+        int | None, typer.Option(help="Of the file; the largest stages become sketches first.")
     ] = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
