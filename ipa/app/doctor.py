@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ipa.app.diagnosis import Check, Diagnosis, Speed
+from ipa.app.full_speed import full_speed
 from ipa.app.health_notes import has_tf32, notes
 from ipa.app.show import ProgressBar
 from ipa.contract.errors import Cancelled, IpaError
@@ -49,6 +50,7 @@ class Examination:
     device: str | None
     bar: ProgressBar
     cancel: CancelSignal | None
+    full: bool
     checks: list[Check] = field(default_factory=list)
     speeds: list[Speed] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
@@ -59,6 +61,8 @@ class Examination:
         known = self._checked("recorded run", self._recorded)
         own = self._precision("float32", known, known.capture)
         self._precision("float16", known, own)
+        if self.full:
+            self._checked("SD1.5's size", self._full)
 
     def _checked(self, name: str, found: Callable[[], tuple[str, T]]) -> T:
         """Run one, note it, and give what it made."""
@@ -88,8 +92,7 @@ class Examination:
     def _precision(self, dtype: str, known: Recorded, reference: Capture) -> Capture:
         """A run in it, held to a reference; and its speed."""
         name = f"demo in {dtype}"
-        device = self.device if self.backend == "torch" else None
-        pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, device))
+        pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, self._device))
         limits = self._limits(dtype, known)
         found, own = self._checked(
             name, lambda: ("", hold(pipe, reference, limits, self.bar, self.cancel))
@@ -105,6 +108,15 @@ class Examination:
             return Limits("float16", known.floors["float16"], FACTOR)
         return known.limits(dtype)
 
+    def _full(self) -> tuple[str, None]:
+        self.speeds.append(full_speed(self.backend, self._device, self.cancel))
+        return "a step is finite", None
+
+    @property
+    def _device(self) -> str | None:
+        """MLX takes none."""
+        return self.device if self.backend == "torch" else None
+
     def _seconds(self, pipe: Pipeline) -> float:
         call = arguments() | {"num_inference_steps": STEPS}
         result = pipe(**call, on_progress=self.bar, cancel=self.cancel)
@@ -112,9 +124,14 @@ class Examination:
 
 
 def examine(
-    backend: str | None, device: str | None, bar: ProgressBar, cancel: CancelSignal | None = None
+    backend: str | None,
+    device: str | None,
+    bar: ProgressBar,
+    cancel: CancelSignal | None = None,
+    *,
+    full: bool = False,
 ) -> Diagnosis:
-    """All checks of a backend.
+    """All checks of a backend; `full` measures the speed of a model of SD1.5's size, too.
 
     Raises:
         BackendError: None is installed, or there is none of that name.
@@ -123,7 +140,7 @@ def examine(
     began = time.perf_counter()
     chosen = choose_backend(backend)
     is_set_off = _exact(chosen)
-    of = Examination(chosen, device, bar, cancel)
+    of = Examination(chosen, device, bar, cancel, full)
     try:
         of.run()
     except Sick:

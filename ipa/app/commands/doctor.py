@@ -18,6 +18,12 @@ NOT_HEALTHY = 1
 def doctor(
     backend: Backend = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="Also time a model of SD1.5's size: 7 GiB of memory, 3 of disk, minutes."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say whether this machine computes what was recorded, and how fast; for an issue.
@@ -26,7 +32,7 @@ def doctor(
     and in float16, held to float32. Exit code 1 where something is not well.
     """
     with explained(), cancel_on_interrupt() as cancel, progress_bar(TOTAL) as bar:
-        found = examine(backend, device, bar, cancel)
+        found = examine(backend, device, bar, cancel, full=full)
     if as_json:
         print_json(plain(found))
     else:
