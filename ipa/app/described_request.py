@@ -38,6 +38,17 @@ def from_description(told: Mapping[str, Any], pictures: PictureStore) -> dict[st
     Raises:
         RequestError: A picture is not at hand, or it was made of more than pictures and numbers.
     """
+    try:
+        return _arguments(told, pictures)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise RequestError(
+            "the description of a request is damaged",
+            found=f"{error!r:.120}",
+            remedy="write the request as a JSON file",
+        ) from error
+
+
+def _arguments(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
     _refuse_lost(told)
     arguments = {name: value for name, value in told.items() if name in _ARGUMENTS}
     arguments["image_prompts"] = [_prompt(one, pictures) for one in told["image_prompts"]]

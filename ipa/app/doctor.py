@@ -27,7 +27,7 @@ from ipa.run import CancelSignal
 
 T = TypeVar("T")
 
-STEPS = 3
+STEPS = 2
 """Of a run whose speed is measured."""
 
 TOTAL = 2 * (8 + STEPS)
@@ -93,14 +93,24 @@ class Examination:
         """A run in it, held to a reference; and its speed."""
         name = f"demo in {dtype}"
         pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, self._device))
-        limits = self._limits(dtype, known)
-        found, own = self._checked(
-            name, lambda: ("", hold(pipe, reference, limits, self.bar, self.cancel))
-        )
+        found, own = self._checked(name, lambda: ("", self._held(pipe, known, reference)))
         self.checks[-1] = Check(name, _good(found), verdict(found), found)
         self.bar.describe(f"speed in {dtype}")
         self.speeds.append(Speed("demo, 64²", dtype, self._seconds(pipe)))
         return own
+
+    def _held(
+        self, pipe: Pipeline, known: Recorded, reference: Capture
+    ) -> tuple[Comparison, Capture]:
+        limits = self._limits(str(pipe.info()["dtype"]), known)
+        return hold(
+            pipe,
+            reference,
+            limits,
+            inputs=known.capture,
+            on_progress=self.bar,
+            cancel=self.cancel,
+        )
 
     def _limits(self, dtype: str, known: Recorded) -> Limits:
         """Products in TF32 have float16's rounding."""

@@ -189,7 +189,8 @@ def generate(
         result = pipe(**arguments, on_progress=with_preview_file(bar, preview), cancel=cancel)
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
         request = result.info["request"]
-        own = {**request, "seed": request["seeds"][number], "num_images": 1}
+        seed = request["seeds"][number]
+        own = {**request, "seed": seed, "seeds": [seed], "num_images": 1}
         info = {**result.info, "request": own}
         if result.influence is not None:
             info["influence"] = [info["influence"][number]]

@@ -28,7 +28,6 @@ from ipa.parity.compatibility import request_differences
 from ipa.parity.difference import Difference
 from ipa.parity.json_report import json_report
 from ipa.parity.junit import junit
-from ipa.parity.limits import Limits, lower
 from ipa.parity.sketch import Sketch
 from ipa.parity.stages import chosen
 from ipa.parity.text_report import notes, phases, verdict
@@ -47,10 +46,10 @@ def parse_steps(text: str | None) -> frozenset[int] | None:
         ) from error
 
 
-def parse_limits(texts: Sequence[str], a: Capture, b: Capture) -> Limits:
-    """[PATTERN=]NUMBER for each, later ones first; without any, those of the lower precision."""
+def own_limits(texts: Sequence[str], reference: Capture) -> dict[str, float]:
+    """[PATTERN=]NUMBER for each stage, later ones first."""
     own: dict[str, float] = {}
-    known = [*a.stages]
+    known = [*reference.stages]
     for text in texts:
         pattern, _, number = text.rpartition("=")
         try:
@@ -62,7 +61,7 @@ def parse_limits(texts: Sequence[str], a: Capture, b: Capture) -> Limits:
         if not 0 <= limit < float("inf"):
             raise RequestError("--limit is a number from 0", found=text[:80])
         own |= dict.fromkeys(chosen([pattern or "*"], known), limit)
-    return Limits(lower(a.header.dtype, b.header.dtype), own=own)
+    return own
 
 
 def check_described(request: RequestFile, capture: Capture) -> None:
@@ -111,12 +110,15 @@ def show_comparison(comparison: Comparison) -> None:
         cells = (row.phase, str(row.stages), str(row.bad), *_cells(row.worst, has_floors))
         table.add_row(*cells, style="red" if row.bad else "")
     console = Console(highlight=False, markup=False)
+    if not console.is_terminal:  # a file has no width
+        console = Console(highlight=False, markup=False, width=_WIDE)
     console.print(table)
     for note in notes(comparison):
         console.print(f"note: {note}", soft_wrap=True)
     typer.echo(verdict(comparison))
 
 
+_WIDE = 160
 _FLOOR = "× floor"
 _COLUMNS: Mapping[str, Literal["left", "right"]] = {
     "phase": "left",

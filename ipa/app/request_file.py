@@ -65,7 +65,7 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
     known = _ARGUMENTS | set(SOURCES)
     _check_names(path.name, told, known)
     arguments = _opened({k: v for k, v in told.items() if k not in SOURCES}, path.parent)
-    sources = {name: tuple(map(str, told.get(name, ()))) for name in SOURCES}
+    sources = {name: _texts(name, told.get(name, [])) for name in SOURCES}
     return RequestFile(_built(arguments), sources)
 
 
@@ -84,7 +84,7 @@ def _read(path: Path) -> Mapping[str, Any]:
                 raise RequestError(f"{path} is no request", found=f"over {_MAX_BYTES} bytes")
             text = path.read_text("utf-8")
         told = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, Image.DecompressionBombError) as error:
         raise RequestError(
             f"the request {path} cannot be read",
             found=str(error)[:200],
@@ -94,6 +94,16 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise RequestError(f"{path} is no request", found=type(found).__name__)
     return found
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise RequestError(
+            f"{name} of a request is a list of texts",
+            found=repr(value)[:80],
+            remedy=f'such as "{name}": ["NAME=SOURCE"]',
+        )
+    return tuple(value)
 
 
 def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> None:

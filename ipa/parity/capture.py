@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,12 @@ class Header:
             environment=self.environment,
             seconds=sum(self.timings_s.values()) if self.timings_s else None,
         )
+
+    @property
+    def precision(self) -> str:
+        """A key of `ipa.parity.limits.ROUNDING`: that of the weights where they are quantised."""
+        bits = re.findall(r"(\d) bits", self.environment.get("quantised", ""))
+        return f"{min(bits)}-bit" if bits else self.dtype
 
     @property
     def _is_quantised(self) -> bool:

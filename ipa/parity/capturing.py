@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ipa.contract.errors import RequestError
-from ipa.contract.result import Progress
+from ipa.contract.result import Progress, Result
 
 from .capture import Capture, Header
 from .choice import Choice
@@ -47,22 +47,14 @@ def capture(
     collector = Collector(choice)
     result = pipe(**arguments, tap=collector, on_progress=on_progress, cancel=cancel)
     collector.check()
-    embedding = _embedding(pipe, result.images, result.info["request"])
-    return Capture(header_of(result.info, known, embedding), collector.stages)
+    return Capture(header_of(pipe, known, result), collector.stages)
 
 
 def header_of(
-    info: Mapping[str, Any],
-    fingerprints: Mapping[str, Mapping[str, str]],
-    embedding: tuple[float, ...] | None = None,
+    pipe: Pipeline, fingerprints: Mapping[str, Mapping[str, str]], result: Result
 ) -> Header:
-    """What made a run.
-
-    Args:
-        info: `Result.info`.
-        fingerprints: `Pipeline.fingerprints()`.
-        embedding: Of the finished picture.
-    """
+    """What made a result of a pipeline whose weights have these fingerprints."""
+    info = result.info
     return Header(
         model=info["model"],
         backend=info["backend"],
@@ -73,7 +65,7 @@ def header_of(
         fingerprints=fingerprints,
         timings_s=info["timings_s"],
         warnings=tuple(info["warnings"]),
-        embedding=embedding,
+        embedding=_embedding(pipe, result.images, info["request"]),
     )
 
 

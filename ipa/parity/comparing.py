@@ -39,7 +39,7 @@ def compare(
         CaptureError: A stage cannot be read.
     """
     check_compatible(a, b, allow)
-    known = limits or Limits(lower(a.header.dtype, b.header.dtype))
+    known = limits or Limits(lower(a.header.precision, b.header.precision))
     found = tuple(_differences(a, b, known))
     measured = {one.stage for one in found}
     return Comparison(

@@ -71,11 +71,16 @@ class Comparison:
     pictures: Pictures | None = None
     swaps: tuple[Swap, ...] = ()
     unswapped: float | None = None
+    first_of: str | None = None
 
     @property
     def first_bad(self) -> Difference | None:
-        """What a stage is made of is computed before it, so the first bad one is the deepest."""
-        return next((one for one in self.differences if one.bad), None)
+        """What a stage is made of is computed before it, so the first bad one is the deepest.
+
+        Where stages were searched a level at a time, `first_of` names the last that was found.
+        """
+        named = (one for one in self.differences if one.stage == self.first_of)
+        return next(named, next((one for one in self.differences if one.bad), None))
 
     @property
     def ok(self) -> bool:

@@ -8,7 +8,7 @@ parts of the first bad one of those, until none is bad.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa.contract.backend import Floats
 
@@ -102,7 +102,7 @@ def _pass(
     kept = _Kept(wanted)
     reference(kept)
     known = {} if exact is None else floors(kept.stages, _only(exact, kept.stages), forced=True)
-    tap = Against(kept.stages, Limits(limits.dtype, known, limits.factor, limits.own), forced=True)
+    tap = Against(kept.stages, replace(limits, floors=known, forced=True), forced=True)
     _only(subject, kept.stages)(tap)
     return tap.differences
 

@@ -2,119 +2,162 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ipa.contract.backend import Floats
 from ipa.contract.errors import RequestError
 from ipa.contract.result import Result
 
 from .against import Against, floors
-from .capture import Capture
+from .capture import Capture, Header
+from .capturing import header_of
 from .choice import Choice
 from .collector import Collector
-from .comparison import Comparison, Mode, Side
-from .limits import Limits, lower
-from .measuring import Kept
+from .comparing import PICTURE
+from .comparison import Comparison, Mode, Pictures, Side
+from .compatibility import check_compatible
+from .limits import NO_FLOORS, Limits, lower
 from .similarity import pictures
 from .sketch import Sketch
 from .swaps import swaps
 from .tap import Tap
 
-PICTURE = "decode/image"
+if TYPE_CHECKING:
+    from ipa.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who can make a run of one request, as often as it is asked."""
+    """Who can make a run of one request, as often as it is asked.
+
+    `header` says what made a result; None where there is nothing to compare of it. `bits` are those
+    of quantised weights.
+    """
 
     side: Side
     run: Callable[[Tap], Result]
+    header: Callable[[Result], Header] | None = None
+    bits: int | None = None
 
-    def collected(self, choice: Choice) -> dict[str, Kept]:
-        """The stages of a run."""
-        collector = Collector(choice)
-        self.run(collector)
-        return collector.stages
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What others are held against: the stages of a run, and what made them."""
-
-    side: Side
-    request: Mapping[str, Any]
-    stages: Mapping[str, Kept]
+    @property
+    def precision(self) -> str:
+        """A key of `ipa.parity.limits.ROUNDING`: that of the weights where they are quantised."""
+        return self.side.dtype if self.bits is None else f"{self.bits}-bit"
 
     @classmethod
-    def of(cls, capture: Capture) -> Reference:
-        """A capture."""
-        return cls(capture.header.side, capture.header.request, capture.stages)
+    def of(cls, pipe: Pipeline, arguments: Mapping[str, Any], bits: int | None = None) -> Subject:
+        """A pipeline that is called with these arguments, for one picture."""
+        known, told = pipe.fingerprints(), pipe.info()
+        side = Side(f"{told['backend']} {told['dtype']}", told["backend"], told["dtype"], {})
+        return cls(
+            side,
+            lambda tap: pipe(**arguments, tap=tap),
+            lambda result: header_of(pipe, known, result),
+            bits,
+        )
+
+    def capture(self, choice: Choice) -> Capture:
+        """A run, recorded."""
+        collector = Collector(choice)
+        return Capture(self.told(self.run(collector)), collector.stages)
+
+    def told(self, result: Result) -> Header:
+        """What made a result."""
+        if self.header is not None:
+            return self.header(result)
+        own, info = self.side, result.info
+        return Header(
+            model=info["model"],
+            backend=own.backend,
+            dtype=own.dtype,
+            device=info["device"],
+            request=info["request"],
+            environment=own.environment,
+            fingerprints={},
+            timings_s=info["timings_s"],
+        )
 
 
 def compare_live(
-    reference: Reference,
+    reference: Capture,
     subject: Subject,
     *,
     mode: Mode = "free-running",
     exact: Subject | None = None,
+    own: Mapping[str, float] = NO_FLOORS,
     with_swaps: bool = False,
+    allow: Collection[str] = (),
 ) -> Comparison:
     """A run held against a reference, stage by stage.
 
     Args:
-        reference: The stages of another run of the same request.
+        reference: Another run of the same request.
         subject: Makes the run.
         mode: "teacher-forced" gives every stage the reference's input, so that an error stays where
             it is made; "free-running" each its own.
         exact: Makes the reference's run in a higher precision than `subject` computes in, or, where
             that is a lower one than the reference's, the reference's in that lower one: how far it
             is from the reference is the floor of each stage. None: floors are not known.
+        own: By stage, limits in the place of those by floors.
         with_swaps: Run once more for each component, with that of the reference.
+        allow: Names of what may differ; see `check_compatible`.
 
     Raises:
         RequestError: Stages are to be forced, or swapped, that the reference has as sketches.
-        ParityError: A stage has another shape: the models or requests differ.
+        IncompatibleCaptures: The runs are of different models or requests.
+        ParityError: A stage has another shape.
     """
     forced = mode == "teacher-forced"
-    _check_whole(reference, needed=forced or with_swaps)
+    if forced or with_swaps:
+        check_whole(reference)
     known = {} if exact is None else floors(reference.stages, exact.run, forced=forced)
-    limits = Limits(lower(reference.side.dtype, subject.side.dtype), known)
+    limits = Limits(
+        lower(reference.header.precision, subject.precision), known, own=own, forced=forced
+    )
     tap = _WithPicture(reference.stages, limits, forced=forced)
-    subject.run(tap)
+    header = subject.told(subject.run(tap))
+    check_compatible(reference, Capture(header, reference.stages), allow)
     whole, swapped = swaps(reference.stages, subject.run) if with_swaps else (None, ())
-    seen = reference.stages.get(PICTURE)
-    both = None
-    if tap.picture is not None and seen is not None and not isinstance(seen, Sketch):
-        both = pictures(seen, tap.picture, None)
     return Comparison(
-        a=reference.side,
-        b=subject.side,
+        a=reference.header.side,
+        b=header.side,
         mode=mode,
-        request=reference.request,
+        request=reference.header.request,
         differences=tuple(tap.differences),
         only_a=tap.missing(),
         only_b=tuple(tap.others),
-        pictures=both,
+        pictures=_pictures(reference, tap.picture, header),
         swaps=swapped,
         unswapped=whole,
     )
 
 
+def _pictures(reference: Capture, other: Floats | None, header: Header) -> Pictures | None:
+    seen = reference.stages.get(PICTURE)
+    if other is None or seen is None or isinstance(seen, Sketch):
+        return None
+    ours, theirs = reference.header.embedding, header.embedding
+    both = None if ours is None or theirs is None else (ours, theirs)
+    return pictures(seen.astype("float32"), other, both)
+
+
 class _WithPicture(Against):
     """Keeps the run's picture, too."""
 
-    picture: Any = None
+    picture: Floats | None = None
 
-    def __call__(self, stage: str, array: Any) -> Any:
+    def __call__(self, stage: str, array: Floats) -> Floats | None:
         if stage == PICTURE:
             self.picture = array
         return super().__call__(stage, array)
 
 
-def _check_whole(reference: Reference, *, needed: bool) -> None:
+def check_whole(reference: Capture) -> None:
+    """Raise RequestError if not every stage can be given to another run."""
     sketched = [name for name, kept in reference.stages.items() if isinstance(kept, Sketch)]
-    if needed and sketched:
+    if sketched:
         raise RequestError(
             "sketched stages cannot be given to another run",
             found=f"{len(sketched)} in the reference, first {sketched[0]}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from ipa import demo
 from ipa.contract.backend import Floats
 from ipa.contract.control import Control
+from ipa.contract.errors import CaptureError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.result import Progress
 from ipa.loading import load
@@ -82,7 +83,12 @@ class Recorded:
 def recorded() -> Recorded:
     """What this package brings. Raises CaptureError where it is damaged."""
     folder = demo.recorded()
-    floors = json.loads((folder / "floors.json").read_text("utf-8"))
+    try:
+        floors = json.loads((folder / "floors.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CaptureError(
+            f"{folder / 'floors.json'} is damaged", found=str(error), remedy="install again"
+        ) from error
     return Recorded(read(folder / "run.safetensors"), floors)
 
 
@@ -116,10 +122,13 @@ def _edges(picture: Image.Image) -> Floats:
 
 
 class _Beside(Against):
-    """Also keeps the run's own stages, in the form in which the reference has them."""
+    """Puts a run's whole stages in; keeps the run's own, in the form the reference has them."""
 
-    def __init__(self, reference: Mapping[str, Kept], limits: Limits) -> None:
-        super().__init__(reference, limits, forced=True)
+    def __init__(
+        self, reference: Mapping[str, Kept], limits: Limits, inputs: Mapping[str, Kept]
+    ) -> None:
+        super().__init__(reference, limits)
+        self._inputs = inputs
         self.own: dict[str, Kept] = {}
 
     def wants(self, stage: str) -> bool:
@@ -128,24 +137,29 @@ class _Beside(Against):
 
     def __call__(self, stage: str, array: Floats) -> Floats | None:
         """See `Tap`."""
+        super().__call__(stage, array)
         is_sketched = isinstance(self._reference[stage], Sketch)
         self.own[stage] = Sketch.of(array) if is_sketched else array
-        return super().__call__(stage, array)
+        instead = self._inputs[stage]
+        return None if isinstance(instead, Sketch) else np.asarray(instead, np.float32)
 
 
 def hold(
     pipe: Pipeline,
     reference: Capture,
     limits: Limits,
+    *,
+    inputs: Capture | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: CancelSignal | None = None,
 ) -> tuple[Comparison, Capture]:
-    """Make the run again, every step from the reference's latents.
+    """Make the run again, every step from the recorded latents.
 
     Args:
         pipe: Of `open_demo`.
         reference: The recorded capture, or one of this function's.
         limits: What its stages may be off.
+        inputs: The recorded capture, where the reference is another.
         on_progress: Called with every event, in this thread.
         cancel: Asked between steps whether to stop.
 
@@ -155,11 +169,12 @@ def hold(
     Raises:
         IncompatibleCaptures: The demo's weights are not those of the reference.
     """
-    tap = _Beside(reference.stages, limits)
+    known = pipe.fingerprints()
+    here = replace(reference.header, fingerprints=known)
+    check_compatible(reference, Capture(here, reference.stages))
+    tap = _Beside(reference.stages, limits, (inputs or reference).stages)
     result = pipe(**arguments(), tap=tap, on_progress=on_progress, cancel=cancel)
-    own = Capture(header_of(result.info, pipe.fingerprints()), tap.own)
-    # The request is this module's own: what follows of it is measured.
-    check_compatible(reference, own, (*reference.header.request, *own.header.request))
+    own = Capture(header_of(pipe, known, result), tap.own)
     found = Comparison(
         a=reference.header.side,
         b=own.header.side,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,23 @@ from safetensors.torch import save_file as save_torch
 
 from ipa import demo
 from ipa.contract.errors import CheckpointError
+from ipa.contract.specs import ClipTextSpec
+from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import (
+    LoraTargets,
     agreement,
     convert_adapter,
+    convert_lora,
     convert_model,
     fingerprint,
+    lora_fingerprint,
     read_adapter,
     read_component,
+    read_lora,
     read_model,
 )
+from oracle import loras, models
 
 STEM = "diffusion_pytorch_model.safetensors"
 
@@ -117,3 +125,30 @@ def test_values_that_are_no_numbers(tiny: Path, tmp_path: Path) -> None:
     spec = open_model_folder(tiny, name="tiny").unet
     with pytest.raises(CheckpointError, match="not finite"):
         fingerprint(read_component("unet", tmp_path, spec))
+
+
+def test_loras_in_every_spelling(tmp_path: Path) -> None:
+    """kohya's alphas and PEFT's configuration say the same; another alpha is another LoRA."""
+    every = list(loras.layers(loras.sd_pipeline()).items())
+    pairs = loras.random_pairs(dict(every[::25]), seed=1)
+    targets = LoraTargets(
+        unet=UNetSpec.from_config(loras.SD_UNET), text_encoder=ClipTextSpec.from_config(models.TEXT)
+    )
+    weaker = {place: replace(pair, alpha=pair.alpha / 2) for place, pair in pairs.items()}
+    files = {
+        "kohya": loras.kohya(pairs, "sd"),
+        "peft": loras.peft(pairs, config=loras.peft_config(pairs)),
+        "weaker": loras.kohya(weaker, "sd"),
+    }
+
+    def of(path: Path) -> dict[str, str]:
+        return lora_fingerprint(read_lora(path, targets))
+
+    paths = {name: loras.write(tmp_path / f"{name}.safetensors", f) for name, f in files.items()}
+    expected = of(paths["kohya"])
+    assert of(paths["peft"]) == expected
+    made = convert_lora(paths["kohya"], tmp_path / "mlx.safetensors", targets)
+    assert of(made) == expected
+    half = convert_lora(made, tmp_path / "half.safetensors", targets, dtype="float16")
+    assert agreement(expected, of(half)) == "float16"
+    assert agreement(expected, of(paths["weaker"])) is None

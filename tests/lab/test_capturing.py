@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import ipa
-from ipa import ImagePrompt
+from ipa import ImagePrompt, demo
 from ipa.contract.errors import IncompatibleCaptures, RequestError
 from ipa.parity.capture import Capture
 from ipa.parity.capture_file import read, write
 from ipa.parity.capturing import capture
 from ipa.parity.choice import Choice
 from ipa.parity.comparing import compare
+from ipa.parity.environment import environment
 from ipa.parity.sketch import Sketch
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_adapter, convert_model
@@ -41,11 +48,9 @@ def opened(tiny: Path, converted: Path, open_pipeline: Open) -> dict[str, ipa.Pi
     return pipes
 
 
-def recorded(
-    pipe: ipa.Pipeline, picture: Image.Image, seed: int = 3, steps: int = 1, **choice: object
-) -> Capture:
+def recorded(pipe: ipa.Pipeline, picture: Image.Image, seed: int = 3, **choice: object) -> Capture:
     prompt = ImagePrompt(picture.resize((64, 64)), adapter="plus", scale=0.7)
-    arguments = {"prompt": "a star", "image_prompts": [prompt], "num_inference_steps": steps}
+    arguments = {"prompt": "a star", "image_prompts": [prompt], "num_inference_steps": 1}
     arguments |= {"seed": seed, "width": 64, "height": 64, "guidance_scale": 3.0}
     return capture(pipe, arguments, Choice(**choice))
 
@@ -53,36 +58,38 @@ def recorded(
 def test_the_reference_and_a_converted_folder(
     opened: dict[str, ipa.Pipeline], references: list[Image.Image], tmp_path: Path
 ) -> None:
-    """Measured: the worst of 900 stages at 9e-7. Sketches give the same verdict."""
-    a, b = (recorded(opened[name], references[0], steps=2) for name in ("torch", "converted"))
+    """Measured: the worst of 769 stages at 2.3e-6. Sketches give the same verdict."""
+    a, b = (recorded(opened[name], references[0]) for name in ("torch", "converted"))
     assert a.header.fingerprints == b.header.fingerprints
     assert {*a.header.fingerprints} == {
         *("unet", "vae", "text_encoder", "adapter.plus", "adapter.plus.image_encoder")
     }
     found = compare(a, b)
     assert found.ok
-    assert max(one.measures.relative_l2 for one in found.differences) < 4e-6
+    assert max(one.measures.relative_l2 for one in found.differences) < 6e-6
     assert found.only_b == ()
     assert found.pictures.clip_cosine == pytest.approx(1.0, abs=1e-6)
     assert np.array_equal(a.stages["start/latents"], b.stages["start/latents"])
-    few = recorded(opened["converted"], references[0], steps=2, sketched=True)
+    few = recorded(opened["converted"], references[0], sketched=True)
     write(tmp_path / "b.safetensors", few)
     sketched = compare(a, read(tmp_path / "b.safetensors"))
     assert sketched.ok
     assert [one.stage for one in sketched.differences] == [one.stage for one in found.differences]
-    assert sum(one.sketched for one in sketched.differences) > 700
+    assert sum(one.sketched for one in sketched.differences) > 400
 
 
 def test_a_fault_is_named(
     opened: dict[str, ipa.Pipeline], references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One bias of the UNet is lost: its own stage is the first bad one, also among sketches."""
-    a, stage = recorded(opened["mlx"], references[0]), "down_blocks.0.resnets.1.conv1"
+    few, stage = {"patterns": ("step.000/unet.down*",)}, "down_blocks.0.resnets.1.conv1"
+    a = recorded(opened["mlx"], references[0], **few)
     unet = opened["converted"]._backend.unet
     convolution = unet.down_blocks[0].resnets[1].conv1
     monkeypatch.setitem(convolution, "bias", convolution.bias * 0)
     for sketched in (False, True):
-        found = compare(a, recorded(opened["converted"], references[0], sketched=sketched))
+        b = recorded(opened["converted"], references[0], sketched=sketched, **few)
+        found = compare(a, b)
         assert found.first_bad is not None
         assert found.first_bad.stage == f"step.000/unet.{stage}"
 
@@ -101,6 +108,30 @@ def test_other_runs_are_refused(
         compare(a, c)
     with pytest.raises(RequestError, match="one picture at a time"):
         capture(opened["mlx"], {"num_images": 2})
+
+
+def test_all_that_is_loaded_has_a_fingerprint() -> None:
+    pipe = ipa.load("demo", backend="mlx")
+    pipe.load_controlnet(demo.controlnet(), name="edges")
+    assert {*pipe.fingerprints()} == {"unet", "vae", "text_encoder", "controlnet.edges"}
+
+
+def test_the_environment_is_told_without_imports() -> None:
+    """In a process of its own, in which no framework runs."""
+    code = (
+        "import sys, json\nfrom ipa.parity.environment import environment\n"
+        "found = environment({'device': 'gpu', 'quantization': {'unet': {'bits': 4}}})\n"
+        "assert not {'mlx.core', 'torch'} & sys.modules.keys()\nprint(json.dumps(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert (found["device"], found["quantised"]) == ("gpu", "unet: 4 bits")
+    assert found["torch"] == importlib.metadata.version("torch")
+    assert found["python"] == platform.python_version() and found["chip"]
+    assert "torch threads" not in found
+    here = environment({})
+    assert here["torch threads"] == str(torch.get_num_threads())
+    assert here["MLX_ENABLE_TF32"]
 
 
 def test_a_budget_is_kept(

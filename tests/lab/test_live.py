@@ -13,9 +13,10 @@ from PIL import Image
 import ipa
 import ipa_mlx.layers
 from ipa import ImagePrompt, RequestError
+from ipa.parity.capture import Capture
 from ipa.parity.choice import Choice
 from ipa.parity.comparison import Mode, Side
-from ipa.parity.live import Reference, Subject, compare_live
+from ipa.parity.live import Subject, compare_live
 
 EVERYTHING = Choice()
 
@@ -45,8 +46,8 @@ def subjects(
     return open_
 
 
-def reference(subject: Subject, choice: Choice = EVERYTHING) -> Reference:
-    return Reference(subject.side, {}, subject.collected(choice))
+def reference(subject: Subject, choice: Choice = EVERYTHING) -> Capture:
+    return subject.capture(choice)
 
 
 @pytest.mark.parametrize("mode", ["free-running", "teacher-forced"])

@@ -86,7 +86,7 @@ class Lab:
         kept = Kept()
         self.pipe(backend)(**self.request(seed), tap=kept)
         rounding = floors(kept, lambda tap: self.exact(**self.request(seed), tap=tap), forced=True)
-        return kept, Limits("float32", rounding)
+        return kept, Limits("float32", rounding, forced=True)
 
     def against(self, pipe: ipa.Pipeline, reference: str, seed: int) -> Against:
         """To the first bad stage, or to the end."""

@@ -12,12 +12,12 @@ from ipa.app import texts as words
 from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
 from ipa.app.generate import check_arguments, parse_scale
+from ipa.app.live_comparison import compare_named
 from ipa.app.loras import LoraOption, parse_loras
 from ipa.app.options import Backend, DefaultScale, Json, Quantize
 from ipa.app.parity import (
     check_described,
     load_beside,
-    parse_limits,
     parse_steps,
     save_reports,
     show_capture,
@@ -27,15 +27,25 @@ from ipa.app.request_file import read_request
 from ipa.app.show import cancel_on_interrupt, progress_bar
 from ipa.app.terminal import explained
 from ipa.loading import choose_backend, load
-from ipa.parity.capture_file import check_target, read, write
+from ipa.parity.capture_file import check_target, write
 from ipa.parity.capturing import capture as run_capture
 from ipa.parity.choice import Choice, StoredDtype
-from ipa.parity.comparing import compare as run_compare
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
 BAD = 1
 """The exit code of runs that differ by more than they may."""
+
+PicturesOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="Where to look for pictures that a PNG's request names; repeatable."),
+]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")]
+AdapterOption = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", "-a", metavar="[NAME=]SOURCE", help="As in generate."),
+]
+OfflineOption = Annotated[bool, typer.Option(help="Never ask the hub.")]
 
 parity = typer.Typer(help="Where two runs first differ, and by how much.", no_args_is_help=True)
 
@@ -48,17 +58,9 @@ def capture(  # one parameter per option
         typer.Option("--request", "-r", help="A JSON file of arguments, or a PNG of generate."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
-    picture: Annotated[
-        list[Path] | None,
-        typer.Option(help="Where to look for pictures that a PNG's request names; repeatable."),
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
-    ] = "demo",
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option("--adapter", "-a", metavar="[NAME=]SOURCE", help="As in generate."),
-    ] = None,
+    picture: PicturesOption = None,
+    model: ModelOption = "demo",
+    adapter: AdapterOption = None,
     lora: LoraOption = None,
     controlnet: ControlNetOption = None,
     textual_inversion: words.InversionOption = None,
@@ -84,7 +86,7 @@ def capture(  # one parameter per option
     quantize: Quantize = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
-    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    offline: OfflineOption = False,
     as_json: Json = False,
 ) -> None:
     """Make a picture and record how: its stages, and what made them, in one file."""
@@ -115,9 +117,10 @@ def capture(  # one parameter per option
 
 
 @parity.command()
-def compare(
-    a: Annotated[Path, typer.Argument(help="The capture that is right.")],
-    b: Annotated[Path, typer.Argument(help="The capture in question.")],
+def compare(  # one parameter per option
+    context: typer.Context,
+    a: Annotated[str, typer.Argument(help="What is right: a capture, or mlx, torch, torch@cuda.")],
+    b: Annotated[str, typer.Argument(help="In question: a capture, or mlx, mlx:float16, …")],
     limit: Annotated[
         list[str] | None,
         typer.Option(metavar="[PATTERN=]NUMBER", help="Largest relative L2; may be repeated."),
@@ -125,6 +128,30 @@ def compare(
     allow: Annotated[
         str | None, typer.Option(help="What may differ, by name: seed,weights.unet,…")
     ] = None,
+    forced: Annotated[
+        bool, typer.Option("--forced", help="Give every stage of B the inputs that A's had.")
+    ] = False,
+    descend: Annotated[
+        bool, typer.Option("--descend", help="Search a level at a time: little memory.")
+    ] = False,
+    swaps: Annotated[
+        bool, typer.Option("--swaps", help="Run B with each component of A: what costs how much.")
+    ] = False,
+    floor: Annotated[
+        bool, typer.Option(help="Measure what rounding alone makes of each stage of B's run.")
+    ] = True,
+    request: Annotated[
+        Path | None, typer.Option("--request", "-r", help="Of backends that run; see capture.")
+    ] = None,
+    picture: PicturesOption = None,
+    model: ModelOption = "demo",
+    adapter: AdapterOption = None,
+    lora: LoraOption = None,
+    controlnet: ControlNetOption = None,
+    textual_inversion: words.InversionOption = None,
+    scale: DefaultScale = "1.0",
+    vae: decoding.VaeOption = None,
+    offline: OfflineOption = False,
     to_json: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
     to_junit: Annotated[
         Path | None, typer.Option("--junit", help="Write JUnit's XML here.")
@@ -132,10 +159,7 @@ def compare(
 ) -> None:
     """Say where B first departs from A. Exit code 1 if it does, 2 if they cannot be compared."""
     with explained():
-        first, second = read(a), read(b)
-        limits = parse_limits(limit or (), first, second)
-        names = tuple(filter(None, (allow or "").split(",")))
-        found = run_compare(first, second, limits, names)
+        found = compare_named(a, b, context.params)
         save_reports(found, to_json, to_junit)
     show_comparison(found)
     if not found.ok:

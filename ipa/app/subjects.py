@@ -1,0 +1,113 @@
+"""What `ipa-mlx parity compare` compares: captures, and backends that run while it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipa.app.generate import check_arguments, parse_scale
+from ipa.app.parity import load_beside
+from ipa.app.request_file import RequestFile, read_request
+from ipa.contract.errors import BackendError, RequestError
+from ipa.contract.model import ModelFolder
+from ipa.loading import choose_backend, load
+from ipa.parity.limits import lower
+from ipa.parity.live import Subject
+from ipa.prepare.other_vae import with_vae
+from ipa.prepare.sources import resolve_model
+
+_LIVE = re.compile(
+    r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(/(?P<bits>\d+))?(@(?P<device>[a-z0-9:]+))?"
+)
+_DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSpec:
+    """BACKEND[:DTYPE][/BITS][@DEVICE]: "mlx", "torch:float16", "mlx:float16/4", "torch@cuda"."""
+
+    backend: str
+    dtype: str = "float32"
+    device: str | None = None
+    bits: int | None = None
+
+
+def parse_subject(text: str) -> Path | LiveSpec:
+    """A capture's path, or a backend.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    if text.endswith(".safetensors") or Path(text).exists():
+        return Path(text)
+    found = _LIVE.fullmatch(text)
+    if found is None:
+        raise RequestError(
+            f"{text} is neither a capture nor a backend",
+            remedy="a .safetensors file, or BACKEND[:DTYPE][/BITS][@DEVICE] such as mlx:float16",
+        )
+    dtype = found["dtype"] or "float32"
+    if dtype not in _DTYPES:
+        raise RequestError("unknown dtype", found=dtype, remedy=f"one of {', '.join(_DTYPES)}")
+    bits = int(found["bits"]) if found["bits"] else None
+    return LiveSpec(choose_backend(found["backend"]), dtype, found["device"], bits)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How backends are opened for one request, with what the command line names beside it."""
+
+    asked: RequestFile
+    folder: ModelFolder
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Opening:
+        """From the command's own options. Raises RequestError without a request."""
+        if options["request"] is None:
+            raise RequestError(
+                "a backend that runs needs a request",
+                remedy="pass --request FILE: JSON of arguments, or a PNG of ipa-mlx generate",
+            )
+        asked = read_request(options["request"], options["picture"] or ())
+        folder = resolve_model(options["model"], offline=options["offline"])
+        folder = with_vae(folder, options["vae"], offline=options["offline"])
+        check_arguments(dict(asked.arguments), folder, parse_scale(options["scale"]))
+        return cls(asked, folder, options)
+
+    def subject(self, spec: LiveSpec) -> Subject:
+        """A backend with everything loaded."""
+        pipe = load(
+            self.folder,
+            backend=spec.backend,
+            dtype=spec.dtype,
+            device=spec.device,
+            quantize=spec.bits,
+        )
+        load_beside(pipe, self.options, self.asked, parse_scale(self.options["scale"]))
+        return Subject.of(pipe, self.asked.arguments, spec.bits)
+
+    def exact(self, reference: str, dtype: str, other: LiveSpec) -> Subject | None:
+        """Who measures the floor of `compare_live`; None where nobody here can.
+
+        Args:
+            reference: The reference's backend.
+            dtype: Its precision.
+            other: The other run. Of quantised weights there is no floor: the reference has none.
+        """
+        low = lower(dtype, other.dtype)
+        if other.bits is not None:
+            return None
+        if low == "float32":
+            return self._if_there(LiveSpec("torch", "float64", "cpu"))
+        return None if low == dtype else self._if_there(LiveSpec(reference, low))
+
+    def _if_there(self, spec: LiveSpec) -> Subject | None:
+        try:
+            choose_backend(spec.backend)
+        except BackendError:
+            return None
+        return self.subject(spec)
