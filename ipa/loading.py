@@ -104,11 +104,17 @@ def choose_backend(backend: str | None) -> str:
     raise BackendError("neither mlx nor torch is installed", remedy=_BACKENDS["mlx"][2])
 
 
+def environment(backend: str) -> dict[str, str]:
+    """What a backend that is installed runs on; its framework is loaded."""
+    facts: dict[str, str] = importlib.import_module(_BACKENDS[backend][0]).environment()
+    return facts
+
+
 def environments() -> dict[str, dict[str, str]]:
     """What each installed backend runs on: device, libraries, and what would make it faster."""
     return {
-        name: importlib.import_module(package).environment()
-        for name, (package, framework, _, _) in _BACKENDS.items()
+        name: environment(name)
+        for name, (_, framework, *_) in _BACKENDS.items()
         if importlib.util.find_spec(framework) is not None
     }
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ipa.app.commands.convert import convert
+from ipa.app.commands.doctor import doctor
 from ipa.app.commands.explain import explain
 from ipa.app.commands.generate import generate
 from ipa.app.commands.parity import parity
@@ -69,6 +70,7 @@ app.command()(generate)
 app.command()(sweep)
 app.command()(explain)
 app.command()(convert)
+app.command()(doctor)
 app.add_typer(parity, name="parity")
 
 

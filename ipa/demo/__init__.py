@@ -28,6 +28,11 @@ def controlnet() -> Path:
     return model() / "controlnet"
 
 
+def recorded() -> Path:
+    """A folder with a run that was recorded, for `ipa.parity.recorded`."""
+    return model().parent / "recorded"
+
+
 def references() -> tuple[Path, ...]:
     """Eight reference pictures, named after what they show, in alphabetical order."""
     return tuple(sorted((model().parent / "references").glob("*.png")))

@@ -1,1 +1,31 @@
-"""The parity lab: where do two backends, or two machines, first differ, and by how much?"""
+"""The parity lab: where do two backends, or two machines, first differ, and by how much?
+
+from ipa import parity
+parity.assert_close(a, b, "budget.toml")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipa.parity.assertion import assert_close
+    from ipa.parity.budgets import Budget
+    from ipa.parity.parting import PartingError
+
+__all__ = ["Budget", "PartingError", "assert_close"]
+
+_HOMES = {
+    "Budget": "ipa.parity.budgets",
+    "PartingError": "ipa.parity.parting",
+    "assert_close": "ipa.parity.assertion",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Imported when it is first asked for."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)

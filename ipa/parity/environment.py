@@ -34,6 +34,7 @@ def environment(described: Mapping[str, Any]) -> dict[str, str]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "cores": str(os.cpu_count()),
+        "memory": _memory(),
         **dict(_versions()),
         **{name: os.environ[name] for name in VARIABLES if name in os.environ},
         **_mlx_facts(),
@@ -61,6 +62,13 @@ def _chip() -> str:
         if done.stdout.strip():
             return done.stdout.strip()
     return platform.processor() or platform.machine()
+
+
+def _memory() -> str:
+    """Of the machine; a system that does not tell has no such names."""
+    known = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 0
+    return f"{size / 2**30:.0f} GiB" if size else "unknown"
 
 
 def _versions() -> Iterator[tuple[str, str]]:

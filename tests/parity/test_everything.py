@@ -15,11 +15,10 @@ from PIL import Image
 
 import ipa
 from ipa import Control, ImagePrompt
+from ipa.parity.pytest_plugin import Parity
 from oracle import controlled, loras, models
-from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline
 
-LIMIT = 1e-4  # measured 8.4e-7
 SIDE = 64
 LEFT = np.tile(np.arange(SIDE) < SIDE // 2, (SIDE, 1))
 
@@ -63,14 +62,17 @@ def everything(pipe: ipa.Pipeline, files: tuple[Path, Path], pictures: list[Imag
 
 
 def test_both_backends_agree(
-    tiny: Path, beside: tuple[Path, Path], open_pipeline: Any, references: list[Image.Image]
+    tiny: Path,
+    beside: tuple[Path, Path],
+    open_pipeline: Any,
+    references: list[Image.Image],
+    parity: Parity,
 ) -> None:
     found, expected = (
         everything(open_pipeline(tiny, backend, "linear", "plus"), beside, references)
         for backend in ("mlx", "torch")
     )
-    assert np.isfinite(found.latents).all()
-    assert relative(found.latents, expected.latents) < LIMIT
+    parity.assert_close(expected.latents, found.latents, "everything.toml")
     for side in (found, expected):
         assert side.influence.steps == 8
         assert [p["adapter"] for p in side.info["request"]["image_prompts"]] == ["plus", "linear"]

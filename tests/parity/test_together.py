@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from ipa import ImagePrompt
-from oracle.measure import relative
+from ipa.parity.pytest_plugin import Parity
 
-LIMIT = 1e-5
 LEFT = np.tile(np.arange(64) < 32, (64, 1))
 
 
@@ -50,13 +49,15 @@ def steer(pipe: Any, references: list[Image.Image]) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", ["tiny", "tiny_xl"])
 def test_both_backends_agree(
-    kind: str, request: pytest.FixtureRequest, open_pipeline: Any, references: list
+    kind: str,
+    request: pytest.FixtureRequest,
+    open_pipeline: Any,
+    references: list[Image.Image],
+    parity: Parity,
 ) -> None:
     folder: Path = request.getfixturevalue(kind)
     found, expected = (
         steer(open_pipeline(folder, backend, "linear", "plus", "full"), references)
         for backend in ("mlx", "torch")
     )
-    assert np.isfinite(found).all()
-    print(relative(found, expected))
-    assert relative(found, expected) < LIMIT
+    parity.assert_close(expected, found, "everything.toml")

@@ -44,8 +44,8 @@ WIDENED = 5e-12 if _ONE_ROUNDING else 1e-6
 ZERO_SNR = 5e-11 if _ONE_ROUNDING else 1e-4
 # Fractional timesteps under Karras levels. Measured: equal; 6.1e-5, one float32 step at 512–1000.
 TIMESTEP = 0.0 if _ONE_ROUNDING else 6.2e-5
-# The factor on the starting noise, relative: three roundings of float32; measured 5.9e-8, 8.7e-8 and
-# 1.4e-7, by machine.
+# The factor on the starting noise, relative: roundings of float32. Measured 5.9e-8, 8.7e-8, 1.4e-7
+# by machine.
 NOISE_SCALE = 1.5e-7
 # diffusers as it is rounds latents to float32 at every step, and its tables as torch's roots do on
 # this machine: measured 1.4e-5 and 1.7e-5 on two, where latents reach 50.

@@ -1,0 +1,132 @@
+"""Two runs, or two sets of arrays, held to a budget."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ipa.contract.errors import ParityError
+
+from .against import difference
+from .budgets import Budget, BudgetLike
+from .capture import Capture
+from .capture_file import read
+from .comparing import compare
+from .comparison import Comparison, Side
+from .limits import ROUNDING, lower
+from .measuring import Kept
+from .parting import PartingError
+from .sketch import Sketch
+
+Comparable: TypeAlias = "Capture | str | os.PathLike[str] | Mapping[str, Any] | npt.ArrayLike"
+"""A capture or its file; arrays by name; or one array, whose name is then "array"."""
+
+_ONE = "array"
+
+
+def assert_close(
+    a: Comparable,
+    b: Comparable,
+    budget: BudgetLike = None,
+    *,
+    floors: Mapping[str, float] | None = None,
+    allow: Collection[str] = (),
+) -> Comparison:
+    """Hold b to a.
+
+    Args:
+        a: The reference: a capture or its file, arrays by name, or one array.
+        b: The other. Of captures, stages that only one has are told and not held to anything;
+            arrays must have the same names.
+        budget: A TOML file, its contents, one limit on the relative L2 of everything, or None for
+            what is usual in the lower precision of the two; see `ipa.parity.budgets.Budget`.
+        floors: By stage, the relative L2 that rounding makes (`ipa.parity.against.floors`).
+        allow: In what two captures may differ; see `ipa.parity.compatibility.check_compatible`.
+
+    Returns:
+        What was found, where nothing is beyond its limit.
+
+    Raises:
+        PartingError: Something is; it is an AssertionError.
+        IncompatibleCaptures, CaptureError, ParityError: They cannot be compared.
+        RequestError: The budget is wrong.
+    """
+    comparison = compared(a, b, Budget.of(budget), floors, allow)
+    if not comparison.ok:
+        raise PartingError(comparison)
+    return comparison
+
+
+def compared(
+    a: Comparable,
+    b: Comparable,
+    budget: Budget,
+    floors: Mapping[str, float] | None = None,
+    allow: Collection[str] = (),
+) -> Comparison:
+    """The same without a verdict."""
+    first, second = (read(x) if isinstance(x, (str, os.PathLike)) else x for x in (a, b))
+    if isinstance(first, Capture) and isinstance(second, Capture):
+        dtype = lower(first.header.dtype, second.header.dtype)
+        stages = [stage for stage in first.stages if stage in second.stages]
+        return compare(first, second, budget.limits(stages, dtype, floors), allow)
+    return _of_arrays(_arrays(first, "a"), _arrays(second, "b"), budget, floors)
+
+
+def _of_arrays(
+    a: Mapping[str, Kept],
+    b: Mapping[str, Kept],
+    budget: Budget,
+    floors: Mapping[str, float] | None,
+) -> Comparison:
+    if a.keys() != b.keys():
+        alone = sorted(a.keys() ^ b.keys())
+        raise ParityError(
+            "the two have not the same names",
+            found=f"{len(alone)} that only one has: {', '.join(alone[:3])}",
+            remedy="compare arrays of the same names",
+        )
+    first, second = _side("a", a), _side("b", b)
+    limits = budget.limits(a, lower(first.dtype, second.dtype), floors)
+    for name in a:
+        if a[name].shape != b[name].shape:
+            raise ParityError(
+                f"{name} has two shapes", found=f"{a[name].shape} and {b[name].shape}"
+            )
+    found = tuple(difference(name, a[name], b[name], limits) for name in a)
+    return Comparison(first, second, "free-running", {}, found)
+
+
+def _arrays(given: Any, side: str) -> dict[str, Kept]:
+    if isinstance(given, Capture):
+        return dict(given.stages)
+    named = given if isinstance(given, Mapping) else {_ONE: given}
+    if not named:
+        raise ParityError(f"{side} holds no array")
+    return {str(name): _array(f"{side}: {name}", array) for name, array in named.items()}
+
+
+def _array(where: str, given: Any) -> Kept:
+    if isinstance(given, Sketch):
+        return given
+    try:
+        array = np.atleast_1d(np.asarray(given))
+        real = array if array.dtype.kind == "f" else array.astype(np.float64, casting="safe")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ParityError(
+            f"{where} is no array of real numbers", found=f"{type(given).__name__}: {error}"
+        ) from error
+    if not real.size:
+        raise ParityError(f"{where} is empty", found=f"shape {real.shape}")
+    return real
+
+
+def _side(name: str, arrays: Mapping[str, Kept]) -> Side:
+    """Its dtype is the lowest; what is wider than any counts as float64."""
+    found = ["float32" if isinstance(one, Sketch) else one.dtype.name for one in arrays.values()]
+    known = (dtype if dtype in ROUNDING else "float64" for dtype in found)
+    return Side(name, "arrays", max(known, key=ROUNDING.__getitem__), {})

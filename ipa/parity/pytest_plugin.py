@@ -1,0 +1,108 @@
+"""A plugin of pytest: the fixture `parity`, and stages in the report of a test that fails.
+
+pytest loads it wherever this package is installed, so it imports nothing until it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ipa.parity.budgets import BudgetLike
+    from ipa.parity.comparison import Comparison
+
+_INI, _OPTION, _SHOWN = "parity_budget", "--parity-report", 30
+_COMPARED = pytest.StashKey[list["Comparison"]]()
+
+
+class Parity:
+    """The fixture `parity`: `ipa.parity.assert_close` with the project's budget.
+
+    Every comparison is kept for the report.
+    """
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item, self._compared = item, item.stash.setdefault(_COMPARED, [])
+
+    def assert_close(self, a: Any, b: Any, budget: BudgetLike = None, **options: Any) -> Comparison:
+        """See `ipa.parity.assertion.assert_close`.
+
+        `budget` may also name a TOML file beside the test; None takes that of the ini option
+        parity_budget, if there is one.
+        """
+        from ipa.parity.assertion import compared
+        from ipa.parity.budgets import Budget
+        from ipa.parity.parting import PartingError
+
+        found = compared(a, b, Budget.of(self._budget(budget)), **options)
+        self._compared.append(found)
+        if not found.ok:
+            raise PartingError(found)
+        return found
+
+    def _budget(self, given: BudgetLike) -> BudgetLike:
+        config = self._item.config
+        if given is None:
+            named = config.getini(_INI)
+            return config.rootpath / named if named else None
+        return self._item.path.parent / given if isinstance(given, str) else given
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One option of the command line, one of the ini file."""
+    group = parser.getgroup("parity", "parity of arrays and of runs")
+    group.addoption(_OPTION, metavar="DIR", help="Write every comparison of `parity` as JSON.")
+    parser.addini(_INI, "The budget of `parity`, a TOML file; relative to the root.", default="")
+
+
+@pytest.fixture
+def parity(request: pytest.FixtureRequest) -> Parity:
+    """Hold arrays or captures to a budget."""
+    return Parity(request.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the stages of a failed test's comparisons to its report; write all, if asked."""
+    report = yield
+    folder = item.config.getoption(_OPTION)
+    compared = item.stash.get(_COMPARED, []) if call.when == "call" else []
+    for number, comparison in enumerate(compared, 1):
+        if report.failed and not comparison.ok:
+            report.sections.append((f"parity, comparison {number}", _shown(comparison)))
+        if folder:
+            _write(item.config.invocation_params.dir / folder, item.nodeid, number, comparison)
+    return report
+
+
+def _shown(comparison: Comparison) -> str:
+    """The verdict, and stages from a little before the first bad one on."""
+    from ipa.parity.parting import table
+    from ipa.parity.text_report import verdict
+
+    found = comparison.differences
+    start = max(0, [one.bad for one in found].index(True) - 3)
+    shown = found[start : start + _SHOWN]
+    left = len(found) - len(shown)
+    rest = [f"… and {left} stages more"] if left else []
+    return "\n".join([verdict(comparison), "", *table(shown), *rest])
+
+
+def _write(folder: Path, test: str, number: int, comparison: Comparison) -> None:
+    from ipa.parity.json_report import json_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^\w.-]+", "_", test)
+    target = folder / f"{name}.{number}.json"
+    partial = target.with_suffix(".partial")
+    told = {"test": test, **json_report(comparison)}
+    partial.write_text(json.dumps(told, ensure_ascii=False, indent=1), "utf-8")
+    partial.replace(target)

@@ -1,0 +1,45 @@
+"""The run that is kept as data, and captures held to budgets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ipa import demo, parity
+from ipa.contract.errors import IncompatibleCaptures
+from ipa.parity.capture import Capture
+from ipa.parity.recorded import Recorded, recorded
+from ipa.parity.sketch import Sketch
+
+RUN = demo.recorded() / "run.safetensors"
+
+
+@pytest.fixture(scope="module")
+def kept() -> Recorded:
+    return recorded()
+
+
+def test_it_is_small_and_whole(kept: Recorded) -> None:
+    assert sum(path.stat().st_size for path in demo.recorded().iterdir()) <= 600_000
+    assert {"float32", "float16"} == kept.floors.keys()
+    assert all(floors.keys() == kept.capture.stages.keys() for floors in kept.floors.values())
+    whole = [name for name, one in kept.capture.stages.items() if not isinstance(one, Sketch)]
+    assert sum(name.endswith("/latents") for name in whole) == 9
+    assert not any("/" in fact and fact.startswith("/") for fact in
+                   kept.capture.header.environment.values())  # fmt: skip
+
+
+def test_captures_are_held_to_budgets(kept: Recorded) -> None:
+    budget = {"stages": {"step.*": {"factor": 3}, "decode/image": 1e-6}}
+    same = parity.assert_close(RUN, str(RUN), budget, floors=kept.floors["float32"])
+    assert len(same.differences) == len(kept.capture.stages)
+    stages = dict(kept.capture.stages)
+    stages["step.004/latents"] = np.asarray(stages["step.004/latents"]) * np.float32(1 + 1e-5)
+    changed = Capture(kept.capture.header, stages)
+    with pytest.raises(parity.PartingError, match=r"step\.004/latents: relative L2 1e-05"):
+        parity.assert_close(RUN, changed, budget, floors=kept.floors["float32"])
+    other = Capture(replace(kept.capture.header, request={"seed": 8}), stages)
+    with pytest.raises(IncompatibleCaptures, match="seed"):
+        parity.assert_close(RUN, other, budget, floors=kept.floors["float32"])
