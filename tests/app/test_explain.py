@@ -84,6 +84,8 @@ def test_a_picture_of_it(call: Callable[..., Result], tmp_path: Path) -> None:
 
 
 ERRORS = {
+    ("--layers", '{"boost": 0.5}'): "stands alone or with its",
+    ("--layers", "{style: 1}"): "layers are names, or a JSON object",
     ("--layers", "stlye"): "did you mean 'style'",
     ("--curve", "fade"): "no curve of this name",
     ("--curve", "0:1,x:2"): "points fraction:weight",
@@ -148,6 +150,14 @@ def test_moved_layers_are_marked(call: Callable[..., Result], tmp_path: Path) ->
     assert [number for number, flag in moved.items() if flag] == list(range(29, 49, 2))
     assert explained(call("explain", "--json"))["image_prompts"][0]["moved"] is None
     assert (tmp_path / "heat.png").exists()
+    given = ("--layers", '{"style transfer precise": 0.8, "boost": -0.5}', "--json")
+    (prompt,) = explained(call(*words[:3], *given, "-n", 1))["image_prompts"]
+    rows = zip(moved.values(), prompt["lambda"], strict=True)
+    assert {(flag, weight) for flag, (weight,) in rows} == {
+        (True, -0.5),
+        (False, 0.8),  # up.0.attn.1, the type's own
+        (False, 0.0),
+    }
 
 
 def test_generate_takes_embeds_scaling(call: Callable[..., Result], tmp_path: Path) -> None:
