@@ -67,7 +67,7 @@ def parse_controls(
     for control, name in zip(controls, names, strict=True):
         how = _preprocessor(name or "none")
         if how is not None:
-            how(to_rgb(control.image))
+            how(to_rgb(control.pictures[0]))
         made.append(replace(control, preprocessor=how, guess_mode=guess_mode))
     return tuple(made)
 

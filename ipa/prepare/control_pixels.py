@@ -24,7 +24,7 @@ def control_pixels(control: Control, width: int, height: int) -> npt.NDArray[np.
     Raises:
         RequestError: It cannot be used, or the preprocessor gave no picture.
     """
-    picture: Picture = control.image
+    picture: Picture = control.pictures[0]
     rgb = to_rgb(picture)  # checks it, whatever is used of it
     if control.preprocessor is not None:
         picture = control.preprocessor(rgb)
