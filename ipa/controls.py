@@ -55,7 +55,7 @@ class PlannedControl:
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
         scale, how = self.control.scale, self.control.preprocessor
-        pixels = np.asarray(self.control.image)
+        pixels = np.asarray(self.control.pictures[0])
         return {
             self.word: self.branch.name,
             "file": self.file,

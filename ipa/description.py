@@ -73,10 +73,20 @@ def describe_batch(
             | {"batched": prompt.batched}
             for number, prompt in enumerate(batch.image_prompts)
         ],
+        "controls": [
+            _joined_control([control.describe() for control in own])
+            for own in zip(*(plan.controls for plan in plans), strict=True)
+        ],
         "seeds": [seed for plan in plans for seed in plan.seeds],
         "given_latents_sha256": _sha256(np.concatenate(given)) if given else None,
         **_describe_editing(batch.requests),
     }
+
+
+def _joined_control(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """That of all prompts; hashes are a list where its pictures differ."""
+    hashes = [own["image_sha256"] for own in each]
+    return each[0] if len(set(hashes)) == 1 else each[0] | {"image_sha256": hashes}
 
 
 def _describe_editing(requests: Sequence[Request]) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def make_plan(
     edits = plan_edits(request, model, width, height)
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
-    schedule, times, notes = _plan_schedule(request, model, edits)
+    schedule, times, notes = plan_schedule(request, model, edits)
     warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()
     scale = guidance_scale(request, model)
@@ -183,10 +183,14 @@ def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
     return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
 
 
-def _plan_schedule(
+def plan_schedule(
     request: Request, model: ModelFolder, edits: Edits | None
 ) -> tuple[Schedule, NoiseTimes, list[str]]:
-    """The rows, their noise levels among those of the training, and warnings."""
+    """The rows, their noise levels among those of the training, and warnings.
+
+    Raises:
+        RequestError: There is no such sampler, or its options do not fit.
+    """
     name, warning = request.scheduler, None
     if name is None:
         name, warning = scheduler_name(model.scheduler)

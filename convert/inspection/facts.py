@@ -23,6 +23,8 @@ from .adapter_facts import adapter_facts
 from .controlnet_facts import controlnet_facts
 from .description import Facts
 from .families import LORA, ORIGINAL_UNET, ORIGINAL_VAE, SINGLE_FILE
+from .inversion_facts import TITLE as INVERSION
+from .inversion_facts import inversion_facts
 from .lora_facts import lora_facts
 from .t2i_adapter_facts import t2i_adapter_facts
 from .unet_facts import single_file_facts, unet_facts
@@ -71,4 +73,5 @@ _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     controlnet.TITLE: controlnet_facts,
     t2i_adapter.TITLE: t2i_adapter_facts,
     LORA: lora_facts,
+    INVERSION: inversion_facts,
 }

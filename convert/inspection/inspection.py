@@ -12,11 +12,13 @@ from typing import Literal
 
 from ipa.contract.errors import CheckpointError
 
-from ..containers.checkpoint import Checkpoint, open_file, open_folder
+from ..containers.checkpoint import Checkpoint, open_folder
 from ..containers.safetensors_file import nbytes
 from ..reading.single_file import tensors_of
 from .facts import facts
 from .families import SINGLE_FILE, SUPPORTED, UNKNOWN, family
+from .inversion_facts import TITLE as INVERSION
+from .inversion_facts import is_inversion, open_any
 from .oddities import odd_types, odd_values
 
 _INDEX = re.compile(r"(.+)\.(safetensors|bin)\.index(?:\.(.+))?\.json")
@@ -108,7 +110,7 @@ def inspect(path: Path | str, *, values: bool = False) -> Inspection:
 
 def _file(path: Path, *, values: bool) -> Inspection:
     """A file; the parts of a whole model are told one by one."""
-    checkpoint = open_file(path)
+    checkpoint = open_any(path)
     whole = _part(path.name, checkpoint, values=values)
     found = _sum(path, "file", (whole,), ())
     if whole.family != SINGLE_FILE:
@@ -133,7 +135,7 @@ def _folder_parts(root: Path, *, values: bool) -> Iterator[Part | str]:
             if shard and shard[1] in sharded:
                 continue
             if name.endswith(".safetensors"):
-                yield _part(f"{shown}{name}", open_file(folder / name), values=values)
+                yield _part(f"{shown}{name}", open_any(folder / name), values=values)
             elif Path(name).suffix in _PICKLES:
                 yield _pickle(f"{shown}{name}", folder / name, values=values)
 
@@ -145,18 +147,20 @@ def _pickle(name: str, path: Path, *, values: bool) -> Part | str:
         if (path.parent / preferred).is_file():
             return f"{name}: not read, {preferred} lies beside it"
     try:
-        return _part(name, open_file(path), values=values)
+        return _part(name, open_any(path), values=values)
     except CheckpointError as error:
         return f"{name}: not read ({error.found})"
 
 
 def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
     kind = family(checkpoint)
+    if kind == UNKNOWN and is_inversion(checkpoint):
+        kind = INVERSION
     known = facts(kind, checkpoint)
     remarks = list(known.remarks)
     if kind == UNKNOWN:
         remarks.append(f"tensors such as {', '.join(sorted(checkpoint)[:3])}")
-    elif kind not in SUPPORTED:
+    elif kind not in (*SUPPORTED, INVERSION):
         remarks.append("not supported by this version")
     if checkpoint.quantization is not None:
         remarks.append(f"matrices of transformers in {checkpoint.quantization.bits} bits")

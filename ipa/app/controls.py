@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
 
 from ipa import demo
-from ipa.app.generate import split_reference
-from ipa.contract.control import Control
+from ipa.app.generate import one_each, split_reference
+from ipa.contract.control import Control, Preprocessor
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.pipeline import Pipeline
+from ipa.prepare.canny import canny
+from ipa.prepare.edges import edges
 from ipa.prepare.hub_name import hub_name
-from ipa.prepare.images import open_image
+from ipa.prepare.images import open_image, to_rgb
 from ipa.prepare.sources import resolve_file, resolve_repository
 
 ControlOption: TypeAlias = Annotated[
@@ -33,6 +36,52 @@ ControlNetOption: TypeAlias = Annotated[
         "the hub; may be repeated.",
     ),
 ]
+PreprocessorOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control-preprocessor",
+        help="Make the control picture of a photo: canny (needs OpenCV), edges (steps of colour), "
+        "none; once for all of them, or once for each --control.",
+    ),
+]
+GuessOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--guess-mode",
+        help="Follow the control pictures without words: the unconditional half is left as it is.",
+    ),
+]
+
+PREPROCESSORS: Mapping[str, Preprocessor | None] = {"canny": canny, "edges": edges, "none": None}
+
+
+def parse_controls(
+    texts: Sequence[str] | None, preprocessors: Sequence[str] | None, *, guess_mode: bool
+) -> tuple[Control, ...]:
+    """What the options say; files are opened, and preprocessors tried, before a model is read.
+
+    Raises:
+        RequestError: A file or a preprocessor is unusable, or an option stands without --control.
+    """
+    if guess_mode and not texts:
+        raise RequestError("guess mode is that of controls", found="none", remedy="add --control")
+    controls = [parse_control(text) for text in texts or ()]
+    names = one_each("--control-preprocessor", preprocessors or (), len(controls), "--control")
+    made = []
+    for control, name in zip(controls, names, strict=True):
+        how = _preprocessor(name or "none")
+        if how is not None:
+            how(to_rgb(control.pictures[0]))
+        made.append(replace(control, preprocessor=how, guess_mode=guess_mode))
+    return tuple(made)
+
+
+def _preprocessor(name: str) -> Preprocessor | None:
+    if name not in PREPROCESSORS:
+        raise RequestError(
+            "no such preprocessor", found=repr(name), remedy=f"one of {', '.join(PREPROCESSORS)}"
+        )
+    return PREPROCESSORS[name]
 
 
 def parse_control(text: str) -> Control:

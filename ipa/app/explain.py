@@ -21,18 +21,20 @@ from ipa.app.heat import colour, heat_map
 from ipa.app.output import output_paths, save_png
 from ipa.app.terminal import print_json
 from ipa.contract.base_sites import structure_name
-from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder, SingleFile
-from ipa.contract.request import MAX_STEPS
+from ipa.contract.request import Request
 from ipa.contract.sites import Site, transformers
 from ipa.contract.weights import Scale
+from ipa.plan import plan_schedule
 from ipa.prepare.curves import Doubles
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.model_folder import open_configs
 from ipa.prepare.moved import moved_sites
+from ipa.prepare.profiles import profile_named
 from ipa.prepare.scales import place
 from ipa.prepare.sources import resolve_model
+from ipa.prepare.windows import open_steps
 
 MARK = "*"
 _BARS = "▁▂▃▄▅▆▇█"
@@ -83,13 +85,14 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The weights of a request on a model."""
+    """The weights of a request on a model; `steps` counts evaluations of the network."""
 
     model: str
     base: str | None
     sites: tuple[Site, ...]
     steps: int
     prompts: tuple[Explained, ...]
+    profile: str | None = None
 
     def rows(self, prompt: Explained) -> list[Row]:
         """Sites in the order of execution, those of a transformer together if they are alike."""
@@ -110,6 +113,7 @@ class Explanation:
             "model": self.model,
             "built_as": self.base,
             "steps": self.steps,
+            "profile": profile_named(self.profile).name,
             "sites": [{"number": site.number, "path": site.path} for site in self.sites],
             "image_prompts": [
                 {
@@ -133,7 +137,7 @@ def explain_weights(
     prompts: Sequence[ImagePrompt],
     titles: Sequence[str],
     scale: Scale,
-    steps: int,
+    request: Request,
 ) -> Explanation:
     """λ of image prompts on a model of which only the configs are read.
 
@@ -142,16 +146,16 @@ def explain_weights(
         prompts: The image prompts; their pictures are not looked at.
         titles: What they are called; may be empty.
         scale: For prompts that have none.
-        steps: Evaluations of the network.
+        request: Its steps and sampler, which evaluate the network once a column, and its profile,
+            whose windows are its own.
 
     Raises:
         CheckpointError: There is no such model.
         RequestError: The weights do not fit it.
     """
-    if not 1 <= steps <= MAX_STEPS:
-        raise RequestError(f"steps must be from 1 to {MAX_STEPS}", found=str(steps))
-    sites = _open(model).sites
-    explained = []
+    folder, rule = _open(model), profile_named(request.profile).window
+    sites, times = folder.sites, plan_schedule(request, folder, None)[1]
+    steps, explained = len(times.steps), []
     for prompt, title in zip(prompts, titles or ["any image prompt"], strict=True):
         asked = {
             "adapter": prompt.adapter,
@@ -161,9 +165,11 @@ def explain_weights(
             "start": prompt.start,
             "end": prompt.end,
         }
-        table, moved = lambda_table(prompt, scale, sites, steps), moved_sites(prompt.layers, sites)
-        explained.append(Explained(title, asked, table, moved))
-    return Explanation(model, structure_name(sites), sites, steps, tuple(explained))
+        window = open_steps(rule, prompt.start, prompt.end, times)
+        table = lambda_table(prompt, scale, sites, steps, window)
+        explained.append(Explained(title, asked, table, moved_sites(prompt.layers, sites)))
+    base = structure_name(sites)
+    return Explanation(model, base, sites, steps, tuple(explained), request.profile)
 
 
 def _open(model: str) -> ModelFolder:

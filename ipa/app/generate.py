@@ -22,7 +22,7 @@ from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.contract.result import Result
-from ipa.contract.weights import Curve, Scale
+from ipa.contract.weights import Curve, Layers, Scale
 from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.images import open_image
@@ -75,7 +75,7 @@ def with_weights(
     """Image prompts with their layers and curves: one for all of them, or one for each in order."""
     per_prompt = zip(
         prompts,
-        one_each("--layers", layers, len(prompts)),
+        one_each("--layers", [parse_layers(text) for text in layers], len(prompts)),
         one_each("--curve", [parse_curve(text) for text in curves], len(prompts)),
         strict=True,
     )
@@ -117,17 +117,24 @@ def parse_curve(text: str) -> Curve:
         ) from error
 
 
+def parse_layers(text: str) -> Layers:
+    """A name or NUMBER:WEIGHT,…; or factors by name as JSON, also with a precise type's boost."""
+    return _object(text, "layers are names, or") if text.lstrip().startswith("{") else text
+
+
 def parse_scale(text: str) -> Scale:
     """A number, or diffusers' nested dict as JSON."""
     number = _number(text)
-    if number is not None:
-        return number
+    return _object(text, "a scale is a number or") if number is None else number
+
+
+def _object(text: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise RequestError("a scale is a number or a JSON object", found=text) from error
+        raise RequestError(f"{what} a JSON object", found=text) from error
     if not isinstance(value, dict):
-        raise RequestError("a scale is a number or a JSON object", found=text)
+        raise RequestError(f"{what} a JSON object", found=text)
     return value
 
 

@@ -24,7 +24,8 @@ LayerChoice = Annotated[
     typer.Option(
         "--layers",
         help="Layers that image prompts enter: style, layout, style+layout, ease in, …, or "
-        "NUMBER:WEIGHT,…; once for all of them, or once for each -i.",
+        "NUMBER:WEIGHT,…, or JSON with a factor for each name, and the boost of a precise type; "
+        "once for all of them, or once for each -i.",
     ),
 ]
 CurveChoice = Annotated[

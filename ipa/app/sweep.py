@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ipa.app import references as look
-from ipa.app.generate import parse_curve
+from ipa.app.generate import parse_curve, parse_layers
 from ipa.app.output import save_png
 from ipa.app.show import progress_bar
 from ipa.contract.errors import Cancelled, RequestError
@@ -64,7 +64,7 @@ def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
         Axis(REFERENCE, pictures, [Path(file).stem for file in options.references]),
         Axis("seed", _numbers("--seeds", options.seeds, int)),
         Axis("end", _numbers("--ends", options.ends, float)),
-        Axis("layers", options.layers or [None]),
+        Axis("layers", [parse_layers(text) for text in options.layers] or [None], options.layers),
         Axis("curve", [parse_curve(text) for text in options.curves] or [None], options.curves),
         Axis("scale", _numbers("--scales", options.scales, float)),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .control import Control, check_controls
 from .editing import split_sources
 from .errors import RequestError
 from .image_prompt import ImagePrompt
@@ -44,14 +45,16 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
         image_prompts: Each gives every prompt all its pictures, as in diffusers; or one each, if it
             is batched.
         arguments: Those of `Request`; the texts may be lists. `latents` has num_images rows for
-            every prompt, those of the first prompt first.
+            every prompt, those of the first prompt first. Controls that are batched give each
+            prompt one of their pictures.
 
     Raises:
         RequestError: Counts differ, or an argument is wrong whatever the prompt.
     """
     texts = {name: _texts(name, arguments[name]) for name in TEXTS if _is_list(arguments, name)}
     prompts = tuple(image_prompts)
-    count = _count(texts, prompts)
+    controls = check_controls(arguments.get("controls", ()))
+    count = _count(texts, prompts, controls)
     shared = {name: value for name, value in arguments.items() if name not in texts}
     latents = shared.pop("latents", None)
     edited = {name: shared.pop(name) for name in EDITED if name in shared}
@@ -63,6 +66,7 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
     for number, part in enumerate(parts):
         own: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
         own["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
+        own["controls"] = tuple(control.share(number) for control in controls)
         own["seed"] = (int(first.seed) + number * rows) % SEEDS
         own |= {name: entries[number] for name, entries in shares.items()}
         requests.append(replace(first, latents=part, **own))
@@ -85,12 +89,19 @@ def _texts(name: str, given: Sequence[Any]) -> tuple[str | None, ...]:
     return tuple(given)
 
 
-def _count(texts: Mapping[str, Sequence[Any]], prompts: Sequence[ImagePrompt]) -> int:
+def _count(
+    texts: Mapping[str, Sequence[Any]],
+    prompts: Sequence[ImagePrompt],
+    controls: Sequence[Control],
+) -> int:
     """How many prompts there are. All that is listed must agree; a single string goes with all."""
     found = {f"{name}=": len(entries) for name, entries in texts.items()}
     for number, prompt in enumerate(prompts):
         if isinstance(prompt, ImagePrompt) and prompt.batched:
             found[f"image_prompts[{number}] (batched)"] = prompt.count
+    for number, control in enumerate(controls):
+        if control.batched:
+            found[f"controls[{number}] (batched)"] = len(control.pictures)
     counts = set(found.values()) or {1}
     if len(counts) > 1 or 0 in counts:
         raise RequestError(

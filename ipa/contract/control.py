@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from .errors import RequestError
-from .image_prompt import Picture
+from .image_prompt import Picture, pictures_of
 from .weights import is_finite, plain_number
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
@@ -23,7 +23,7 @@ class Control:
 
     Attributes:
         image: Edges, depth, a pose, …: a PIL picture or array. It is resized to the picture's
-            width × height as diffusers does (Lanczos, whatever its aspect).
+            width × height as diffusers does (Lanczos, whatever its aspect). If batched, a list.
         name: Of a loaded ControlNet or T2I-Adapter; None takes the only one of both.
         scale: What the ControlNet's results are multiplied with before they are added to the
             UNet's: a number (0 is the base model, 1 is usual), or a list with one for each of its
@@ -39,23 +39,20 @@ class Control:
             ControlNets that average over the picture (shuffle) always do the first. T2I-Adapters
             have no such mode.
         preprocessor: Makes the control picture of `image`, such as `ipa.prepare.canny.canny`.
+        batched: Where a call has several prompts, each gets one of the pictures, in order.
     """
 
-    image: Picture = field(repr=False)
+    image: Picture | Sequence[Picture] = field(repr=False)
     name: str | None = field(default=None, kw_only=True)
     scale: float | Sequence[float] = field(default=1.0, kw_only=True)
     start: float = field(default=0.0, kw_only=True)
     end: float = field(default=1.0, kw_only=True)
     guess_mode: bool = field(default=False, kw_only=True)
     preprocessor: Preprocessor | None = field(default=None, kw_only=True)
+    batched: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.image, (Image.Image, np.ndarray)):
-            raise RequestError(
-                "a control needs its picture",
-                found="none" if self.image is None else type(self.image).__name__,
-                remedy="open files with ipa.prepare.images.open_image",
-            )
+        self._check_image()
         if self.name is not None and not isinstance(self.name, str):
             raise RequestError("Control.name must be a name", found=repr(self.name)[:80])
         object.__setattr__(self, "scale", _plain(self.scale))
@@ -71,6 +68,32 @@ class Control:
                 "Control.preprocessor must be a function of a picture",
                 found=repr(self.preprocessor)[:80],
             )
+
+    def _check_image(self) -> None:
+        if not isinstance(self.batched, bool):
+            raise RequestError(
+                "Control.batched must be True or False", found=repr(self.batched)[:80]
+            )
+        several = self.batched and isinstance(self.image, (list, tuple)) and len(self.image) > 0
+        for entry in self.pictures if several else (self.image,):
+            if not isinstance(entry, (Image.Image, np.ndarray)):
+                raise RequestError(
+                    "a control needs its picture",
+                    found="none" if entry is None else type(entry).__name__,
+                    remedy="open files with ipa.prepare.images.open_image; a list, one for each "
+                    "prompt, needs batched=True",
+                )
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The one picture, or those of all prompts."""
+        return pictures_of(self.image)
+
+    def share(self, number: int) -> Control:
+        """That of one prompt."""
+        if not self.batched:
+            return self
+        return replace(self, image=self.pictures[number], batched=False)
 
 
 def check_controls(controls: object) -> tuple[Control, ...]:

@@ -46,7 +46,7 @@ def adapter_pixels(
 
 def _preprocessed(control: Control) -> tuple[Picture, Image.Image]:
     """The picture that counts, as it is and in RGB."""
-    picture: Picture = control.image
+    picture: Picture = control.pictures[0]
     rgb = to_rgb(picture)  # checks it, whatever is used of it
     if control.preprocessor is not None:
         picture = control.preprocessor(rgb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,27 @@ def test_the_command_makes_what_the_library_makes(
     assert np.array_equal(Image.open(tmp_path / "out.png"), expected.images[0])
 
 
+def test_edges_of_a_photo_in_guess_mode(call: Callable[..., Result], tmp_path: Path) -> None:
+    """One of each for all controls, or one for each in order."""
+    photo = Image.open(demo.references()[3])
+    photo.save("photo.png")
+    words = ("--control", "photo.png", "--control", "edges.png:0.5", "--guess-mode")
+    done = call(*words, "--control-preprocessor", "edges", "--control-preprocessor", "none")
+    assert done.exit_code == 0, done.output
+    kept = controls_of(tmp_path / "out.png")
+    assert [(own["preprocessor"], own["guess_mode"]) for own in kept] == [
+        ("edges", True),
+        (None, True),
+    ]
+    pipe = ipa.load("demo")
+    pipe.load_controlnet(demo.controlnet())
+    controls = [
+        Control(outline(photo), scale=scale, guess_mode=True) for scale in (1.0, 0.5)
+    ]  # by the tests' own rule
+    expected = pipe("a heart", controls=controls, num_inference_steps=2, guidance_scale=3)
+    assert np.array_equal(Image.open(tmp_path / "out.png"), expected.images[0])
+
+
 def test_several_controlnets_by_name(call: Callable[..., Result], tmp_path: Path) -> None:
     words = ("--controlnet", f"a={demo.controlnet()}", "--controlnet", f"b={demo.controlnet()}")
     done = call(*words, "--control", "b=edges.png:0.4", "--control", "a=edges.png")
@@ -57,15 +79,23 @@ def test_several_controlnets_by_name(call: Callable[..., Result], tmp_path: Path
     assert kept == [("b", 0.4), ("a", 1.0)]
 
 
-def test_what_is_missing_is_told(call: Callable[..., Result]) -> None:
+def test_what_is_missing_is_told(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)  # as if it were not installed
+    edges = ("--control", "edges.png")
     for words, told in (
         (("--control", "nothing.png"), "no such file"),
         (("--control", "other=edges.png"), "other"),
         (("--controlnet", str(demo.controlnet())), "needs its picture"),
+        (("--guess-mode",), "add --control"),
+        ((*edges, "--control-preprocessor", "canny"), "opencv is not installed"),
+        ((*edges, "--control-preprocessor", "depth"), "one of canny, edges, none"),
+        (("--control-preprocessor", "edges"), "found: 1 for 0 --control"),
     ):
         done = call(*words)
         assert done.exit_code != 0
-        assert told in done.output
+        assert told in " ".join(done.output.split())
 
 
 def test_a_t2i_adapter_is_known_by_its_file(call: Callable[..., Result], tmp_path: Path) -> None:

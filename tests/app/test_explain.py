@@ -17,6 +17,7 @@ from ipa import ImagePrompt, demo
 from ipa.app.cli import app
 from ipa.app.heat import colour
 from ipa.app.output import METADATA_KEY
+from ipa.plan import Plan, make_plan
 
 
 @pytest.fixture
@@ -49,7 +50,10 @@ def test_numbers_for_machines(call: Callable[..., Result]) -> None:
 
 
 def test_lines_for_people(call: Callable[..., Result]) -> None:
-    done = call("explain", "-m", "sd15", "--layers", "layout", "--curve", "fade_out", "-n", 8)
+    done = call(
+        *("explain", "-m", "sd15", "--layers", "layout", "--curve", "fade_out"),
+        *("-n", 8, "--scheduler", "ddim"),
+    )
     lines = done.stdout.splitlines()
     assert "sd15: 16 cross-attentions, built as SD1.5" in lines[0]
     rows = [line.split() for line in lines[3:]]
@@ -84,12 +88,15 @@ def test_a_picture_of_it(call: Callable[..., Result], tmp_path: Path) -> None:
 
 
 ERRORS = {
+    ("--layers", '{"boost": 0.5}'): "stands alone or with its",
+    ("--layers", "{style: 1}"): "layers are names, or a JSON object",
     ("--layers", "stlye"): "did you mean 'style'",
     ("--curve", "fade"): "no curve of this name",
     ("--curve", "0:1,x:2"): "points fraction:weight",
     ("--layers", "linear", "--layers", "ease in"): "once for all -i, or once for each",
     ("-m", "sd15", "--scale", '{"up": {"block_0": 1}}'): "block_0, which SDXL has",
-    ("--steps", "0"): "steps must be from 1",
+    ("--steps", "0"): "num_inference_steps must be an integer from 1",
+    ("--profile", "comfy"): "did you mean 'comfyui'",
 }
 
 
@@ -126,6 +133,33 @@ def test_generate_takes_what_explain_showed(call: Callable[..., Result], tmp_pat
     assert np.array_equal(found, np.asarray(expected.images[0]))
 
 
+def test_windows_are_those_of_a_profile(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the noise levels that the sampler visits; generate has the same."""
+    plans: list[Plan] = []
+
+    def seen(*given: Any) -> Plan:
+        plans.append(make_plan(*given))
+        return plans[-1]
+
+    monkeypatch.setattr("ipa.batch.make_plan", seen)
+    words = ("-i", "a.png@0.3-0.6", "--profile", "comfyui", "-n", 10, "--scheduler", "euler_karras")
+    found = explained(call("explain", *words, "--json"))
+    plain = explained(call("explain", *words[:2], *words[4:], "--json"))
+    assert call("generate", *words, "-g", 1).exit_code == 0
+    (planned,) = plans[-1].prompts
+    (shown,), (own,) = found["image_prompts"], plain["image_prompts"]
+    assert (found["profile"], plain["profile"]) == ("comfyui", "default")
+    assert shown["lambda"] == planned.table.tolist() != own["lambda"]
+
+
+def test_a_sampler_that_evaluates_more_often(call: Callable[..., Result]) -> None:
+    """Stable Diffusion 1's own does so once more than it has steps."""
+    found = explained(call("explain", "-m", "sd15", "-n", 4, "--json"))
+    assert found["steps"] == len(found["image_prompts"][0]["lambda"][0]) == 5
+
+
 def test_generate_checks_weights_first(call: Callable[..., Result]) -> None:
     """Before an adapter is looked for, which is not there."""
     done = call("generate", "-i", "a.png", "--layers", "style", "-a", "none.safetensors")
@@ -148,6 +182,14 @@ def test_moved_layers_are_marked(call: Callable[..., Result], tmp_path: Path) ->
     assert [number for number, flag in moved.items() if flag] == list(range(29, 49, 2))
     assert explained(call("explain", "--json"))["image_prompts"][0]["moved"] is None
     assert (tmp_path / "heat.png").exists()
+    given = ("--layers", '{"style transfer precise": 0.8, "boost": -0.5}', "--json")
+    (prompt,) = explained(call(*words[:3], *given, "-n", 1))["image_prompts"]
+    rows = zip(moved.values(), prompt["lambda"], strict=True)
+    assert {(flag, weight) for flag, (weight,) in rows} == {
+        (True, -0.5),
+        (False, 0.8),  # up.0.attn.1, the type's own
+        (False, 0.0),
+    }
 
 
 def test_generate_takes_embeds_scaling(call: Callable[..., Result], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from ipa import RequestError
 from ipa.app.cli import app
 from ipa.app.loras import LoraChoice, parse_loras
 from ipa.app.output import METADATA_KEY
+from ipa.contract.lora import LoadedLora
+from ipa_mlx.loras import Loras
 from oracle import loras
 from oracle.loras import File
 from oracle.pipelines import diffusers_pipeline
@@ -50,3 +53,28 @@ def test_two_of_them(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = CliRunner().invoke(app, [*words, "--lora", "bad.safetensors"])
     assert done.exit_code != 0
     assert "stray" in done.output
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_interrupted_while_it_is_loaded(
+    times: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, once or twice, as the file is read: code 130, no file, no trace."""
+    monkeypatch.chdir(tmp_path)
+    pairs = loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=1)
+    loras.write(Path("a.safetensors"), loras.kohya(loras.weak(pairs), "sd"))
+    load, handler, begun = Loras.load, signal.getsignal(signal.SIGINT), list[str]()
+
+    def interrupted(own: Loras, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+        begun.append(name)
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return load(own, name, path, fuse=fuse)
+
+    monkeypatch.setattr(Loras, "load", interrupted)
+    words = ("generate", "-m", str(tiny), "-p", "a star", *QUICK, "--lora", "a.safetensors")
+    done = CliRunner().invoke(app, [*words, "-o", "out.png"])
+    assert (done.exit_code, begun) == (130, ["a"])
+    assert "Traceback" not in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert signal.getsignal(signal.SIGINT) is handler

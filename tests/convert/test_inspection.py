@@ -258,6 +258,60 @@ def test_every_supported_family_is_recognised() -> None:
     assert set(SUPPORTED) <= {row.name for row in FAMILIES}
 
 
+def a1111(name: str, rows: torch.Tensor) -> dict[str, Any]:
+    """As its training writes a word: the embeddings, and how they were made."""
+    parameter = torch.nn.Parameter(rows)
+    return {
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": parameter},
+        "name": name,
+        "step": 900,
+        "sd_checkpoint": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "contents", "variant", "base", "word"),
+    [
+        ("a.safetensors", {"<cat>": torch.ones(768)}, "one embedding", "SD1.5", "'<cat>'"),
+        ("a.bin", {"cat": torch.ones(2, 1024)}, "2 embeddings", "SD2", "'cat'"),
+        ("a.safetensors", {"emb_params": torch.ones(3, 768)}, "3 embeddings", "SD1.5", "any other"),
+        ("a.pt", a1111("cat", torch.ones(2, 768)), "2 embeddings", "SD1.5", "'cat'"),
+        (
+            "a.safetensors",
+            {"clip_l": torch.ones(2, 768), "clip_g": torch.ones(2, 1280)},
+            "2 embeddings",
+            "SDXL",
+            "any other",
+        ),
+    ],
+)
+def test_learned_words(
+    file: str, contents: dict[str, Any], variant: str, base: str, word: str, tmp_path: Path
+) -> None:
+    if file.endswith(".safetensors"):
+        save(tmp_path / file, contents)
+    else:
+        torch.save(contents, tmp_path / file)
+    for place in (tmp_path / file, tmp_path):  # also where it lies in a folder
+        found = inspect(place)
+        assert (found.family, found.variant, found.base) == ("textual inversion", variant, base)
+        assert word in found.remarks[0] and len(found.remarks) == 1
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"a": torch.ones(1)},
+        {"<cat>": torch.ones(768, dtype=torch.int64)},
+        {"<cat>": torch.ones(1, 1, 768)},
+        {"clip_l": torch.ones(768), "other": torch.ones(768)},
+    ],
+)
+def test_what_is_no_learned_word(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    assert inspect(save(tmp_path / "a.safetensors", tensors)).family == UNKNOWN
+
+
 def test_unknown_contents(tmp_path: Path) -> None:
     found = inspect(save(tmp_path / "a.safetensors", {"b": torch.ones(1), "a": torch.ones(1)}))
     assert (found.family, found.remarks) == (UNKNOWN, ("tensors such as a, b",))

@@ -31,6 +31,8 @@ def hub(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalH
         "someone/files": _single_files(tiny, root / "files"),
         "someone/control": _component(tiny, root / "control"),
         "someone/cat-toy": _word(root / "word"),
+        "someone/pixel": _lora(root / "pixel", rank=2),
+        f"someone/pixel@{OLDER}": _lora(root / "older_pixel", rank=3),
         "h94/IP-Adapter": _adapters(tiny, root / "adapters"),
         "ostris/ip-composition-adapter": root / "composition",
     }
@@ -119,10 +121,20 @@ def _single_files(tiny: Path, folder: Path) -> Path:
     tensors = single_files.sd15(tiny)
     single_files.write(folder / "tiny.safetensors", tensors, "safetensors")
     single_files.write(folder / "old" / "tiny.ckpt", tensors, "lightning")
-    pair = {"lora_down": torch.rand(2, 40), "lora_up": torch.rand(24, 2)}
+    lora = _lora(folder / "lora", rank=2) / "pytorch_lora_weights.safetensors"
+    shutil.move(lora, folder / "style.safetensors")
+    lora.parent.rmdir()
+    return folder
+
+
+def _lora(folder: Path, *, rank: int) -> Path:
+    """A LoRA of one layer, called as diffusers' training scripts call it."""
+    folder.mkdir()
+    pair = {"lora_down": torch.rand(rank, 40), "lora_up": torch.rand(24, rank)}
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    lora = {f"{stem}.{name}.weight": tensor for name, tensor in pair.items()}
-    save_file(lora | {f"{stem}.alpha": torch.tensor(2.0)}, folder / "style.safetensors")
+    tensors = {f"{stem}.{name}.weight": tensor for name, tensor in pair.items()}
+    tensors[f"{stem}.alpha"] = torch.tensor(2.0)
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors")
     return folder
 
 

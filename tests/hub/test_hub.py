@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from oracle.hub import OLDER
 from oracle.hub_client import NOBODY, Client
 
 MODEL, ADAPTERS = "someone/tiny-diffusion", "h94/IP-Adapter"
@@ -103,3 +104,23 @@ def test_learned_words_by_name(client: Client) -> None:
     names = ("learned_embeds.safetensors", "learned_embeds.bin")
     assert fetched == {f"someone/cat-toy/{name}" for name in names}
     assert missing["error"] == "CheckpointError" and "x.pt" in missing["message"]
+
+
+def test_a_lora_of_a_revision(client: Client) -> None:
+    """The older one has another rank; each revision is kept beside the other."""
+    load = f'pipe = ipa.load("{MODEL}", dtype="float32"); answer = []'
+    one = (
+        'pipe.load_lora("someone/pixel", name="a", {}); '
+        'answer = pipe.info()["loras"]["a"]["bytes"]; pipe.unload_lora()'
+    )
+    older = f'revision="{OLDER}"'
+    _, new, old, *offline, missing = client.run(
+        load,
+        *(one.format(words) for words in ("", older, "offline=True", f"{older}, offline=True")),
+        one.format('revision="v7"'),
+    )
+    assert [new / 4, old / 4] == [2 * (40 + 24), 3 * (40 + 24)]
+    assert offline == [new, old]
+    assert missing["error"] == "CheckpointError" and "no such revision" in missing["message"]
+    name = "someone/pixel/pytorch_lora_weights.safetensors"
+    assert [file for file in client.hub.fetched if file.startswith("someone/pixel")] == [name] * 2

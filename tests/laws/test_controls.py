@@ -234,10 +234,36 @@ def test_wrong_requests(pipe: ipa.Pipeline, net: Path, tiny: Path) -> None:
         pipe.load_controlnet(tiny / "linear.safetensors")
 
 
+def test_batched_controls_go_one_to_each_prompt(pipe: ipa.Pipeline) -> None:
+    """Beside one that goes to all; every prompt is a call of its own, bit for bit."""
+    texts, other = ["a star", "a ring"], Image.fromarray(controlled.edges((32, 24), 4))
+    both, shared = Control([EDGES, other], scale=0.7, batched=True), Control(other, scale=0.2)
+    call = CALL | {"num_inference_steps": 1}
+    found = pipe(texts, controls=[both, shared], **call)
+    for number, picture in enumerate((EDGES, other)):
+        controls = [Control(picture, scale=0.7), shared]
+        alone = pipe(texts[number], controls=controls, seed=number, **call)
+        assert np.array_equal(found.latents[number], alone.latents[0])
+        assert found.info["requests"][number] == alone.info["request"]
+    first, second = found.info["request"]["controls"]
+    hashes = [own["controls"][0]["image_sha256"] for own in found.info["requests"]]
+    assert first["image_sha256"] == hashes and len(set(hashes)) == 2
+    assert second["image_sha256"] == hashes[1]
+    unnamed = pipe("a star", controls=both, **call)  # pictures alone make the list, too
+    assert len(unnamed.latents) == 2
+    with pytest.raises(RequestError, match="as many entries") as caught:
+        pipe([*texts, "a heart"], controls=[shared, both], **call)
+    assert caught.value.found == "prompt= 3, controls[1] (batched) 2"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"image": None},
+        {"image": [EDGES]},
+        {"image": [], "batched": True},
+        {"image": [EDGES, None], "batched": True},
+        {"batched": 1},
         {"scale": float("nan")},
         {"scale": "1"},
         {"scale": [1.0, None]},

@@ -18,9 +18,12 @@ from ipa.app.options import (
     ImagePrompts,
     Json,
     LayerChoice,
+    ProfileChoice,
     Steps,
 )
+from ipa.app.sampling import SchedulerOption
 from ipa.app.terminal import explained
+from ipa.contract.request import Request
 
 
 def explain(
@@ -31,7 +34,9 @@ def explain(
     scale: DefaultScale = "1.0",
     layers: LayerChoice = None,
     curve: CurveChoice = None,
+    profile: ProfileChoice = None,
     steps: Steps = 30,
+    scheduler: SchedulerOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw it too: a .png file.")
     ] = None,
@@ -40,5 +45,6 @@ def explain(
     """Show the weight of image prompts at every layer and step, as generate would take it."""
     with explained():
         prompts = with_weights(prompts_to_explain(image_prompt or ()), layers or (), curve or ())
-        found = explain_weights(model, prompts, image_prompt or (), parse_scale(scale), steps)
+        request = Request(num_inference_steps=steps, scheduler=scheduler, profile=profile)
+        found = explain_weights(model, prompts, image_prompt or (), parse_scale(scale), request)
         show_explanation(found, output, as_json=as_json)

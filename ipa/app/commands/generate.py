@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from ipa.app import autoencoder as decoding
+from ipa.app import controls as structure
 from ipa.app import editing as edit
 from ipa.app import encoding as code
 from ipa.app import references as look
 from ipa.app import sampling
 from ipa.app import texts as words
-from ipa.app.controls import ControlNetOption, ControlOption, load_controlnets, parse_control
 from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
@@ -97,8 +97,10 @@ def generate(  # one parameter per option
     seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,
-    control: ControlOption = None,
-    controlnet: ControlNetOption = None,
+    control: structure.ControlOption = None,
+    control_preprocessor: structure.PreprocessorOption = None,
+    guess_mode: structure.GuessOption = False,
+    controlnet: structure.ControlNetOption = None,
     vae: decoding.VaeOption = None,
     vae_tiling: decoding.TilingOption = None,
     preview: decoding.PreviewOption = None,
@@ -129,7 +131,9 @@ def generate(  # one parameter per option
             "image_prompts": prompts,
             **sampling.step_arguments(steps, timesteps, sigmas),
             "influence": influence is not None,
-            "controls": [parse_control(text) for text in control or ()],
+            "controls": structure.parse_controls(
+                control, control_preprocessor, guess_mode=guess_mode
+            ),
             **decoding.preview_arguments(context.params),
             **edit.opened(context.params),
         }
@@ -142,7 +146,7 @@ def generate(  # one parameter per option
         load_loras(pipe, loras, offline=offline)
         faces: dict[str, Any] = {"kinds": adapter_kind or (), "find_faces": find_faces}
         load_adapters(pipe, adapter or (), default_scale, offline=offline, **faces)
-        load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
+        structure.load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
         result, paths = run_generate(pipe, output, arguments, cancel, preview)
