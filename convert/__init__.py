@@ -15,6 +15,7 @@ from .reading.controlnet_config import open_controlnet
 from .reading.lone import Kind, kind_of, open_component
 from .reading.model import read_model
 from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
+from .reading.t2i_adapter_config import open_t2i_adapter
 from .reading.textual_inversion import read_textual_inversion
 from .tables.converted import Converted, ConvertedTensor
 from .tables.quantized_layers import is_quantized
@@ -46,6 +47,7 @@ __all__ = [
     "lora_fingerprint",
     "open_component",
     "open_controlnet",
+    "open_t2i_adapter",
     "read_adapter",
     "read_component",
     "read_lora",

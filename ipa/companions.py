@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.loaded import Loaded
 from ipa.prepare.controlnet_files import resolve_controlnet
 from ipa.prepare.lora_source import resolve_lora
 from ipa.prepare.preview_decoder import resolve_preview_decoder
+from ipa.prepare.t2i_adapter_files import resolve_t2i_adapter
 from ipa.prepare.textual_inversion import find_inversion
 
 
 class Companions(Loaded):
-    """A model with ControlNets, LoRAs, learned words and a decoder for previews beside it."""
+    """A model with ControlNets, T2I-Adapters, LoRAs, learned words and a preview decoder."""
 
     def load_controlnet(
         self,
@@ -62,6 +64,59 @@ class Companions(Loaded):
         """Forget one ControlNet, or all of them."""
         with self._owned():
             self._controlnets.unload(name)
+
+    def load_t2i_adapter(
+        self,
+        source: str | Path,
+        *,
+        weight_name: str | None = None,
+        subfolder: str = "",
+        name: str | None = None,
+        revision: str | None = None,
+        variant: str | None = None,
+        offline: bool = False,
+        config: str | Path | None = None,
+    ) -> str:
+        """Load a T2I-Adapter beside what is loaded; see `ipa.prepare.t2i_adapter_files`.
+
+        It sees its control picture alone, once per generation.
+
+        Args:
+            source: A folder with config.json, a file, or a name on the hub (owner/name, or
+                owner/name/folder/file).
+            weight_name: A file that lies alone inside the folder or repository.
+            subfolder: Folder of the file, or of config.json, inside it.
+            name: What controls call it; by default the repository's, the folder's or the file's.
+            revision: Branch, tag or commit on the hub.
+            variant: "fp16" and the like, in the names of a folder's files.
+            offline: Use the local cache only.
+            config: For a file that is of no public structure: its config.json.
+
+        Returns:
+            The T2I-Adapter's name.
+
+        Raises:
+            CheckpointError: It is damaged, no T2I-Adapter, or made for another base model.
+            RequestError: The name is taken, also by a ControlNet.
+        """
+        files = resolve_t2i_adapter(
+            source,
+            weight_name=weight_name,
+            subfolder=subfolder,
+            revision=revision,
+            variant=variant,
+            offline=offline,
+            config=config,
+        )
+        chosen = name or files.name
+        with self._owned():
+            self._controlnets.load(chosen, files)
+        return chosen
+
+    def unload_t2i_adapter(self, name: str | None = None) -> None:
+        """Forget one T2I-Adapter, or all of them."""
+        with self._owned():
+            self._controlnets.unload(name, T2IAdapterSpec)
 
     def load_textual_inversion(
         self,

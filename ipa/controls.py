@@ -1,4 +1,4 @@
-"""The ControlNets that a pipeline has loaded, and what a run asks of them."""
+"""The ControlNets and T2I-Adapters that a pipeline has loaded, and what a run asks of them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import numpy.typing as npt
 
 from ipa.contract.backend import Backend
 from ipa.contract.control import Control, check_controls
-from ipa.contract.controlnet import ControlBranch, ControlNetFiles
+from ipa.contract.controlnet import ControlBranch, ControlFiles, ControlSpec
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import RequestError
-from ipa.prepare.control_pixels import control_pixels
+from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
+from ipa.prepare.control_pixels import adapter_pixels, control_pixels
 from ipa.prepare.curves import is_open
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedControlNet:
-    """A loaded ControlNet as the pipeline keeps it: its files, its bytes."""
+    """A loaded ControlNet or T2I-Adapter as the pipeline keeps it: its files, its bytes."""
 
-    files: ControlNetFiles
+    files: ControlFiles
     nbytes: int
 
     @property
@@ -32,7 +33,7 @@ class AttachedControlNet:
         return self.files.label
 
     @property
-    def spec(self) -> ControlNetSpec:
+    def spec(self) -> ControlSpec:
         """Its structure."""
         return self.files.spec
 
@@ -41,11 +42,13 @@ class AttachedControlNet:
 class PlannedControl:
     """A control of a request: what the backend is given, and its weights.
 
-    `table` is results × steps, in float64: 0 where it is off.
+    `word` says what it is for, as in the names of arguments. `table` is results × steps, in
+    float64: 0 where it is off.
     """
 
     control: Control
     branch: ControlBranch
+    word: str
     file: str
     table: npt.NDArray[np.float64]
 
@@ -54,7 +57,7 @@ class PlannedControl:
         scale, how = self.control.scale, self.control.preprocessor
         pixels = np.asarray(self.control.image)
         return {
-            "controlnet": self.branch.name,
+            self.word: self.branch.name,
             "file": self.file,
             "image_sha256": hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
             "scale": list(scale) if isinstance(scale, tuple) else scale,
@@ -81,44 +84,50 @@ class ControlNets(Mapping[str, AttachedControlNet]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def load(self, name: str, files: ControlNetFiles) -> None:
-        """Load a ControlNet, all or nothing.
+    def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControlNet]:
+        """Those of one kind alone."""
+        return {name: own for name, own in self.items() if isinstance(own.spec, kind)}
+
+    def load(self, name: str, files: ControlFiles) -> None:
+        """Load a ControlNet or T2I-Adapter, all or nothing.
 
         Raises:
             CheckpointError: It is damaged, or made for another base model.
             RequestError: The name is taken.
         """
         if name in self._known:
+            taken = self[name].spec
             raise RequestError(
-                "a ControlNet of this name is loaded",
+                f"a {taken.title} of this name is loaded",
                 found=name,
-                remedy="pass another name=, or unload_controlnet first",
+                remedy=f"pass another name=, or unload_{taken.word} first",
             )
         files.spec.check_base(self._backend.model, files.label)
         nbytes = self._backend.controlnets.load(name, files)
         self._known[name] = AttachedControlNet(files, nbytes)
 
-    def unload(self, name: str | None) -> None:
-        """Forget one, or all of them. Raises RequestError if there is no such."""
-        for own in list(self) if name is None else [controlnet_name(name, self)]:
+    def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:
+        """Forget one of a kind, or all of them. Raises RequestError if there is no such."""
+        known = self.of(kind)
+        if name is not None and name not in known:
+            raise RequestError(
+                f"no {kind.title} of this name is loaded",
+                found=f"{name!r}; loaded: {', '.join(known) or 'none'}",
+            )
+        for own in list(known) if name is None else [name]:
             self._backend.controlnets.unload(own)
             del self._known[own]
 
-    def describe(self) -> dict[str, Any]:
-        """JSON-able."""
+    def describe(self, kind: type[ControlSpec]) -> dict[str, Any]:
+        """Those of one kind, JSON-able."""
         return {
             name: {
                 "file": attached.file,
-                "results": residuals(attached.spec),
+                "results": attached.spec.results,
                 "bytes": attached.nbytes,
             }
-            for name, attached in self.items()
+            for name, attached in self.of(kind).items()
         }
-
-
-def residuals(spec: ControlNetSpec) -> int:
-    """How many results a ControlNet adds: those on the way down, and the middle's."""
-    return len(spec.residual_channels) + 1
 
 
 def requested_controls(
@@ -141,13 +150,14 @@ def requested_controls(
         raise RequestError("pass controls or controlnet_image, not both")
     is_list = isinstance(controlnet_image, (list, tuple))
     entries = list(controlnet_image) if is_list else [controlnet_image]
-    if len(entries) != len(controlnets):
+    nets = [name for name, own in controlnets.items() if isinstance(own.spec, ControlNetSpec)]
+    if len(entries) != len(nets):
         raise RequestError(
             "controlnet_image needs one picture per loaded ControlNet",
-            found=f"{len(entries)} pictures; loaded: {', '.join(controlnets) or 'no ControlNet'}",
+            found=f"{len(entries)} pictures; loaded: {', '.join(nets) or 'no ControlNet'}",
             remedy="load them with load_controlnet, or name one with controls=[Control(…)]",
         )
-    return tuple(Control(e, name=name) for e, name in zip(entries, controlnets, strict=True))
+    return tuple(Control(e, name=name) for e, name in zip(entries, nets, strict=True))
 
 
 def plan_controls(
@@ -172,43 +182,71 @@ def _planned(
 ) -> PlannedControl:
     name = controlnet_name(control.name, controlnets)
     attached = controlnets[name]
-    pooled = attached.spec.global_pool_conditions
-    weights = _weights(control, residuals(attached.spec), name, graded=not pooled)
+    spec = attached.spec
+    if isinstance(spec, T2IAdapterSpec):
+        _check_adapter(control, spec, name, size)
+        pooled, pixels = False, adapter_pixels(control, *size, spec.in_channels)
+    else:
+        pooled, pixels = spec.global_pool_conditions, control_pixels(control, *size)
+    weights = _weights(control, spec, name, graded=not pooled)
     window = [float(is_open(control.start, control.end, step, steps)) for step in range(steps)]
     branch = ControlBranch(
         name=name,
-        pixels=control_pixels(control, *size),
+        pixels=pixels,
         conditional_only=control.guess_mode or pooled,
     )
     return PlannedControl(
         control=replace(control, name=name),
         branch=branch,
+        word=spec.word,
         file=attached.file,
         table=np.outer(weights, window),
     )
 
 
-def _weights(control: Control, count: int, name: str, *, graded: bool) -> npt.NDArray[np.float64]:
+def _check_adapter(
+    control: Control, spec: T2IAdapterSpec, name: str, size: tuple[int, int]
+) -> None:
+    """Raise RequestError for what a T2I-Adapter cannot do."""
+    if control.guess_mode:
+        raise RequestError(
+            "guess_mode is for ControlNets", found=f"{name}, a T2I-Adapter", remedy="leave it out"
+        )
+    factor = spec.downscale_factor
+    if any(side % factor for side in size):
+        whole = [-(-side // factor) * factor for side in size]
+        raise RequestError(
+            f"with the T2I-Adapter {name} width and height must be multiples of {factor}",
+            found=f"{size[0]} × {size[1]}",
+            remedy=f"try {whole[0]} × {whole[1]}",
+        )
+
+
+def _weights(
+    control: Control, spec: ControlSpec, name: str, *, graded: bool
+) -> npt.NDArray[np.float64]:
     """Of every result; those of guess mode rise from 0.1 to 1 (diffusers' ControlNetModel)."""
-    scale = control.scale
+    scale, count = control.scale, spec.results
     if isinstance(scale, tuple) and len(scale) != count:
         raise RequestError(
             f"Control.scale needs a weight for each result of {name}",
             found=f"{len(scale)} weights",
-            remedy=f"{count} are needed: {count - 1} on the way down, then the middle's",
+            remedy=f"{count} are needed: {count - 1} on the way down, then the middle's"
+            if isinstance(spec, ControlNetSpec)
+            else f"{count} are needed, one for each feature",
         )
     weights = np.broadcast_to(np.asarray(scale, np.float64), (count,))
     return weights * np.logspace(-1, 0, count) if control.guess_mode and graded else weights
 
 
 def controlnet_name(name: str | None, controlnets: Mapping[str, AttachedControlNet]) -> str:
-    """A loaded ControlNet; None is the only one. Raises RequestError if there is no such."""
+    """A loaded ControlNet or T2I-Adapter; None is the only one. Raises RequestError if none is."""
     if name is None and len(controlnets) == 1:
         return next(iter(controlnets))
     if name in controlnets:
         return str(name)
     raise RequestError(
-        "a control must name a loaded ControlNet",
+        "a control must name a loaded ControlNet or T2I-Adapter",
         found=f"{name!r}; loaded: {', '.join(controlnets) or 'none'}",
-        remedy="load one with load_controlnet, and pass Control(…, name=name)",
+        remedy="load one with load_controlnet or load_t2i_adapter, and pass Control(…, name=name)",
     )

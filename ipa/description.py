@@ -37,7 +37,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         ],
         "width": plan.width,
         "height": plan.height,
-        "num_inference_steps": int(request.num_inference_steps),
+        "num_inference_steps": request.steps,
         "guidance_scale": plan.guidance_scale,
         "scheduler": plan.schedule.name,
         "seed": int(request.seed),
@@ -53,6 +53,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "guidance_rescale": float(request.guidance_rescale),
         "eta": float(request.eta),
         "timestep_spacing": request.timestep_spacing,
+        **asdict(request.custom_steps),
         **_describe_editing([request]),
     }
 

@@ -10,7 +10,9 @@ from typing import Any, Unpack
 
 from ipa.adapters import Adapters, FaceOptions
 from ipa.contract.backend import Backend
+from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import RequestError
+from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.weights import Scale
 from ipa.controls import ControlNets
 from ipa.loras import Loras
@@ -116,7 +118,8 @@ class Loaded:
             "vae": model.other_vae.name if model.other_vae else None,
             "sites": len(model.sites),
             "adapters": self._adapters.describe(),
-            "controlnets": self._controlnets.describe(),
+            "controlnets": self._controlnets.describe(ControlNetSpec),
+            "t2i_adapters": self._controlnets.describe(T2IAdapterSpec),
             "loras": self._loras.describe(),
             "textual_inversions": self._inversions.describe(),
             **self._backend.describe(),

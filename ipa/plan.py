@@ -23,7 +23,7 @@ from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.edits import Edits, plan_edits, start_size
 from ipa.prepare.faces import check_fits
-from ipa.prepare.guidance import guidance_scale
+from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_warnings
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
@@ -68,7 +68,10 @@ class PlannedPrompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,)."""
+    """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,).
+
+    `guidance` is what a network is told of `guidance_scale` that takes it as an input.
+    """
 
     request: Request
     width: int
@@ -82,7 +85,13 @@ class Plan:
     profile: Profile = HOUSE
     controls: tuple[PlannedControl, ...] = ()
     guidance_scale: float = 1.0
+    guidance: Floats | None = None
     edits: Edits | None = None
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional half is computed."""
+        return len(self.texts) == 2
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
         """λ[prompt][site] at a step; 0 where a mask is empty."""
@@ -120,8 +129,9 @@ def make_plan(
     texts = plan_texts(request, model, tokenizers, (height, width))
     warnings = text_warnings(texts)
     schedule, times, notes = _plan_schedule(request, model, edits)
-    warnings += notes
+    warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()
+    scale = guidance_scale(request, model)
     canvas = Canvas.of(model, width, height)
     prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
     for prompt in prompts:
@@ -140,7 +150,8 @@ def make_plan(
         warnings=tuple(warnings),
         profile=profile,
         controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
-        guidance_scale=guidance_scale(request, model),
+        guidance_scale=scale,
+        guidance=guidance_embedding(scale, model),
         edits=edits,
     )
 
@@ -183,14 +194,15 @@ def _plan_schedule(
     schedule = make_schedule(
         name,
         config,
-        int(request.num_inference_steps),
+        request.steps,
         eta=float(request.eta),
         timestep_spacing=request.timestep_spacing,
-        begin=0 if edits is None else left_out(int(request.num_inference_steps), edits.strength),
+        begin=0 if edits is None else left_out(request.steps, edits.strength),
+        custom=request.custom_steps,
     )
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
-    return schedule, times, [warning] if warning else []
+    return schedule, times, [*([warning] if warning else ()), *schedule.warnings]
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:

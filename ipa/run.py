@@ -117,11 +117,12 @@ class Run:
         return self.backend.condition(
             [*negative, positive],
             branches,
-            guided=self.plan.request.guided,
+            guided=self.plan.guided,
             sizes=[text.sizes for text in texts if text.sizes is not None],
             lora_scales=self._lora_scales(),
             controls=[control.branch for control in self.plan.controls],
             channels=channels,
+            guidance=self.plan.guidance,
         )
 
     def _lora_scales(self) -> dict[str, float]:
@@ -161,7 +162,8 @@ class Run:
             if self.recording is not None and shares is not None:
                 self.recording.take(shares)
             output = backend.guide(output, plan.guidance_scale, plan.request.guidance_rescale)
-            noise = backend.from_numpy(draw(plan, streams)) if stochastic else None
+            drawn = stochastic and step.draws
+            noise = backend.from_numpy(draw(plan, streams)) if drawn else None
             x, self.estimate, memory = backend.advance(step, x, output, memories, noise)
             memories = [memory, *memories[: MAX_HISTORY - 1]]
             latents = backend.to_numpy(x)

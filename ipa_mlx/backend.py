@@ -35,11 +35,10 @@ from ipa_convert import read_model
 
 from .adapters import Adapters
 from .clip import TextEncoder
-from .conditioning import Conditioning, steered
+from .conditioning import Conditioning, steered, text_pairs
 from .controls import ControlNets
 from .loading import DTYPES, keep_freed, place, require_quantized
 from .loras import Loras
-from .low_rank import UNCHANGED
 from .pictures import decode, encode
 from .prediction import predict
 from .report import networks, report
@@ -153,6 +152,7 @@ class Runtime:
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
         channels: Floats | None = None,
+        guidance: Floats | None = None,
     ) -> Conditioning:
         """See `Backend.condition`."""
         attentions, sites = self.unet.cross_attentions, self.model.sites
@@ -165,19 +165,16 @@ class Runtime:
             pairs = self.adapters[branch.adapter].keys_values(tokens, sites, attentions)
             images.append(steered(pairs, branch))
         changes = self.adapters.changes(lora_scales)
-        of_text = [site.attn2 for site in changes] or [UNCHANGED] * len(sites)
         conditioning = Conditioning(
             rows=len(text),
-            text=tuple(
-                attention.keys_values(states, own)
-                for attention, own in zip(attentions, of_text, strict=True)
-            ),
+            text=text_pairs(attentions, states, changes),
             images=tuple(images),
             added=added_conditioning(self.unet, text, sizes),
             changes=changes,
             pictures=tuple(branch.pictures for branch in branches),
             controls=self.controlnets.condition(controls, text, sizes),
             channels=None if channels is None else _channels_last(channels),
+            guidance=self.unet.embed_guidance(guidance),
         )
         mx.eval(*conditioning.arrays())
         return conditioning

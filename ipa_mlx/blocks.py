@@ -49,18 +49,26 @@ class DownBlock(nn.Module):
             self.downsample = nn.Conv2d(downsample, downsample, 3, stride=2, padding=1)
 
     def __call__(
-        self, x: mx.array, time: mx.array, context: Context
+        self, x: mx.array, time: mx.array, context: Context, feature: mx.array | None = None
     ) -> tuple[mx.array, list[mx.array]]:
-        """The output, and every intermediate result for the way up."""
+        """The output, and every intermediate result for the way up.
+
+        `feature` is added to the last attention's output, or to the block's if nothing attends; the
+        way up sees it there too, as in diffusers.
+        """
         skips = []
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, time)
             if self.attentions:
                 x = self.attentions[i](x, context)
             skips.append(x)
+        if self.attentions and feature is not None:
+            skips[-1] = x = x + feature
         if "downsample" in self:
             x = self.downsample(x)
             skips.append(x)
+        if not self.attentions and feature is not None:
+            skips[-1] = x = x + feature
         return x, skips
 
 

@@ -15,7 +15,8 @@ from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
-    from .controls import ConditionedControl
+    from .attention import CrossAttention
+    from .controls import ConditionedAdapter, ConditionedControl
     from .influence import Recorder
 
 
@@ -53,7 +54,8 @@ class Conditioning:
 
     `rows` is 2 if guided (unconditional first), else 1. `added` is what SDXL adds to the timestep,
     (R, time width). `changes` are those of FaceID's LoRA, by site; () without. `pictures` says how
-    many each image prompt has. `controls` are evaluated already.
+    many each image prompt has. `controls` are evaluated already. `guidance` is what the guidance
+    scale adds to the timestep's sinusoid, (1, its width), where the UNet takes it.
     """
 
     rows: int
@@ -62,8 +64,9 @@ class Conditioning:
     added: mx.array | None = None
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
-    controls: tuple[ConditionedControl, ...] = ()
+    controls: tuple[ConditionedControl | ConditionedAdapter, ...] = ()
     channels: mx.array | None = None
+    guidance: mx.array | None = None
 
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
@@ -74,6 +77,8 @@ class Conditioning:
             yield self.added
         if self.channels is not None:
             yield self.channels
+        if self.guidance is not None:
+            yield self.guidance
         for site in self.changes:
             for change in (*site.attn1.values(), *site.attn2.values()):
                 yield from (change.down, change.up)
@@ -139,6 +144,14 @@ def masked(
         else replace(pair, mask=mx.array(mask[:, None]).astype(pair.values.dtype))
         for pair, mask in zip(pairs, masks, strict=True)
     )
+
+
+def text_pairs(
+    attentions: Sequence[CrossAttention], states: mx.array, changes: Sequence[SiteChanges]
+) -> tuple[KeyValue, ...]:
+    """The text's keys and values at every site, with what a LoRA changes of them."""
+    own = [site.attn2 for site in changes] or [UNCHANGED] * len(attentions)
+    return tuple(a.keys_values(states, change) for a, change in zip(attentions, own, strict=True))
 
 
 def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]:

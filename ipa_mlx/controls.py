@@ -1,20 +1,23 @@
-"""The ControlNets beside a model, and what they add to an evaluation of its UNet."""
+"""The ControlNets and T2I-Adapters beside a model, and what they add to its UNet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ipa.contract.controlnet import ControlBranch, ControlNetFiles
+from ipa.contract.controlnet import ControlBranch, ControlFiles
 from ipa.contract.quantization import Quantization
+from ipa.contract.t2i_adapter import T2IAdapterFiles
 from ipa.contract.text import Sizes, TextStates
 
 from .conditioning import Conditioning, Context
 from .controlnet import ControlNet, load_controlnet
+from .t2i_adapter import T2IAdapter, load_t2i_adapter
 from .text import added_conditioning
 
 Residuals = list[mx.array | None]
@@ -42,17 +45,41 @@ class ConditionedControl:
         return [_below_zeros(r) for r in found] if self.conditional_only else found
 
 
+@dataclass(frozen=True, slots=True)
+class ConditionedAdapter:
+    """A T2I-Adapter for one generation: its features, which are the same for all rows and steps."""
+
+    features: tuple[mx.array, ...]
+
+    def weighted(self, weights: Sequence[float]) -> Residuals:
+        """The features, each with its weight."""
+        pairs = zip(self.features, weights, strict=True)
+        return [f * weight if weight else None for f, weight in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What controls add to an evaluation: to the UNet's results, and inside its way down."""
+
+    residuals: Residuals
+    features: Residuals
+
+
 @dataclass
 class ControlNets:
     """By name."""
 
     precision: mx.Dtype
     quantization: Quantization | None
-    _loaded: dict[str, ControlNet] = field(default_factory=dict)
+    _loaded: dict[str, ControlNet | T2IAdapter] = field(default_factory=dict)
 
-    def load(self, name: str, files: ControlNetFiles) -> int:
+    def load(self, name: str, files: ControlFiles) -> int:
         """See `ControlNetStore.load`."""
-        net = load_controlnet(files, self.precision, self.quantization)
+        net: ControlNet | T2IAdapter
+        if isinstance(files, T2IAdapterFiles):
+            net = load_t2i_adapter(files, self.precision)
+        else:
+            net = load_controlnet(files, self.precision, self.quantization)
         self._loaded[name] = net
         return sum(array.nbytes for _, array in tree_flatten(net.parameters()))
 
@@ -60,7 +87,7 @@ class ControlNets:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
 
-    def __iter__(self) -> Iterator[tuple[str, ControlNet]]:
+    def __iter__(self) -> Iterator[tuple[str, ControlNet | T2IAdapter]]:
         return iter(self._loaded.items())
 
     def condition(
@@ -68,14 +95,20 @@ class ControlNets:
         controls: Sequence[ControlBranch],
         text: Sequence[TextStates],
         sizes: Sequence[Sizes],
-    ) -> tuple[ConditionedControl, ...]:
+    ) -> tuple[ConditionedControl | ConditionedAdapter, ...]:
         """What does not change from step to step, evaluated."""
         return tuple(self._conditioned(control, text, sizes) for control in controls)
 
     def _conditioned(
         self, control: ControlBranch, text: Sequence[TextStates], sizes: Sequence[Sizes]
-    ) -> ConditionedControl:
+    ) -> ConditionedControl | ConditionedAdapter:
         net, alone = self._loaded[control.name], control.conditional_only and len(text) > 1
+        channels_last = np.ascontiguousarray(control.pixels.transpose(0, 2, 3, 1))
+        pixels = mx.array(channels_last).astype(self.precision)
+        if isinstance(net, T2IAdapter):
+            features = net(pixels)
+            mx.eval(*features)
+            return ConditionedAdapter(features)
         if alone:
             text, sizes = text[-1:], sizes[-1:]
         states = mx.concatenate([row.states for row in text])
@@ -85,25 +118,33 @@ class ControlNets:
             images=(),
             added=added_conditioning(net, text, sizes),
         )
-        pixels = np.ascontiguousarray(control.pixels.transpose(0, 2, 3, 1))
-        picture = net.embed(mx.array(pixels).astype(self.precision))
+        picture = net.embed(pixels)
         mx.eval(picture, *conditioning.arrays())
         return ConditionedControl(net, picture, conditioning, alone)
 
 
 def summed(
-    controls: Sequence[ConditionedControl],
+    controls: Sequence[ConditionedControl | ConditionedAdapter],
     scales: Sequence[Sequence[float]],
     x: mx.array,
     timestep: float,
-) -> Residuals:
+) -> Added:
     """What all controls add together; empty if none has a weight, and then none is run."""
-    total: Residuals = []
+    residuals: Residuals = []
+    features: Residuals = []
     for control, weights in zip(controls, scales, strict=True):
-        if any(weights):
-            own = control.residuals(x, timestep, weights)
-            total = [_sum(a, b) for a, b in zip(total, own, strict=True)] if total else own
-    return total
+        if not any(weights):
+            continue
+        if isinstance(control, ConditionedAdapter):
+            features = _sums(features, control.weighted(weights))
+        else:
+            residuals = _sums(residuals, control.residuals(x, timestep, weights))
+    return Added(residuals, features)
+
+
+def _sums(total: Residuals, own: Residuals) -> Residuals:
+    """One by one; what only the longer has stays as it is."""
+    return [_sum(a, b) for a, b in zip_longest(total, own)]
 
 
 def _sum(first: mx.array | None, second: mx.array | None) -> mx.array | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -22,7 +24,7 @@ class DownHalf(nn.Module):
         first, last = spec.channels[0], spec.channels[-1]
         self.conv_in = Convolution(spec.in_channels, first)
         wave = {"flip_sin_to_cos": spec.flip_sin_to_cos, "freq_shift": spec.freq_shift}
-        self.time_embedding = TimestepEmbedding(first, spec.time_width, **wave)
+        self.time_embedding = TimestepEmbedding(first, spec.time_width, spec.guidance_width, **wave)
         if spec.addition is not None:
             self.add_embedding = AddedEmbedding(spec.addition, spec.time_width, **wave)
         self.down_blocks = [_down_block(spec, level) for level in range(len(spec.channels))]
@@ -33,21 +35,29 @@ class DownHalf(nn.Module):
 
     def embed_time(self, timestep: float, context: Context, batch: int) -> mx.array:
         """A timestep in [0, 1000) and what is added to it, activated: (1 or `batch`, width)."""
-        time = self.time_embedding(timestep)
+        time = self.time_embedding(timestep, context.conditioning.guidance)
         added = context.conditioning.added
         if added is not None:
             time = time + mx.repeat(added, batch // added.shape[0], axis=0)
         return silu(time)
 
     def descend(
-        self, x: mx.array, time: mx.array, context: Context
+        self,
+        x: mx.array,
+        time: mx.array,
+        context: Context,
+        features: Sequence[mx.array | None] = (),
     ) -> tuple[mx.array, list[mx.array]]:
-        """From what `conv_in` gave to the middle's result, and every result on the way down."""
-        skips = [x]
+        """From what `conv_in` gave to the middle's result, and every result on the way down.
+
+        `features`, if any, are what T2I-Adapters add to each block, in order, and to the middle.
+        """
+        skips, waiting = [x], iter(features)
         for down in self.down_blocks:
-            x, results = down(x, time, context)
+            x, results = down(x, time, context, next(waiting, None))
             skips += results
-        return self.mid_block(x, time, context), skips
+        x, last = self.mid_block(x, time, context), next(waiting, None)
+        return (x if last is None else x + last), skips
 
 
 def resnet(spec: DownSpec, inputs: int, outputs: int) -> ResnetBlock:

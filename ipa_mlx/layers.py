@@ -180,17 +180,27 @@ class TimestepEmbedding(nn.Module):
     """The timestep's sinusoid through two linear layers."""
 
     def __init__(
-        self, width: int, time_width: int, *, flip_sin_to_cos: bool, freq_shift: float
+        self,
+        width: int,
+        time_width: int,
+        guidance_width: int | None = None,
+        *,
+        flip_sin_to_cos: bool,
+        freq_shift: float,
     ) -> None:
         super().__init__()
         self.width, self.flip, self.shift = width, flip_sin_to_cos, freq_shift
         self.linear_1 = nn.Linear(width, time_width)
         self.linear_2 = nn.Linear(time_width, time_width)
+        if guidance_width is not None:
+            self.cond_proj = nn.Linear(guidance_width, width, bias=False)
 
-    def __call__(self, timestep: float) -> mx.array:
-        """A timestep in [0, 1000) to (1, time_width)."""
+    def __call__(self, timestep: float, guidance: mx.array | None = None) -> mx.array:
+        """A timestep in [0, 1000), and what `cond_proj` made of guidance, to (1, time_width)."""
         row = sinusoid(timestep, self.width, flip_sin_to_cos=self.flip, freq_shift=self.shift)
         x = mx.array(row).astype(self.linear_1.weight.dtype)
+        if guidance is not None:
+            x = x + guidance
         return self.linear_2(silu(self.linear_1(x)))
 
 

@@ -29,8 +29,9 @@ def predict(
     if conditioning.channels is not None:
         seen = mx.concatenate([x, conditioning.channels.astype(x.dtype)], axis=-1)
     rows = mx.concatenate([seen] * conditioning.rows)
-    residuals = summed(conditioning.controls, control_scales, x, timestep)
-    output = unet(rows, timestep, Context(conditioning, scales, recorder), residuals)
+    added = summed(conditioning.controls, control_scales, x, timestep)
+    context = Context(conditioning, scales, recorder)
+    output = unet(rows, timestep, context, added.residuals, added.features)
     output = output.astype(mx.float32).reshape(conditioning.rows, *x.shape)
     if shares is not None and recorder is not None:
         shares += recorder.read(output, len(x))

@@ -23,6 +23,7 @@ from ipa.parity.stages import INPUTS, input_of, is_sequence, kind_of
 
 from .attention import CrossAttention, merge_heads
 from .conditioning import Conditioning, Context, KeyValue
+from .controlnet import ControlNet
 from .report import networks
 from .stage_names import MORE_INPUTS, stage_name
 
@@ -69,7 +70,8 @@ class Stages:
         yield from ((name.partition(":")[0], net) for name, net in networks(runtime))
         yield from (("projector", adapter.projector) for adapter in runtime.adapters)
         for name, net in runtime.controlnets:
-            yield "controlnet." + re.sub(r"\W", "_", name), net
+            kind = "controlnet" if isinstance(net, ControlNet) else "t2i_adapter"
+            yield f"{kind}." + re.sub(r"\W", "_", name), net
 
     def _arrays(self, value: Conditioning) -> Iterator[tuple[str, mx.array]]:
         for number, pairs in enumerate(value.images):

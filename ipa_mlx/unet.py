@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from ipa.contract.backend import Floats
 from ipa.contract.sites import cross_attention_sites
 from ipa.contract.unet_spec import UNetSpec
 
@@ -36,20 +37,28 @@ class UNet(DownHalf):
         modules = dict(self.named_modules())
         return [modules[site.path] for site in cross_attention_sites(self.spec)]
 
+    def embed_guidance(self, guidance: Floats | None) -> mx.array | None:
+        """The guidance scale's sinusoid (1, K) to what it adds to the timestep's; None if none."""
+        if guidance is None:
+            return None
+        projection = self.time_embedding.cond_proj
+        return projection(mx.array(guidance).astype(projection.weight.dtype))
+
     def __call__(
         self,
         latents: mx.array,
         timestep: float,
         context: Context,
         residuals: Sequence[mx.array | None] = (),
+        features: Sequence[mx.array | None] = (),
     ) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
 
         `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
-        to the middle's; None adds nothing.
+        to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing.
         """
         time = self.embed_time(timestep, context, latents.shape[0])
-        x, skips = self.descend(self.conv_in(latents), time, context)
+        x, skips = self.descend(self.conv_in(latents), time, context, features)
         if residuals:
             *skips, x = (
                 own if more is None else own + more

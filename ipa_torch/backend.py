@@ -146,6 +146,7 @@ class Runtime:
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
         channels: Floats | None = None,
+        guidance: Floats | None = None,
     ) -> Conditioning:
         """See `Backend.condition`."""
         images = []
@@ -164,6 +165,7 @@ class Runtime:
             tuple(branch.pictures for branch in branches),
             self.controlnets.condition(controls, text, sizes),
             None if channels is None else self.from_numpy(channels),
+            None if guidance is None else self._cast(guidance),
         )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:

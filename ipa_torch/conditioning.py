@@ -15,7 +15,7 @@ from .low_rank import UNCHANGED, SiteChanges
 
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
-    from .controls import ConditionedControl
+    from .controls import ConditionedAdapter, ConditionedControl
     from .influence import Recorder
 
 
@@ -64,7 +64,7 @@ class Conditioning:
     The text's own keys and values are left to diffusers' modules. R is 2 if guided (unconditional
     first), else 1. `added` is what diffusers calls added_cond_kwargs, for SDXL: pooled text (R, P)
     and six numbers (R, 6). `changes` are those of FaceID's LoRA, by site; () without. `pictures`
-    says how many each image prompt has.
+    says how many each image prompt has. `guidance` is diffusers' timestep_cond, of one row.
     """
 
     text: torch.Tensor
@@ -72,8 +72,9 @@ class Conditioning:
     added: Mapping[str, torch.Tensor] = field(default_factory=dict)
     changes: tuple[SiteChanges, ...] = ()
     pictures: tuple[int, ...] = ()
-    controls: tuple[ConditionedControl, ...] = ()
+    controls: tuple[ConditionedControl | ConditionedAdapter, ...] = ()
     channels: torch.Tensor | None = None
+    guidance: torch.Tensor | None = None
 
     @property
     def rows(self) -> int:

@@ -1,17 +1,20 @@
-"""The ControlNets beside a model, and what they add to an evaluation of its UNet."""
+"""The ControlNets and T2I-Adapters beside a model, and what they add to its UNet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 
-from ipa.contract.controlnet import ControlBranch, ControlNetFiles
+from ipa.contract.controlnet import ControlBranch, ControlFiles
+from ipa.contract.t2i_adapter import T2IAdapterFiles
 from ipa.contract.text import Sizes, TextStates
 
 from .controlnet import load_controlnet
+from .t2i_adapter import load_t2i_adapter
 from .text import added_conditioning
 
 Residuals = list[torch.Tensor]
@@ -52,16 +55,40 @@ class ConditionedControl:
         return [torch.cat([torch.zeros_like(r), r]) for r in found]
 
 
+@dataclass(frozen=True, slots=True)
+class ConditionedAdapter:
+    """A T2I-Adapter for one generation: its features, which are the same for all rows and steps."""
+
+    features: tuple[torch.Tensor, ...]
+
+    def weighted(self, weights: Sequence[float]) -> Residuals:
+        """The features, each with its weight."""
+        pairs = zip(self.features, weights, strict=True)
+        return [f * weight if weight else torch.zeros_like(f) for f, weight in pairs]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What controls add to an evaluation: to the UNet's results, and inside its way down."""
+
+    residuals: Residuals
+    features: Residuals
+
+
 @dataclass
 class ControlNets:
     """By name."""
 
     unet: UNet2DConditionModel
-    _loaded: dict[str, ControlNetModel] = field(default_factory=dict)
+    _loaded: dict[str, ControlNetModel | T2IAdapter] = field(default_factory=dict)
 
-    def load(self, name: str, files: ControlNetFiles) -> int:
+    def load(self, name: str, files: ControlFiles) -> int:
         """See `ControlNetStore.load`."""
-        net = load_controlnet(files, self.unet.dtype).to(self.unet.device)
+        net: ControlNetModel | T2IAdapter
+        if isinstance(files, T2IAdapterFiles):
+            net = load_t2i_adapter(files, self.unet.dtype).to(self.unet.device)
+        else:
+            net = load_controlnet(files, self.unet.dtype).to(self.unet.device)
         self._loaded[name] = net
         return sum(tensor.nbytes for tensor in net.parameters())
 
@@ -69,7 +96,7 @@ class ControlNets:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
 
-    def __iter__(self) -> Iterator[tuple[str, ControlNetModel]]:
+    def __iter__(self) -> Iterator[tuple[str, ControlNetModel | T2IAdapter]]:
         return iter(self._loaded.items())
 
     def condition(
@@ -77,32 +104,47 @@ class ControlNets:
         controls: Sequence[ControlBranch],
         text: Sequence[TextStates],
         sizes: Sequence[Sizes],
-    ) -> tuple[ConditionedControl, ...]:
+    ) -> tuple[ConditionedControl | ConditionedAdapter, ...]:
         """What does not change from step to step."""
         return tuple(self._conditioned(control, text, sizes) for control in controls)
 
     def _conditioned(
         self, control: ControlBranch, text: Sequence[TextStates], sizes: Sequence[Sizes]
-    ) -> ConditionedControl:
+    ) -> ConditionedControl | ConditionedAdapter:
+        net = self._loaded[control.name]
+        if isinstance(net, T2IAdapter):
+            return ConditionedAdapter(
+                tuple(net(torch.from_numpy(control.pixels).to(text[0].states)))
+            )
         alone = control.conditional_only and len(text) > 1
         if alone:
             text, sizes = text[-1:], sizes[-1:]
         states = torch.cat([row.states for row in text])
         pixels = torch.from_numpy(control.pixels).to(states)
-        net, added = self._loaded[control.name], added_conditioning(text, sizes)
+        added = added_conditioning(text, sizes)
         return ConditionedControl(net, pixels, states, added, alone)
 
 
 def summed(
-    controls: Sequence[ConditionedControl],
+    controls: Sequence[ConditionedControl | ConditionedAdapter],
     scales: Sequence[Sequence[float]],
     x: torch.Tensor,
     timestep: torch.Tensor,
-) -> Residuals:
+) -> Added:
     """What all controls add together; empty if none has a weight, and then none is run."""
-    total: Residuals = []
+    residuals: Residuals = []
+    features: Residuals = []
     for control, weights in zip(controls, scales, strict=True):
-        if any(weights):
-            own = control.residuals(x, timestep, weights)
-            total = [a + b for a, b in zip(total, own, strict=True)] if total else own
-    return total
+        if not any(weights):
+            continue
+        if isinstance(control, ConditionedAdapter):
+            features = _sums(features, control.weighted(weights))
+        else:
+            residuals = _sums(residuals, control.residuals(x, timestep, weights))
+    return Added(residuals, features)
+
+
+def _sums(total: Residuals, own: Residuals) -> Residuals:
+    """One by one; what only the longer has stays as it is."""
+    pairs = zip_longest(total, own)
+    return [(b if a is None else a) if a is None or b is None else a + b for a, b in pairs]

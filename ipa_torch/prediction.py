@@ -28,18 +28,26 @@ def predict(
     repeated = conditioning.repeated(len(x))
     context = Context(repeated.images, scales, repeated.changes, recorder)
     time = torch.tensor(timestep, dtype=torch.float32, device=x.device)
-    residuals = summed(conditioning.controls, control_scales, x, time)
+    added = summed(conditioning.controls, control_scales, x, time)
+    residuals = added.residuals
     seen = x
     if conditioning.channels is not None:
         seen = torch.cat([x, conditioning.channels.to(x.dtype)], dim=1)
+    rows = seen.repeat(conditioning.rows, 1, 1, 1)
     output = unet(
-        seen.repeat(conditioning.rows, 1, 1, 1),
+        rows,
         time,
         repeated.text,
+        timestep_cond=conditioning.guidance,
         added_cond_kwargs=repeated.added,
         cross_attention_kwargs={"ip_hidden_states": context},
         down_block_additional_residuals=residuals[:-1] or None,
         mid_block_additional_residual=residuals[-1] if residuals else None,
+        # The middle's is taken only if it has as many rows; diffusers empties the list.
+        down_intrablock_additional_residuals=[
+            feature.expand(len(rows), -1, -1, -1) for feature in added.features
+        ]
+        or None,
         return_dict=False,
     )[0]
     if shares is not None and recorder is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import ControlNetModel
 
 from ipa.contract.backend import Floats, ImageTokens
 from ipa.contract.taps import Emit
@@ -62,7 +63,8 @@ class Stages:
         yield from ((name.partition(":")[0], net) for name, net in networks(runtime))
         yield from (("projector", adapter.projector) for adapter in runtime.adapters)
         for name, net in runtime.controlnets:
-            yield "controlnet." + re.sub(r"\W", "_", name), net
+            kind = "controlnet" if isinstance(net, ControlNetModel) else "t2i_adapter"
+            yield f"{kind}." + re.sub(r"\W", "_", name), net
 
     def _arrays(self, value: Conditioning) -> Iterator[tuple[str, torch.Tensor]]:
         for number, pairs in enumerate(value.images):

@@ -8,13 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..containers.checkpoint import Checkpoint
-from ..tables import clip_spellings, clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from ..tables import (
+    clip_spellings,
+    clip_text,
+    clip_vision,
+    controlnet,
+    ip_adapter,
+    t2i_adapter,
+    unet,
+    vae,
+)
 from . import clip_facts
 from .adapter_facts import adapter_facts
 from .controlnet_facts import controlnet_facts
 from .description import Facts
 from .families import LORA, ORIGINAL_UNET, ORIGINAL_VAE, SINGLE_FILE
 from .lora_facts import lora_facts
+from .t2i_adapter_facts import t2i_adapter_facts
 from .unet_facts import single_file_facts, unet_facts
 
 
@@ -59,5 +69,6 @@ _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     clip_spellings.WHOLE_TITLE: _whole_clip,
     ip_adapter.TITLE: adapter_facts,
     controlnet.TITLE: controlnet_facts,
+    t2i_adapter.TITLE: t2i_adapter_facts,
     LORA: lora_facts,
 }

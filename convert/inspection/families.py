@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..tables import clip_spellings, clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from ..tables import (
+    clip_spellings,
+    clip_text,
+    clip_vision,
+    controlnet,
+    ip_adapter,
+    t2i_adapter,
+    unet,
+    vae,
+)
 from ..tables.rules import fits
 
 UNKNOWN = "unknown"
@@ -68,9 +77,10 @@ FAMILIES = (
     Family("ControlNet-LLLite", ("*.conditioning1.0.weight",)),
     Family("ControlNeXt", ("down_res.**", "mid_convs.**")),
     Family("ControlNet of a transformer", ("controlnet_blocks.**",)),
-    Family("T2I-Adapter", ("body.0.block1.weight",)),
-    Family("T2I-Adapter", ("body.0.body.0.block1.weight",)),
-    Family("T2I-Adapter", ("adapter.body.0.resnets.0.block1.weight",)),
+    Family(t2i_adapter.TITLE, ("body.0.block1.weight",)),
+    Family(t2i_adapter.TITLE, ("body.0.body.0.block1.weight",)),
+    Family(t2i_adapter.TITLE, ("adapter.body.0.resnets.0.block1.weight",)),
+    Family(t2i_adapter.TITLE, ("body.0.resnets.0.block1.weight",)),  # converted
     # Other families; their single files have the prefixes of Stable Diffusion's.
     *(
         Family(name, (pattern,))
@@ -112,6 +122,7 @@ SUPPORTED = (
     clip_text.TITLE,
     clip_vision.TITLE,
     controlnet.TITLE,
+    t2i_adapter.TITLE,
     LORA,
     SINGLE_FILE,
     ORIGINAL_UNET,

@@ -11,19 +11,22 @@ from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.files import STEMS
 from ipa.contract.sites import Site
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.unet_spec import UNetSpec
 
 from ..containers.checkpoint import Checkpoint, open_folder
-from ..tables import clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from ..tables import clip_text, clip_vision, controlnet, ip_adapter, t2i_adapter, unet, vae
 from ..tables.adapter_spellings import aliases
 from ..tables.converted import Converted
 from ..tables.plan import convert
 from ..tables.table import Table
 
 Component: TypeAlias = Literal[
-    "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "controlnet"
+    "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "controlnet", "t2i_adapter"
 ]
-Spec: TypeAlias = UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec | ControlNetSpec
+Spec: TypeAlias = (
+    UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec | ControlNetSpec | T2IAdapterSpec
+)
 
 TABLES: Mapping[Component, Callable[[Any], Table]] = {
     "unet": unet.table,
@@ -32,6 +35,7 @@ TABLES: Mapping[Component, Callable[[Any], Table]] = {
     "text_encoder_2": clip_text.table,
     "image_encoder": clip_vision.table,
     "controlnet": controlnet.table,
+    "t2i_adapter": t2i_adapter.table,
 }
 """Each component's table, from its spec."""
 

@@ -20,7 +20,7 @@ from ipa.contract.errors import CheckpointError
 from ..containers.checkpoint import Checkpoint, open_file
 from ..containers.stored import Stored
 from ..inspection.families import family
-from ..tables import controlnet
+from ..tables import controlnet, t2i_adapter
 from ..tables.layout import Shape
 from ..tables.rules import Rename
 
@@ -119,7 +119,9 @@ def require_controlnet(checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.where} is not a plain {controlnet.TITLE}",
             found=f"tensors of this kind: {found}",
-            remedy="use a ControlNet for Stable Diffusion 1.5, 2.1 or XL",
+            remedy="load it with load_t2i_adapter"
+            if found == t2i_adapter.TITLE
+            else "use a ControlNet for Stable Diffusion 1.5, 2.1 or XL",
         )
 
 

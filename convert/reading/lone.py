@@ -11,16 +11,27 @@ from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS, read_json
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
+from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.unet_spec import UNetSpec
 
 from ..containers.checkpoint import Checkpoint, open_file, open_folder
 from ..inspection import families
-from ..tables import clip_spellings, clip_text, clip_vision, controlnet, ip_adapter, unet, vae
+from ..tables import (
+    clip_spellings,
+    clip_text,
+    clip_vision,
+    controlnet,
+    ip_adapter,
+    t2i_adapter,
+    unet,
+    vae,
+)
 from ..tables.converted import Converted
 from ..tables.plan import convert
 from .clip_configs import detect_text, detect_vision
 from .components import TABLES, Component, Spec
 from .controlnet_config import open_controlnet
+from .t2i_adapter_config import detect_t2i_adapter
 
 Config: TypeAlias = Mapping[str, Any]
 Kind: TypeAlias = Literal["model", "adapter", "lora"] | Component
@@ -38,12 +49,14 @@ _KINDS: Mapping[str, Kind] = {
     clip_vision.TITLE: "image_encoder",
     clip_spellings.WHOLE_TITLE: "image_encoder",  # the tower that there is no other source for
     controlnet.TITLE: "controlnet",
+    t2i_adapter.TITLE: "t2i_adapter",
 }
 # Classes in config.json.
 _CLASSES: Mapping[str, Component] = {
     "UNet2DConditionModel": "unet",
     "AutoencoderKL": "vae",
     "ControlNetModel": "controlnet",
+    "T2IAdapter": "t2i_adapter",
     "CLIPTextModel": "text_encoder",
     "CLIPTextModelWithProjection": "text_encoder",
     "CLIPVisionModelWithProjection": "image_encoder",
@@ -52,6 +65,7 @@ _SPECS: Mapping[Component, Callable[[Config, str], Spec]] = {
     "unet": UNetSpec.from_config,
     "vae": VaeSpec.from_config,
     "controlnet": ControlNetSpec.from_config,
+    "t2i_adapter": T2IAdapterSpec.from_config,
     "text_encoder": ClipTextSpec.from_config,
     "text_encoder_2": ClipTextSpec.from_config,
     "image_encoder": ClipVisionSpec.from_config,
@@ -60,6 +74,7 @@ _SPECS: Mapping[Component, Callable[[Config, str], Spec]] = {
 _DETECTED: Mapping[Component, Callable[[Checkpoint], dict[str, Any]]] = {
     "text_encoder": detect_text,
     "image_encoder": detect_vision,
+    "t2i_adapter": detect_t2i_adapter,
 }
 
 
@@ -108,7 +123,7 @@ def open_component(path: Path, config: Config | None = None) -> LoneComponent:
     Args:
         path: The folder, with config.json; or the file.
         config: For a file: what config.json would say. None: the weights tell, which they do for
-            ControlNets and CLIP's towers of public sizes.
+            ControlNets, T2I-Adapters and CLIP's towers of public sizes.
 
     Raises:
         CheckpointError: The weights are damaged, are not exactly those of the config, or do not

@@ -53,6 +53,8 @@ def down_tensors(spec: DownSpec) -> Iterator[Tensor]:
     yield from convolution("conv_in", spec.in_channels, first)
     yield from linear("time_embedding.linear_1", first, spec.time_width)
     yield from linear("time_embedding.linear_2", spec.time_width, spec.time_width)
+    if spec.guidance_width is not None:
+        yield from linear("time_embedding.cond_proj", spec.guidance_width, first, bias=False)
     if spec.addition is not None:
         yield from linear("add_embedding.linear_1", spec.addition.width, spec.time_width)
         yield from linear("add_embedding.linear_2", spec.time_width, spec.time_width)

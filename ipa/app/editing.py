@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from ipa.contract.custom_steps import CustomSteps
 from ipa.prepare.images import open_image
 
 StartOption: TypeAlias = Annotated[
@@ -43,5 +44,6 @@ def opened(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def steps_done(arguments: Mapping[str, Any]) -> int:
     """How many steps a call runs, for a bar; at least one."""
-    steps = int(arguments["num_inference_steps"])
+    own = CustomSteps.of(arguments.get("timesteps"), arguments.get("sigmas"))
+    steps = own.steps(arguments.get("num_inference_steps"))
     return max(1, int(steps * arguments["strength"])) if "image" in arguments else steps

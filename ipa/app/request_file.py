@@ -27,7 +27,7 @@ _MAX_BYTES = 16 << 20
 _ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"latents"}
 _PROMPT_FIELDS = frozenset(field.name for field in fields(ImagePrompt)) - {"face"}
 _CONTROL_FIELDS = frozenset(field.name for field in fields(Control)) - {"preprocessor"}
-_DEFAULTS = {name: getattr(Request(), name) for name in ("num_inference_steps", "strength")}
+_DEFAULTS = {"strength": Request().strength}
 _PICTURES = ("image", "mask", "mask_image", "encoder_mask")  # paths, or lists of them
 
 

@@ -26,7 +26,7 @@ class RequestArguments(TypedDict, total=False):
     negative_prompt_2: Text
     width: int | None
     height: int | None
-    num_inference_steps: int
+    num_inference_steps: int | None
     guidance_scale: float | None
     scheduler: str | None
     seed: int
@@ -48,6 +48,8 @@ class RequestArguments(TypedDict, total=False):
     guidance_rescale: float
     eta: float
     timestep_spacing: str | None
+    timesteps: Sequence[float] | None
+    sigmas: Sequence[float] | None
     preview: str | None
     preview_every: int
     image: Start | None
@@ -76,6 +78,8 @@ _ELSEWHERE: Mapping[str, str] = {
     "control_guidance_end": "controls=[Control(…, end=…)]",
     "guess_mode": "controls=[Control(…, guess_mode=True)]",
     "control_image": "controlnet_image=",
+    "adapter_conditioning_scale": "controls=[Control(…, scale=…)]",
+    "adapter_conditioning_factor": "controls=[Control(…, end=…)]",
     "prompt_embeds": "prompt_syntax= for weights, long_prompts= for long texts",
     "return_dict": "the result's .images",
 }

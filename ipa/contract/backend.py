@@ -110,7 +110,7 @@ class Backend(Protocol):
 
     @property
     def controlnets(self) -> ControlNetStore:
-        """Where ControlNets are kept."""
+        """Where ControlNets and T2I-Adapters are kept."""
 
     @property
     def loras(self) -> LoraSet:
@@ -169,6 +169,7 @@ class Backend(Protocol):
         lora_scales: Mapping[str, float] = NO_LORA,
         controls: Sequence[ControlBranch] = (),
         channels: Floats | None = None,
+        guidance: Floats | None = None,
     ) -> Any:
         """Keys and values of text and images for every site, computed once per generation.
 
@@ -180,9 +181,12 @@ class Backend(Protocol):
             lora_scales: By adapter: the strength of the low-rank changes that a FaceID file brings
                 for every attention. The base model's own weights stay as they are.
             controls: ControlNets with their pictures. They attend to the text, by their own
-                weights, and to no image prompt.
+                weights, and to no image prompt. T2I-Adapters see their pictures alone, here and
+                never again.
             channels: (N, K, h, w) that the network takes beside the latents of N pictures: mask and
                 masked picture, of models for inpainting.
+            guidance: (1, K), the guidance scale's sinusoid, for networks that take it with the
+                timestep (`ipa.prepare.guidance`).
         """
 
     def from_numpy(self, array: Floats) -> Array:
@@ -213,7 +217,8 @@ class Backend(Protocol):
                 N, L) at its L queries, row by row: the share of the text, then of the pictures of
                 all branches, in order; all 0 where nothing adds anything.
             control_scales: For each control (outer), the weights of its results on the way down
-                and of the middle's (inner). One whose weights are all 0 is not run.
+                and of the middle's, or of a T2I-Adapter's features (inner). One whose weights are
+                all 0 is not run.
 
         Returns:
             (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.

@@ -1,4 +1,4 @@
-"""A picture that says where things are, for a ControlNet: checked once and then trusted."""
+"""A picture that says where things are, for a ControlNet or T2I-Adapter: checked, then trusted."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from .image_prompt import Picture
 from .weights import is_finite, plain_number
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
-"""From an RGB picture to what a ControlNet was trained with: edges, depth, a pose."""
+"""From an RGB picture to what it was trained with: edges, depth, a pose."""
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A control picture for one of the loaded ControlNets.
+    """A control picture for one of the loaded ControlNets or T2I-Adapters.
 
     Attributes:
         image: Edges, depth, a pose, …: a PIL picture or array. It is resized to the picture's
             width × height as diffusers does (Lanczos, whatever its aspect).
-        name: Of a loaded ControlNet; None takes the only one.
+        name: Of a loaded ControlNet or T2I-Adapter; None takes the only one of both.
         scale: What the ControlNet's results are multiplied with before they are added to the
             UNet's: a number (0 is the base model, 1 is usual), or a list with one for each of its
             results on the way down, in order, and one for the middle's (13 for Stable Diffusion
-            1.5, 10 for SDXL).
+            1.5, 10 for SDXL). Of a T2I-Adapter the same with its features (4), diffusers'
+            adapter_conditioning_scale.
         start: The fraction of the steps before which it is off, in [0, 1].
         end: The fraction after which it is off. Step i of n is on if start ≤ i/n and (i+1)/n ≤ end
-            (diffusers' control_guidance_start and control_guidance_end).
+            (diffusers' control_guidance_start and control_guidance_end; for a T2I-Adapter `end` is
+            its adapter_conditioning_factor).
         guess_mode: diffusers' guess_mode, of this control alone: the unconditional half of guidance
             is left as it is, and the results are weighted from 0.1 (the finest) to 1 (the middle).
-            ControlNets that average over the picture (shuffle) always do the first.
+            ControlNets that average over the picture (shuffle) always do the first. T2I-Adapters
+            have no such mode.
         preprocessor: Makes the control picture of `image`, such as `ipa.prepare.canny.canny`.
     """
 

@@ -1,16 +1,21 @@
-"""A ControlNet on its way from files to a backend."""
+"""A ControlNet on its way from files to a backend, and where a backend keeps what controls it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .controlnet_spec import ControlNetSpec
+from .t2i_adapter import T2IAdapterFiles
+from .t2i_adapter_spec import T2IAdapterSpec
+
+ControlSpec: TypeAlias = ControlNetSpec | T2IAdapterSpec
+ControlFiles: TypeAlias = "ControlNetFiles | T2IAdapterFiles"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +39,9 @@ class ControlNetFiles:
 
 
 class ControlNetStore(Protocol):
-    """The ControlNets beside a backend's model, by name."""
+    """The ControlNets and T2I-Adapters beside a backend's model, by name."""
 
-    def load(self, name: str, files: ControlNetFiles) -> int:
+    def load(self, name: str, files: ControlFiles) -> int:
         """Load one that fits the model, all or nothing: the bytes that it holds."""
 
     def unload(self, name: str) -> None:
@@ -47,8 +52,9 @@ class ControlNetStore(Protocol):
 class ControlBranch:
     """One control as the network sees it.
 
-    `name` is the ControlNet's; `pixels` are (1, 3, H, W) in [0, 1], red first. With
-    `conditional_only` nothing is added to the unconditional half, for which it is not run.
+    `name` is the ControlNet's, and `pixels` are (1, 3, H, W) in [0, 1], red first; or a
+    T2I-Adapter's, which may take (1, 1, H, W). With `conditional_only` nothing is added to the
+    unconditional half, for which a ControlNet is not run; a T2I-Adapter never is.
     """
 
     name: str

@@ -7,7 +7,7 @@ implements is refused by name; it is never ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .config import Config, integer, integers, require_fixed, require_known
 from .errors import CheckpointError
@@ -41,6 +41,9 @@ class ControlNetSpec(DownSpec):
         global_pool_conditions: Whether the results are averaged over the picture (shuffle).
     """
 
+    title: ClassVar[str] = "ControlNet"
+    word: ClassVar[str] = "controlnet"
+
     conditioning_channels: int
     embedding_channels: tuple[int, ...]
     channel_order: ChannelOrder
@@ -59,6 +62,11 @@ class ControlNetSpec(DownSpec):
             is_last = level == len(self.channels) - 1
             found += [width] * (self.layers[level] + (0 if is_last else 1))
         return tuple(found)
+
+    @property
+    def results(self) -> int:
+        """How many results it adds: those on the way down, and the middle's."""
+        return len(self.residual_channels) + 1
 
     def check_base(self, model: ModelFolder, where: str) -> None:
         """Raise CheckpointError, which names `where`, unless its results fit a model's UNet."""
@@ -109,7 +117,9 @@ def _require_class(config: Config, where: str) -> None:
         raise CheckpointError(
             f"{where}: this kind of network is not supported",
             found=repr(found)[:80],
-            remedy=f"only a plain {_CLASS} is implemented",
+            remedy="load it with load_t2i_adapter"
+            if found == "T2IAdapter"
+            else f"only a plain {_CLASS} is implemented",
         )
 
 

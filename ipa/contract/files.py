@@ -20,6 +20,7 @@ STEMS: Mapping[str, str] = {
     "text_encoder_2": "model",
     "image_encoder": "model",
     "controlnet": "diffusion_pytorch_model",
+    "t2i_adapter": "diffusion_pytorch_model",
 }
 """File stem of each component's weights in diffusers' folder layout."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from .control import Control, check_controls
+from .custom_steps import CustomSteps
 from .editing import Masks, Start, check_editing
 from .errors import RequestError
 from .image_prompt import ImagePrompt
@@ -44,7 +45,8 @@ class Request:
         width: Pixels; None takes the model's own size. A multiple of the VAE's factor.
         height: As width.
         num_inference_steps: As diffusers counts them; a few samplers evaluate the network twice in
-            a step (`ipa.prepare.schedules`), and then `Progress` counts the evaluations.
+            a step (`ipa.prepare.schedules`), and then `Progress` counts the evaluations. None is
+            30, or as many as `timesteps` or `sigmas` make.
         guidance_scale: Classifier-free guidance; at 1 or below the unconditional half is not run.
             None takes what is usual for the model: 7.5, for SDXL 5.
         scheduler: A name of `ipa.prepare.schedules.NAMES`; None takes the checkpoint's own.
@@ -64,7 +66,8 @@ class Request:
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
             "diffusers" or "comfyui". None is the house's own.
-        controls: Pictures that say where things are, each for a loaded ControlNet.
+        controls: Pictures that say where things are, each for a loaded ControlNet or
+            T2I-Adapter.
         clip_skip: How many of the text encoders' last layers are left out, as diffusers counts:
             None or 0 is none; 1 takes the layer before that which the model takes. Of the prompt
             alone, as in diffusers; with profile="comfyui" of the negative one too.
@@ -78,6 +81,10 @@ class Request:
         eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
         timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
             weights need) instead of what the checkpoint says.
+        timesteps: Those to visit, falling, instead of spaced ones; for the samplers that take them
+            in diffusers: `euler` and `heun` (fractions too), the DPM++ ones, `ddpm`, `lcm`, `tcd`.
+        sigmas: Noise levels likewise, one more than steps: the last is where the run ends, usually
+            0. For `euler`, where they go before Karras' and others.
         preview: What `Progress.preview` shows of a step's estimate: "latent", a pixel a latent, or
             "tiny", by the decoder of `load_preview_decoder`. It changes no bit of the pictures.
         preview_every: Of how many steps one has a preview; the last has always.
@@ -105,7 +112,7 @@ class Request:
     image_prompts: tuple[ImagePrompt, ...] = ()
     width: int | None = None
     height: int | None = None
-    num_inference_steps: int = 30
+    num_inference_steps: int | None = None
     guidance_scale: float | None = None
     scheduler: str | None = None
     seed: int = 0
@@ -127,6 +134,8 @@ class Request:
     guidance_rescale: float = 0.0
     eta: float = 0.0
     timestep_spacing: str | None = None
+    timesteps: Sequence[float] | None = None
+    sigmas: Sequence[float] | None = None
     preview: str | None = None
     preview_every: int = 1
     image: Start | None = field(default=None, repr=False)
@@ -143,7 +152,7 @@ class Request:
         for name in SIZE_NAMES:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _pair(name, getattr(self, name)))
-        _check_integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
+        self._check_steps()
         _check_integer("num_images", self.num_images, 1, 1024)
         _check_integer("seed", self.seed, 0, 2**64 - 1)
         for name in ("width", "height"):
@@ -188,6 +197,24 @@ class Request:
                     found=type(entry).__name__,
                     remedy="write image_prompts=[ipa.ImagePrompt(picture)]",
                 )
+
+    def _check_steps(self) -> None:
+        if self.num_inference_steps is not None:
+            _check_integer("num_inference_steps", self.num_inference_steps, 1, MAX_STEPS)
+        own = CustomSteps.of(self.timesteps, self.sigmas)
+        own.steps(self.num_inference_steps)
+        object.__setattr__(self, "timesteps", own.timesteps)
+        object.__setattr__(self, "sigmas", own.sigmas)
+
+    @property
+    def custom_steps(self) -> CustomSteps:
+        """Timesteps or noise levels of the call's own."""
+        return CustomSteps.of(self.timesteps, self.sigmas)
+
+    @property
+    def steps(self) -> int:
+        """How many steps there are, as diffusers counts them."""
+        return self.custom_steps.steps(self.num_inference_steps)
 
     @property
     def guided(self) -> bool:

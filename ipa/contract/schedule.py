@@ -30,9 +30,9 @@ class Step:
     """One row: one evaluation of the network. Coefficients were computed in float64.
 
     `timestep` is in [0, 1000) and may be fractional. `clip` is the largest absolute value of d, or
-    None. `x_noise` multiplies fresh standard noise. `sigma` is the noise level, noise over signal,
-    at which the network is evaluated; no backend reads it. `x_history` multiplies the memories of
-    the rows before, the latest first, at most `MAX_HISTORY` of them.
+    None. `x_noise` multiplies fresh standard noise, which is drawn if `draws`. `sigma` is the noise
+    level, noise over signal, at which the network is evaluated; no backend reads it. `x_history`
+    multiplies the memories of the rows before, the latest first, at most `MAX_HISTORY` of them.
     """
 
     timestep: float
@@ -47,6 +47,7 @@ class Step:
     sigma: float = 0.0
     x_history: tuple[float, ...] = ()
     memory: tuple[float, float, float] = ESTIMATE
+    draws: bool = True
 
     @property
     def signal_scale(self) -> float:
@@ -65,11 +66,12 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A whole run: its name, the factor on the starting noise, and its rows.
+    """A whole run: its name, the factor on the starting noise, its rows, and what is odd about it.
 
-    Where any row adds noise, noise is drawn at every row, in their order.
+    Where any row adds noise, noise is drawn at every row that draws, in their order.
     """
 
     name: str
     noise_scale: float
     steps: tuple[Step, ...]
+    warnings: tuple[str, ...] = ()

@@ -52,7 +52,6 @@ _UNET_FIXED: Config = {
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
     "reverse_transformer_layers_per_block": None,
-    "time_cond_proj_dim": None,
     "time_embedding_act_fn": None,
     "time_embedding_dim": None,
     "time_embedding_type": "positional",
@@ -82,7 +81,8 @@ DOWN_READ = frozenset(
     }
 )
 """Keys that `down_fields` reads."""
-_UNET_READ = DOWN_READ | {"out_channels", "up_block_types", "sample_size"}
+_UNET_READ = DOWN_READ | {"out_channels", "up_block_types", "sample_size", "time_cond_proj_dim"}
+_LEAST_GUIDANCE_WIDTH = 4  # two waves, or their frequencies have no range
 _ADDED_NUMBERS = 6  # original height and width, crop top and left, target height and width
 _DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
@@ -134,7 +134,8 @@ class DownSpec:
 
     Tuples have one entry per resolution level, from the finest (first) to the coarsest.
     `heads` is what diffusers calls `attention_head_dim`: a number of heads, not a width. `addition`
-    is SDXL's; None elsewhere.
+    is SDXL's; None elsewhere. `guidance_width` is that of the guidance scale's sinusoid, of
+    distilled models (LCM) that are told the scale with the timestep; None elsewhere.
     """
 
     in_channels: int
@@ -151,6 +152,7 @@ class DownSpec:
     freq_shift: float
     upcast_attention: bool
     addition: Addition | None = None
+    guidance_width: int | None = None
 
     @property
     def time_width(self) -> int:
@@ -175,12 +177,25 @@ class UNetSpec(DownSpec):
         levels = len(down["channels"])
         return cls(
             **down,
+            guidance_width=_guidance_width(config, where),
             out_channels=integer(config, "out_channels", where, 4),
             up_attention=block_kinds(config, "up_block_types", _UP_BLOCKS, levels, where),
             sample_size=integer(config, "sample_size", where, 64)
             if config.get("sample_size") is not None
             else None,
         )
+
+
+def _guidance_width(config: Config, where: str) -> int | None:
+    if config.get("time_cond_proj_dim") is None:
+        return None
+    width = integer(config, "time_cond_proj_dim", where, 0)
+    if width < _LEAST_GUIDANCE_WIDTH:
+        raise CheckpointError(
+            f"{where}: time_cond_proj_dim must be {_LEAST_GUIDANCE_WIDTH} or more",
+            found=str(width),
+        )
+    return width
 
 
 def down_fields(config: Config, where: str, *, fewest_transformers: int) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ipa.adapters import AttachedAdapter
-from ipa.contract.controlnet import ControlNetFiles
+from ipa.contract.controlnet import ControlFiles
+from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.model import ModelFolder
 from ipa.contract.specs import ClipVisionSpec
 from ipa.controls import AttachedControlNet
@@ -32,8 +33,8 @@ def fingerprints(
     """Of the weights in the files that a pipeline was loaded from, whatever the backend.
 
     By component: "unet", "vae", "text_encoder", "text_encoder_2", "adapter.NAME" and
-    "adapter.NAME.image_encoder", "controlnet.NAME", "lora.NAME". All weights are read: seconds for
-    each GB, most of it in hashing.
+    "adapter.NAME.image_encoder", "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All
+    weights are read: seconds for each GB, most of it in hashing.
 
     Raises:
         CheckpointError: A file is gone, or damaged since.
@@ -41,7 +42,7 @@ def fingerprints(
     import ipa_convert  # numpy alone; a program that makes pictures with torch goes without it
 
     parts = _model(model) | dict(_adapters(model, adapters))
-    parts |= {f"controlnet.{name}": _controlnet(a.files) for name, a in controlnets.items()}
+    parts |= {f"controlnet.{name}": _control(a.files) for name, a in controlnets.items()}
     known = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
     targets = ipa_convert.LoraTargets(
         unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
@@ -91,9 +92,11 @@ def _encoder(folder: Path, spec: ClipVisionSpec, variant: str | None) -> Convert
     return read_component("image_encoder", folder, spec, variant=variant)
 
 
-def _controlnet(files: ControlNetFiles) -> Converted:
+def _control(files: ControlFiles) -> Converted:
     from ipa_convert import open_component, read_component
 
     if files.path.is_dir():
-        return read_component("controlnet", files.path, files.spec, variant=files.variant)
+        is_net = isinstance(files.spec, ControlNetSpec)
+        kind: Literal["controlnet", "t2i_adapter"] = "controlnet" if is_net else "t2i_adapter"
+        return read_component(kind, files.path, files.spec, variant=files.variant)
     return open_component(files.path, files.config).converted

@@ -1,7 +1,9 @@
-"""A control picture as a ControlNet takes it.
+"""A control picture as a ControlNet or a T2I-Adapter takes it.
 
-Source: diffusers' `VaeImageProcessor` as StableDiffusionControlNetPipeline sets it up (do_normalize
-False, do_convert_rgb True, Lanczos): the resize comes before the conversion to RGB.
+Sources: diffusers' `VaeImageProcessor` as StableDiffusionControlNetPipeline sets it up
+(do_normalize False, do_convert_rgb True, Lanczos), where the resize comes before the conversion to
+RGB; and `_preprocess_adapter_image` of its T2I-Adapter pipelines, which resizes the same way and
+converts nothing: the picture must have the adapter's channels, so here the conversion comes first.
 """
 
 from __future__ import annotations
@@ -24,12 +26,36 @@ def control_pixels(control: Control, width: int, height: int) -> npt.NDArray[np.
     Raises:
         RequestError: It cannot be used, or the preprocessor gave no picture.
     """
+    picture, rgb = _preprocessed(control)
+    image = picture if isinstance(picture, Image.Image) else rgb
+    return _unit(image.resize((width, height), resample=Image.Resampling.LANCZOS).convert("RGB"))
+
+
+def adapter_pixels(
+    control: Control, width: int, height: int, channels: int
+) -> npt.NDArray[np.float32]:
+    """The same for a T2I-Adapter: (1, channels, height, width) in [0, 1], grey or red first.
+
+    Raises:
+        RequestError: See `control_pixels`.
+    """
+    _, rgb = _preprocessed(control)
+    image = rgb.convert("L") if channels == 1 else rgb  # of a grey picture its own values
+    return _unit(image.resize((width, height), resample=Image.Resampling.LANCZOS))
+
+
+def _preprocessed(control: Control) -> tuple[Picture, Image.Image]:
+    """The picture that counts, as it is and in RGB."""
     picture: Picture = control.image
     rgb = to_rgb(picture)  # checks it, whatever is used of it
     if control.preprocessor is not None:
         picture = control.preprocessor(rgb)
         rgb = to_rgb(picture)
-    image = picture if isinstance(picture, Image.Image) else rgb
-    resized = image.resize((width, height), resample=Image.Resampling.LANCZOS).convert("RGB")
-    unit = np.asarray(resized).astype(np.float32) / np.float32(255.0)
+    return picture, rgb
+
+
+def _unit(image: Image.Image) -> npt.NDArray[np.float32]:
+    """8-bit values, grey or RGB, as (1, C, H, W) in [0, 1]."""
+    unit = np.asarray(image).astype(np.float32) / np.float32(255.0)
+    unit = unit.reshape(image.height, image.width, -1)
     return np.ascontiguousarray(unit.transpose(2, 0, 1)[None])

@@ -1,16 +1,54 @@
-"""How strong guidance is where a call does not say."""
+"""How strong guidance is, and whether a network is told of it instead of run twice."""
 
 from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
 
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 
 _USUAL = 7.5
 _USUAL_XL = 5.0
+_USUAL_TOLD = 8.5  # diffusers' LatentConsistencyModelPipeline
 
 
 def guidance_scale(request: Request, model: ModelFolder) -> float:
     """The request's, or the default of diffusers' pipeline for that kind of model."""
     if request.guidance_scale is not None:
         return float(request.guidance_scale)
-    return _USUAL_XL if model.is_xl else _USUAL
+    if model.is_xl:
+        return _USUAL_XL
+    return _USUAL if model.unet.guidance_width is None else _USUAL_TOLD
+
+
+def is_guided(request: Request, model: ModelFolder) -> bool:
+    """Whether the unconditional half is computed: not where the network takes the scale itself."""
+    return request.guided and model.unet.guidance_width is None
+
+
+def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float32] | None:
+    """What such a network is told: (1, width), the sinusoid of scale − 1; None for others.
+
+    Source: get_guidance_scale_embedding of diffusers' pipelines. Rounded to float32 where that
+    rounds, each function exact before its rounding: one bit of a frequency is worth 4e-4.
+    """
+    width = model.unet.guidance_width
+    if width is None:
+        return None
+    half = width // 2
+    slope = np.float32(math.log(10000.0)) / np.float32(half - 1)
+    exponents = np.arange(half, dtype=np.float32) * -slope
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    angles = (np.float32(scale - 1.0) * np.float32(1000.0) * frequencies).astype(np.float64)
+    row = np.concatenate([np.sin(angles), np.cos(angles)]).astype(np.float32)
+    return np.pad(row, (0, width % 2))[None]
+
+
+def guidance_warnings(request: Request, model: ModelFolder) -> list[str]:
+    """What of a request has no effect on such a network, which has no unconditional half."""
+    if model.unet.guidance_width is None or not request.negative_prompt:
+        return []
+    return ["This model takes the guidance scale as an input: negative_prompt has no effect."]

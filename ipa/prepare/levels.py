@@ -12,17 +12,25 @@ from .timesteps import spaced, spaced_multistep
 
 Double = npt.NDArray[np.float64]
 
+# Families whose last level, where levels are spaced and the run does not end at 0, is repeated.
+_REPEATING = frozenset({"unipc", "deis", "sa"})
+
 
 def euler_levels(config: SamplerConfig, count: int) -> tuple[Double, Double]:
     """Timesteps, and one more level than that: the last is 0 or σ_min."""
     table = noise_levels(signal_levels(config, finite=True))
+    if config.custom.sigmas is not None:
+        # diffusers takes the logarithms of these in float32.
+        levels = np.array(config.custom.sigmas, np.float32)
+        told = timesteps_of(levels[:-1], table).astype(np.float32)
+        return told.astype(np.float64), levels.astype(np.float64)
     # The fractions of linspace are kept, in float32.
     timesteps = spaced(config, count).astype(np.float32).astype(np.float64)
     sigmas = np.interp(timesteps, np.arange(len(table)), table)
     if config.levels != "training":
         sigmas = spaced_levels(float(sigmas[0]), float(sigmas[-1]), len(sigmas), config)
         timesteps = timesteps_of(sigmas, table).astype(np.float32).astype(np.float64)
-        if config.family == "kdpm2" and config.levels == "karras":
+        if config.family in {"kdpm2", "kdpm2_ancestral"} and config.levels == "karras":
             timesteps = np.round(timesteps)
     return timesteps, _with_final(sigmas, float(table[0]), config)
 
@@ -38,7 +46,7 @@ def multistep_levels(config: SamplerConfig, count: int) -> tuple[Double, Double]
         sigmas = spaced_levels(float(table[-1]), lowest, count, config)
         exact = timesteps_of(sigmas, table)
         timesteps = np.round(exact) if _rounds(config) else np.trunc(exact)
-        if config.family == "unipc":
+        if config.family in _REPEATING:
             lowest = float(sigmas[-1])
     return timesteps, _with_final(sigmas, lowest, config)
 

@@ -51,8 +51,11 @@ def noise_levels(signal: Single) -> Single:
     return np.asarray(np.sqrt((np.float32(1.0) - signal) / signal), np.float32)
 
 
-def timesteps_of(sigmas: Double, table: Single) -> Double:
-    """The fractional training steps whose log σ is interpolated to these values."""
+def timesteps_of(sigmas: Double | Single, table: Single) -> Double:
+    """The fractional training steps whose log σ is interpolated to these values.
+
+    Logarithms have the precision of `sigmas`.
+    """
     logs = np.log(table)
     wanted = np.log(np.maximum(sigmas, 1e-10))
     low = np.clip(np.searchsorted(logs, wanted, side="right") - 1, 0, len(logs) - 2)

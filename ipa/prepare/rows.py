@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from .deis_rows import deis
 from .estimate import Rows
 from .plms_rows import pndm
+from .sa_rows import sa
 from .sampler_classes import Family
 from .sampler_config import SamplerConfig
-from .sigma_rows import euler, euler_ancestral, heun, kdpm2, lms
+from .sigma_rows import euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral, lms
 from .signal_rows import ddim, ddpm, lcm, tcd
 from .solver_rows import dpmpp_multistep, dpmpp_singlestep
 from .unipc_rows import unipc
@@ -22,8 +24,11 @@ ROWS: Mapping[Family, Callable[[SamplerConfig, int], Rows]] = {
     "dpmpp_2s": dpmpp_singlestep,
     "dpmpp_sde": dpmpp_singlestep,
     "unipc": unipc,
+    "deis": deis,
+    "sa": sa,
     "heun": heun,
     "kdpm2": kdpm2,
+    "kdpm2_ancestral": kdpm2_ancestral,
     "lms": lms,
     "pndm": pndm,
     "ddpm": ddpm,

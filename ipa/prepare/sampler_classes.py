@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 Config: TypeAlias = Mapping[str, Any]
@@ -21,8 +21,11 @@ Family = Literal[
     "dpmpp_2s",
     "dpmpp_sde",
     "unipc",
+    "deis",
+    "sa",
     "heun",
     "kdpm2",
+    "kdpm2_ancestral",
     "lms",
     "pndm",
     "ddpm",
@@ -34,6 +37,7 @@ _TRAINING: tuple[Levels, ...] = ("training",)
 _KARRAS: tuple[Levels, ...] = ("training", "karras")
 _EVERY: tuple[Levels, ...] = ("training", "karras", "exponential", "beta")
 _BOUNDED: frozenset[Levels] = frozenset(_EVERY)
+_TIMESTEPS = ("timesteps",)
 _OFF: tuple[object, ...] = (False, None)
 
 # Defaults that most classes share; each says below what it has of its own.
@@ -55,6 +59,8 @@ _COMMON: Config = {
     "sigma_max": None,
     "solver_order": 2,
     "solver_type": "midpoint",
+    "predictor_order": 2,
+    "corrector_order": 2,
     "lower_order_final": True,
     "euler_at_final": False,
     "lambda_min_clipped": -math.inf,
@@ -115,6 +121,8 @@ class SamplerClass:
         solvers: What each solver_type stands for.
         max_order: The highest solver_order that is implemented.
         takes_eta: Whether a call's eta means anything to it.
+        custom: What a call may name itself instead of a number of steps: "timesteps", "sigmas".
+        fractions: Whether such timesteps may lie between those of the training.
     """
 
     known: frozenset[str]
@@ -125,6 +133,8 @@ class SamplerClass:
     solvers: Mapping[str, str] = field(default_factory=lambda: _DPM_SOLVERS)
     max_order: int = 2
     takes_eta: bool = False
+    custom: tuple[str, ...] = ()
+    fractions: bool = False
 
     def read(self, config: Config, levels: Levels) -> dict[str, Any]:
         """Every key with its value: the file's if this class reads it, else the default."""
@@ -139,12 +149,14 @@ _MULTISTEP = SamplerClass(
     known=_RESCALED | _SOLVER | {"euler_at_final", "lambda_min_clipped"},
     fixed=_DPM_FIXED,
     levels=_EVERY,
+    custom=_TIMESTEPS,
 )
 _SINGLESTEP = SamplerClass(
     known=_OF_ALL | _SOLVER | {"lambda_min_clipped"},
     own={"lower_order_final": False},
     fixed=_DPM_FIXED,
     levels=_EVERY,
+    custom=_TIMESTEPS,
 )
 
 FAMILIES: Mapping[Family, SamplerClass] = {
@@ -159,9 +171,11 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         known=_RESCALED | {"final_sigmas_type"},
         fixed={"interpolation_type": ("linear",), "timestep_type": ("discrete",)},
         levels=_EVERY,
+        custom=("timesteps", "sigmas"),
+        fractions=True,
     ),
     "euler_ancestral": SamplerClass(known=_RESCALED, levels=_KARRAS),
-    "dpmpp_2m": _MULTISTEP,
+    "dpmpp_2m": replace(_MULTISTEP, max_order=3),
     "dpmpp_2m_sde": _MULTISTEP,
     "dpmpp_2s": _SINGLESTEP,
     "dpmpp_sde": _SINGLESTEP,
@@ -178,8 +192,35 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         solvers=_UNIPC_SOLVERS,
         max_order=3,
     ),
-    "heun": SamplerClass(known=_SPACED | _CLIP, own=_STABLE_BETAS, levels=_EVERY),
+    "deis": SamplerClass(
+        known=_SPACED | {"solver_order", "solver_type", "lower_order_final"},
+        own={"solver_type": "logrho", "final_sigmas_type": "sigma_min"},
+        fixed={**_SOLVER_FIXED, "algorithm_type": ("deis", "dpmsolver", "dpmsolver++")},
+        levels=_EVERY,
+        solvers=dict.fromkeys(("logrho", "midpoint", "heun", "bh1", "bh2"), "logrho"),
+        max_order=3,
+    ),
+    "sa": SamplerClass(
+        known=_SPACED
+        | {"predictor_order", "corrector_order", "lower_order_final", "lambda_min_clipped"},
+        own={"final_sigmas_type": "sigma_min"},
+        fixed={
+            **_NO_THRESHOLD,
+            "use_flow_sigmas": _OFF,
+            "algorithm_type": ("data_prediction",),
+            "tau_func": (None,),
+        },
+        levels=_EVERY,
+    ),
+    "heun": SamplerClass(
+        known=_SPACED | _CLIP,
+        own=_STABLE_BETAS,
+        levels=_EVERY,
+        custom=_TIMESTEPS,
+        fractions=True,
+    ),
     "kdpm2": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
+    "kdpm2_ancestral": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
     "lms": SamplerClass(
         known=_SPACED, levels=_EVERY, bounded=frozenset[Levels]({"exponential", "beta"})
     ),
@@ -192,6 +233,7 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         known=_RESCALED | _CLIP | {"variance_type"},
         own={"timestep_spacing": "leading", "clip_sample": True},
         fixed=_NO_THRESHOLD,
+        custom=_TIMESTEPS,
     ),
     "lcm": SamplerClass(
         known=_OF_ALL
@@ -199,12 +241,14 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         | {"rescale_betas_zero_snr", "original_inference_steps", "timestep_scaling"},
         own=_DISTILLED,
         fixed=_NO_THRESHOLD,
+        custom=_TIMESTEPS,
     ),
     "tcd": SamplerClass(
         known=_OF_ALL | {"rescale_betas_zero_snr", "original_inference_steps"},
         own=_DISTILLED,
         fixed=_NO_THRESHOLD,
         takes_eta=True,
+        custom=_TIMESTEPS,
     ),
 }
 """Every family."""

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.errors import CheckpointError
+from ipa.contract.schedule import MAX_HISTORY
 
 from .sampler_classes import FAMILIES, Config, Family, Levels
 
@@ -36,6 +38,7 @@ _VARIANCES: Mapping[str, bool] = {
     "fixed_small_log": False,
     "fixed_large": True,
 }
+_NO_CUSTOM = CustomSteps()
 _T = TypeVar("_T")
 
 
@@ -61,6 +64,8 @@ class SamplerConfig:
     sigma_max: float | None
     solver_order: int
     solver_type: str
+    predictor_order: int
+    corrector_order: int
     lower_order_final: bool
     euler_at_final: bool
     lambda_min_clipped: float
@@ -69,6 +74,7 @@ class SamplerConfig:
     timestep_scaling: float
     eta: float
     begin: int = 0
+    custom: CustomSteps = _NO_CUSTOM
 
     @classmethod
     def from_config(
@@ -79,6 +85,7 @@ class SamplerConfig:
         levels: Levels = "training",
         eta: float = 0.0,
         begin: int = 0,
+        custom: CustomSteps = _NO_CUSTOM,
     ) -> SamplerConfig:
         """Parse; the first `begin` steps of a run are left out.
 
@@ -108,6 +115,8 @@ class SamplerConfig:
             sigma_max=_optional_number(values, "sigma_max"),
             solver_order=_integer(values, "solver_order", 1, kind.max_order),
             solver_type=_choice(values, "solver_type", kind.solvers),
+            predictor_order=_integer(values, "predictor_order", 1, MAX_HISTORY),
+            corrector_order=_integer(values, "corrector_order", 1, MAX_HISTORY),
             lower_order_final=_flag(values, "lower_order_final"),
             euler_at_final=_flag(values, "euler_at_final"),
             lambda_min_clipped=_number(values, "lambda_min_clipped", -math.inf, math.inf),
@@ -116,6 +125,7 @@ class SamplerConfig:
             timestep_scaling=_number(values, "timestep_scaling", 0.0, math.inf),
             eta=eta,
             begin=begin,
+            custom=custom,
         )
 
 

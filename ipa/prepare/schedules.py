@@ -4,7 +4,7 @@ Sources: diffusers' schedulers, by the class of each family below. `ddim_karras`
 `euler_ancestral_karras` do not exist there: they are the same formulas over the Karras levels of
 diffusers' Euler sampler.
 
-`num_inference_steps` means what it means in diffusers. `heun` and `kdpm2` evaluate the network
+`num_inference_steps` means what it means in diffusers. `heun` and the `kdpm2` evaluate the network
 twice in every step but the last, `pndm` twice in its second: their rows, and the progress of a run,
 count evaluations. `dpmpp_2s` and `dpmpp_sde` take two of the steps for one of second order.
 
@@ -26,13 +26,16 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.schedule import Schedule
 
+from .custom_steps import check_custom, distillation_warnings
 from .noise_levels import noise_levels, signal_levels
 from .rows import ROWS
 from .sampler_classes import FAMILIES, Family, Levels
 from .sampler_config import SPACINGS, SamplerConfig
+from .signal_rows import distilled_on
 
 NAMES: tuple[str, ...] = tuple(
     family if levels == "training" else f"{family}_{levels}"
@@ -53,8 +56,11 @@ _IMPLEMENTED: Mapping[str, Family] = {
     "DPMSolverMultistepScheduler": "dpmpp_2m",
     "DPMSolverSinglestepScheduler": "dpmpp_2s",
     "UniPCMultistepScheduler": "unipc",
+    "DEISMultistepScheduler": "deis",
+    "SASolverScheduler": "sa",
     "HeunDiscreteScheduler": "heun",
     "KDPM2DiscreteScheduler": "kdpm2",
+    "KDPM2AncestralDiscreteScheduler": "kdpm2_ancestral",
     "LMSDiscreteScheduler": "lms",
     "PNDMScheduler": "pndm",
     "DDPMScheduler": "ddpm",
@@ -62,24 +68,20 @@ _IMPLEMENTED: Mapping[str, Family] = {
     "TCDScheduler": "tcd",
 }
 _STOCHASTIC: Mapping[Family, Family] = {"dpmpp_2m": "dpmpp_2m_sde", "dpmpp_2s": "dpmpp_sde"}
-# Samplers of the same kind of model that are not implemented, with the nearest that is: stochastic
-# ones take the stochastic one.
+# Samplers of the same kind of model that are not implemented, with the nearest that is.
 _STAND_INS: Mapping[str, Family] = {
-    "DEISMultistepScheduler": "dpmpp_2m",
-    "SASolverScheduler": "dpmpp_2m_sde",
     "DPMSolverSDEScheduler": "dpmpp_sde",
-    "KDPM2AncestralDiscreteScheduler": "euler_ancestral",
 }
-_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2"})
-_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm"})
+_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2", "kdpm2_ancestral"})
+_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm", "sa"})
+_DISTILLED: frozenset[Family] = frozenset({"lcm", "tcd"})
+_NO_CUSTOM = CustomSteps()
 _FLAGS: Mapping[str, Levels] = {
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
     "use_beta_sigmas": "beta",
 }
-_CLASSES_WITHOUT_LEVELS = frozenset(
-    {"DDIMScheduler", "EulerAncestralDiscreteScheduler", "KDPM2AncestralDiscreteScheduler"}
-)
+_CLASSES_WITHOUT_LEVELS = frozenset({"DDIMScheduler", "EulerAncestralDiscreteScheduler"})
 
 
 def make_schedule(
@@ -90,6 +92,7 @@ def make_schedule(
     eta: float = 0.0,
     timestep_spacing: str | None = None,
     begin: int = 0,
+    custom: CustomSteps = _NO_CUSTOM,
 ) -> Schedule:
     """The rows of a run.
 
@@ -103,6 +106,7 @@ def make_schedule(
         timestep_spacing: "leading", "linspace" or "trailing" instead of the config's.
         begin: Steps that are left out at the start, of which multistep methods remember nothing:
             a run from a noisy picture, as diffusers' img2img begins one.
+        custom: The call's own timesteps or noise levels, which then say how many steps there are.
 
     Raises:
         RequestError: The name is unknown, or an argument does not fit the sampler or the model.
@@ -119,12 +123,15 @@ def make_schedule(
     _check_eta(family, eta)
     if timestep_spacing is not None:
         config = _respaced(family, config, timestep_spacing)
-    sampler = _sampler(chosen, config, eta, begin)
-    _check_steps(num_inference_steps, sampler.train_steps)
-    noise_scale, steps = ROWS[sampler.family](sampler, num_inference_steps)
+    sampler = _sampler(chosen, config, eta, begin, custom)
+    count = num_inference_steps if custom.count is None else custom.count
+    _check_steps(count, sampler.train_steps)
+    check_custom(chosen, sampler)
+    noise_scale, steps = ROWS[family](sampler, count)
     if family not in _BEGIN_THEMSELVES:
         steps = steps[begin * (2 if family in _TWICE else 1) :]
-    return Schedule(name=chosen, noise_scale=noise_scale, steps=steps)
+    warnings = distillation_warnings(sampler, distilled_on(sampler)) if family in _DISTILLED else []
+    return Schedule(name=chosen, noise_scale=noise_scale, steps=steps, warnings=tuple(warnings))
 
 
 def training_levels(name: str, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -191,10 +198,16 @@ def _parts(name: str) -> tuple[Family, Levels]:
 
 
 def _sampler(
-    name: str, config: Mapping[str, Any], eta: float = 0.0, begin: int = 0
+    name: str,
+    config: Mapping[str, Any],
+    eta: float = 0.0,
+    begin: int = 0,
+    custom: CustomSteps = _NO_CUSTOM,
 ) -> SamplerConfig:
     family, levels = _parts(name)
-    return SamplerConfig.from_config(config, family, levels=levels, eta=eta, begin=begin)
+    return SamplerConfig.from_config(
+        config, family, levels=levels, eta=eta, begin=begin, custom=custom
+    )
 
 
 def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""Rows of samplers on latents x = x₀ + σ ε: Euler, Euler ancestral, Heun, DPM2, LMS."""
+"""Rows of samplers on latents x = x₀ + σ ε: Euler, Euler ancestral, Heun, both DPM2, LMS."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +36,7 @@ def euler_ancestral(config: SamplerConfig, count: int) -> Rows:
     timesteps, sigmas = euler_levels(config, count)
     steps = []
     for timestep, sigma, following in triples(timesteps, sigmas):
-        up = math.sqrt(following**2 * (sigma**2 - following**2) / sigma**2)
-        down = math.sqrt(following**2 - up**2)
+        down, up = _down_and_up(sigma, following)
         steps.append(_euler_row(timestep, sigma, down, config, noise=up))
     return _noise_scale(config, sigmas), tuple(steps)
 
@@ -69,15 +70,30 @@ def kdpm2(config: SamplerConfig, count: int) -> Rows:
 
     Euler to the middle remembers x; the second row leads from there. The last step is Euler's.
     """
+    return _two_evaluations(config, count, _straight)
+
+
+def kdpm2_ancestral(config: SamplerConfig, count: int) -> Rows:
+    """The same down to σ_down, then noise up to σ', drawn in second evaluations alone.
+
+    Half-way is σ' itself, since σ σ_down = σ'².
+    """
+    return _two_evaluations(config, count, _down_and_up)
+
+
+def _two_evaluations(
+    config: SamplerConfig, count: int, split: Callable[[float, float], tuple[float, float]]
+) -> Rows:
     timesteps, sigmas = euler_levels(config, count)
     table = noise_levels(signal_levels(config, finite=True))
     steps = []
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
-        middle = math.sqrt(sigma * following)
+        down, up = split(sigma, following)
+        middle = math.sqrt(sigma * down)
         row = _euler_row(timestep, sigma, middle, config, memory=(1.0, 0.0, 0.0))
-        steps.append(row)
+        steps.append(replace(row, draws=False))
         if index + 1 < len(timesteps):
-            slope = (following - sigma) / middle
+            slope = (down - sigma) / middle
             half = timesteps_of(np.array([middle]), table).astype(np.float32)
             row = _row(
                 float(half[0]),
@@ -85,10 +101,21 @@ def kdpm2(config: SamplerConfig, count: int) -> Rows:
                 config,
                 x_x=slope,
                 x_denoised=-slope,
+                x_noise=up,
                 x_history=(1.0,),
             )
             steps.append(row)
     return _noise_scale(config, sigmas), tuple(steps)
+
+
+def _straight(sigma: float, following: float) -> tuple[float, float]:
+    return following, 0.0
+
+
+def _down_and_up(sigma: float, following: float) -> tuple[float, float]:
+    """σ_down, and the noise that leads from there to the next level: η = 1."""
+    up = math.sqrt(following**2 * (sigma**2 - following**2) / sigma**2)
+    return math.sqrt(following**2 - up**2), up
 
 
 def lms(config: SamplerConfig, count: int) -> Rows:

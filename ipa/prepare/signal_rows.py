@@ -132,8 +132,16 @@ def tcd(config: SamplerConfig, count: int) -> Rows:
     return 1.0, tuple(steps)
 
 
+def distilled_on(config: SamplerConfig) -> list[int]:
+    """The timesteps that a model for LCM or TCD was distilled on, from noisy to clean."""
+    original = config.original_inference_steps
+    return [n * (config.train_steps // original) - 1 for n in range(original, 0, -1)]
+
+
 def _distilled_timesteps(config: SamplerConfig, count: int) -> list[int]:
-    """A choice of the steps that the model was distilled on, from noisy to clean."""
+    """Those of the call, or a choice of those that the model was distilled on."""
+    if config.custom.timesteps is not None:
+        return [int(t) for t in config.custom.timesteps]
     original = config.original_inference_steps
     if count > original:
         raise RequestError(
@@ -141,10 +149,9 @@ def _distilled_timesteps(config: SamplerConfig, count: int) -> list[int]:
             found=f"num_inference_steps={count}",
             remedy=f"at most {original}; 4 to 8 are usual",
         )
-    stride = config.train_steps // original
-    trained = (np.arange(1, original + 1) * stride - 1)[::-1]
+    trained = distilled_on(config)
     chosen = np.floor(np.linspace(0, original, num=count, endpoint=False)).astype(np.int64)
-    return [int(t) for t in trained[chosen]]
+    return [trained[index] for index in chosen]
 
 
 def _row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -18,28 +19,56 @@ _STOCHASTIC = frozenset({"dpmpp_2m_sde", "dpmpp_sde"})
 def dpmpp_multistep(config: SamplerConfig, count: int) -> Rows:
     """Algorithm 2 (multistep, data prediction), or its SDE, as diffusers has them."""
     timesteps, sigmas = multistep_levels(config, count)
-    last = len(timesteps) - 1
-    lower_last = (
-        config.euler_at_final
-        or (config.lower_order_final and last + 1 < _FEW_STEPS)
-        or config.final_sigmas_type == "zero"
-    )
     steps = []
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
-        first_order = (
-            config.solver_order == 1 or index <= config.begin or (index == last and lower_last)
-        )
         move = _Move.between(sigma, following, config)
+        order = _multistep_order(config, index, len(timesteps))
         # A level that repeats (only near as many steps as training steps) has no history to
         # extrapolate from.
-        before = sigma if first_order else float(sigmas[index - 1])
-        slope = 0.0
-        if before != sigma and following != sigma:
-            slope = move.slope * math.log(sigma / following) / math.log(before / sigma)
-        history = (-slope,) if slope else ()
-        row = _row(timestep, sigma, config, move, x_denoised=move.gain + slope, x_history=history)
+        nodes = [following, *sigmas[max(index + 1 - order, 0) : index + 1][::-1].tolist()]
+        gaps = [math.log(b / a) for a, b in itertools.pairwise(nodes)] if following else []
+        on_d, *history = _extrapolated(move, gaps, math.hypot(following, 1.0))
+        row = _row(
+            timestep,
+            sigma,
+            config,
+            move,
+            x_denoised=move.gain + on_d,
+            x_history=tuple(history),
+        )
         steps.append(row)
     return 1.0, tuple(steps)
+
+
+def _multistep_order(config: SamplerConfig, index: int, count: int) -> int:
+    left, is_short = count - index, config.lower_order_final and count < _FEW_STEPS
+    is_first = config.euler_at_final or config.final_sigmas_type == "zero"
+    if left == 1 and (is_short or is_first):
+        return 1
+    order = min(config.solver_order, max(index - config.begin, 0) + 1)
+    return min(order, 2) if left == 2 and is_short else order
+
+
+def _extrapolated(move: _Move, gaps: list[float], norm: float) -> tuple[float, ...]:
+    """What is known of the change of d, as factors on d, d₋₁, d₋₂: they add up to 0.
+
+    Args:
+        move: The step.
+        gaps: λ' − λ, λ − λ₋₁, λ₋₁ − λ₋₂: as many as the order. What repeats ends them.
+        norm: 1/α'.
+    """
+    if len(gaps) < 2 or gaps[0] == 0.0 or gaps[1] == 0.0:
+        return (0.0,)
+    h, near = gaps[0], gaps[1] / gaps[0]
+    if len(gaps) < 3 or gaps[2] == 0.0:
+        slope = move.slope / near
+        return slope, -slope
+    far = gaps[2] / h
+    first = (math.expm1(-h) / h + 1.0) / norm
+    second = (0.5 - (math.expm1(-h) + h) / h**2) / norm
+    bend = first * near / (near + far) + second / (near + far)
+    rise, before = (first + bend) / near, bend / far
+    return rise, -rise - before, before
 
 
 def dpmpp_singlestep(config: SamplerConfig, count: int) -> Rows:

@@ -88,23 +88,29 @@ def resolve_file(source: str | Path, *, revision: str | None = None, offline: bo
 def resolve_repository(
     repository: str,
     *,
+    subfolder: str = "",
     revision: str | None = None,
     variant: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """The folder of a whole repository: a model, or one network such as a ControlNet.
+    """The folder of a whole repository, or one in it: a model, or one network such as a ControlNet.
 
     Raises:
         CheckpointError: It is neither, has no weights in that precision, or cannot be reached.
     """
 
-    def choose(names: Collection[str]) -> Collection[str]:
-        files = model_files if MODEL_INDEX in names else component_files
-        return files(names, repository, variant)
+    place = f"{subfolder}/" if subfolder else ""
 
-    root = download(
-        repository, choose, markers=(MODEL_INDEX, CONFIG), revision=revision, offline=offline
-    )
+    def choose(names: Collection[str]) -> Collection[str]:
+        inside = [name.removeprefix(place) for name in names if name.startswith(place)]
+        files = model_files if MODEL_INDEX in inside else component_files
+        return [
+            place + name for name in files(inside, f"{repository}/{subfolder}".rstrip("/"), variant)
+        ]
+
+    markers = (place + MODEL_INDEX, place + CONFIG)
+    root = download(repository, choose, markers=markers, revision=revision, offline=offline)
+    root /= subfolder
     if (root / MODEL_INDEX).is_file():
         open_model_folder(root, name=repository, variant=variant)
     else:

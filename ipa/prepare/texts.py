@@ -18,6 +18,7 @@ from ipa.contract.request import SIZE_NAMES, Request
 from ipa.contract.text import PLAIN, Reading, Sizes
 from ipa.contract.textual_inversion import TextualInversion
 
+from .guidance import is_guided
 from .prompt_chunks import encode_prompt
 from .prompt_reading import check_clip_skip, even_rows, plan_reading
 from .tokenizer import ClipTokenizer
@@ -95,7 +96,7 @@ def plan_texts(
         negative_sizes = _negative_sizes(request) or sizes
     rows = [_encode(tokenizers, request, request.prompt, request.prompt_2)]
     told = [sizes]
-    if request.guided:
+    if is_guided(request, model):
         negative, second = request.negative_prompt or "", request.negative_prompt_2
         zeros = _is_zeros(request, model)
         rows.insert(0, () if zeros else _encode(tokenizers, request, negative, second))

@@ -17,6 +17,8 @@ Real = npt.NDArray[np.floating[Any]]
 
 def spaced(config: SamplerConfig, count: int) -> Double:
     """Timesteps of DDIM and of the Euler samplers, from noisy to clean; linspace has fractions."""
+    if config.custom.timesteps is not None:
+        return np.array(config.custom.timesteps)
     total = config.train_steps
     steps: Real
     if config.spacing == "linspace":
@@ -30,6 +32,8 @@ def spaced(config: SamplerConfig, count: int) -> Double:
 
 def spaced_multistep(config: SamplerConfig, count: int, signal: npt.NDArray[np.float32]) -> Double:
     """Timesteps of DPM-Solver++: whole ones, of which the cleanest is left out."""
+    if config.custom.timesteps is not None:
+        return np.array(config.custom.timesteps)
     last = config.train_steps - _clipped(config, signal)
     steps: Real
     if config.spacing == "linspace":

@@ -16,6 +16,7 @@ import ipa
 from ipa import Control, demo
 from ipa.app.cli import app
 from ipa.app.output import METADATA_KEY
+from oracle import t2i_adapters
 from oracle.controlled import outline
 
 QUICK = ("-p", "a heart", "--steps", "2", "--guidance", "3")
@@ -65,3 +66,17 @@ def test_what_is_missing_is_told(call: Callable[..., Result]) -> None:
         done = call(*words)
         assert done.exit_code != 0
         assert told in done.output
+
+
+def test_a_t2i_adapter_is_known_by_its_file(call: Callable[..., Result], tmp_path: Path) -> None:
+    """Beside a ControlNet; the demo's UNet says how wide it must be."""
+    config = json.loads((demo.model() / "unet" / "config.json").read_text())
+    widths = config["block_out_channels"]
+    net = t2i_adapters.adapter(2, channels=widths[:1], num_res_blocks=1)
+    net.save_pretrained(tmp_path / "sketch")
+    words = ("--controlnet", f"edges={demo.controlnet()}", "--controlnet", tmp_path / "sketch")
+    done = call(*words, "--control", "sketch=edges.png:0.5", "--control", "edges=edges.png")
+    assert done.exit_code == 0, done.output
+    first, second = controls_of(tmp_path / "out.png")
+    assert (first["t2i_adapter"], first["scale"]) == ("sketch", 0.5)
+    assert second["controlnet"] == "edges"

@@ -80,6 +80,15 @@ def test_how_it_is_sampled_is_kept(
     assert [kept[name] for name in names] == [5.0, 0.7, 0.5, "trailing", "ddim"]
 
 
+def test_steps_that_are_named_are_kept(call: Callable[..., Result], tmp_path: Path) -> None:
+    words = ("generate", "-p", "a ring", "--scheduler", "euler", "--width", 32, "--height", 32)
+    assert call(*words, "--timesteps", "999,400.5").exit_code == 0
+    kept = request_of(tmp_path / "out.png")
+    assert (kept["timesteps"], kept["num_inference_steps"]) == ([999.0, 400.5], 2)
+    assert call(*words, "--sigmas", "9,0", "--steps", 1).exit_code == 0
+    assert request_of(tmp_path / "out.png")["sigmas"] == [9.0, 0.0]
+
+
 def test_each_picture_of_several_keeps_its_own_seed(
     call: Callable[..., Result], tmp_path: Path
 ) -> None:
@@ -169,6 +178,9 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
     "guidance": (("--guidance", "inf"), 2, "guidance_scale"),
     "profile": (("--profile", "comfy"), 2, "did you mean 'comfyui'"),
     "sampler": (("--scheduler", "eulr"), 2, "did you mean 'euler'"),
+    "timesteps of words": (("--timesteps", "999,late"), 2, "commas"),
+    "timesteps and steps": (("--timesteps", "999,9", "--steps", 3), 2, "leave num_inference"),
+    "sigmas for ddim": (("--sigmas", "9,1,0", "--steps", 2, "--scheduler", "ddim"), 2, "euler"),
     "dtype": (("--dtype", "int4"), 2, "float16"),
     "device for mlx": (("--device", "cuda", "--backend", "mlx"), 2, "takes no device"),
     "suffix": (("-o", "out.jpg"), 2, ".png"),

@@ -57,9 +57,9 @@ def test_converters_know_only_the_contract() -> None:
 
 
 def test_who_reaches_the_converters() -> None:
-    """The application; what tells the base of a single file or a lone ControlNet, never its
-    weights; what reads the embeddings of pictures and words in files of torch.save; what hashes
-    weights, for both backends alike."""
+    """The application; what tells the structure of a lone file, never its weights; what reads the
+    embeddings of pictures and words in files of torch.save; what hashes weights, for both backends
+    alike."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
@@ -69,6 +69,7 @@ def test_who_reaches_the_converters() -> None:
         "parity/fingerprints.py",
         "prepare/single_file.py",
         "prepare/controlnet_files.py",
+        "prepare/t2i_adapter_files.py",
         "prepare/ipadpt.py",
         "prepare/textual_inversion.py",
     }

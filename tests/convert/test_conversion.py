@@ -22,7 +22,7 @@ from ipa.contract.model import ModelFolder
 from ipa.prepare.model_folder import open_model_folder
 from ipa_convert import convert_model, verify_model
 
-MISSING = {"text_encoder_2", "controlnet"}  # of SDXL, and no part of a model
+MISSING = {"text_encoder_2", "controlnet", "t2i_adapter"}  # of SDXL, and no part of a model
 STEMS = {name: stem for name, stem in ALL_STEMS.items() if name not in MISSING}
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

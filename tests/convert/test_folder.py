@@ -21,7 +21,7 @@ from ipa_convert.containers.values import cast
 from ipa_convert.writing import appearing
 from oracle.containers import save_shards
 
-MISSING = {"text_encoder_2", "controlnet"}  # of SDXL, and no part of a model
+MISSING = {"text_encoder_2", "controlnet", "t2i_adapter"}  # of SDXL, and no part of a model
 STEMS = {name: stem for name, stem in ALL_STEMS.items() if name not in MISSING}
 
 TAGS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

@@ -40,6 +40,8 @@ SD21 = SD15 | {
     "upcast_attention": True,
 }
 # The blocks of SDXL, without its second conditioning.
+# Latent consistency models, distilled from 1.5.
+LCM = SD15 | {"time_cond_proj_dim": 256}
 XL = {
     "block_out_channels": (320, 640, 1280),
     "down_block_types": (PLAIN, CROSS, CROSS),
@@ -91,6 +93,7 @@ def parameters(shapes: dict[str, tuple[int, ...]]) -> int:
         (SD15, 686, 859_520_964),
         (SD21, 686, 865_910_724),
         (XL, 1676, None),  # SDXL has 1680: four more in add_embedding
+        (LCM, 687, 859_602_884),
         (models.UNET, None, None),
         (SD15 | {"in_channels": 9}, 686, None),
         (SD15 | {"layers_per_block": 1}, None, None),

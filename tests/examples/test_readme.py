@@ -21,6 +21,7 @@ from oracle import models
 from oracle.adapters import face_tensors
 from oracle.controlled import outline, write_controlnet
 from oracle.hub import LocalHub, serve
+from oracle.t2i_adapters import write_t2i_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -48,6 +49,7 @@ REPORT = """
 print(pipe.info()["adapters"]["style"]["projector"])
 print(pipe.info()["adapters"]["face"]["kind"])
 print(list(pipe.info()["controlnets"]), outlines.scale)
+print(list(pipe.info()["t2i_adapters"]), len(both_ways))
 result = pipe(image_prompts=both, num_inference_steps=1, width=32, height=32)
 print(len(result.info["request"]["image_prompts"]))
 """
@@ -105,9 +107,11 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
         tensors = face_tensors(models.UNET, kind, rank=2, states=models.VISION["hidden_size"])
         torch.save(nested(tensors), faces / f"ip-adapter-{name}_sd15.bin")
     write_controlnet(tmp_path / "canny", models.UNET, seed=1)
+    write_t2i_adapter(tmp_path / "t2i", 2, channels=models.UNET["block_out_channels"][:1])
     repositories = {
         "h94/IP-Adapter-FaceID": faces,
         "lllyasviel/control_v11p_sd15_canny": tmp_path / "canny",
+        "TencentARC/t2iadapter_canny_sd14v1": tmp_path / "t2i",
         "stable-diffusion-v1-5/stable-diffusion-v1-5": model,
         "h94/IP-Adapter": adapters.parent,
     }
@@ -118,7 +122,7 @@ def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
 def test_snippets_that_need_the_hub_run(hub: LocalHub, tmp_path: Path) -> None:
     code = "\n".join([FACES, *blocks("py"), REPORT])
     out = run(code, tmp_path, hub.environment(tmp_path / "cache"))
-    assert out == "resampler\nfaceid-plusv2\n['canny'] 0.7\n2\n"
+    assert out == "resampler\nfaceid-plusv2\n['canny'] 0.7\n['t2i'] 2\n2\n"
 
 
 def test_commands_run(tmp_path: Path) -> None:

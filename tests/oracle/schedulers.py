@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import patch
 
@@ -17,20 +18,24 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
     KDPM2DiscreteScheduler,
     LCMScheduler,
     PNDMScheduler,
+    SASolverScheduler,
     TCDScheduler,
     UniPCMultistepScheduler,
 )
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from torch.overrides import TorchFunctionMode
 
+from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.schedule import Schedule
 from ipa.prepare.schedules import NAMES, make_schedule
 
@@ -46,8 +51,11 @@ CLASSES: Mapping[str, Any] = {
     "dpmpp_2s": DPMSolverSinglestepScheduler,
     "dpmpp_sde": DPMSolverSinglestepScheduler,
     "unipc": UniPCMultistepScheduler,
+    "deis": DEISMultistepScheduler,
+    "sa": SASolverScheduler,
     "heun": HeunDiscreteScheduler,
     "kdpm2": KDPM2DiscreteScheduler,
+    "kdpm2_ancestral": KDPM2AncestralDiscreteScheduler,
     "lms": LMSDiscreteScheduler,
     "pndm": PNDMScheduler,
     "ddpm": DDPMScheduler,
@@ -59,8 +67,10 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "dpmpp_sde": {"algorithm_type": "sde-dpmsolver++"},
     "pndm": {"skip_prk_steps": True},
 }
+Custom = Mapping[str, tuple[float, ...]]
+NOTHING: Custom = MappingProxyType({})
 _LEVELS = ("karras", "exponential", "beta")
-TWICE = ("heun", "kdpm2")
+TWICE = ("heun", "kdpm2", "kdpm2_ancestral")
 """Families with two evaluations in every step but the last."""
 
 OWN_NAMES = ("ddim_karras", "euler_ancestral_karras")
@@ -143,12 +153,14 @@ class CorrectRoots(TorchFunctionMode):
         return function(*arguments, **(options or {}))
 
 
-def timed_scheduler(name: str, config: Mapping[str, Any], steps: int, *, exact: bool) -> Any:
+def timed_scheduler(
+    name: str, config: Mapping[str, Any], steps: int, *, exact: bool, custom: Custom = NOTHING
+) -> Any:
     """diffusers' scheduler after `set_timesteps`; `exact` corrects the roots in its tables."""
     with CorrectRoots() if exact else nullcontext():
         scheduler = diffusers_scheduler(name, config)
         with scipy_or_stand_in():
-            scheduler.set_timesteps(steps)
+            scheduler.set_timesteps(**(custom or {"num_inference_steps": steps}))
     return scheduler
 
 
@@ -175,13 +187,14 @@ def run_diffusers(
     double: bool,
     eta: float = 0.0,
     begin: int = 0,
+    custom: Custom = NOTHING,
 ) -> Run:
     """A whole run with diffusers' scheduler object.
 
     Its `step` rounds latents to float32. `double` widens that to float64, and the tables that
     `set_timesteps` made with it, so that what is left to compare is the formulas.
     """
-    scheduler = timed_scheduler(name, config, steps, exact=double)
+    scheduler = timed_scheduler(name, config, steps, exact=double, custom=custom)
     first = begin * scheduler.order
     # Without it, two equal timesteps at the start make diffusers begin with the second.
     getattr(scheduler, "set_begin_index", lambda _: None)(first)
@@ -209,6 +222,17 @@ def _widen(scheduler: Any) -> None:
         between = (before * scheduler.sigmas[::2]).sqrt()
         twice = between[1:].repeat_interleave(2)
         scheduler.sigmas_interpol = torch.cat([between[:1], twice])
+    if isinstance(scheduler, KDPM2AncestralDiscreteScheduler):  # each level twice but the first
+        levels = torch.cat([scheduler.sigmas[:1], scheduler.sigmas[1:-1:2]])
+        after = torch.cat([levels[1:], levels[-1:]])
+        up = (after**2 * (levels**2 - after**2) / levels**2).sqrt().nan_to_num()
+        down = (after**2 - up**2).sqrt()
+        between = (levels * down).sqrt()
+        between[-2:] = 0.0
+        tables = {"sigmas_up": up, "sigmas_down": down, "sigmas_interpol": between}
+        for name, table in tables.items():
+            twice = torch.cat([table[:1], table[1:].repeat_interleave(2), table[-1:]])
+            setattr(scheduler, name, twice)
 
 
 class _DoubleTorch:
@@ -262,11 +286,18 @@ def run_rows(schedule: Schedule) -> Run:
 
 
 def deviation(
-    name: str, config: Mapping[str, Any], steps: int, *, double: bool = True, **options: Any
+    name: str,
+    config: Mapping[str, Any],
+    steps: int,
+    *,
+    double: bool = True,
+    custom: Custom = NOTHING,
+    **options: Any,
 ) -> Deviation:
-    """How far our run is from diffusers', absolutely."""
-    ours = run_rows(make_schedule(name, config, steps, **options))
-    theirs = run_diffusers(name, config, steps, double=double, **options)
+    """How far our run is from diffusers', absolutely; `custom` in its words."""
+    own = CustomSteps.of(custom.get("timesteps"), custom.get("sigmas"))
+    ours = run_rows(make_schedule(name, config, steps, custom=own, **options))
+    theirs = run_diffusers(name, config, steps, double=double, custom=custom, **options)
     assert ours.timesteps.shape == theirs.timesteps.shape, (name, steps)
     return Deviation(
         name,

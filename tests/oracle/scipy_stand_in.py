@@ -15,12 +15,15 @@ import numpy as np
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(21)  # as many as one panel of quad has
 _MODULES = (
+    "deis_multistep",
     "dpmsolver_multistep",
     "dpmsolver_singlestep",
     "euler_discrete",
     "heun_discrete",
+    "k_dpm_2_ancestral_discrete",
     "k_dpm_2_discrete",
     "lms_discrete",
+    "sasolver",
     "unipc_multistep",
 )
 

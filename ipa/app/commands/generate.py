@@ -30,7 +30,6 @@ from ipa.app.options import (
     LayerChoice,
     ProfileChoice,
     Quantize,
-    Steps,
 )
 from ipa.app.output import output_paths
 from ipa.app.prompt_options import PromptOptions
@@ -87,7 +86,9 @@ def generate(  # one parameter per option
     profile: ProfileChoice = None,
     width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
-    steps: Steps = 30,
+    steps: sampling.StepsOption = None,
+    timesteps: sampling.TimestepsOption = None,
+    sigmas: sampling.SigmasOption = None,
     guidance_scale: sampling.GuidanceOption = None,
     guidance_rescale: sampling.RescaleOption = 0.0,
     scheduler: sampling.SchedulerOption = None,
@@ -126,7 +127,7 @@ def generate(  # one parameter per option
         arguments: dict[str, Any] = {
             **{name: context.params[name] for name in REQUEST_OPTIONS},
             "image_prompts": prompts,
-            "num_inference_steps": steps,
+            **sampling.step_arguments(steps, timesteps, sigmas),
             "influence": influence is not None,
             "controls": [parse_control(text) for text in control or ()],
             **decoding.preview_arguments(context.params),
