@@ -31,7 +31,7 @@ doctor.STEPS = 1
 sys.argv = ["ipa-mlx", "doctor", "--backend", "mlx"]
 main()
 """
-# Of the floor: measured 2.9 and 1.6 at most (see `ipa.parity.recorded.FACTORS`).
+# Of the floor: measured 3.0 and 1.6 at most (see `ipa.parity.recorded.FACTORS`).
 MOST = {"demo in float32": 6.0, "demo in float16": 3.0}
 
 

@@ -9,7 +9,9 @@ import pytest
 
 from ipa import demo, parity
 from ipa.contract.errors import IncompatibleCaptures
+from ipa.parity.against import Against
 from ipa.parity.capture import Capture
+from ipa.parity.limits import Limits
 from ipa.parity.recorded import Recorded, recorded
 from ipa.parity.sketch import Sketch
 
@@ -43,3 +45,15 @@ def test_captures_are_held_to_budgets(kept: Recorded) -> None:
     other = Capture(replace(kept.capture.header, request={"seed": 8}), stages)
     with pytest.raises(IncompatibleCaptures, match="seed"):
         parity.assert_close(RUN, other, budget, floors=kept.floors["float32"])
+
+
+@pytest.mark.parametrize("sketched", [False, True])
+def test_one_row_is_held_to_each_of_several(draw: np.random.Generator, *, sketched: bool) -> None:
+    """Rows that one machine computes alike differ in their last bits on another."""
+    row = draw.standard_normal((1, 4, 99)).astype(np.float32)
+    tap = Against({"x": Sketch.of(row) if sketched else row}, Limits())
+    tap("x", np.concatenate([row, row * np.float32(1 + 1e-6)]))
+    tap("x", np.concatenate([row, row * np.float32(1.1)]))
+    close, off = (one.measures.relative_l2 for one in tap.differences)
+    assert close < 1.3e-6
+    assert off == pytest.approx(0.1 if sketched else 0.1 / 2**0.5, rel=0.2)
