@@ -6,8 +6,7 @@ nothing in the modules knows of it, and unwatched nothing is asked.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ipa.contract.backend import Floats, ImageTokens
+from ipa.contract.backend import Floats
 from ipa.contract.taps import Emit
-from ipa.contract.text import TextStates
+from ipa.parity.held import HeldStages
 from ipa.parity.stages import INPUTS, input_of, is_sequence, kind_of
 
 from .attention import CrossAttention, merge_heads
-from .conditioning import Conditioning, Context, KeyValue
+from .conditioning import Conditioning, Context
 from .controlnet import ControlNet
 from .report import networks
 from .stage_names import MORE_INPUTS, stage_name
@@ -32,62 +31,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stages:
+class Stages(HeldStages):
     """`ipa.contract.taps.Taps` of a runtime."""
 
     runtime: Runtime
+    conditioning = Conditioning
+    controlnet = ControlNet
 
     @contextmanager
     def hooked(self, emit: Emit) -> Iterator[None]:
         """See `Taps.hooked`."""
         with ExitStack() as stack:
-            for component, network in self._networks():
+            for component, network in self.networks():
                 for path, module in network.named_modules():
                     name = stage_name(component, path, network)
                     if name is not None:
                         _exchange(module, _telling(module, name, emit), stack)
             yield
 
-    def read(self, value: Any) -> dict[str, Floats]:
-        """See `Taps.read`."""
-        if isinstance(value, Conditioning):
-            return {name: _floats(array) for name, array in self._arrays(value)}
-        if isinstance(value, TextStates | ImageTokens):
-            return {name: _floats(array) for name, array in _fields(value).items()}
-        return {"": _floats(_channels_first(value))}
+    def loaded(self) -> Iterator[tuple[str, nn.Module]]:
+        """See `HeldStages`."""
+        return networks(self.runtime)
 
-    def written(self, value: Any, arrays: Mapping[str, Floats]) -> Any:
-        """See `Taps.written`."""
-        if isinstance(value, Conditioning):
-            return replace(value, images=tuple(self._images(value, arrays)))
-        if isinstance(value, TextStates | ImageTokens):
-            own = _fields(value)
-            return replace(value, **{name: _like(own[name], a) for name, a in arrays.items()})
-        return _like(value, np.moveaxis(arrays[""], -3, -1))
+    def floats(self, array: mx.array) -> Floats:
+        """See `HeldStages`."""
+        return _floats(array)
 
-    def _networks(self) -> Iterator[tuple[str, nn.Module]]:
-        runtime = self.runtime
-        yield from ((name.partition(":")[0], net) for name, net in networks(runtime))
-        yield from (("projector", adapter.projector) for adapter in runtime.adapters)
-        for name, net in runtime.controlnets:
-            kind = "controlnet" if isinstance(net, ControlNet) else "t2i_adapter"
-            yield f"{kind}." + re.sub(r"\W", "_", name), net
+    def like(self, array: mx.array, floats: Floats) -> mx.array:
+        """See `HeldStages`."""
+        return _like(array, floats)
 
-    def _arrays(self, value: Conditioning) -> Iterator[tuple[str, mx.array]]:
-        for number, pairs in enumerate(value.images):
-            for site, pair in zip(self.runtime.model.sites, pairs, strict=True):
-                head = f"image.{number}.{site.path}"
-                yield f"{head}.to_k", merge_heads(pair.keys)
-                yield f"{head}.to_v", merge_heads(pair.values)
-                if pair.mask is not None:
-                    yield f"{head}.mask", pair.mask[:, 0]
+    def of_map(self, array: mx.array) -> Floats:
+        """See `HeldStages`."""
+        return _floats(_channels_first(array))
 
-    def _images(
-        self, value: Conditioning, arrays: Mapping[str, Floats]
-    ) -> Iterator[tuple[KeyValue, ...]]:
-        for number, pairs in enumerate(value.images):
-            heads = [f"image.{number}.{site.path}" for site in self.runtime.model.sites]
-            yield tuple(_pair(pair, head, arrays) for pair, head in zip(pairs, heads, strict=True))
+    def map_like(self, array: mx.array, floats: Floats) -> mx.array:
+        """See `HeldStages`."""
+        return _like(array, np.moveaxis(floats, -3, -1))
+
+    def merged(self, array: mx.array) -> Floats:
+        """See `HeldStages`."""
+        return _floats(merge_heads(array))
+
+    def split(self, array: mx.array, floats: Floats) -> mx.array:
+        """See `HeldStages`."""
+        return _split(floats, array)
 
 
 def _exchange(module: nn.Module, call: Callable[..., Any], stack: ExitStack) -> None:
@@ -141,28 +129,11 @@ def _told(emit: Emit, name: str, array: mx.array) -> mx.array:
     return array if instead is None else _like(array, np.moveaxis(instead, -3, -1))
 
 
-def _pair(pair: KeyValue, head: str, arrays: Mapping[str, Floats]) -> KeyValue:
-    keys, values = (
-        _split(arrays[name], old) if name in arrays else old
-        for name, old in ((f"{head}.to_k", pair.keys), (f"{head}.to_v", pair.values))
-    )
-    mask = arrays.get(f"{head}.mask")
-    if mask is None or pair.mask is None:
-        return replace(pair, keys=keys, values=values)
-    return replace(pair, keys=keys, values=values, mask=_like(pair.mask, mask[:, None]))
-
-
 def _split(floats: Floats, like: mx.array) -> mx.array:
     """(B, L, C) to (B, heads, L, d)."""
     batch, heads, length, width = like.shape
     rows = mx.array(floats).reshape(batch, length, heads, width).transpose(0, 2, 1, 3)
     return mx.contiguous(rows.astype(like.dtype))
-
-
-def _fields(value: TextStates | ImageTokens) -> dict[str, mx.array]:
-    is_text = isinstance(value, TextStates)
-    names = ("states", "pooled") if is_text else ("conditional", "unconditional")
-    return {name: array for name in names if (array := getattr(value, name)) is not None}
 
 
 def _like(array: mx.array, floats: Floats) -> mx.array:
