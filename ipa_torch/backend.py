@@ -187,7 +187,7 @@ class Runtime:
         control_scales: Sequence[Sequence[float]] = (),
     ) -> torch.Tensor:
         """See `Backend.predict`."""
-        x = (latents * step.input_scale).to(self.unet.dtype)
+        x = (latents * step.input_scale).to(DTYPES[self.dtype])
         return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
 
     @precise()

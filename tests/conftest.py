@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ import ipa
 from ipa import demo
 from ipa_mlx.blas import preload
 from oracle import models
+from oracle.kept import Kept
 
 BACKENDS = ("mlx", "torch")
 
@@ -19,6 +24,13 @@ BACKENDS = ("mlx", "torch")
 def pytest_configure() -> None:
     """Before any test imports MLX, or a fast BLAS could not be put in front of its own."""
     preload()
+
+
+def pytest_collection_finish() -> None:
+    """Tests leave few cycles; to look through all libraries for them took an eighth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +64,30 @@ def references() -> list[Image.Image]:
     return [Image.open(path).convert("RGB") for path in demo.references()]
 
 
-def load(folder: Path, backend: str, *adapters: str) -> ipa.Pipeline:
-    """A pipeline in float32 on the CPU with adapters of `tiny` loaded."""
-    device = {"device": "cpu"} if backend == "torch" else {}
-    pipe = ipa.load(folder, backend=backend, dtype="float32", **device)
-    for name in adapters:
-        pipe.load_ip_adapter(folder / f"{name}.safetensors", name=name)
-    return pipe
+def _whole(pipe: ipa.Pipeline) -> Mapping[int, Any]:
+    """A copy has a lock of its own; MLX's types of numbers are one each and cannot be copied."""
+    from ipa_mlx.loading import DTYPES  # not before `preload`
+
+    types = {id(dtype): dtype for dtype in DTYPES.values()}
+    return types | {id(pipe._lock): threading.Lock()}
+
+
+_LOADED = Kept(_whole)
+
+
+def load(folder: Path | str, backend: str, *adapters: str) -> ipa.Pipeline:
+    """A pipeline of a test's own, in float32 on the CPU, with adapters of `tiny` loaded."""
+
+    def anew() -> ipa.Pipeline:
+        if not adapters:
+            device = {"device": "cpu"} if backend == "torch" else {}
+            return ipa.load(folder, backend=backend, dtype="float32", **device)
+        *others, name = adapters
+        pipe = load(folder, backend, *others)
+        pipe.load_ip_adapter(Path(folder) / f"{name}.safetensors", name=name)
+        return pipe
+
+    return _LOADED.copy((backend, adapters), Path(folder), anew)
 
 
 @pytest.fixture(scope="session")

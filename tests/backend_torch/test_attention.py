@@ -146,12 +146,13 @@ def test_without_pictures_stock_bits(
 ) -> None:
     """No image prompt, or all of them at λ = 0: diffusers' AttnProcessor2_0, bit for bit."""
     own = open_reference(tiny, "linear", "plus", dtype=dtype)
+    unet = stock(tiny, own.unet.dtype)
     for rows in (1, 2):
         for count in (1, 3):
             inputs = Inputs.draw(own, rows=rows, count=count)
             text = [row.to(own.unet.dtype) for row in inputs.text]
             inputs = Inputs(text, inputs.latents, inputs.pictures)
-            expected = theirs(stock(tiny, own.unet.dtype), inputs)
+            expected = theirs(unet, inputs)
             assert np.array_equal(ours(own, inputs), expected)
             for zeros in ([0.0, 0], [{"mid": 0.0}, {}], [-0.0, {"up": [0.0]}]):
                 off = ours(own, inputs, ("linear", "plus"), ((0,), (1, 2)), zeros)

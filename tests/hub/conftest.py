@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from oracle import models, single_files
+from oracle.forks import Forks, forks
 from oracle.hub import OLDER, LocalHub, serve
 from oracle.hub_client import Client
 
@@ -49,11 +50,18 @@ def hub_files(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(tmp_path_factory.getbasetemp().glob("hub*/files"))
 
 
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forks]:
+    """Whose forks are the processes of all clients."""
+    with forks() as running:
+        yield running
+
+
 @pytest.fixture
-def client(hub: LocalHub, tmp_path: Path) -> Client:
+def client(hub: LocalHub, forking: Forks, tmp_path: Path) -> Client:
     """With an empty cache, and nothing asked for yet."""
     hub.reset()
-    return Client(hub, tmp_path / "cache")
+    return Client(hub, tmp_path / "cache", forking)
 
 
 def _word(folder: Path) -> Path:

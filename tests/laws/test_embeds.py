@@ -18,7 +18,7 @@ from oracle.measure import relative
 Open = Callable[..., Pipeline]
 KINDS = ("linear", "plus", "full")
 CALL: dict[str, Any] = {
-    "num_inference_steps": 2,
+    "num_inference_steps": 1,
     "guidance_scale": 3.0,
     "width": 64,
     "height": 48,

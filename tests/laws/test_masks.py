@@ -16,7 +16,7 @@ from oracle.measure import relative
 
 Open = Callable[..., Pipeline]
 CALL: dict[str, Any] = {
-    "num_inference_steps": 3,
+    "num_inference_steps": 2,
     "guidance_scale": 3.0,
     "width": 96,
     "height": 64,

@@ -19,13 +19,14 @@ from oracle import models
 
 Open = Callable[..., Pipeline]
 CALL: dict[str, Any] = {
-    "num_inference_steps": 4,
+    "num_inference_steps": 2,
     "guidance_scale": 3.0,
     "width": 32,
     "height": 48,
     "output_type": "latent",
     "seed": 5,
 }
+FOUR = CALL | {"num_inference_steps": 4}  # where steps differ
 SDXL_BLOCKS = {
     key: value
     for key, value in models.XL_UNET.items()
@@ -163,11 +164,13 @@ def test_a_table_is_what_a_dict_expands_to(
 
 def test_a_window_is_a_curve_that_jumps(pipe: Pipeline, prompt: Callable[..., ImagePrompt]) -> None:
     curve = [(0.0, 0.0), (0.25, 0.0), (0.25, 1.0), (0.75, 1.0), (0.75, 0.0)]
-    window = run(pipe, prompt(start=0.25, end=0.75))
-    assert np.array_equal(run(pipe, prompt(curve=curve)), window)
-    steps = run(pipe, prompt(), weights=lambda step, steps: {0: float(step in {1, 2})})
+    window = run(pipe, prompt(start=0.25, end=0.75), **FOUR)
+    assert np.array_equal(run(pipe, prompt(curve=curve), **FOUR), window)
+    steps = run(pipe, prompt(), weights=lambda step, steps: {0: float(step in {1, 2})}, **FOUR)
     assert np.array_equal(steps, window)
-    assert not np.array_equal(run(pipe, prompt(curve="linear", start=0.25, end=0.75)), window)
+    assert not np.array_equal(
+        run(pipe, prompt(curve="linear", start=0.25, end=0.75), **FOUR), window
+    )
 
 
 def test_a_curve_is_a_function_of_the_step(
@@ -180,10 +183,10 @@ def test_a_curve_is_a_function_of_the_step(
         return {"plus": 1.0 - step / steps}
 
     both = prompt(scale=0.5), prompt("plus", scale=0.75)
-    changed = run(pipe, *both, weights=weights)
+    changed = run(pipe, *both, weights=weights, **FOUR)
     assert asked == [(0, 4), (1, 4), (2, 4), (3, 4)]
     curved = prompt("plus", scale=0.75, curve=[(0.0, 1.0), (1.0, 0.0)])
-    assert np.array_equal(run(pipe, both[0], curved), changed)
+    assert np.array_equal(run(pipe, both[0], curved, **FOUR), changed)
 
 
 def test_the_result_keeps_what_was_asked(
@@ -195,7 +198,7 @@ def test_the_result_keeps_what_was_asked(
         curve=np.array([[0, 1], [0.5, 0.25]]),
     )
     first = pipe(
-        "a star", image_prompts=image, weights=lambda step, steps: {0: 1 / (step + 1)}, **CALL
+        "a star", image_prompts=image, weights=lambda step, steps: {0: 1 / (step + 1)}, **FOUR
     )
     info = json.loads(json.dumps(first.info))
     kept = info["request"]["image_prompts"][0]
@@ -205,7 +208,7 @@ def test_the_result_keeps_what_was_asked(
     recorded = info["weights_by_step"]
     assert recorded == [[1.0], [1 / 2], [1 / 3], [1 / 4]]
     again = prompt(**{name: kept[name] for name in ("scale", "layers", "curve", "start", "end")})
-    replayed = run(pipe, again, weights=lambda step, steps: dict(enumerate(recorded[step])))
+    replayed = run(pipe, again, weights=lambda step, steps: dict(enumerate(recorded[step])), **FOUR)
     assert np.array_equal(replayed, first.latents)
     bare = pipe("a star", image_prompts=again, **CALL).info
     assert bare["request"]["weights"] is None and "weights_by_step" not in bare

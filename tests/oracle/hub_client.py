@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .forks import Forks
 from .hub import LocalHub
 
 NOBODY = {"HF_ENDPOINT": "http://127.0.0.1:9"}  # a hub that does not answer
@@ -35,29 +36,23 @@ class Client:
 
     hub: LocalHub
     cache: Path
+    forks: Forks
 
     def run(self, *codes: str, **environment: str) -> list[Any]:
         """What each piece of code left in `answer`, or the error that it raised."""
-        fresh = self.hub.environment(self.cache)
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, *codes],
-            env=os.environ | fresh | environment,
-            capture_output=True,
-            text=True,
-        )
+        done = self._fresh(codes, environment, Path.cwd(), PROGRAM)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
     def ipa_mlx(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A command line, typed in the cache's own folder."""
-        fresh = self.hub.environment(self.cache)
-        return subprocess.run(
-            [Path(sys.executable).with_name("ipa-mlx"), *words],
-            env=os.environ | fresh | environment,
-            capture_output=True,
-            text=True,
-            cwd=self.cache.parent,
-        )
+        return self._fresh(words, environment, self.cache.parent)
+
+    def _fresh(
+        self, words: Sequence[str], more: Mapping[str, str], folder: Path, code: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | self.hub.environment(self.cache) | more
+        return self.forks.run(words, environment=environment, folder=folder, code=code)
 
     def weights(self) -> list[str]:
         """The files of weights that the hub was asked for, sorted."""

@@ -103,7 +103,7 @@ XL_UNET: dict[str, Any] = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     "layers_per_block": 2,
-    "transformer_layers_per_block": (1, 2, 3),
+    "transformer_layers_per_block": (1, 1, 2),
     "cross_attention_dim": TEXT["hidden_size"] + SECOND_TEXT["hidden_size"],
     "attention_head_dim": (2, 4, 6),
     "norm_num_groups": 4,

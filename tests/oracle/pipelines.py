@@ -11,11 +11,18 @@ import torch
 from diffusers import DiffusionPipeline
 
 from ipa_torch.loading import quiet
+from oracle.kept import Kept
 from oracle.schedulers import diffusers_scheduler
+
+_LOADED = Kept()
 
 
 def diffusers_pipeline(folder: Path, adapters: Sequence[Path] = ()) -> DiffusionPipeline:
     """A stock pipeline of the model's kind in float32 on the CPU, with original IP-Adapters."""
+    return _LOADED.copy(tuple(adapters), folder, lambda: _load(folder, adapters))
+
+
+def _load(folder: Path, adapters: Sequence[Path]) -> DiffusionPipeline:
     with quiet():
         pipe = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         if adapters:

@@ -20,7 +20,7 @@ from oracle.pipelines import diffusers_pipeline, run_diffusers
 # Relative L2 of the final latents. Measured over all cases: torch 1.4e-6, mlx 1.7e-6.
 LIMITS = {"torch": 1e-5, "mlx": 1e-4}
 SHARED: dict[str, Any] = {
-    "num_inference_steps": 4,
+    "num_inference_steps": 2,
     "width": 64,
     "height": 48,
     "seed": 3,

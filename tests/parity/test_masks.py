@@ -30,7 +30,7 @@ MODELS = {
     ),
 }
 SHARED: dict[str, Any] = {
-    "num_inference_steps": 4,
+    "num_inference_steps": 2,
     "guidance_scale": 4.0,
     "width": 96,
     "height": 64,

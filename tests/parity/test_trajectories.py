@@ -48,6 +48,7 @@ BLOCKS = {
 
 
 Case = partial(trajectories.Case, model="odd", adapters=("linear",), pictures=((0,),), scale=0.8)
+LONG = {"num_inference_steps": 6}  # where steps remember those before
 
 
 CASES = {
@@ -72,14 +73,16 @@ CASES = {
     "wide": Case(arguments={"width": 104, "height": 56}),
     "tall": Case(arguments={"width": 40, "height": 136}),
     "batch": Case(arguments={"num_images": 3, "scheduler": "euler_ancestral"}),
-    "euler": Case(arguments={"scheduler": "euler"}),
-    "euler karras": Case(arguments={"scheduler": "euler_karras"}),
-    "euler ancestral": Case(arguments={"scheduler": "euler_ancestral"}),
-    "dpmpp_2m": Case(arguments={"scheduler": "dpmpp_2m"}),
-    "dpmpp_2m karras": Case(arguments={"scheduler": "dpmpp_2m_karras"}),
+    "euler": Case(arguments={"scheduler": "euler", **LONG}),
+    "euler karras": Case(arguments={"scheduler": "euler_karras", **LONG}),
+    "euler ancestral": Case(arguments={"scheduler": "euler_ancestral", **LONG}),
+    "dpmpp_2m": Case(arguments={"scheduler": "dpmpp_2m", **LONG}),
+    "dpmpp_2m karras": Case(arguments={"scheduler": "dpmpp_2m_karras", **LONG}),
     "linear projections, v-prediction": Case(model="linear"),
-    "v-prediction, karras": Case(model="linear", arguments={"scheduler": "dpmpp_2m_karras"}),
-    "four levels, euler": Case(model="deep", adapters=("plus",), pictures=((6,),)),
+    "v-prediction, karras": Case(
+        model="linear", arguments={"scheduler": "dpmpp_2m_karras", **LONG}
+    ),
+    "four levels, euler": Case(model="deep", adapters=("plus",), pictures=((6,),), arguments=LONG),
     "four levels, odd size": Case(model="deep", arguments={"width": 72, "height": 88}),
 }
 
@@ -101,7 +104,7 @@ def expected(
 
 
 SHARED: dict[str, Any] = {
-    "num_inference_steps": 6,
+    "num_inference_steps": 3,
     "guidance_scale": 4.0,
     "width": 64,
     "height": 48,
@@ -152,10 +155,10 @@ def test_weights_over_the_steps(
         images=[[references[2]]],
         scale=at(0),
         callback_on_step_end=change,
-        **SHARED,
+        **(SHARED | LONG),
     )
     pipe = open_pipeline(folder, backend, "linear")
-    call = SHARED | {"output_type": "latent"}
+    call = SHARED | LONG | {"output_type": "latent"}
     curve = [(0.0, 1.0), (4 / 6, 0.0)]
     prompts = ipa.ImagePrompt(references[2], scale=blocks, curve=curve)
     assert relative(pipe("a star", image_prompts=prompts, **call).latents, theirs) < LIMITS[backend]
@@ -175,16 +178,18 @@ def test_pictures_are_the_same(
     open_pipeline: Callable[..., ipa.Pipeline],
 ) -> None:
     """The final picture of a seed, 8-bit: diffusers' with torch's generator, and ours."""
+    call = SHARED | LONG
     pipe = diffusers_pipeline(tiny, [tiny / "linear.safetensors"])
     theirs = run_diffusers(
-        pipe, "a star", images=[references[0]], scale=0.8, output_type="np", **SHARED
+        pipe, "a star", images=[references[0]], scale=0.8, output_type="np", **call
     )
     ours = open_pipeline(tiny, backend, "linear")
     ours.set_ip_adapter_scale(0.8)
-    found = ours("a star", ip_adapter_image=references[0], output_type="np", **SHARED).images
+    found = ours("a star", ip_adapter_image=references[0], output_type="np", **call).images
     # Largest difference of a value in [0, 1]: measured 4e-6 (mlx), 3e-6 (torch).
     assert np.abs(found - theirs).max() < 2e-5
-    assert np.array_equal(np.round(found * 255), np.round(theirs * 255))
+    # A value on the edge of two may fall to either: measured 0 and 1 of 9216, on two processors.
+    assert np.count_nonzero(np.round(found * 255) != np.round(theirs * 255)) <= 4
 
 
 def test_switching_adapters_off_is_stock_diffusers_to_the_bit(
