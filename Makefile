@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BACKEND ?= mlx
 
-.PHONY: demo test lint bench bench-adapters bench-conversion parity fuzz clean
+.PHONY: demo test lint bench bench-adapters bench-conversion parity parity-table fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
@@ -30,6 +30,9 @@ bench-conversion: $(VENV)/.dev
 parity: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.true_size $(PARITY_ARGS)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.true_size_xl $(PARITY_ARGS)
+
+parity-table: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.table $(TABLE_ARGS)
 
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)

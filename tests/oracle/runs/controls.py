@@ -89,9 +89,9 @@ SHARED: dict[str, Any] = {
 }
 
 
-def _folder(case: Case, workshop: Workshop) -> Path:
-    """The case's model; its ControlNets lie beside it."""
-    folder = folder_of("ControlNet", MODELS, case.model, workshop)
+def folder(case: Case, workshop: Workshop) -> Path:
+    """Of the case's model; its ControlNets lie beside it."""
+    place = folder_of("ControlNet", MODELS, case.model, workshop)
     for net in case.nets:
         unet, seed = MODELS[case.model].unet, 50 + list(NETS).index(net)
         workshop.made(
@@ -100,7 +100,7 @@ def _folder(case: Case, workshop: Workshop) -> Path:
                 path, unet, seed=seed, **NETS[net]
             ),
         )
-    return folder
+    return place
 
 
 def pictures(case: Case) -> list[Image.Image]:
@@ -117,9 +117,9 @@ def _images(case: Case, references: Sequence[Image.Image]) -> list[list[Image.Im
 
 
 def theirs(case: Case, workshop: Workshop) -> Array:
-    folder = _folder(case, workshop)
-    adapters = [folder / f"{adapter}.safetensors" for adapter in case.adapters]
-    pipe = controlled.controlled_pipeline(folder, [folder / n for n in case.nets], adapters)
+    place = folder(case, workshop)
+    adapters = [place / f"{adapter}.safetensors" for adapter in case.adapters]
+    pipe = controlled.controlled_pipeline(place, [place / n for n in case.nets], adapters)
     scales = list(case.scales)
     if isinstance(scales[0], tuple):
         controlled.weigh_results(pipe.controlnet, scales[0])
@@ -140,12 +140,12 @@ def theirs(case: Case, workshop: Workshop) -> Array:
 
 
 def ours(case: Case, workshop: Workshop, backend: str) -> Array:
-    folder = _folder(case, workshop)
-    pipe = workshop.pipeline(folder, backend)
+    place = folder(case, workshop)
+    pipe = workshop.pipeline(place, backend)
     for net in case.nets:
-        pipe.load_controlnet(folder / net)
+        pipe.load_controlnet(place / net)
     for adapter in case.adapters:
-        pipe.load_ip_adapter(folder / f"{adapter}.safetensors", scale=0.6)
+        pipe.load_ip_adapter(place / f"{adapter}.safetensors", scale=0.6)
     controls = [
         ipa.Control(picture, name=net, scale=scale, start=start, end=end, guess_mode=case.guess)
         for picture, net, scale, (start, end) in zip(

@@ -170,5 +170,10 @@ def run_oracle(pipe: Any, **arguments: Any) -> Array:
     return run_diffusers(pipe, arguments.pop("prompt"), **arguments, **SHARED)
 
 
-SUITE = Suite("Long and weighted texts, states by transformers and formulas", CASES, _their_states, _our_states)
+SUITE = Suite(
+    "Long and weighted texts, states by transformers and formulas",
+    CASES,
+    _their_states,
+    _our_states,
+)
 SKIP = Suite("clip_skip", SKIPS, _their_skip, _our_skip)
