@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -135,7 +137,12 @@ def rows(
     """Measure one after another, and say so on the standard error."""
     for number, (suite, name) in enumerate(wanted, start=1):
         began = time.perf_counter()
-        row = measure(suite, name, workshop, backends)
+        try:
+            row = measure(suite, name, workshop, backends)
+        except Exception as error:  # noqa: BLE001 - one run must not cost the others' figures
+            traceback.print_exc()
+            nothing = dict.fromkeys(backends, Distance(math.nan, math.nan))
+            row = Row(suite.title, name, f"raised {type(error).__name__}", 0, nothing)
         seconds = time.perf_counter() - began
         figures = ", ".join(f"{b} {d.worst:.1e}" for b, d in row.distances.items())
         verdict = "" if row.is_sound else " FAIL"

@@ -63,6 +63,8 @@ def _watched(call: Callable[..., Any], seen: Seen) -> Callable[..., Any]:
         options |= {"callback_on_step_end": keep} if is_modern else {"callback": keep_formerly}
         out = call(pipe, *arguments, **options)
         seen.judge = f"{type(pipe).__name__}, {type(pipe.scheduler).__name__}"
+        if "set_timesteps" in vars(pipe.scheduler):  # see `pipelines.started_at_the_first`
+            seen.judge += " with its begin index set to 0"
         return out
 
     return watched

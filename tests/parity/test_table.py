@@ -10,6 +10,7 @@ import pytest
 from benchmarks import table
 from benchmarks.table import Distance, Row
 from ipa.prepare.schedules import NAMES
+from oracle.runs.suite import Suite
 from oracle.schedulers import OWN_NAMES
 
 KINDS = (
@@ -60,3 +61,13 @@ def test_the_worst_evaluation_counts() -> None:
     gone = [theirs[0], np.full((1, 4), np.nan), theirs[2]]
     found = table.distance(gone, theirs, gone[2], theirs[2])
     assert not Row("a", "b", "c", 3, {"mlx": found}).is_sound
+
+
+def test_a_run_that_raises_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object) -> np.ndarray:
+        raise IndexError("out of levels")
+
+    suite = Suite("a", {"b": None}, broken, broken)
+    (found,) = table.rows([(suite, "b")], None, ["mlx"])
+    assert not found.is_sound and found.judge == "raised IndexError"
+    assert "out of levels" in capsys.readouterr().err
