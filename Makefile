@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BACKEND ?= mlx
 
-.PHONY: demo test lint bench bench-adapters bench-conversion parity recorded fuzz clean
+.PHONY: demo test lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
@@ -33,6 +33,9 @@ parity: $(VENV)/.dev
 
 recorded: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.record_demo
+
+parity-table: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.table $(TABLE_ARGS)
 
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from ipa_torch.loading import quiet
 from oracle.kept import Kept
 from oracle.schedulers import diffusers_scheduler
+from oracle.scipy_stand_in import scipy_or_stand_in
 
 _LOADED = Kept()
 
@@ -54,7 +55,8 @@ def run_diffusers(
     Picture number p of all takes the generator of seed + p.
     """
     if scheduler is not None:
-        pipe.scheduler = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
+        named = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
+        pipe.scheduler = started_at_the_first(named, arguments["num_inference_steps"])
     if scale is not None:
         pipe.set_ip_adapter_scale(scale)
     count = num_images * (len(prompt) if isinstance(prompt, (list, tuple)) else 1)
@@ -69,3 +71,23 @@ def run_diffusers(
         **arguments,
     ).images
     return out.numpy() if isinstance(out, torch.Tensor) else np.asarray(out)
+
+
+def started_at_the_first(scheduler: Any, steps: int) -> Any:
+    """The same, but that a run begins with the first of its timesteps if two of them are equal.
+
+    diffusers looks the first timestep up and takes the second place where it stands: over 50 steps
+    with beta levels its pipelines then run out of levels, an IndexError. Otherwise untouched.
+    """
+    with scipy_or_stand_in():
+        scheduler.set_timesteps(steps)
+    if len(scheduler.timesteps) < 2 or scheduler.timesteps[0] != scheduler.timesteps[1]:
+        return scheduler
+    plain = scheduler.set_timesteps
+
+    def set_timesteps(*arguments: Any, **options: Any) -> None:
+        plain(*arguments, **options)
+        scheduler.set_begin_index(0)
+
+    scheduler.set_timesteps = set_timesteps
+    return scheduler

@@ -57,14 +57,15 @@ def once(run: Callable[[str], np.ndarray]) -> Callable[[str], np.ndarray]:
 
 
 def theirs(case: Case, folder: Path, references: Pictures, shared: Mapping[str, Any]) -> np.ndarray:
-    """The final latents of diffusers' own pipeline."""
+    """The final latents of diffusers' own pipeline; what is None there is left out."""
+    arguments = {k: v for k, v in (shared | case.arguments).items() if v is not None}
     pipe = diffusers_pipeline(folder, [folder / f"{name}.safetensors" for name in case.adapters])
     return run_diffusers(
         pipe,
         case.prompt,
         images=case.images(references),
         scale=case.scale,
-        **(shared | case.arguments),
+        **arguments,
     )
 
 

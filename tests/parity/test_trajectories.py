@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,118 +11,27 @@ import pytest
 from PIL import Image
 
 import ipa
-from oracle import models, trajectories
+from oracle import trajectories
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
+from oracle.runs.image_prompts import CASES, LONG, MODELS, SHARED, SUITE
+from oracle.runs.suite import folder_of
+from oracle.workshop import Workshop
 
 # Relative L2 of the final latents. Measured over all cases: torch 1.3e-6, mlx 1.8e-6.
 LIMITS = {"torch": 1e-5, "mlx": 1e-4}
 
-LINEAR = models.Tiny(
-    unet=models.UNET
-    | {
-        "block_out_channels": (32, 64),
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-        "layers_per_block": 1,
-        "transformer_layers_per_block": 2,
-        "attention_head_dim": 4,
-        "norm_num_groups": 8,
-        "use_linear_projection": True,
-        "sample_size": 6,
-    },
-    scheduler=models.SCHEDULER | {"prediction_type": "v_prediction"},
-)
-DEEP = models.Tiny(
-    unet=models.FOUR_LEVELS,
-    vae=models.VAE | {"layers_per_block": 2, "mid_block_add_attention": False},
-    scheduler=models.SCHEDULER | {"_class_name": "EulerDiscreteScheduler"},
-)
-MODELS = {"odd": models.Tiny(), "linear": LINEAR, "deep": DEEP}
-BLOCKS = {
-    "down": {"block_0": [0.2, 0.9], "block_2": 0.7},
-    "mid": 0.5,
-    "up": {"block_0": [0.1, 0.4, 1.0]},
-}
-
-
-Case = partial(trajectories.Case, model="odd", adapters=("linear",), pictures=((0,),), scale=0.8)
-LONG = {"num_inference_steps": 6}  # where steps remember those before
-
-
-CASES = {
-    "text only": Case(adapters=(), pictures=(), scale=None),
-    "picture only": Case(prompt="", scale=1.0),
-    "picture and text": Case(arguments={"negative_prompt": "a blue circle"}),
-    "three pictures": Case(pictures=((0, 1, 2),)),
-    "resampler": Case(adapters=("plus",), pictures=((3,),)),
-    "resampler, two pictures": Case(adapters=("plus",), pictures=((3, 4),), scale=0.6),
-    "full": Case(adapters=("full",), pictures=((1,),)),
-    "two adapters": Case(
-        adapters=("linear", "plus"), pictures=((0,), (1, 2)), scale=[0.7, 0.4], prompt=""
-    ),
-    "three adapters": Case(
-        adapters=("plus", "full", "linear"), pictures=((0,), (1,), (2,)), scale=[0.3, 0.4, 0.5]
-    ),
-    "scale by block": Case(scale=BLOCKS),
-    "two scales by block": Case(
-        adapters=("linear", "plus"), pictures=((0,), (5,)), scale=[BLOCKS, {"up": {"block_2": 0.9}}]
-    ),
-    "no guidance": Case(arguments={"guidance_scale": 1.0}),
-    "wide": Case(arguments={"width": 104, "height": 56}),
-    "tall": Case(arguments={"width": 40, "height": 136}),
-    "batch": Case(arguments={"num_images": 3, "scheduler": "euler_ancestral"}),
-    "euler": Case(arguments={"scheduler": "euler", **LONG}),
-    "euler karras": Case(arguments={"scheduler": "euler_karras", **LONG}),
-    "euler ancestral": Case(arguments={"scheduler": "euler_ancestral", **LONG}),
-    "dpmpp_2m": Case(arguments={"scheduler": "dpmpp_2m", **LONG}),
-    "dpmpp_2m karras": Case(arguments={"scheduler": "dpmpp_2m_karras", **LONG}),
-    "linear projections, v-prediction": Case(model="linear"),
-    "v-prediction, karras": Case(
-        model="linear", arguments={"scheduler": "dpmpp_2m_karras", **LONG}
-    ),
-    "four levels, euler": Case(model="deep", adapters=("plus",), pictures=((6,),), arguments=LONG),
-    "four levels, odd size": Case(model="deep", arguments={"width": 72, "height": 88}),
-}
-
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return trajectories.build(MODELS, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def expected(
-    folders: dict[str, Path], references: list[Image.Image]
-) -> Callable[[str], np.ndarray]:
-    def run(name: str) -> np.ndarray:
-        case = CASES[name]
-        return trajectories.theirs(case, folders[case.model], references, SHARED)
-
-    return trajectories.once(run)
-
-
-SHARED: dict[str, Any] = {
-    "num_inference_steps": 3,
-    "guidance_scale": 4.0,
-    "width": 64,
-    "height": 48,
-    "seed": 3,
-}
+def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
+    return trajectories.once(lambda name: SUITE.theirs(CASES[name], workshop))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_trajectory(
-    name: str,
-    backend: str,
-    folders: dict[str, Path],
-    references: list[Image.Image],
-    expected: Callable[[str], np.ndarray],
-    open_pipeline: Callable[..., ipa.Pipeline],
+    name: str, backend: str, workshop: Workshop, expected: Callable[[str], np.ndarray]
 ) -> None:
-    case = CASES[name]
-    pipe = open_pipeline(folders[case.model], backend, *case.adapters)
-    found = trajectories.ours(case, pipe, references, SHARED)
+    found = SUITE.ours(CASES[name], workshop, backend)
     assert relative(found, expected(name)) < LIMITS[backend]
 
 
@@ -131,13 +39,12 @@ def test_trajectory(
 def test_weights_over_the_steps(
     name: str,
     backend: str,
-    folders: dict[str, Path],
+    workshop: Workshop,
     references: list[Image.Image],
-    open_pipeline: Callable[..., ipa.Pipeline],
 ) -> None:
     """diffusers' way is a callback that sets new scales between steps."""
     factors = [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
-    folder = folders[name]
+    folder = folder_of(SUITE.title, MODELS, name, workshop)
     blocks = {"mid": 0.5, "up": 0.75, "down": {"block_2": [0.25, 1.0]}}
 
     def at(step: int) -> dict[str, Any]:
@@ -157,7 +64,7 @@ def test_weights_over_the_steps(
         callback_on_step_end=change,
         **(SHARED | LONG),
     )
-    pipe = open_pipeline(folder, backend, "linear")
+    pipe = workshop.pipeline(folder, backend, "linear")
     call = SHARED | LONG | {"output_type": "latent"}
     curve = [(0.0, 1.0), (4 / 6, 0.0)]
     prompts = ipa.ImagePrompt(references[2], scale=blocks, curve=curve)

@@ -1,0 +1,66 @@
+"""Runs of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from oracle import models, trajectories
+from oracle.scipy_stand_in import scipy_or_stand_in
+from oracle.workshop import Workshop
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A table of cases, with what diffusers makes of one and what a backend does.
+
+    Attributes:
+        title: What they show.
+        cases: By name; of any type that both sides know.
+        theirs: The final latents of diffusers' own pipeline.
+        ours: The same of ours, on the backend of that name.
+        more: Cases for the parity table alone: the tests have no time for them.
+    """
+
+    title: str
+    cases: Mapping[str, Any]
+    theirs: Callable[[Any, Workshop], Array]
+    ours: Callable[[Any, Workshop, str], Array]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all(self) -> dict[str, Any]:
+        """Every case."""
+        return {**self.cases, **self.more}
+
+
+def folder_of(title: str, tinies: Mapping[str, models.Tiny], name: str, workshop: Workshop) -> Any:
+    """A suite's model by name; each has weights of its own."""
+    return workshop.model(f"{title}/{name}", tinies[name], seed=list(tinies).index(name))
+
+
+def of_trajectories(
+    title: str,
+    tinies: Mapping[str, models.Tiny],
+    cases: Mapping[str, trajectories.Case],
+    shared: Mapping[str, Any],
+    more: Mapping[str, trajectories.Case] | None = None,
+) -> Suite:
+    """A suite of text and image prompts over some models; `shared` are arguments of all cases."""
+
+    def theirs(case: trajectories.Case, workshop: Workshop) -> Array:
+        folder = folder_of(title, tinies, case.model, workshop)
+        with scipy_or_stand_in():
+            return trajectories.theirs(case, folder, workshop.references, shared)
+
+    def ours(case: trajectories.Case, workshop: Workshop, backend: str) -> Array:
+        folder = folder_of(title, tinies, case.model, workshop)
+        pipe = workshop.pipeline(folder, backend, *case.adapters)
+        return trajectories.ours(case, pipe, workshop.references, shared)
+
+    return Suite(title, cases, theirs, ours, more or {})
