@@ -33,6 +33,7 @@ from huggingface_hub.utils import disable_progress_bars
 from ipa_mlx.blas import preload
 from oracle.measure import relative
 from oracle.runs import (
+    adapted,
     controlled_editing,
     controls,
     editing,
@@ -55,6 +56,7 @@ SUITES: tuple[Suite, ...] = (
     faces.SUITE,
     xl.SUITE,
     controls.SUITE,
+    adapted.SUITE,
     loras.SUITE,
     editing.SUITE,
     controlled_editing.SUITE,

@@ -3,204 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from diffusers.pipelines.t2i_adapter.pipeline_stable_diffusion_adapter import (
-    _preprocess_adapter_image,
-)
-from PIL import Image
 
-import ipa
-from oracle import controlled, models, t2i_adapters, trajectories
+from oracle import trajectories
 from oracle.measure import relative
-from oracle.pipelines import run_diffusers
+from oracle.runs.adapted import CASES, SUITE
+from oracle.workshop import Workshop
 
 # Relative L2 of the final latents. Measured over all cases: torch 1.2e-6, mlx 1.6e-6.
 LIMITS = {"torch": 5e-6, "mlx": 1e-5}
 
-MODELS = {
-    "plain": models.Tiny(unet=t2i_adapters.UNET),
-    "xl": models.Tiny(unet=models.XL_UNET, second_text=models.SECOND_TEXT),
-}
-NETS: dict[str, dict[str, Any]] = {
-    "edges": t2i_adapters.FULL,
-    "grey": t2i_adapters.FULL | {"in_channels": 1, "num_res_blocks": 1},
-    "light": t2i_adapters.LIGHT,
-    "fewer": {"channels": (16, 32)},
-    "xl": t2i_adapters.XL,
-    "xl grey": t2i_adapters.XL | {"in_channels": 1, "num_res_blocks": 2},
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """One run: T2I-Adapters with their scales, and perhaps image adapters.
-
-    `end` is of all of them; `direct`: diffusers has a pipeline for it.
-    """
-
-    model: str = "plain"
-    nets: tuple[str, ...] = ("edges",)
-    scales: tuple[float, ...] = (0.8,)
-    end: float = 1.0
-    adapters: tuple[str, ...] = ()
-    controlnet: bool = False
-    direct: bool = True
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-CASES = {
-    "one": Case(arguments={"num_images": 2, "width": 72, "height": 88}),
-    "two, one grey": Case(nets=("edges", "grey"), scales=(0.7, 0.4)),
-    "light": Case(nets=("light",), arguments={"guidance_scale": 1.0}),
-    "fewer features than blocks": Case(nets=("fewer", "fewer"), scales=(0.4, 0.5)),
-    "image prompts, a ControlNet, window": Case(
-        nets=("grey",), end=0.5, adapters=("linear", "plus"), controlnet=True, direct=False
-    ),
-    "xl, window": Case(model="xl", nets=("xl",), end=0.5, arguments={"num_inference_steps": 4}),
-    "xl, two, image prompt": Case(
-        model="xl",
-        nets=("xl", "xl grey"),
-        scales=(0.6, 0.5),
-        adapters=("plus",),
-        arguments={"negative_prompt": "a ring", "num_images": 2},
-    ),
-}
-SHARED: dict[str, Any] = {
-    "num_inference_steps": 2,
-    "guidance_scale": 4.0,
-    "width": 64,
-    "height": 48,
-    "seed": 3,
-}
-SIZE = (100, 70)  # of the pictures: another than the results'
-
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A model of each kind; its T2I-Adapters lie beside it."""
-    built = trajectories.build(MODELS, tmp_path_factory)
-    for model, net in sorted({(case.model, net) for case in CASES.values() for net in case.nets}):
-        seed = 70 + list(NETS).index(net)
-        t2i_adapters.write_t2i_adapter(built[model] / net, seed, **NETS[net])
-    controlled.write_controlnet(built["plain"] / "controlnet", t2i_adapters.UNET, seed=60)
-    return built
-
-
-def pictures(case: Case) -> list[Image.Image]:
-    """Grey where the adapter is: diffusers converts nothing."""
-    found = [Image.fromarray(controlled.edges(SIZE, n)) for n, _ in enumerate(case.nets)]
-    modes = ["L" if NETS[net].get("in_channels") == 1 else "RGB" for net in case.nets]
-    return [picture.convert(mode) for picture, mode in zip(found, modes, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def expected(
-    folders: dict[str, Path], references: list[Image.Image]
-) -> Callable[[str], np.ndarray]:
-    def run(name: str) -> np.ndarray:
-        case, folder = CASES[name], folders[CASES[name].model]
-        call = SHARED | case.arguments
-        nets = [folder / net for net in case.nets]
-        adapters = [folder / f"{adapter}.safetensors" for adapter in case.adapters]
-        if not case.direct:
-            return injected(case, folder, references)
-        pipe = t2i_adapters.adapted_pipeline(folder, nets, adapters)
-        several = len(nets) > 1
-        own = {"image": pictures(case) if several else pictures(case)[0]}
-        own["adapter_conditioning_scale"] = list(case.scales) if several else case.scales[0]
-        if case.model == "xl":
-            own["adapter_conditioning_factor"] = case.end
-            own["ip_adapter_image"] = images(case, references)
-        if case.adapters:
-            pipe.set_ip_adapter_scale([0.6] * len(adapters))
-        count = call.pop("num_images", 1)
-        seed = call.pop("seed")
-        latents = pipe(
-            "a red star",
-            generator=[torch.Generator("cpu").manual_seed(seed + n) for n in range(count)],
-            num_images_per_prompt=count,
-            output_type="latent",
-            **call,
-            **own,
-        ).images
-        return latents.numpy()
-
-    return trajectories.once(run)
-
-
-def injected(case: Case, folder: Path, references: list[Image.Image]) -> np.ndarray:
-    """diffusers' ControlNet pipeline and UNet, with what its T2I-Adapter gives."""
-    files = [folder / f"{adapter}.safetensors" for adapter in case.adapters]
-    pipe = controlled.controlled_pipeline(folder, [folder / "controlnet"], files)
-    (net,) = t2i_adapters.read([folder / name for name in case.nets])
-    call = SHARED | case.arguments
-    pixels = _preprocess_adapter_image(pictures(case)[0], call["height"], call["width"])
-    with torch.inference_mode():
-        features = net(pixels)
-    steps = range(int(call["num_inference_steps"] * case.end))
-    t2i_adapters.inject(pipe, features, dict.fromkeys(steps, case.scales[0]))
-    return run_diffusers(
-        pipe,
-        "a red star",
-        images=images(case, references),
-        scale=[0.6] * len(files),
-        image=Image.fromarray(controlled.edges(SIZE, 9)),
-        controlnet_conditioning_scale=0.5,
-        **call,
-    )
-
-
-def images(case: Case, references: list[Image.Image]) -> list[list[Image.Image]] | None:
-    return [[references[i]] for i in range(len(case.adapters))] or None
-
-
-@pytest.fixture(scope="module")
-def pipelines(
-    folders: dict[str, Path], open_pipeline: Callable[..., ipa.Pipeline]
-) -> Callable[[str, str], ipa.Pipeline]:
-    """One of a model and backend, for all cases: nothing stays of what was unloaded."""
-    return cache(lambda model, backend: open_pipeline(folders[model], backend))
+def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
+    return trajectories.once(lambda name: SUITE.theirs(CASES[name], workshop))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_trajectory(
-    name: str,
-    backend: str,
-    folders: dict[str, Path],
-    references: list[Image.Image],
-    expected: Callable[[str], np.ndarray],
-    pipelines: Callable[[str, str], ipa.Pipeline],
+    name: str, backend: str, workshop: Workshop, expected: Callable[[str], np.ndarray]
 ) -> None:
-    case, folder = CASES[name], folders[CASES[name].model]
-    pipe = pipelines(case.model, backend)
-    for unload in (pipe.unload_t2i_adapter, pipe.unload_controlnet, pipe.unload_ip_adapter):
-        unload()
-    for adapter in case.adapters:
-        pipe.load_ip_adapter(folder / f"{adapter}.safetensors", scale=0.6)
-    controls = [
-        ipa.Control(
-            picture,
-            name=pipe.load_t2i_adapter(folder / net, name=f"{net} {number}"),
-            scale=scale,
-            end=case.end,
-        )
-        for number, (picture, net, scale) in enumerate(
-            zip(pictures(case), case.nets, case.scales, strict=True)
-        )
-    ]
-    if case.controlnet:
-        edges = Image.fromarray(controlled.edges(SIZE, 9))
-        name_of = pipe.load_controlnet(folder / "controlnet")
-        controls.append(ipa.Control(edges, name=name_of, scale=0.5))
-    call = SHARED | case.arguments | {"output_type": "latent"}
-    found = pipe(
-        "a red star", ip_adapter_image=images(case, references), controls=controls, **call
-    ).latents
+    found = SUITE.ours(CASES[name], workshop, backend)
     assert relative(found, expected(name)) < LIMITS[backend]
