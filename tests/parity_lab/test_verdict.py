@@ -106,7 +106,8 @@ def test_explanations(name: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.3123, "0.31"), (2e-6, "2e-6"), (1.25e12, "1.2e12"), (float("inf"), "inf"), (0.0, "0"),
-     (12.0, "12"), (1e-10, "1e-10"), (float("nan"), "nan")],
+     (12.0, "12"),
+        (287.6, "288"), (1e-10, "1e-10"), (float("nan"), "nan")],
 )  # fmt: skip
 def test_figures(value: float, text: str) -> None:
     assert short(value) == text

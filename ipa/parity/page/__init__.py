@@ -1,0 +1,1 @@
+"""The page of the HTML report: its parts, and the style and script inside it."""
