@@ -26,6 +26,7 @@ from ipa.parity.capture import Capture
 from ipa.parity.comparison import Comparison
 from ipa.parity.compatibility import request_differences
 from ipa.parity.difference import Difference
+from ipa.parity.html_report import report
 from ipa.parity.json_report import json_report
 from ipa.parity.junit import junit
 from ipa.parity.sketch import Sketch
@@ -89,8 +90,12 @@ def load_beside(
     load_inversions(pipe, named("textual_inversion", "textual_inversions"), offline=offline)
 
 
-def save_reports(comparison: Comparison, to_json: Path | None, to_junit: Path | None) -> None:
+def save_reports(
+    comparison: Comparison, to_html: Path | None, to_json: Path | None, to_junit: Path | None
+) -> None:
     """Write the files that are asked for, each whole or not at all."""
+    if to_html is not None:
+        report(comparison, to_html)
     if to_json is not None:
         text = json.dumps(json_report(comparison), ensure_ascii=False, indent=2, allow_nan=False)
         write_whole(to_json, f"{text}\n".encode())

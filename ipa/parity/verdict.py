@@ -34,6 +34,8 @@ def verdict(comparison: Comparison) -> str:
 
 def parting(comparison: Comparison) -> Difference | None:
     """Where the runs part: the first stage that is bad, or that is not finite."""
+    if comparison.first_of is not None:
+        return comparison.first_bad
     return next((d for d in comparison.differences if d.bad or not d.measures.finite), None)
 
 

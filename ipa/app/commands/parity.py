@@ -152,6 +152,9 @@ def compare(  # one parameter per option
     scale: DefaultScale = "1.0",
     vae: decoding.VaeOption = None,
     offline: OfflineOption = False,
+    to_html: Annotated[
+        Path | None, typer.Option("--html", help="Write a report here, one page for a browser.")
+    ] = None,
     to_json: Annotated[Path | None, typer.Option("--json", help="Write all numbers here.")] = None,
     to_junit: Annotated[
         Path | None, typer.Option("--junit", help="Write JUnit's XML here.")
@@ -160,7 +163,7 @@ def compare(  # one parameter per option
     """Say where B first departs from A. Exit code 1 if it does, 2 if they cannot be compared."""
     with explained():
         found = compare_named(a, b, context.params)
-        save_reports(found, to_json, to_junit)
+        save_reports(found, to_html, to_json, to_junit)
     show_comparison(found)
     if not found.ok:
         raise typer.Exit(BAD)
