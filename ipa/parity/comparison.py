@@ -46,7 +46,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """b's run with one component of a's: `relative_l2` of the final latents to a's is left."""
+    """b's run with one component of a's: `relative_l2` of the picture to a's is left."""
 
     component: str
     relative_l2: float
@@ -57,8 +57,8 @@ class Comparison:
     """b against a: `differences` in the order in which the stages are computed.
 
     `only_a` and `only_b` are stages that the other run does not have. `first_bad` is the deepest
-    bad stage that comes first; None where all is well. `unswapped` is the relative L2 of the final
-    latents that each of `swaps` is to be held against.
+    bad stage that comes first; None where all is well. `unswapped` is the relative L2 of the
+    pictures that each of `swaps` is to be held against.
     """
 
     a: Side

@@ -20,15 +20,13 @@ COMPONENTS = {
     "image encoder": ("image.*/features.*",),
     "projector": ("image.*/tokens.*",),
     "adapter's keys and values": ("condition/image.*",),
-    "UNet": ("step.*/prediction",),
-    "guidance": ("step.*/guided",),
-    "sampler": ("step.*/latents",),
-    "VAE": ("decode/image",),
+    "everything before the UNet": ("text.*/states", "text.*/pooled", "condition/image.*"),
+    "everything before the VAE": ("step.*/latents",),
 }
 """Patterns of the stages by which a component is swapped.
 
-Of the first five that is the component itself; those that follow run on b's own results, and what
-stands in for theirs was made on a's.
+What follows in a run takes b's own results, so its components cannot be swapped alone: what is left
+with a's everything before the UNet is made by UNet, guidance, sampler and VAE; then by the VAE.
 """
 
 

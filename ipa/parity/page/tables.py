@@ -94,7 +94,8 @@ def swap_table(comparison: Comparison) -> Markup:
     a, b = comparison.a.name, comparison.b.name
     words = f"{b} was run again with one component of {a} at a time. "
     if whole is not None:
-        words += f"Without any, the final latents are {short(whole)} apart (relative L2)."
+        words += f"Without any, what is finished is {short(whole)} apart (relative L2). "
+    words += "What is left with a's everything before a part is made by that part and what follows."
     heads = ("component of a", "what is left", "so it costs", "")
     return joined(element("p", words), _table(heads, rows))
 
