@@ -50,7 +50,8 @@ def load(
             the hub (owner/name, or owner/name/folder/file of a single file), or a model that is
             open already (then without revision, variant and offline).
         backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
-        dtype: "float32", "float16" or "bfloat16"; None takes what suits the device.
+        dtype: "float32", "float16" or "bfloat16", for torch "float64", too; None takes what suits
+            the device.
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
         quantize: For MLX: 4 or 8 bits for the matrices of attention and feed-forward, to save
             memory; None takes the weights as they are stored.

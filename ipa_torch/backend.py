@@ -265,7 +265,8 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
 
     Args:
         model: The folder, its configs parsed; an original, not one converted for MLX.
-        dtype: "float32", "float16" or "bfloat16"; None takes float32 on a CPU, else float16.
+        dtype: "float64", "float32", "float16" or "bfloat16"; None takes float32 on a CPU, else
+            float16.
         device: "cpu", "cuda", "cuda:1", "mps"; None takes the fastest there is.
 
     Raises:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ipa.contract.errors import CaptureError, CheckpointError
 from ipa.contract.files import require_safetensors
@@ -122,6 +121,8 @@ class StoredStages(Mapping[str, Kept]):
     file: Any = field(repr=False)
 
     def __getitem__(self, name: str) -> Kept:
+        from safetensors import SafetensorError
+
         row = self.rows[name]
         try:
             array = self.file.get_tensor(name)
@@ -144,6 +145,8 @@ def read(path: str | os.PathLike[str]) -> Capture:
     Raises:
         CaptureError: The file is missing, damaged, no capture, or of a newer version.
     """
+    from safetensors import SafetensorError, safe_open  # a program that converts goes without it
+
     where = Path(path)
     try:
         require_safetensors(where)

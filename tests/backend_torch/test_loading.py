@@ -239,9 +239,9 @@ def test_unusable_device(device: str, tiny: Path) -> None:
         load(open_model_folder(tiny, name="tiny"), device=device)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "fp16", "int8", 16])
+@pytest.mark.parametrize("dtype", ["double", "fp16", "int8", 16])
 def test_unknown_dtype(dtype: Any, tiny: Path) -> None:
-    with pytest.raises(RequestError, match="float32, float16, bfloat16"):
+    with pytest.raises(RequestError, match="float64, float32, float16, bfloat16"):
         load(open_model_folder(tiny, name="tiny"), dtype=dtype, device="cpu")
 
 

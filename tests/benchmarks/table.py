@@ -50,6 +50,10 @@ from oracle.watch import our_steps, their_steps
 from oracle.workshop import Workshop
 
 BOUNDS: Mapping[str, float] = {"mlx": 1e-4, "torch": 1e-5}
+# Where diffusers' own float32 is further from its float64 than a bound. Two levels lie side by
+# side there, and DEIS's integrals over them cancel: diffusers is 7.5e-4 (absolute, latents of 50)
+# from itself in float64, ours 3e-13 (`oracle.schedulers.deviation`).
+ROUNDED: Mapping[str, float] = {"deis_beta, 50 steps": 2e-4}
 SUITES: tuple[Suite, ...] = (
     image_prompts.SUITE,
     masks.SUITE,
@@ -98,9 +102,13 @@ class Row:
     def is_sound(self) -> bool:
         """Whether every figure is a number within its bound."""
         return all(
-            distance.worst <= BOUNDS[backend] and distance.final <= BOUNDS[backend]
+            distance.worst <= self.bound(backend) and distance.final <= self.bound(backend)
             for backend, distance in self.distances.items()
         )
+
+    def bound(self, backend: str) -> float:
+        """What a figure may be."""
+        return max(BOUNDS[backend], ROUNDED.get(self.name, 0.0))
 
 
 def chosen(pattern: str) -> list[tuple[Suite, str]]:
@@ -158,7 +166,8 @@ def rows(
 
 def markdown(found: Sequence[Row], backends: Sequence[str]) -> str:
     """A table for each kind of run, with what all are held to in front."""
-    worst = {b: np.max([row.distances[b].worst for row in found]) for b in backends}
+    usual = [row for row in found if row.name not in ROUNDED] or found
+    worst = {b: np.max([row.distances[b].worst for row in usual]) for b in backends}
     failed = sum(not row.is_sound for row in found)
     bounds = ", ".join(f"{b} ≤ {BOUNDS[b]:.0e} (worst: {worst[b]:.1e})" for b in backends)
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
@@ -172,6 +181,11 @@ def markdown(found: Sequence[Row], backends: Sequence[str]) -> str:
         "A figure is the relative L2 distance of the latents, the largest after any evaluation of",
         "the network; *n* is how many were compared (1: the last alone).",
         f"Bounds: {bounds}. Above their bound: {failed}.",
+        *(
+            f"† {name} ≤ {bound:.0e}: diffusers in float32 is as far from itself in float64."
+            for name, bound in ROUNDED.items()
+            if any(row.name == name for row in found)
+        ),
     ]
     for title in dict.fromkeys(row.suite for row in found):
         lines += ["", f"## {title}", "", *_head(backends)]
@@ -186,7 +200,7 @@ def _head(backends: Sequence[str]) -> list[str]:
 
 def _line(row: Row, backends: Sequence[str]) -> str:
     figures = [f"{row.distances[b].worst:.1e}" for b in backends]
-    verdict = "ok" if row.is_sound else "**FAIL**"
+    verdict = ("ok †" if row.name in ROUNDED else "ok") if row.is_sound else "**FAIL**"
     return f"| {' | '.join([row.name, row.judge, str(row.compared), *figures, verdict])} |"
 
 
