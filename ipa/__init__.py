@@ -13,6 +13,8 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from ipa.contract.version import __version__
+
 if TYPE_CHECKING:
     from ipa import face_embedder as face_embedder
     from ipa.contract.control import Control
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from ipa.contract.result import Progress, Result
     from ipa.loading import load
     from ipa.pipeline import Pipeline
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BackendError",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict, cast
 
@@ -13,6 +14,7 @@ from ipa.contract.model import AdapterFiles
 from ipa.contract.weights import Scale, plain_number, plain_scale
 from ipa.prepare.profiles import Profile
 from ipa.prepare.scales import site_scales
+from ipa.registry import Registry
 
 
 class FaceOptions(TypedDict, total=False):
@@ -43,21 +45,12 @@ class AttachedAdapter:
         return self.files.weights.name
 
 
-class Adapters(Mapping[str, AttachedAdapter]):
-    """What is loaded beside a model. Not thread-safe: the pipeline serialises what changes it."""
+class Adapters(Registry[AttachedAdapter]):
+    """By name, in the order of loading."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__()
         self._backend = backend
-        self._known: dict[str, AttachedAdapter] = {}
-
-    def __getitem__(self, name: str) -> AttachedAdapter:
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def load(self, name: str, files: AdapterFiles, scale: Scale, face: FaceOptions) -> None:
         """Load the files of an adapter, all or nothing.
@@ -66,7 +59,7 @@ class Adapters(Mapping[str, AttachedAdapter]):
             CheckpointError: The file is damaged, or made for another base model or encoder.
             RequestError: The name is taken, or its kind must be told.
         """
-        if name in self._known:
+        if name in self:
             raise RequestError(
                 "an adapter of this name is loaded",
                 found=name,
@@ -76,15 +69,14 @@ class Adapters(Mapping[str, AttachedAdapter]):
         lora_scale = None if given is None else plain_number(given, "lora_scale")
         told = replace(files, kind=face.get("kind") or files.kind)
         loaded = self._backend.load_adapter(name, told)
-        self._known[name] = AttachedAdapter(
-            told, loaded, scale, lora_scale, face.get("face_embedder")
-        )
+        attached = AttachedAdapter(told, loaded, scale, lora_scale, face.get("face_embedder"))
+        self._put(name, attached)
 
     def unload(self, name: str | None) -> None:
         """Forget one adapter, or all of them."""
         for adapter in self.named(name):
             self._backend.unload_adapter(adapter)
-            del self._known[adapter]
+            self._remove(adapter)
 
     def set_scale(self, scale: Scale | Sequence[Scale], name: str | None) -> None:
         """Set default scales; see `Pipeline.set_ip_adapter_scale`."""
@@ -99,7 +91,7 @@ class Adapters(Mapping[str, AttachedAdapter]):
             )
         checked = [self.checked(entry) for entry in scales]
         for adapter, entry in zip(names, checked, strict=True):
-            self._known[adapter] = replace(self._known[adapter], scale=entry)
+            self._put(adapter, replace(self[adapter], scale=entry))
 
     def checked(self, scale: Scale) -> Scale:
         """A default scale that fits the UNet, in plain numbers."""
@@ -107,13 +99,8 @@ class Adapters(Mapping[str, AttachedAdapter]):
         return plain_scale(scale, "scale")
 
     def named(self, name: str | None) -> list[str]:
-        """One adapter, or all of them for None. Raises RequestError if there is no such."""
-        if name is None:
-            return list(self)
-        if name not in self._known:
-            loaded = ", ".join(self) or "none"
-            raise RequestError("no such adapter", found=name, remedy=f"loaded: {loaded}")
-        return [name]
+        """See the function."""
+        return named(name, self)
 
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
@@ -123,7 +110,7 @@ class Adapters(Mapping[str, AttachedAdapter]):
                 "projector": attached.loaded.spec.projector,
                 "kind": attached.loaded.spec.kind,
                 "tokens": _tokens(attached.loaded),
-                "scale": attached.scale,
+                "scale": deepcopy(attached.scale),
                 "image_encoder": attached.loaded.encoder_name,
                 "bytes": attached.loaded.nbytes,
                 **({"lora_scale": attached.lora_scale} if attached.loaded.spec.lora_rank else {}),
@@ -142,6 +129,16 @@ def lora_scale(attached: AttachedAdapter, profile: Profile) -> float:
     if not attached.loaded.spec.lora_rank:
         return 0.0
     return profile.face_lora_scale if attached.lora_scale is None else attached.lora_scale
+
+
+def named(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> list[str]:
+    """One adapter, or all of them for None. Raises RequestError if there is no such."""
+    if name is None:
+        return list(adapters)
+    if name not in adapters:
+        loaded = ", ".join(adapters) or "none"
+        raise RequestError("no such adapter", found=name, remedy=f"loaded: {loaded}")
+    return [name]
 
 
 def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:

@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ipa.adapters import AttachedAdapter
 from ipa.contract.backend import Backend
 from ipa.contract.batch import Batch
 from ipa.contract.errors import RequestError
 from ipa.contract.influence import Influence
-from ipa.contract.model import ModelFolder
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
-from ipa.controls import AttachedControlNet
 from ipa.description import describe_batch
 from ipa.plan import Plan, make_plan
-from ipa.prepare.tokenizer import ClipTokenizer
-from ipa.run import NOTHING, CancelSignal, Run
+from ipa.registry import Snapshot
+from ipa.run import CancelSignal, Run
 
 
-def plan_batch(
-    batch: Batch,
-    model: ModelFolder,
-    tokenizers: Sequence[ClipTokenizer],
-    adapters: Mapping[str, AttachedAdapter],
-    controlnets: Mapping[str, AttachedControlNet],
-) -> list[Plan]:
+def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
     """A plan for each prompt of a call.
 
     Raises:
@@ -39,7 +30,7 @@ def plan_batch(
     plans: list[Plan] = []
     for request in batch.requests:
         try:
-            plans.append(make_plan(request, model, tokenizers, adapters, controlnets))
+            plans.append(make_plan(request, loaded))
         except RequestError as error:
             if len(batch.requests) == 1:
                 raise
@@ -61,13 +52,11 @@ class BatchRun:
         backend: Backend,
         batch: Batch,
         plans: Sequence[Plan],
-        cancel: CancelSignal | None,
-        adapters: Mapping[str, AttachedAdapter],
+        cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
-        loras: Mapping[str, Any] = NOTHING,
     ) -> None:
-        self.batch, self.plans, self.adapters = batch, plans, adapters
-        self.runs = [Run(backend, plan, cancel, adapters, weights, loras) for plan in plans]
+        self.runs = [Run(backend, plan, cancel, weights) for plan in plans]
+        self.request = describe_batch(batch, plans) if len(plans) > 1 else None
 
     def events(self) -> Iterator[Progress]:
         """Those of every run, with steps counted over all of them, and one result at the end."""
@@ -102,12 +91,11 @@ class BatchRun:
 
     def _info(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
         first, requests = infos[0], [info["request"] for info in infos]
-        request = describe_batch(self.batch, self.plans, self.adapters)
         peaks = [info["peak_memory_bytes"] for info in infos]
         stages = [info["timings_s"] for info in infos]
         return {
             **infos[-1],
-            "request": request | {name: first["request"][name] for name in ("weights", "loras")},
+            "request": {**(self.request or {}), "weights": first["request"]["weights"]},
             "requests": requests,
             **(
                 {"weights_by_step": [info["weights_by_step"] for info in infos]}

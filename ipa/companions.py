@@ -56,13 +56,13 @@ class Companions(Loaded):
             global_pool_conditions=global_pool_conditions,
         )
         chosen = name or files.name
-        with self._owned():
+        with self._changed():
             self._controlnets.load(chosen, files)
         return chosen
 
     def unload_controlnet(self, name: str | None = None) -> None:
         """Forget one ControlNet, or all of them."""
-        with self._owned():
+        with self._changed():
             self._controlnets.unload(name)
 
     def load_t2i_adapter(
@@ -109,13 +109,13 @@ class Companions(Loaded):
             config=config,
         )
         chosen = name or files.name
-        with self._owned():
+        with self._changed():
             self._controlnets.load(chosen, files)
         return chosen
 
     def unload_t2i_adapter(self, name: str | None = None) -> None:
         """Forget one T2I-Adapter, or all of them."""
-        with self._owned():
+        with self._changed():
             self._controlnets.unload(name, T2IAdapterSpec)
 
     def load_textual_inversion(
@@ -153,12 +153,12 @@ class Companions(Loaded):
             revision=revision,
             offline=offline,
         )
-        with self._owned():
+        with self._changed():
             return self._inversions.load(path, token)
 
     def unload_textual_inversion(self, token: str | None = None) -> None:
         """Forget one learned word, or all of them."""
-        with self._owned():
+        with self._changed():
             self._inversions.unload(token)
 
     def load_preview_decoder(
@@ -176,7 +176,7 @@ class Companions(Loaded):
         """
         model = self._backend.model
         files = resolve_preview_decoder(source, model, revision=revision, offline=offline)
-        with self._owned():
+        with self._changed():
             self._backend.load_preview_decoder(files)
 
     @property
@@ -191,7 +191,7 @@ class Companions(Loaded):
     @vae_tiling.setter
     def vae_tiling(self, tiling: VaeTiling) -> None:
         checked = check_tiling(tiling, self._backend.model.vae)
-        with self._owned():
+        with self._changed():
             self._backend.vae_tiling = checked
 
     def load_lora(
@@ -238,16 +238,16 @@ class Companions(Loaded):
             offline=offline,
         )
         chosen = name or path.stem
-        with self._owned():
+        with self._changed():
             self._loras.load(chosen, path, scale, fuse=fuse)
         return chosen
 
     def set_lora_scale(self, scale: float, name: str | None = None) -> None:
         """Set how strongly one LoRA acts, or each of them; a call's `loras` may say otherwise."""
-        with self._owned():
+        with self._changed():
             self._loras.set_scale(scale, name)
 
     def unload_lora(self, name: str | None = None) -> None:
         """Forget one LoRA, or all of them."""
-        with self._owned():
+        with self._changed():
             self._loras.unload(name)

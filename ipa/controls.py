@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ipa.contract.errors import RequestError
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.prepare.control_pixels import adapter_pixels, control_pixels
 from ipa.prepare.curves import is_open
+from ipa.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +69,12 @@ class PlannedControl:
         }
 
 
-class ControlNets(Mapping[str, AttachedControlNet]):
-    """By name, in the order of loading. Not thread-safe: the pipeline serialises changes."""
+class ControlNets(Registry[AttachedControlNet]):
+    """By name, in the order of loading."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__()
         self._backend = backend
-        self._known: dict[str, AttachedControlNet] = {}
-
-    def __getitem__(self, name: str) -> AttachedControlNet:
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControlNet]:
         """Those of one kind alone."""
@@ -95,7 +87,7 @@ class ControlNets(Mapping[str, AttachedControlNet]):
             CheckpointError: It is damaged, or made for another base model.
             RequestError: The name is taken.
         """
-        if name in self._known:
+        if name in self:
             taken = self[name].spec
             raise RequestError(
                 f"a {taken.title} of this name is loaded",
@@ -104,7 +96,7 @@ class ControlNets(Mapping[str, AttachedControlNet]):
             )
         files.spec.check_base(self._backend.model, files.label)
         nbytes = self._backend.controlnets.load(name, files)
-        self._known[name] = AttachedControlNet(files, nbytes)
+        self._put(name, AttachedControlNet(files, nbytes))
 
     def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:
         """Forget one of a kind, or all of them. Raises RequestError if there is no such."""
@@ -116,7 +108,7 @@ class ControlNets(Mapping[str, AttachedControlNet]):
             )
         for own in list(known) if name is None else [name]:
             self._backend.controlnets.unload(own)
-            del self._known[own]
+            self._remove(own)
 
     def describe(self, kind: type[ControlSpec]) -> dict[str, Any]:
         """Those of one kind, JSON-able."""

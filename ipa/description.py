@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
 
@@ -18,12 +19,13 @@ from ipa.contract.fit import CENTER_CROP
 from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
 from ipa.contract.masks import MaskValues
 from ipa.contract.request import SIZE_NAMES, Request
+from ipa.loras import describe_scales
 from ipa.plan import Plan
 from ipa.prepare.faces import shortcut_scale
 from ipa.prepare.profiles import Profile
 
 
-def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dict[str, Any]:
+def describe_request(plan: Plan) -> dict[str, Any]:
     """JSON-able: the request as it was understood."""
     request = plan.request
     names = plan.adapters()
@@ -32,7 +34,7 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "negative_prompt": request.negative_prompt,
         **_describe_xl(plan),
         "image_prompts": [
-            _describe_prompt(prompt, names[number], adapters, plan.profile)
+            _describe_prompt(prompt, names[number], plan)
             for number, prompt in enumerate(request.image_prompts)
         ],
         "width": plan.width,
@@ -55,22 +57,20 @@ def describe_request(plan: Plan, adapters: Mapping[str, AttachedAdapter]) -> dic
         "timestep_spacing": request.timestep_spacing,
         **asdict(request.custom_steps),
         **_describe_editing([request]),
+        "loras": describe_scales(plan.loaded.loras, plan.loras),
     }
 
 
-def describe_batch(
-    batch: Batch, plans: Sequence[Plan], adapters: Mapping[str, AttachedAdapter]
-) -> dict[str, Any]:
+def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
     """JSON-able: a call with several prompts; lists where it had lists, pictures of all prompts."""
     names = plans[0].adapters()
-    first = describe_request(plans[0], adapters)
+    first = describe_request(plans[0])
     given = [request.latents for request in batch.requests if request.latents is not None]
     return {
         **first,
         **{name: list(texts) for name, texts in batch.texts.items() if name in first},
         "image_prompts": [
-            _describe_prompt(prompt, names[number], adapters, plans[0].profile)
-            | {"batched": prompt.batched}
+            _describe_prompt(prompt, names[number], plans[0]) | {"batched": prompt.batched}
             for number, prompt in enumerate(batch.image_prompts)
         ],
         "controls": [
@@ -121,19 +121,15 @@ def _describe_xl(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _describe_prompt(
-    prompt: ImagePrompt,
-    adapter: str,
-    adapters: Mapping[str, AttachedAdapter],
-    profile: Profile,
-) -> dict[str, Any]:
-    scale = adapters[adapter].scale if prompt.scale is None else prompt.scale
+def _describe_prompt(prompt: ImagePrompt, adapter: str, plan: Plan) -> dict[str, Any]:
+    attached = plan.loaded.adapters[adapter]
+    scale = attached.scale if prompt.scale is None else prompt.scale
     return {
         "adapter": adapter,
-        "file": adapters[adapter].file,
+        "file": attached.file,
         **_describe_pictures(prompt),
-        **_describe_face(prompt, adapters[adapter], profile),
-        "scale": scale,
+        **_describe_face(prompt, attached, plan.profile),
+        "scale": deepcopy(scale),
         "layers": prompt.layers,
         "curve": prompt.curve,
         "masks": None if prompt.mask is None else _describe_masks(prompt.mask),

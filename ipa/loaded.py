@@ -20,7 +20,7 @@ from ipa.parity.fingerprints import fingerprints
 from ipa.prepare.sources import resolve_adapter
 from ipa.prepare.texts import open_tokenizers
 from ipa.prepare.textual_inversion import Inversions
-from ipa.prepare.tokenizer import ClipTokenizer
+from ipa.registry import Snapshot
 
 
 class Loaded:
@@ -36,7 +36,7 @@ class Loaded:
         self._adapters = Adapters(backend)
         self._controlnets = ControlNets(backend)
         self._loras = Loras(backend)
-        self._lock = threading.Lock()
+        self._lock, self._changing = threading.Lock(), threading.Lock()
         self._owner: int | None = None
 
     def load_ip_adapter(
@@ -87,7 +87,7 @@ class Loaded:
             offline=offline,
         )
         chosen = name or files.name
-        with self._owned():
+        with self._changed():
             self._adapters.load(chosen, files, default, face)
         return chosen
 
@@ -99,16 +99,13 @@ class Loaded:
                 with one of them per loaded adapter.
             name: The adapter; None is all of them.
         """
-        self._adapters.set_scale(scale, name)
+        with self._changing:  # not while a run is snapshotted; one under way is not disturbed
+            self._adapters.set_scale(scale, name)
 
     def unload_ip_adapter(self, name: str | None = None) -> None:
         """Forget one adapter, or all of them."""
-        with self._owned():
+        with self._changed():
             self._adapters.unload(name)
-
-    @property
-    def _tokenizers(self) -> tuple[ClipTokenizer, ...]:
-        return self._inversions.tokenizers
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
@@ -130,8 +127,25 @@ class Loaded:
 
         They are read from their files again; see `ipa.parity.fingerprints`.
         """
-        loaded = (self._adapters, self._controlnets, self._loras)
-        return fingerprints(self._backend.model, *loaded)
+        return fingerprints(self._snapshot()[0])
+
+    def _snapshot(self) -> tuple[Snapshot, Backend]:
+        """What is loaded now, and the backend that has it, whatever is changed from now on."""
+        with self._changing:
+            loaded = Snapshot(
+                model=self._backend.model,
+                tokenizers=self._inversions.tokenizers,
+                adapters=self._adapters.frozen(),
+                controlnets=self._controlnets.frozen(),
+                loras=self._loras.frozen(),
+            )
+            return loaded, self._backend.frozen()
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Change what is loaded: no run is under way, and none is planned from half of it."""
+        with self._owned(), self._changing:
+            yield
 
     @contextmanager
     def _owned(self) -> Iterator[None]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
-from ipa.contract.lora import LoadedLora
+from ipa.contract.lora import LoadedLora, LoraSet
 from ipa.contract.weights import plain_number
+from ipa.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +30,12 @@ class AttachedLora:
         return self.path.name
 
 
-class Loras(Mapping[str, AttachedLora]):
-    """What is loaded beside a model. Not thread-safe: the pipeline serialises what changes it.
-
-    Between calls the backend uses every LoRA at its own scale.
-    """
+class Loras(Registry[AttachedLora]):
+    """By name, in the order of loading. Between calls the backend uses each at its own scale."""
 
     def __init__(self, backend: Backend) -> None:
+        super().__init__()
         self._backend = backend
-        self._known: dict[str, AttachedLora] = {}
-
-    def __getitem__(self, name: str) -> AttachedLora:
-        return self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
 
     def load(self, name: str, path: Path, scale: float, *, fuse: bool) -> None:
         """Load a file, all or nothing.
@@ -55,7 +44,7 @@ class Loras(Mapping[str, AttachedLora]):
             CheckpointError: It is damaged, or made for another model.
             RequestError: The name is taken, the scale is no number, or it cannot be fused.
         """
-        if name in self._known:
+        if name in self:
             raise RequestError(
                 "a LoRA of this name is loaded",
                 found=name,
@@ -64,11 +53,11 @@ class Loras(Mapping[str, AttachedLora]):
         number = plain_number(scale, "scale")
         loaded = self._backend.loras.load(name, path, fuse=fuse)
         try:
-            self._use(self.chosen(None) | {name: number})
+            self._use({**self._own_scales(), name: number})
         except BaseException:  # also when interrupted: nothing is half loaded
             self._backend.loras.unload(name)
             raise
-        self._known[name] = AttachedLora(path, loaded, number, fuse)
+        self._put(name, AttachedLora(path, loaded, number, fuse))
 
     def unload(self, name: str | None) -> None:
         """Forget one, or all of them."""
@@ -83,37 +72,23 @@ class Loras(Mapping[str, AttachedLora]):
         """Set the scale of one, or of all of them."""
         number = plain_number(scale, "scale")
         for changed in self.named(name):
-            self._known[changed] = replace(self._known[changed], scale=number)
-        self._use(self.chosen(None))
-
-    def chosen(self, given: Mapping[str, float] | None) -> dict[str, float]:
-        """The scale of each in a call that gives some of them its own.
-
-        Raises:
-            RequestError: One of them is not loaded.
-        """
-        own = {} if given is None else given
-        for name in own:
-            self.named(name)
-        return {name: own.get(name, lora.scale) for name, lora in self.items()}
+            self._put(changed, replace(self[changed], scale=number))
+        self._use(self._own_scales())
 
     @contextmanager
-    def used(self, scales: Mapping[str, float]) -> Iterator[None]:
-        """Have the backend use other scales for a while; those unloaded meanwhile are left out."""
-        self._use({name: scale for name, scale in scales.items() if name in self._known})
+    def used(self, loras: LoraSet, scales: Mapping[str, float]) -> Iterator[None]:
+        """Have those of a moment (`Backend.frozen`) act for a while; then these again."""
+        _use(loras, scales)
         try:
             yield
         finally:
-            self._use(self.chosen(None))
+            self._use(self._own_scales())
 
     def named(self, name: str | None) -> list[str]:
         """One LoRA, or all of them for None. Raises RequestError if there is no such."""
-        if name is None:
-            return list(self)
-        if name not in self._known:
-            loaded = ", ".join(self) or "none; load one with load_lora"
-            raise RequestError("no such LoRA", found=name, remedy=f"loaded: {loaded}")
-        return [name]
+        if name is not None:
+            _check_loaded(name, self)
+        return list(self) if name is None else [name]
 
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
@@ -129,13 +104,42 @@ class Loras(Mapping[str, AttachedLora]):
             for name, lora in self.items()
         }
 
-    def describe_call(self, scales: Mapping[str, float]) -> dict[str, Any]:
-        """JSON-able: those of one call, for its description."""
-        return {
-            name: {"file": lora.file, "scale": scales[name], "fused": lora.fuse}
-            for name, lora in self.items()
-            if name in scales
-        }
+    def _own_scales(self) -> dict[str, float]:
+        return chosen_scales(self, None)
 
     def _use(self, scales: Mapping[str, float]) -> None:
-        self._backend.loras.use({name: scale for name, scale in scales.items() if scale != 0.0})
+        _use(self._backend.loras, scales)
+
+
+def chosen_scales(
+    loras: Mapping[str, AttachedLora], given: Mapping[str, float] | None
+) -> dict[str, float]:
+    """The scale of each LoRA in a call that gives some of them its own.
+
+    Raises:
+        RequestError: One of them is not loaded.
+    """
+    own = {} if given is None else given
+    for name in own:
+        _check_loaded(name, loras)
+    return {name: own.get(name, lora.scale) for name, lora in loras.items()}
+
+
+def describe_scales(
+    loras: Mapping[str, AttachedLora], scales: Mapping[str, float]
+) -> dict[str, Any]:
+    """JSON-able: the LoRAs of one call, for its description."""
+    return {
+        name: {"file": loras[name].file, "scale": scale, "fused": loras[name].fuse}
+        for name, scale in scales.items()
+    }
+
+
+def _check_loaded(name: str, loras: Mapping[str, AttachedLora]) -> None:
+    if name not in loras:
+        loaded = ", ".join(loras) or "none; load one with load_lora"
+        raise RequestError("no such LoRA", found=name, remedy=f"loaded: {loaded}")
+
+
+def _use(loras: LoraSet, scales: Mapping[str, float]) -> None:
+    loras.use({name: scale for name, scale in scales.items() if scale != 0.0})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Unpack
 
 from PIL import Image
 
-from ipa.adapters import adapter_name
+from ipa.adapters import adapter_name, named
 from ipa.batch import BatchRun, plan_batch
 from ipa.companions import Companions
 from ipa.contract.arguments import RequestArguments, check_names
@@ -47,15 +47,16 @@ class Pipeline(Companions):
 
         For comparing pictures: the cosine of two embeddings is their likeness to that encoder.
         """
-        if not self._adapters:
+        now, backend = self._snapshot()
+        if not now.adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
-        name = self._adapters.named(adapter)[0]
-        loaded = self._adapters[name].loaded
+        name = named(adapter, now.adapters)[0]
+        loaded = now.adapters[name].loaded
         if loaded.encoder is None:
             raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
         pixels = clip_pixels(images, loaded.preprocessing)
         with self._owned():
-            return self._backend.embed_images(name, pixels)
+            return backend.embed_images(name, pixels)
 
     def encode_image_prompt(
         self,
@@ -74,29 +75,32 @@ class Pipeline(Companions):
             **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
                 neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
         """
-        name, prompt = adapter_name(adapter, self._adapters), ImagePrompt(image, **options)
-        attached, model = self._adapters[name], self._backend.model
+        now, backend = self._snapshot()
+        name, prompt = adapter_name(adapter, now.adapters), ImagePrompt(image, **options)
+        attached = now.adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
-        direction = plan_direction(prompt, name, attached.loaded, model, self._tokenizers)
+        direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
         reader = Reader(name, attached, profile_named(profile))
         features = plan_features(prompt, reader, direction)
         with self._owned():
-            return features.compute(self._backend, name)
+            return features.compute(backend, name)
 
     def load_image_embeds(
         self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
     ) -> ImageEmbeds:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        name, chosen = adapter_name(adapter, self._adapters), profile_named(profile)
+        now, backend = self._snapshot()
+        name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
         with self._owned():
-            return load_embeds(path, self._backend, name, self._adapters[name].loaded, chosen)
+            return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
 
     def encoder_views(
         self, prompt: ImagePrompt, *, profile: str | None = None
     ) -> list[Image.Image]:
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
-        name = adapter_name(prompt.adapter, self._adapters)
-        return views(prompt, self._adapters[name].loaded, profile_named(profile))
+        now, _ = self._snapshot()
+        name = adapter_name(prompt.adapter, now.adapters)
+        return views(prompt, now.adapters[name].loaded, profile_named(profile))
 
     def __call__(
         self,
@@ -169,31 +173,33 @@ class Pipeline(Companions):
     ) -> Iterator[Progress]:
         """The same as a call, as a generator of events; the last one carries the result.
 
-        Arguments are checked at once, before the first event is asked for.
+        Arguments are checked at once, before the first event is asked for. What is loaded or set
+        after that does not reach it.
         """
         check_names(arguments)
+        now, frozen = self._snapshot()
         prompts = (image_prompts,) if isinstance(image_prompts, ImagePrompt) else image_prompts
         if ip_adapter_image is not None:
             if prompts:
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
-            prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
+            prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
         profile = profile_named(arguments.get("profile"))
         prompts = [listed(entry, profile) for entry in prompts]
         arguments["controls"] = requested_controls(
-            arguments.get("controls", ()), controlnet_image, self._controlnets
+            arguments.get("controls", ()), controlnet_image, now.controlnets
         )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
-        model, loaded = self._backend.model, (self._adapters, self._controlnets)
-        plans = plan_batch(batch, model, self._tokenizers, *loaded)
+        plans = plan_batch(batch, now)
         check_weights(weights)
-        loras = self._loras.chosen(batch.requests[0].loras)
-        told = self._loras.describe_call(loras)
-        backend, hooks = watched(self._backend, tap, plans)
-        run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, told)
-        return self._run(run, loras, hooks)
+        backend, hooks = watched(frozen, tap, plans)
+        run = BatchRun(backend, batch, plans, cancel, weights)
+        return self._run(run, self._loras.used(frozen.loras, plans[0].loras), hooks)
 
     def _run(
-        self, run: BatchRun, loras: Mapping[str, float], hooks: AbstractContextManager[None]
+        self,
+        run: BatchRun,
+        loras: AbstractContextManager[None],
+        hooks: AbstractContextManager[None],
     ) -> Iterator[Progress]:
-        with self._owned(), self._loras.used(loras), hooks:
+        with self._owned(), loras, hooks:
             yield from run.events()

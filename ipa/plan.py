@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,9 @@ from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
-from ipa.controls import AttachedControlNet, PlannedControl, plan_controls
+from ipa.controls import PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
+from ipa.loras import chosen_scales
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.edits import Edits, plan_edits, start_size
 from ipa.prepare.faces import check_fits
@@ -41,12 +41,11 @@ from ipa.prepare.strength import left_out
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tiles import tiled
-from ipa.prepare.tokenizer import ClipTokenizer
 from ipa.prepare.windows import NoiseTimes, open_steps
+from ipa.registry import Snapshot
 
 _DEFAULT_LATENT_SIDE = 64  # where a UNet's config names no sample_size
 _DEFAULT_LATENT_SIDE_XL = 128
-_NO_CONTROLNETS: Mapping[str, AttachedControlNet] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,10 +69,12 @@ class PlannedPrompt:
 class Plan:
     """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,).
 
-    `guidance` is what a network is told of `guidance_scale` that takes it as an input.
+    `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
+    what it was planned with, and `loras` the scales of those.
     """
 
     request: Request
+    loaded: Snapshot
     width: int
     height: int
     texts: tuple[PlannedText, ...]
@@ -87,6 +88,7 @@ class Plan:
     guidance_scale: float = 1.0
     guidance: Floats | None = None
     edits: Edits | None = None
+    loras: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def guided(self) -> bool:
@@ -106,14 +108,8 @@ class Plan:
         return tuple({plan.number: plan.adapter for plan in self.prompts}.values())
 
 
-def make_plan(
-    request: Request,
-    model: ModelFolder,
-    tokenizers: Sequence[ClipTokenizer],
-    adapters: Mapping[str, AttachedAdapter],
-    controlnets: Mapping[str, AttachedControlNet] = _NO_CONTROLNETS,
-) -> Plan:
-    """Check a request against a model and its adapters, and prepare what the backend is given.
+def make_plan(request: Request, loaded: Snapshot) -> Plan:
+    """Check a request against what is loaded, and prepare what the backend is given.
 
     Raises:
         RequestError: Something cannot be honoured; nothing has been computed yet.
@@ -121,25 +117,28 @@ def make_plan(
     profile = profile_named(request.profile)
     if request.negative_prompt is None and profile.negative_prompt is not None:
         request = replace(request, negative_prompt=profile.negative_prompt)
+    model = loaded.model
     width, height = _size(request, model)
     factor = model.vae.scale_factor
     shape = (model.vae.latent_channels, height // factor, width // factor)
     _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     edits = plan_edits(request, model, width, height)
-    texts = plan_texts(request, model, tokenizers, (height, width))
+    texts = plan_texts(request, model, loaded.tokenizers, (height, width))
     warnings = text_warnings(texts)
     schedule, times, notes = plan_schedule(request, model, edits)
     warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()
     scale = guidance_scale(request, model)
     canvas = Canvas.of(model, width, height)
-    prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
+    prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     if any(prompt.masks is not None for prompt in prompts):
         warnings += canvas.warnings(profile.mask_rule)
+    size, steps = (width, height), len(times.steps)
     return Plan(
         request=request,
+        loaded=loaded,
         width=width,
         height=height,
         texts=texts,
@@ -149,10 +148,11 @@ def make_plan(
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
-        controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
+        controls=plan_controls(request.controls, loaded.controlnets, size, steps),
         guidance_scale=scale,
         guidance=guidance_embedding(scale, model),
         edits=edits,
+        loras=chosen_scales(loaded.loras, request.loras),
     )
 
 
@@ -246,19 +246,14 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
 
 
 def _plan_prompts(
-    request: Request,
-    model: ModelFolder,
-    tokenizers: Sequence[ClipTokenizer],
-    adapters: Mapping[str, AttachedAdapter],
-    canvas: Canvas,
-    times: NoiseTimes,
+    request: Request, loaded: Snapshot, canvas: Canvas, times: NoiseTimes
 ) -> Iterator[PlannedPrompt]:
-    profile, steps = profile_named(request.profile), len(times.steps)
+    profile, steps, model = profile_named(request.profile), len(times.steps), loaded.model
     for number, prompt in enumerate(request.image_prompts):
-        name = adapter_name(prompt.adapter, adapters)
-        attached = adapters[name]
+        name = adapter_name(prompt.adapter, loaded.adapters)
+        attached = loaded.adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
-        direction = plan_direction(prompt, name, attached.loaded, model, tokenizers)
+        direction = plan_direction(prompt, name, attached.loaded, model, loaded.tokenizers)
         side = ClipRecipe.from_config(attached.loaded.preprocessing).output[0]
         reader = Reader(name, attached, profile)
         window = open_steps(profile.window, prompt.start, prompt.end, times)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
-from ipa.adapters import AttachedAdapter, lora_scale
+from ipa.adapters import lora_scale
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError
 from ipa.contract.result import Progress, Result
 from ipa.contract.schedule import MAX_HISTORY
+from ipa.contract.version import __version__
 from ipa.contract.weights import StepWeights
 from ipa.description import describe_request
 from ipa.plan import Plan, draw
@@ -25,8 +24,6 @@ from ipa.prepare.step_weights import prompt_factors
 from ipa.previews import Previews
 from ipa.recording import Recording
 from ipa.start import Start, begin
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class CancelSignal(Protocol):
@@ -43,17 +40,15 @@ class Run:
         self,
         backend: Backend,
         plan: Plan,
-        cancel: CancelSignal | None,
-        adapters: Mapping[str, AttachedAdapter],
+        cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
-        loras: Mapping[str, Any] = NOTHING,
     ) -> None:
-        self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
+        self.backend, self.plan, self.cancel = backend, plan, cancel
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None
         self.timings: dict[str, float] = {}
-        self.loras = loras  # as `Loras.describe_call` describes them
+        self.described = self._describe()
 
     def events(self) -> Iterator[Progress]:
         """Encode, denoise, decode."""
@@ -136,7 +131,7 @@ class Run:
         }
         return {
             name: scale
-            for name, attached in self.adapters.items()
+            for name, attached in self.plan.loaded.adapters.items()
             if name in active and (scale := lora_scale(attached, self.plan.profile))
         }
 
@@ -198,20 +193,24 @@ class Run:
         edits = self.plan.edits
         return to_pil(pictures) if edits is None else edits.overlaid(to_pil(pictures))
 
-    def _info(self) -> dict[str, Any]:
-        described = self.backend.describe()
+    def _describe(self) -> dict[str, Any]:
+        """What is known before it begins, which nothing that happens meanwhile can change."""
+        model, weights = self.backend.model, None if self.weights is None else "callable"
         return {
-            "ipa_mlx": importlib.metadata.version("ipa-mlx"),
-            "model": self.backend.model.name,
-            "vae": other.name if (other := self.backend.model.other_vae) else None,
-            "request": describe_request(self.plan, self.adapters)
-            | {"weights": None if self.weights is None else "callable"}
-            | {"loras": dict(self.loras)},
+            "ipa_mlx": __version__,
+            "model": model.name,
+            "vae": None if model.other_vae is None else model.other_vae.name,
+            "request": describe_request(self.plan) | {"weights": weights},
+            **self.backend.describe(),
+        }
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            **self.described,
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
-            "warnings": [*self.plan.warnings, *described.pop("warnings", ())],
-            **described,
+            "warnings": [*self.plan.warnings, *self.backend.warnings],
         }
 
     def _check_cancel(self, where: str) -> None:

@@ -7,6 +7,7 @@ another thread than the one that loaded it, and so that memory is bounded by one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +42,7 @@ from .loading import DTYPES, keep_freed, place, require_quantized
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
-from .report import networks, report
+from .report import Measured, base_networks, encoders, measured, report
 from .sampler import advance, guide
 from .stages import Stages
 from .text import added_conditioning, encode_text, no_text
@@ -74,8 +75,10 @@ class Runtime:
     adapters: Adapters = field(init=False)
     controlnets: ControlNets = field(init=False)
     loras: Loras = field(init=False)
+    _measured: Mapping[str, Measured] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._measured = measured(base_networks(self))
         self.adapters = Adapters(self.model, self._precision, self.quantization)
         self.controlnets = ControlNets(self._precision, self.quantization)
         texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
@@ -89,6 +92,14 @@ class Runtime:
     def _vae_use(self) -> dict[str, Any]:
         wide = self.dtype == "float16" and self.model.overflows_in_float16
         return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
+
+    def frozen(self) -> Runtime:
+        """See `Backend.frozen`."""
+        other = copy(self)
+        other.adapters = self.adapters.frozen()
+        other.controlnets = self.controlnets.frozen()
+        other.loras = self.loras.frozen()
+        return other
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
@@ -243,7 +254,7 @@ class Runtime:
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
             "warnings": list(self.warnings),
-            **report(dict(networks(self))),
+            **report(self._measured | measured(encoders(self))),
         }
 
     def peak_memory(self) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ Place: TypeAlias = tuple[str, str]
 """A network, and the path of a layer in it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Attached:
     """Its changes at scale 1, alpha within."""
 
@@ -32,19 +32,31 @@ class _Attached:
 
 
 @dataclass
+class _Acting:
+    """What acts in the networks, and the layers to be put back."""
+
+    scales: Mapping[_Attached, float] = field(default_factory=dict)
+    originals: dict[Place, nn.Module] = field(default_factory=dict)
+
+
+@dataclass
 class Loras:
     """By name. See `ipa.contract.lora.LoraSet`.
 
     A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
-    a copy with other weights; `_originals` are put back when nothing changes them any more.
+    a copy with other weights; the originals are put back when nothing changes them any more. What
+    is frozen shares `_acting`, for the networks are the same.
     """
 
     model: ModelFolder
     networks: Mapping[str, nn.Module]
     precision: mx.Dtype
     _attached: dict[str, _Attached] = field(default_factory=dict)
-    _originals: dict[Place, nn.Module] = field(default_factory=dict)
-    _scales: dict[str, float] = field(default_factory=dict)
+    _acting: _Acting = field(default_factory=_Acting)
+
+    def frozen(self) -> Loras:
+        """See `Backend.frozen`."""
+        return replace(self, _attached=dict(self._attached))
 
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
@@ -71,34 +83,35 @@ class Loras:
 
     def use(self, scales: Mapping[str, float]) -> None:
         """See `LoraSet.use`. Evaluated, so that any thread may go on."""
-        wanted = {name: scale for name, scale in scales.items() if scale != 0.0}
-        if wanted == self._scales:
+        wanted = {self._attached[name]: scale for name, scale in scales.items() if scale != 0.0}
+        if wanted == self._acting.scales:
             return
-        places = {place: None for name in wanted for place in self._attached[name].changes}
+        places = {place: None for attached in wanted for place in attached.changes}
         layers = {place: self._changed(place, wanted) for place in places}
         mx.eval([layer.change.up for layer in layers.values() if isinstance(layer, ChangedLayer)])
         mx.eval([layer.parameters() for layer in layers.values()])
-        for place, original in self._originals.items():
+        for place, original in self._acting.originals.items():
             self._put(place, original)
-        self._originals = {place: self._at(place) for place in places}
+        self._acting.originals = {place: self._at(place) for place in places}
         for place, layer in layers.items():
             self._put(place, layer)
-        self._scales = wanted
+        self._acting.scales = wanted
 
-    def _changed(self, place: Place, scales: Mapping[str, float]) -> nn.Module:
+    def _changed(self, place: Place, scales: Mapping[_Attached, float]) -> nn.Module:
         layer = self._original(place)
         for fuse in (True, False):
             changes = [
                 attached.changes[place].scaled(scale)
-                for name, scale in scales.items()
-                if (attached := self._attached[name]).fuse is fuse and place in attached.changes
+                for attached, scale in scales.items()
+                if attached.fuse is fuse and place in attached.changes
             ]
             if changes:
                 layer = (merged if fuse else ChangedLayer)(layer, joined(changes))
         return layer
 
     def _original(self, place: Place) -> nn.Module:
-        return self._originals[place] if place in self._originals else self._at(place)
+        originals = self._acting.originals
+        return originals[place] if place in originals else self._at(place)
 
     def _at(self, place: Place) -> nn.Module:
         network, path = place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class Adapters:
         del self._attached[name]
         used = {a.encoder.folder for a in self._attached.values() if a.encoder}
         self.encoders = {k: v for k, v in self.encoders.items() if k in used}
+
+    def frozen(self) -> Adapters:
+        """See `Backend.frozen`."""
+        return replace(self, encoders=dict(self.encoders), _attached=dict(self._attached))
 
     def __getitem__(self, name: str) -> ImageAdapter:
         return self._attached[name].adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,7 @@ from .loading import DTYPES, find_device, load_component
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
-from .report import networks, report
+from .report import Measured, base_networks, encoders, measured, report
 from .sampler import advance, guide
 from .single_file import load_single_file, load_vae
 from .stages import Stages
@@ -78,12 +79,22 @@ class Runtime:
     adapters: Adapters = field(init=False)
     controlnets: ControlNets = field(init=False)
     loras: Loras = field(init=False)
+    _measured: Mapping[str, Measured] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._measured = measured(base_networks(self))
         self.adapters = Adapters(self.model, self.unet)
         self.controlnets = ControlNets(self.unet)
         texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
         self.loras = Loras({"unet": self.unet} | {k: v for k, v in texts.items() if v is not None})
+
+    def frozen(self) -> Runtime:
+        """See `Backend.frozen`."""
+        other = copy(self)
+        other.adapters = self.adapters.frozen()
+        other.controlnets = self.controlnets.frozen()
+        other.loras = self.loras.frozen()
+        return other
 
     @precise()
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
@@ -241,7 +252,7 @@ class Runtime:
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
             "warnings": list(self.warnings),
-            **report(dict(networks(self))),
+            **report(self._measured | measured(encoders(self))),
         }
 
     def peak_memory(self) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 import torch
@@ -95,6 +95,10 @@ class ControlNets:
     def unload(self, name: str) -> None:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
+
+    def frozen(self) -> ControlNets:
+        """See `Backend.frozen`."""
+        return replace(self, _loaded=dict(self._loaded))
 
     def __iter__(self) -> Iterator[tuple[str, ControlNetModel | T2IAdapter]]:
         return iter(self._loaded.items())

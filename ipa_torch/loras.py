@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from .lora_file import Networks, Tensors, read_lora
 _FIXED = {"peft_type": "LORA", "use_dora": False, "lora_bias": False, "bias": "none"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Attached:
     """What PEFT calls it (its own names allow no dots), and the strength of its layers by them."""
 
@@ -32,24 +33,40 @@ class _Attached:
 
 
 @dataclass
+class _Acting:
+    """What acts in the networks, the weights to be put back, and what is to leave PEFT's layers.
+
+    `unloaded` goes once nothing frozen has it any more; `count` is of all that were ever loaded.
+    """
+
+    scales: Mapping[_Attached, float] = field(default_factory=dict)
+    originals: dict[LoraLayer, torch.nn.Parameter] = field(default_factory=dict)
+    unloaded: list[tuple[str, weakref.ref[_Attached]]] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass
 class Loras:
     """By name. See `ipa.contract.lora.LoraSet`.
 
-    PEFT's layers hold the base model's, whose own weights are put back when nothing is fused.
+    PEFT's layers hold the base model's, whose own weights are put back when nothing is fused. What
+    is frozen shares `_acting`, for the networks are the same.
     """
 
     networks: Networks
     _attached: dict[str, _Attached] = field(default_factory=dict)
-    _originals: dict[LoraLayer, torch.nn.Parameter] = field(default_factory=dict)
-    _scales: dict[str, float] = field(default_factory=dict)
-    _count: int = 0
+    _acting: _Acting = field(default_factory=_Acting)
+
+    def frozen(self) -> Loras:
+        """See `Backend.frozen`."""
+        return replace(self, _attached=dict(self._attached))
 
     @torch.no_grad()
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
         parts, config = read_lora(path, self.networks)
-        self._count += 1
-        label = f"file{self._count}"
+        self._acting.count += 1
+        label = f"file{self._acting.count}"
         try:
             with quiet():
                 for part, tensors in parts.items():
@@ -74,13 +91,17 @@ class Loras:
 
     def unload(self, name: str) -> None:
         """See `LoraSet.unload`."""
-        self._remove(self._attached.pop(name).label)
+        attached = self._attached.pop(name)
+        self._acting.unloaded.append((attached.label, weakref.ref(attached)))
+        del attached
+        self._forget()
 
     @torch.no_grad()
     def use(self, scales: Mapping[str, float]) -> None:
         """See `LoraSet.use`."""
-        self._scales = {name: scale for name, scale in scales.items() if scale != 0.0}
+        self._acting.scales = {self._attached[n]: scale for n, scale in scales.items() if scale}
         self._act()
+        self._forget()
 
     @property
     def _itemsize(self) -> int:
@@ -93,13 +114,13 @@ class Loras:
 
     def _act(self) -> None:
         """Bring every layer into the state that the scales describe."""
-        for layer, original in self._originals.items():
+        originals = self._acting.originals
+        for layer, original in originals.items():
             layer.get_base_layer().weight = original
-        self._originals.clear()
+        originals.clear()
         for layer in self._layers():
             active, change = [], None
-            for name, scale in self._scales.items():
-                attached = self._attached[name]
+            for attached, scale in self._acting.scales.items():
                 if layer not in attached.strengths:
                     continue
                 layer.scaling[attached.label] = scale * attached.strengths[layer]
@@ -111,9 +132,16 @@ class Loras:
             layer.set_adapter(active)
             if change is not None:
                 base: Any = layer.get_base_layer()
-                self._originals[layer] = base.weight
+                originals[layer] = base.weight
                 total = (base.weight.float() + change).to(base.weight.dtype)
                 base.weight = torch.nn.Parameter(total, requires_grad=False)
+
+    def _forget(self) -> None:
+        """Remove what was unloaded and is in no frozen set; it acts nowhere meanwhile."""
+        gone = [label for label, held in self._acting.unloaded if held() is None]
+        self._acting.unloaded = [entry for entry in self._acting.unloaded if entry[0] not in gone]
+        for label in gone:
+            self._remove(label)
 
     def _remove(self, label: str) -> None:
         """Out of every layer; layers without any become the base model's again."""

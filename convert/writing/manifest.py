@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.quantization import Quantization
+from ipa.contract.version import __version__
 
 from ..containers.checkpoint import CONVERTED
 from ..tables.converted import Converted
@@ -102,7 +102,7 @@ def write_manifest(
 ) -> None:
     """Write conversion.json; `dtypes` counts the tensors of each type, by component."""
     manifest = {
-        "ipa_mlx": importlib.metadata.version("ipa-mlx"),
+        "ipa_mlx": __version__,
         "tables": TABLES_VERSION,
         "layout": layout,
         "dtypes": dtypes,

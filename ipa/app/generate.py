@@ -28,6 +28,7 @@ from ipa.plan import make_plan
 from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.texts import open_tokenizers
+from ipa.registry import Snapshot
 from ipa.run import CancelSignal
 
 REQUEST_OPTIONS = (
@@ -152,8 +153,9 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
         RequestError: An argument is wrong for this model.
     """
     request = Request(**arguments)
-    bare = replace(request, image_prompts=(), controls=())  # what is loaded is not known yet
-    plan = make_plan(bare, model, open_tokenizers(model), {})
+    # What is loaded is not known yet.
+    bare = replace(request, image_prompts=(), controls=(), loras=None)
+    plan = make_plan(bare, Snapshot(model=model, tokenizers=open_tokenizers(model)))
     for prompt in request.image_prompts:
         lambda_table(prompt, scale, model.sites, len(plan.schedule.steps))
 

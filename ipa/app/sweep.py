@@ -22,6 +22,7 @@ from ipa.plan import make_plan
 from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.texts import open_tokenizers
+from ipa.registry import Snapshot
 from ipa.run import CancelSignal
 from ipa.sheet import draw_sheet
 from ipa.sweep import REFERENCE, Axis, Made, Sweep, make_cells
@@ -88,10 +89,10 @@ def check_sweep(sweep: Sweep, model: ModelFolder) -> None:
     Raises:
         RequestError: An argument is wrong for this model.
     """
-    tokenizers = open_tokenizers(model)
+    loaded = Snapshot(model=model, tokenizers=open_tokenizers(model))
     for cell in {cell.key: cell for cell in sweep.cells}.values():
         request = Request(**cell.arguments)
-        plan = make_plan(replace(request, image_prompts=()), model, tokenizers, {})
+        plan = make_plan(replace(request, image_prompts=(), loras=None), loaded)
         for prompt in request.image_prompts:
             lambda_table(prompt, 1.0, model.sites, len(plan.schedule.steps))
 

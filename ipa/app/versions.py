@@ -7,6 +7,7 @@ import platform
 
 import typer
 
+from ipa.contract.version import __version__
 from ipa.loading import environments
 
 _PACKAGES = ("mlx", "numpy", "tokenizers", "torch", "diffusers", "transformers")
@@ -14,7 +15,7 @@ _PACKAGES = ("mlx", "numpy", "tokenizers", "torch", "diffusers", "transformers")
 
 def show_versions(*, verbose: bool) -> None:
     """Print our version; verbose adds the machine, the libraries and what each backend finds."""
-    typer.echo(f"ipa-mlx {importlib.metadata.version('ipa-mlx')}")
+    typer.echo(f"ipa-mlx {__version__}")
     if not verbose:
         return
     typer.echo(f"python {platform.python_version()} on {platform.platform()}")

@@ -107,6 +107,8 @@ class Backend(Protocol):
     model: ModelFolder
     vae_tiling: VaeTiling
     preview_decoder: PreviewDecoder | None
+    warnings: list[str]
+    """What was noted since `reset`."""
 
     @property
     def controlnets(self) -> ControlNetStore:
@@ -119,6 +121,13 @@ class Backend(Protocol):
     @property
     def taps(self) -> Taps:
         """What there is to watch a run by."""
+
+    def frozen(self) -> Backend:
+        """The same model with what is loaded beside it now, and as it is set now.
+
+        Later loads, unloads and settings of either do not reach the other. The networks are shared;
+        what is unloaded here is kept for as long as the other is. One of them is used at a time.
+        """
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Load weights and, unless the model's own fits, the image encoder. All or nothing."""
@@ -254,7 +263,10 @@ class Backend(Protocol):
         """Load a tiny decoder as `preview_decoder`. All or nothing."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: versions, device, dtype, bytes of each component, warnings of this run."""
+        """JSON-able: versions, device, dtype, settings, bytes of each component, `warnings`.
+
+        LoRAs do not count among the bytes of the networks that they change.
+        """
 
     def peak_memory(self) -> int | None:
         """Peak bytes since `reset`, or None where the framework does not count."""

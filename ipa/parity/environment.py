@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("ipa-mlx", "numpy", "mlx", "torch", "diffusers", "transformers", "peft")
-"""What computes; versions of those that are installed are told."""
+from ipa.contract.version import __version__
+
+PACKAGES = ("numpy", "mlx", "torch", "diffusers", "transformers", "peft")
+"""What computes beside us; versions of those that are installed are told."""
 
 VARIABLES = (
     *("NVIDIA_TF32_OVERRIDE", "PYTORCH_ENABLE_MPS_FALLBACK"),
@@ -72,6 +74,7 @@ def _memory() -> str:
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    yield "ipa-mlx", __version__
     for package in PACKAGES:
         try:
             yield package, importlib.metadata.version(package)

@@ -11,9 +11,8 @@ from ipa.contract.controlnet import ControlFiles
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.model import ModelFolder
 from ipa.contract.specs import ClipVisionSpec
-from ipa.controls import AttachedControlNet
-from ipa.loras import AttachedLora
 from ipa.prepare.encoders import find_encoder
+from ipa.registry import Snapshot
 
 if TYPE_CHECKING:
     from ipa_convert import Converted
@@ -24,12 +23,7 @@ Fingerprint: TypeAlias = Mapping[str, str]
 _MODEL = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-def fingerprints(
-    model: ModelFolder,
-    adapters: Mapping[str, AttachedAdapter],
-    controlnets: Mapping[str, AttachedControlNet],
-    loras: Mapping[str, AttachedLora],
-) -> dict[str, dict[str, str]]:
+def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
     """Of the weights in the files that a pipeline was loaded from, whatever the backend.
 
     By component: "unet", "vae", "text_encoder", "text_encoder_2", "adapter.NAME" and
@@ -41,13 +35,14 @@ def fingerprints(
     """
     import ipa_convert  # numpy alone; a program that makes pictures with torch goes without it
 
-    parts = _model(model) | dict(_adapters(model, adapters))
-    parts |= {f"controlnet.{name}": _control(a.files) for name, a in controlnets.items()}
+    model = loaded.model
+    parts = _model(model) | dict(_adapters(model, loaded.adapters))
+    parts |= {f"controlnet.{name}": _control(a.files) for name, a in loaded.controlnets.items()}
     known = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
     targets = ipa_convert.LoraTargets(
         unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
     )
-    for name, attached in loras.items():
+    for name, attached in loaded.loras.items():
         lora = ipa_convert.read_lora(attached.path, targets)
         known[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
     return known

@@ -25,6 +25,7 @@ from ipa.contract.unet_spec import UNetSpec
 from ipa.plan import make_plan
 from ipa.prepare.sources import resolve_model
 from ipa.prepare.texts import open_tokenizers
+from ipa.registry import Snapshot
 from ipa_torch.loading import quiet
 from oracle import loras, models
 from oracle.measure import relative
@@ -187,9 +188,10 @@ def test_trajectory(
 def test_what_has_no_effect_on_such_a_network_is_told(bases: Bases) -> None:
     model = resolve_model(bases.folders["lcm"])
     request = Request(negative_prompt="blurred", guidance_scale=6.0)
-    plan = make_plan(request, model, open_tokenizers(model), {})
+    loaded = Snapshot(model=model, tokenizers=open_tokenizers(model))
+    plan = make_plan(request, loaded)
     assert not plan.guided and "negative_prompt has no effect" in " ".join(plan.warnings)
-    assert make_plan(Request(), model, open_tokenizers(model), {}).warnings == ()
+    assert make_plan(Request(), loaded).warnings == ()
 
 
 def test_a_scale_needs_two_waves() -> None:
