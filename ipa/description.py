@@ -24,6 +24,9 @@ from ipa.plan import Plan
 from ipa.prepare.faces import shortcut_scale
 from ipa.prepare.profiles import Profile
 
+NOT_DESCRIBED = ("output_type", "influence", "preview", "preview_every")
+"""The fields of a request that change no number of a picture: how a run is watched and given."""
+
 
 def describe_request(plan: Plan) -> dict[str, Any]:
     """JSON-able: the request as it was understood."""
@@ -90,15 +93,16 @@ def _joined_control(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _describe_editing(requests: Sequence[Request]) -> dict[str, Any]:
-    """What only a run from a picture has; hashes of each picture and mask that was given, once."""
+    """What only a run from a picture has: hashes of a list as given, or of the one of all."""
     first = requests[0]
     if first.image is None:
         return {}
     given: dict[str, list[str]] = {}
     for name in ("image", "mask_image"):
         entries = [entry for r in requests for entry in sources(getattr(r, name))]
-        distinct = {id(entry): entry for entry in entries if entry is not None}
-        given[f"{name}_sha256"] = [_sha256(np.asarray(entry)) for entry in distinct.values()]
+        known = {id(e): _sha256(np.asarray(e)) for e in {id(e): e for e in entries}.values()}
+        hashes = [known[id(entry)] for entry in entries if entry is not None]
+        given[f"{name}_sha256"] = hashes[:1] if len(set(hashes)) == 1 else hashes
     return {
         **given,
         "strength": float(first.strength),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args
 
 from PIL import Image
 
 from ipa.app.picture_store import PictureStore
 from ipa.contract.control import Control
+from ipa.contract.controlnet import ControlSpec
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.request import Request
@@ -17,6 +18,7 @@ from ipa.contract.request import Request
 _ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"image", "mask_image"}
 _PROMPT_FIELDS = frozenset(field.name for field in fields(ImagePrompt))
 _CONTROL_FIELDS = frozenset(field.name for field in fields(Control))
+_CONTROL_KINDS = tuple(kind.word for kind in get_args(ControlSpec))
 # What a description alone does not bring back, by where it is told of, in words.
 _LOST: Mapping[str, str] = {
     "given_latents_sha256": "latents that were given",
@@ -56,7 +58,7 @@ def _arguments(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any
     arguments["loras"] = {name: one["scale"] for name, one in told.get("loras", {}).items()}
     for name in ("image", "mask_image"):
         if told.get(f"{name}_sha256"):
-            arguments[name] = pictures.picture(told[f"{name}_sha256"][0])
+            arguments[name] = _one_or_all([pictures.picture(h) for h in told[f"{name}_sha256"]])
     return arguments
 
 
@@ -79,7 +81,11 @@ def _control(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
     _refuse_lost(told)
     control = {name: value for name, value in told.items() if name in _CONTROL_FIELDS}
     control.pop("preprocessor", None)
-    return control | {"name": told["controlnet"], "image": pictures.picture(told["image_sha256"])}
+    (control["name"],) = (told[kind] for kind in _CONTROL_KINDS if kind in told)
+    hashes = told["image_sha256"]
+    if isinstance(hashes, list):  # one for each prompt
+        return control | {"image": [pictures.picture(h) for h in hashes], "batched": True}
+    return control | {"image": pictures.picture(hashes)}
 
 
 def _mask(told: Mapping[str, Any] | None, pictures: PictureStore) -> Image.Image | None:
