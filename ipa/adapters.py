@@ -9,17 +9,19 @@ from typing import Any, TypedDict, cast
 from ipa.contract.backend import Backend, LoadedAdapter
 from ipa.contract.errors import RequestError
 from ipa.contract.faces import FaceEmbedder
+from ipa.contract.ignoring import Ignore
 from ipa.contract.model import AdapterFiles
 from ipa.contract.weights import Scale, plain_number, plain_scale
 from ipa.prepare.profiles import Profile
 from ipa.prepare.scales import site_scales
 
 
-class FaceOptions(TypedDict, total=False):
-    """The keywords of `load_ip_adapter` that matter to FaceID adapters."""
+class AdapterOptions(TypedDict, total=False):
+    """The keywords of `load_ip_adapter` that few files need: those of FaceID; what to ignore."""
 
     kind: str | None
     lora_scale: float | None
+    ignore: Sequence[str] | None
     face_embedder: FaceEmbedder | None
 
 
@@ -59,7 +61,7 @@ class Adapters(Mapping[str, AttachedAdapter]):
     def __len__(self) -> int:
         return len(self._known)
 
-    def load(self, name: str, files: AdapterFiles, scale: Scale, face: FaceOptions) -> None:
+    def load(self, name: str, files: AdapterFiles, scale: Scale, options: AdapterOptions) -> None:
         """Load the files of an adapter, all or nothing.
 
         Raises:
@@ -72,12 +74,13 @@ class Adapters(Mapping[str, AttachedAdapter]):
                 found=name,
                 remedy="pass another name=, or unload_ip_adapter first",
             )
-        given = face.get("lora_scale")
+        given = options.get("lora_scale")
         lora_scale = None if given is None else plain_number(given, "lora_scale")
-        told = replace(files, kind=face.get("kind") or files.kind)
+        ignore = Ignore.of(options.get("ignore"))
+        told = replace(files, kind=options.get("kind") or files.kind, ignore=ignore)
         loaded = self._backend.load_adapter(name, told)
         self._known[name] = AttachedAdapter(
-            told, loaded, scale, lora_scale, face.get("face_embedder")
+            told, loaded, scale, lora_scale, options.get("face_embedder")
         )
 
     def unload(self, name: str | None) -> None:
@@ -127,6 +130,7 @@ class Adapters(Mapping[str, AttachedAdapter]):
                 "image_encoder": attached.loaded.encoder_name,
                 "bytes": attached.loaded.nbytes,
                 **({"lora_scale": attached.lora_scale} if attached.loaded.spec.lora_rank else {}),
+                **attached.loaded.left_out.record(),
             }
             for name, attached in self.items()
         }

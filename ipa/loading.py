@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipa.contract.errors import BackendError, RequestError
+from ipa.contract.ignoring import Ignore
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
@@ -42,6 +45,7 @@ def load(
     variant: str | None = None,
     offline: bool = False,
     vae: str | Path | None = None,
+    ignore: Sequence[str] | str | None = None,
 ) -> Pipeline:
     """Load a model.
 
@@ -60,6 +64,9 @@ def load(
         offline: Never ask the hub; use the local cache.
         vae: Another VAE than the model's own: a folder, a file, or a name on the hub; see
             `ipa.prepare.other_vae`. A single file that has none needs one.
+        ignore: Names of tensors in the model's files, with * for any characters, that its networks
+            do not know and that may be left out; without it they are refused. What lies outside
+            every network of a single file is left out anyhow, and told.
 
     Raises:
         BackendError: The backend is unknown or not installed.
@@ -72,6 +79,7 @@ def load(
         )
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
+    told = Ignore.of(ignore)
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     spare = [name for name, value in options.items() if value is not None and name not in accepted]
@@ -83,6 +91,8 @@ def load(
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
     folder = with_vae(folder, vae, offline=offline)
+    if told.patterns:
+        folder = replace(folder, ignore=told)
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}
     )

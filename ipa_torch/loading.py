@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
+
+from .torch_file import read_state
 
 DTYPES = {
     "float64": torch.float64,
@@ -101,15 +103,19 @@ def load_component(
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """All tensors of one file in one precision, finite in it."""
+def read_tensors(
+    path: Path, dtype: torch.dtype, names: Collection[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """Tensors of one file in one precision, finite in it: all, or those of these names."""
     if container(path) == "safetensors":
         _shapes(path)
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name).to(dtype) for name in names}
+            known = list(file.keys())
+            wanted = known if names is None else [name for name in known if name in names]
+            tensors = {name: file.get_tensor(name).to(dtype) for name in wanted}
     else:
-        tensors = {name: tensor.to(dtype) for name, tensor in _unpickle(path, "cpu").items()}
+        held = _unpickle(path, "cpu")
+        tensors = {n: t.to(dtype) for n, t in held.items() if names is None or n in names}
     check_finite(tensors, path.name)
     return tensors
 
@@ -139,15 +145,8 @@ def _require_ending(path: Path) -> None:
 
 
 def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
-    """Tensors of a file of torch.save, by torch's own restricted reader."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (*MALFORMED, EOFError, OSError, UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than weights",
-            found=reason(error),
-            remedy="use the .safetensors file, or download it again from a source that you trust",
-        ) from error
+    """Tensors of a file of torch.save, which is never run."""
+    state = read_state(path, device=device)
     tensors: dict[str, torch.Tensor] = {}
     for name, value in _flat(state):
         if not isinstance(value, torch.Tensor) or name in tensors:
@@ -161,10 +160,10 @@ def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _flat(state: Any) -> Iterator[tuple[str, Any]]:
+def _flat(state: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """Entries of a dict, and of the dicts in it: image_proj and ip_adapter."""
-    for key, value in state.items() if isinstance(state, dict) else (("", state),):
-        if isinstance(value, dict):
+    for key, value in state.items():
+        if isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", entry) for inner, entry in value.items())
         else:
             yield str(key), value

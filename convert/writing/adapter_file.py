@@ -79,7 +79,7 @@ def read_adapter_file(
     path: Path, sites: tuple[Site, ...] | None = None
 ) -> tuple[AdapterSpec, Converted]:
     """Structure and tensors, checked by header."""
-    checkpoint = ip_adapter.open_adapter(path)
+    checkpoint = ip_adapter.open_adapter(path, sites)
     spec = ip_adapter.detect(checkpoint)
     return spec, plan_adapter(checkpoint, spec, sites or _known_sites(checkpoint))
 
