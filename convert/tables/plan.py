@@ -145,7 +145,8 @@ def _repeated(sources: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
 def _equal(a: Stored, b: Stored) -> bool:
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
-    found = np.array_equal(*(t.array().reshape(-1).view(np.uint8) for t in (a, b)))
+    first, second = (t.array().reshape(-1).view(np.uint8) for t in (a, b))
+    found = np.array_equal(first, second)
     a.release()
     b.release()
     return found
