@@ -38,13 +38,19 @@ Tensors: TypeAlias = dict[str, torch.Tensor]
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _VAE_PREFIXES = (_VAE, "vae.")  # of a VAE that was saved as it lies in a model
-# Where text encoders lie, and where diffusers' loader looks for them.
+# Where text encoders lie.
 _TEXTS: Mapping[str, str] = {
     "cond_stage_model.transformer.": "text_encoder",
     "cond_stage_model.model.": "text_encoder",
     "conditioner.embedders.0.transformer.": "text_encoder",
     "conditioner.embedders.0.model.": "text_encoder",
     "conditioner.embedders.1.model.": "text_encoder_2",
+}
+# Where diffusers' loader looks for them, by how they are named.
+_TRANSFORMERS = "cond_stage_model.transformer."
+_OPEN_CLIP: Mapping[str, str] = {
+    "text_encoder": "cond_stage_model.model.",
+    "text_encoder_2": "conditioner.embedders.1.model.",
 }
 _TEXT_KINDS: Mapping[str, Any] = {
     "text_encoder": CLIPTextModel,
@@ -161,11 +167,13 @@ class _Reader:
             keys = kind(config).state_dict().keys()
         spelling = text_spelling(given, prefix, keys)
         self._account(name, spelling, [])
-        state = {f"{prefix}{n}": self._checkpoint[own] for n, own in spelling.names.items()}
-        linear = f"{prefix}text_projection.weight"
-        if f"{prefix}token_embedding.weight" in state and linear in state:
+        state = {bare: self._checkpoint[own] for bare, own in spelling.names.items()}
+        in_open_clip = "token_embedding.weight" in state
+        if in_open_clip and "text_projection.weight" in state:
             # OpenCLIP's projection as a linear layer, as ComfyUI saves it.
-            state[f"{prefix}text_projection"] = state.pop(linear).T
+            state["text_projection"] = state.pop("text_projection.weight").T
+        root = _OPEN_CLIP[name] if in_open_clip else _TRANSFORMERS
+        state = {root + bare: tensor for bare, tensor in state.items()}
         module: torch.nn.Module = create_diffusers_clip_model_from_ldm(
             kind,
             state,

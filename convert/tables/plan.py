@@ -53,18 +53,16 @@ def convert(checkpoint: Checkpoint, table: Table, ignore: Ignore = NOTHING) -> C
     targets = [table.target(tensor) for tensor in table.tensors]
     slots = _slots(checkpoint, table, targets)
     sources, spare = _sources(checkpoint, table, slots)
-    repeated = _repeated(sources) if table.repeats else {}
     dropped, surplus = _dropped(spare, table, converted=checkpoint.converted)
     dropped |= {name: REASON for name in surplus if ignore.matches(name)}
-    surplus = [name for name in surplus if name not in dropped]
-    dropped |= repeated
+    dropped |= _repeated(sources) if table.repeats else {}
     problems = {
         "missing": [name for name in slots if name not in sources],
-        "left over": surplus,
+        "left over": [name for name in surplus if name not in dropped],
         "given twice": [
             " and ".join(s.name for s in group)
             for group in sources.values()
-            if any(stored.name not in repeated for stored in group[1:])
+            if any(stored.name not in dropped for stored in group[1:])
         ],
         "of another shape": list(_misshapen(slots, sources)),
         "of an unsupported type": [
