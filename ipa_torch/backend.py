@@ -39,7 +39,7 @@ from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import DTYPES, find_device, load_component
+from .loading import DTYPES, find_device, load_part
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
@@ -297,9 +297,13 @@ def _modules(model: ModelFolder, dtype: torch.dtype) -> tuple[dict[str, torch.nn
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    modules = apart | {
-        name: load_component(kind, name, model.path / name, dtype, model.variant)
-        for name, kind in kinds.items()
-        if name not in apart
-    }
-    return modules, NOTHING
+    modules, gone, names = dict(apart), list[str](), list[str]()
+    for name, kind in kinds.items():
+        if name not in apart:
+            place = model.path / name
+            part = load_part(kind, name, place, dtype, model.variant, model.ignore)
+            modules[name] = part[0]
+            gone += part[1]
+            names += part[0].state_dict()
+    model.ignore.check(gone, names, model.name)
+    return modules, LeftOut.of(model.name, gone)

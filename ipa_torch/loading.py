@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
+from ipa.contract.ignoring import NOTHING, Ignore
 
 from .torch_file import read_state
 
@@ -28,6 +30,14 @@ DTYPES = {
 _STORED = {"F32", "F16", "BF16"}  # safetensors' tags of what weights may be
 _TAGS = dict(zip(DTYPES.values(), ("F64", "F32", "F16", "BF16"), strict=True))
 _IGNORED = "position_ids"  # a table 0, 1, 2, … that old transformers saved with CLIP's weights
+_TOWER = r"logit_scale|attn_mask|text_projection\.weight|visual_projection\.weight"
+# What files of a component hold beside it, where its class has no place for it.
+_IDLE: Mapping[str, re.Pattern[str]] = {
+    "vae": re.compile(r"(?:loss|model_ema)\..+"),
+    "text_encoder": re.compile(rf"{_TOWER}|vision_model\..+"),
+    "text_encoder_2": re.compile(rf"{_TOWER}|vision_model\..+"),
+    "image_encoder": re.compile(rf"{_TOWER}|text_model\..+"),
+}
 _MAX_REASON = 300
 _DEVICES = ("cpu", "cuda", "mps")
 # What libraries raise for contents that they did not expect.
@@ -68,7 +78,22 @@ def find_device(device: str | None) -> str:
 def load_component(
     kind: Any, component: str, folder: Path, dtype: torch.dtype, variant: str | None
 ) -> torch.nn.Module:
+    """One module from its folder; see `load_part`."""
+    return load_part(kind, component, folder, dtype, variant)[0]
+
+
+def load_part(
+    kind: Any,
+    component: str,
+    folder: Path,
+    dtype: torch.dtype,
+    variant: str | None,
+    ignore: Ignore = NOTHING,
+) -> tuple[torch.nn.Module, list[str]]:
     """One module from its folder, whose weights are safetensors or files of torch.save.
+
+    Returns:
+        The module, and the names of what was left out: what its class never has, or `ignore` names.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite, or the folder was
@@ -98,9 +123,11 @@ def load_component(
             found=reason(error),
             remedy="check that config.json belongs to these weights",
         ) from error
-    _refuse(report, folder)
+    idle, given = _IDLE.get(component), [str(key) for key in report.get("unexpected_keys", ())]
+    gone = [key for key in given if ignore.matches(key) or (idle and idle.fullmatch(key))]
+    _refuse({**report, "unexpected_keys": [key for key in given if key not in gone]}, folder)
     check_finite(module.state_dict(), str(folder))
-    return module.eval().requires_grad_(requires_grad=False)
+    return module.eval().requires_grad_(requires_grad=False), gone
 
 
 def read_tensors(
