@@ -10,6 +10,7 @@ from typing import Any, TypedDict, cast
 from ipa.contract.backend import Backend, LoadedAdapter
 from ipa.contract.errors import RequestError
 from ipa.contract.faces import FaceEmbedder
+from ipa.contract.ignoring import Ignore
 from ipa.contract.model import AdapterFiles
 from ipa.contract.weights import Scale, plain_number, plain_scale
 from ipa.prepare.profiles import Profile
@@ -17,11 +18,12 @@ from ipa.prepare.scales import site_scales
 from ipa.registry import Registry
 
 
-class FaceOptions(TypedDict, total=False):
-    """The keywords of `load_ip_adapter` that matter to FaceID adapters."""
+class AdapterOptions(TypedDict, total=False):
+    """The keywords of `load_ip_adapter` that few files need: those of FaceID; what to ignore."""
 
     kind: str | None
     lora_scale: float | None
+    ignore: Sequence[str] | None
     face_embedder: FaceEmbedder | None
 
 
@@ -52,7 +54,7 @@ class Adapters(Registry[AttachedAdapter]):
         super().__init__()
         self._backend = backend
 
-    def load(self, name: str, files: AdapterFiles, scale: Scale, face: FaceOptions) -> None:
+    def load(self, name: str, files: AdapterFiles, scale: Scale, options: AdapterOptions) -> None:
         """Load the files of an adapter, all or nothing.
 
         Raises:
@@ -65,12 +67,15 @@ class Adapters(Registry[AttachedAdapter]):
                 found=name,
                 remedy="pass another name=, or unload_ip_adapter first",
             )
-        given = face.get("lora_scale")
+        if spare := options.keys() - AdapterOptions.__annotations__.keys():
+            raise RequestError(f"load_ip_adapter takes no {', '.join(sorted(spare))}")
+        given = options.get("lora_scale")
         lora_scale = None if given is None else plain_number(given, "lora_scale")
-        told = replace(files, kind=face.get("kind") or files.kind)
+        ignore = Ignore.of(options.get("ignore"))
+        told = replace(files, kind=options.get("kind") or files.kind, ignore=ignore)
         loaded = self._backend.load_adapter(name, told)
-        attached = AttachedAdapter(told, loaded, scale, lora_scale, face.get("face_embedder"))
-        self._put(name, attached)
+        embedder = options.get("face_embedder")
+        self._put(name, AttachedAdapter(told, loaded, scale, lora_scale, embedder))
 
     def unload(self, name: str | None) -> None:
         """Forget one adapter, or all of them."""
@@ -114,6 +119,7 @@ class Adapters(Registry[AttachedAdapter]):
                 "image_encoder": attached.loaded.encoder_name,
                 "bytes": attached.loaded.nbytes,
                 **({"lora_scale": attached.lora_scale} if attached.loaded.spec.lora_rank else {}),
+                **attached.loaded.left_out.record(),
             }
             for name, attached in self.items()
         }

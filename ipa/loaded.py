@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
-from ipa.adapters import Adapters, FaceOptions
+from ipa.adapters import AdapterOptions, Adapters
 from ipa.contract.backend import Backend
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import RequestError
@@ -50,7 +50,7 @@ class Loaded:
         image_encoder_folder: str | None = "image_encoder",
         revision: str | None = None,
         offline: bool = False,
-        **face: Unpack[FaceOptions],
+        **options: Unpack[AdapterOptions],
     ) -> str:
         """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
 
@@ -65,9 +65,10 @@ class Loaded:
             image_encoder_folder: Where its image encoder lies; None takes the model's own.
             revision: Branch, tag or commit on the hub.
             offline: Use the local cache only.
-            **face: For FaceID adapters. `kind`: which it is, such as "faceid-plusv2", where its
-                tensors do not tell; a short name does. `lora_scale`: the strength of the LoRA in
-                its file, 1. `face_embedder`: finds faces in pictures; see `ipa.contract.faces`.
+            **options: `ignore`: names of tensors in the file that may be left out, with * for any
+                characters. For FaceID adapters `kind`: which it is, such as "faceid-plusv2", where
+                its tensors do not tell; a short name does. `lora_scale`: the strength of the LoRA
+                in its file, 1. `face_embedder`: finds faces in pictures; see `ipa.contract.faces`.
 
         Returns:
             The adapter's name.
@@ -88,7 +89,7 @@ class Loaded:
         )
         chosen = name or files.name
         with self._changed():
-            self._adapters.load(chosen, files, default, face)
+            self._adapters.load(chosen, files, default, options)
         return chosen
 
     def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:

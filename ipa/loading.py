@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ipa.contract.errors import BackendError, RequestError
+from ipa.contract.ignoring import Ignore
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
@@ -31,6 +34,13 @@ _BACKENDS = {
 }
 
 
+class Parts(TypedDict, total=False):
+    """The keywords of `load` about a model's parts."""
+
+    vae: str | Path | None
+    ignore: Sequence[str] | str | None
+
+
 def load(
     model: str | Path | ModelFolder,
     *,
@@ -41,7 +51,7 @@ def load(
     revision: str | None = None,
     variant: str | None = None,
     offline: bool = False,
-    vae: str | Path | None = None,
+    **parts: Unpack[Parts],
 ) -> Pipeline:
     """Load a model.
 
@@ -58,8 +68,11 @@ def load(
         revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the weights' file names.
         offline: Never ask the hub; use the local cache.
-        vae: Another VAE than the model's own: a folder, a file, or a name on the hub; see
-            `ipa.prepare.other_vae`. A single file that has none needs one.
+        **parts: `vae`: another VAE than the model's own: a folder, a file, or a name on the hub;
+            see `ipa.prepare.other_vae`. A single file that has none needs one. `ignore`: names of
+            tensors in the model's files, with * for any characters, that its networks do not know
+            and that may be left out; without it they are refused. What lies outside every network
+            of a single file is left out anyhow, and told.
 
     Raises:
         BackendError: The backend is unknown or not installed.
@@ -72,6 +85,9 @@ def load(
         )
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
+    if spare := parts.keys() - Parts.__annotations__.keys():
+        raise RequestError(f"load takes no {', '.join(sorted(spare))}")
+    ignore = Ignore.of(parts.get("ignore"))
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     spare = [name for name, value in options.items() if value is not None and name not in accepted]
@@ -82,7 +98,9 @@ def load(
         if isinstance(model, ModelFolder)
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
-    folder = with_vae(folder, vae, offline=offline)
+    folder = with_vae(folder, parts.get("vae"), offline=offline)
+    if ignore.patterns:
+        folder = replace(folder, ignore=ignore)
     opened = importlib.import_module(package).open_backend(
         folder, **{name: value for name, value in options.items() if name in accepted}
     )

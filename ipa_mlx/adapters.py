@@ -12,6 +12,7 @@ import numpy as np
 from ipa.contract.adapter_kinds import identified
 from ipa.contract.backend import LoadedAdapter
 from ipa.contract.errors import RequestError
+from ipa.contract.left_out import LeftOut
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
@@ -43,7 +44,7 @@ class Adapters:
         """See `Backend.load_adapter`."""
         where = files.weights.name
         spec, converted = read_adapter(
-            files.weights, self.model.sites, self.model.unet.context_width
+            files.weights, self.model.sites, self.model.unet.context_width, ignore=files.ignore
         )
         spec = identified(spec, files.kind, where)
         encoder = find_encoder(spec, files, self.model)
@@ -52,7 +53,8 @@ class Adapters:
             self.encoders[encoder.folder] = self._load_encoder(encoder)
         self._attached[name] = _Attached(adapter, encoder)
         told = _fingerprint(self.encoders[encoder.folder]) if encoder else ""
-        return loaded_adapter(spec, encoder, told, adapter.nbytes)
+        left_out = LeftOut.of(where, converted.dropped)
+        return loaded_adapter(spec, encoder, told, adapter.nbytes, left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""

@@ -26,6 +26,7 @@ from ipa.contract.backend import (
 )
 from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
+from ipa.contract.left_out import NOTHING, LeftOut
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.contract.schedule import Step
@@ -70,6 +71,7 @@ class Runtime:
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
+    left_out: LeftOut = NOTHING
     vae_tiling: VaeTiling = None
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
@@ -253,7 +255,8 @@ class Runtime:
             "backend": self.name,
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
-            "warnings": list(self.warnings),
+            **self.left_out.record(),
+            "warnings": [*self.left_out.warnings(), *self.warnings],
             **report(self._measured | measured(encoders(self))),
         }
 
@@ -298,7 +301,9 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
         place(module, converted[name], DTYPES[chosen], f"{model.name}/{name}", how)
     if how is not None:
         require_quantized(modules.values())
-    return Runtime(model=model, dtype=chosen, quantization=how, **modules)
+    gone = (name for part in converted.values() for name in part.dropped)
+    left_out = LeftOut.of(model.name, gone)
+    return Runtime(model=model, dtype=chosen, quantization=how, left_out=left_out, **modules)
 
 
 def _channels_last(array: Floats) -> mx.array:

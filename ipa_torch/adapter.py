@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from ipa.contract.backend import Floats, Identity, ImageTokens
 from ipa.contract.errors import CheckpointError
 from ipa.contract.sites import Site
 
+from .adapter_file import AdapterFile
 from .attention import keys_values
 from .conditioning import KeyValue
-from .loading import MALFORMED, quiet, read_shapes, read_tensors, reason
+from .loading import MALFORMED, quiet, reason
 from .low_rank import PARTS
 
 _ASSUMED = {  # by diffusers' loaders
@@ -44,11 +44,11 @@ class ImageAdapter:
 
     @classmethod
     def read(
-        cls, path: Path, unet: UNet2DConditionModel, sites: Sequence[Site], spec: AdapterSpec
+        cls, file: AdapterFile, unet: UNet2DConditionModel, sites: Sequence[Site], spec: AdapterSpec
     ) -> ImageAdapter:
         """From an original file, its names checked. Raises CheckpointError if it is damaged."""
         parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for key, tensor in read_tensors(path, unet.dtype).items():
+        for key, tensor in file.tensors(unet.dtype).items():
             part, _, rest = key.partition(".")
             parts[part][rest] = tensor.to(unet.device)
         try:
@@ -60,7 +60,7 @@ class ImageAdapter:
                 processors: Any = unet._convert_ip_adapter_attn_to_diffusers([parts])
         except MALFORMED as error:
             raise CheckpointError(
-                f"{path.name}: its projector cannot be loaded",
+                f"{file.path.name}: its projector cannot be loaded",
                 found=reason(error),
                 remedy="download the file again",
             ) from error
@@ -134,17 +134,17 @@ class ImageAdapter:
         )
 
 
-def check_file(path: Path, sites: Sequence[Site], context_width: int) -> AdapterSpec:
+def check_file(file: AdapterFile, sites: Sequence[Site], context_width: int) -> AdapterSpec:
     """The adapter's kind, from its header alone, if diffusers can load it into this UNet."""
-    shapes = read_shapes(path)
-    spec = detect_adapter(shapes, path.name)
-    spec.check_context(context_width, path.name)
-    spec.check_unet(shapes, tuple(sites), path.name)
-    _refuse_spare(shapes, spec, sites, path.name)
+    shapes, where = file.shapes, file.path.name
+    spec = detect_adapter(shapes, where)
+    spec.check_context(context_width, where)
+    spec.check_unet(shapes, tuple(sites), where)
+    _refuse_spare(shapes, spec, sites, where)
     field, needed = _ASSUMED.get(spec.projector, ("", 0))
     if field and getattr(spec, field) != needed:
         raise CheckpointError(
-            f"{path.name}: the reference cannot load this {spec.projector} adapter",
+            f"{where}: the reference cannot load this {spec.projector} adapter",
             found=f"{getattr(spec, field)} {field}; diffusers assumes {needed}",
             remedy="use the mlx backend",
         )

@@ -18,6 +18,7 @@ from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
 
 from .adapter import ImageAdapter, check_file
+from .adapter_file import open_adapter
 from .loading import load_component
 from .low_rank import SiteChanges, site_changes
 
@@ -40,15 +41,16 @@ class Adapters:
     def load(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
         where, width = files.weights.name, self.model.unet.context_width
-        found = check_file(files.weights, self.model.sites, width)
+        file = open_adapter(files.weights, self.model.sites, files.ignore)
+        found = check_file(file, self.model.sites, width)
         spec = identified(found, files.kind, where)
         encoder = find_encoder(spec, files, self.model)
-        adapter = ImageAdapter.read(files.weights, self.unet, self.model.sites, spec)
+        adapter = ImageAdapter.read(file, self.unet, self.model.sites, spec)
         if encoder is not None and encoder.folder not in self.encoders:
             self.encoders[encoder.folder] = self._load_encoder(encoder)
         self._attached[name] = _Attached(adapter, encoder)
         told = _fingerprint(self.encoders[encoder.folder]) if encoder else ""
-        return loaded_adapter(spec, encoder, told, adapter.nbytes)
+        return loaded_adapter(spec, encoder, told, adapter.nbytes, file.left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""

@@ -29,6 +29,7 @@ from ipa.contract.backend import (
 )
 from ipa.contract.controlnet import ControlBranch
 from ipa.contract.errors import RequestError
+from ipa.contract.left_out import NOTHING, LeftOut
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.schedule import Step
 from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
@@ -39,7 +40,7 @@ from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import DTYPES, find_device, load_component
+from .loading import DTYPES, find_device, load_part
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
@@ -74,6 +75,7 @@ class Runtime:
     text_encoder_2: CLIPTextModelWithProjection | None = None
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
+    left_out: LeftOut = NOTHING
     vae_tiling: VaeTiling = None
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
@@ -251,7 +253,8 @@ class Runtime:
             "device": self.device,
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
-            "warnings": list(self.warnings),
+            **self.left_out.record(),
+            "warnings": [*self.left_out.warnings(), *self.warnings],
             **report(self._measured | measured(encoders(self))),
         }
 
@@ -288,20 +291,30 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     chosen = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
-    parts: dict[str, Any] = {k: v.to(place) for k, v in _modules(model, DTYPES[chosen]).items()}
+    modules, left_out = _modules(model, DTYPES[chosen])
+    parts: dict[str, Any] = {name: module.to(place) for name, module in modules.items()}
     attentions = install(parts["unet"], model.sites)
-    return Runtime(model=model, dtype=chosen, device=place, attentions=attentions, **parts)
+    return Runtime(
+        model=model, dtype=chosen, device=place, attentions=attentions, left_out=left_out, **parts
+    )
 
 
-def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+def _modules(model: ModelFolder, dtype: torch.dtype) -> tuple[dict[str, torch.nn.Module], LeftOut]:
+    """The networks, and what else lay in their files."""
     apart = {"vae": load_vae(model, model.other_vae, dtype)} if model.other_vae else {}
     if model.single_file is not None:
-        return {**load_single_file(model, model.single_file, dtype), **apart}
+        modules, left_out = load_single_file(model, model.single_file, dtype)
+        return {**modules, **apart}, left_out
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    return apart | {
-        name: load_component(kind, name, model.path / name, dtype, model.variant)
-        for name, kind in kinds.items()
-        if name not in apart
-    }
+    modules, gone, names = dict(apart), list[str](), list[str]()
+    for name, kind in kinds.items():
+        if name not in apart:
+            place = model.path / name
+            part = load_part(kind, name, place, dtype, model.variant, model.ignore)
+            modules[name] = part[0]
+            gone += part[1]
+            names += part[0].state_dict()
+    model.ignore.check(gone, names, model.name)
+    return modules, LeftOut.of(model.name, gone)

@@ -13,9 +13,7 @@ from ipa.contract.errors import CheckpointError
 
 from .loading import MALFORMED, check_finite, load_component, quiet, read_tensors, reason
 
-# Around names in the original files: of what a training run keeps, and of a ControlNet beside its
-# base model.
-_WRAPPER, _PREFIX = "state_dict.", "control_model."
+_PREFIX = "control_model."  # of a ControlNet beside its base model
 
 
 def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetModel:
@@ -50,9 +48,8 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
 
 def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A ControlNet's tensors without its base model's."""
-    plain = {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
-    own = {n.removeprefix(_PREFIX): t for n, t in plain.items() if n.startswith(_PREFIX)}
-    return own or plain
+    own = {n.removeprefix(_PREFIX): t for n, t in tensors.items() if n.startswith(_PREFIX)}
+    return own or tensors
 
 
 def _pooling(net: Any, files: ControlNetFiles) -> ControlNetModel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
+from ipa.contract.ignoring import NOTHING, Ignore
+
+from .torch_file import read_state
 
 DTYPES = {
     "float64": torch.float64,
@@ -26,6 +30,14 @@ DTYPES = {
 _STORED = {"F32", "F16", "BF16"}  # safetensors' tags of what weights may be
 _TAGS = dict(zip(DTYPES.values(), ("F64", "F32", "F16", "BF16"), strict=True))
 _IGNORED = "position_ids"  # a table 0, 1, 2, … that old transformers saved with CLIP's weights
+_TOWER = r"logit_scale|attn_mask|text_projection\.weight|visual_projection\.weight"
+# What files of a component hold beside it, where its class has no place for it.
+_IDLE: Mapping[str, re.Pattern[str]] = {
+    "vae": re.compile(r"(?:loss|model_ema)\..+"),
+    "text_encoder": re.compile(rf"{_TOWER}|vision_model\..+"),
+    "text_encoder_2": re.compile(rf"{_TOWER}|vision_model\..+"),
+    "image_encoder": re.compile(rf"{_TOWER}|text_model\..+"),
+}
 _MAX_REASON = 300
 _DEVICES = ("cpu", "cuda", "mps")
 # What libraries raise for contents that they did not expect.
@@ -66,7 +78,22 @@ def find_device(device: str | None) -> str:
 def load_component(
     kind: Any, component: str, folder: Path, dtype: torch.dtype, variant: str | None
 ) -> torch.nn.Module:
+    """One module from its folder; see `load_part`."""
+    return load_part(kind, component, folder, dtype, variant)[0]
+
+
+def load_part(
+    kind: Any,
+    component: str,
+    folder: Path,
+    dtype: torch.dtype,
+    variant: str | None,
+    ignore: Ignore = NOTHING,
+) -> tuple[torch.nn.Module, list[str]]:
     """One module from its folder, whose weights are safetensors or files of torch.save.
+
+    Returns:
+        The module, and the names of what was left out: what its class never has, or `ignore` names.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite, or the folder was
@@ -96,20 +123,26 @@ def load_component(
             found=reason(error),
             remedy="check that config.json belongs to these weights",
         ) from error
-    _refuse(report, folder)
+    idle, given = _IDLE.get(component), [str(key) for key in report.get("unexpected_keys", ())]
+    gone = [key for key in given if ignore.matches(key) or (idle and idle.fullmatch(key))]
+    _refuse({**report, "unexpected_keys": [key for key in given if key not in gone]}, folder)
     check_finite(module.state_dict(), str(folder))
-    return module.eval().requires_grad_(requires_grad=False)
+    return module.eval().requires_grad_(requires_grad=False), gone
 
 
-def read_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """All tensors of one file in one precision, finite in it."""
+def read_tensors(
+    path: Path, dtype: torch.dtype, names: Collection[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """Tensors of one file in one precision, finite in it: all, or those of these names."""
     if container(path) == "safetensors":
         _shapes(path)
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name).to(dtype) for name in names}
+            known = list(file.keys())
+            wanted = known if names is None else [name for name in known if name in names]
+            tensors = {name: file.get_tensor(name).to(dtype) for name in wanted}
     else:
-        tensors = {name: tensor.to(dtype) for name, tensor in _unpickle(path, "cpu").items()}
+        held = _unpickle(path, "cpu")
+        tensors = {n: t.to(dtype) for n, t in held.items() if names is None or n in names}
     check_finite(tensors, path.name)
     return tensors
 
@@ -139,15 +172,8 @@ def _require_ending(path: Path) -> None:
 
 
 def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
-    """Tensors of a file of torch.save, by torch's own restricted reader."""
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (*MALFORMED, EOFError, OSError, UnpicklingError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than weights",
-            found=reason(error),
-            remedy="use the .safetensors file, or download it again from a source that you trust",
-        ) from error
+    """Tensors of a file of torch.save, which is never run."""
+    state = read_state(path, device=device)
     tensors: dict[str, torch.Tensor] = {}
     for name, value in _flat(state):
         if not isinstance(value, torch.Tensor) or name in tensors:
@@ -161,10 +187,10 @@ def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _flat(state: Any) -> Iterator[tuple[str, Any]]:
+def _flat(state: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """Entries of a dict, and of the dicts in it: image_proj and ip_adapter."""
-    for key, value in state.items() if isinstance(state, dict) else (("", state),):
-        if isinstance(value, dict):
+    for key, value in state.items():
+        if isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", entry) for inner, entry in value.items())
         else:
             yield str(key), value

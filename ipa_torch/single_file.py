@@ -1,11 +1,15 @@
-"""Models that are one file, read by diffusers' own single-file loaders with local configs."""
+"""Models that are one file: named by diffusers' own conversions, with nothing left over in silence.
+
+What lies in no network of Stable Diffusion (a training's schedule and averages, a ControlNet, marks
+of other programs) is left out, and told. What lies in one and is not known refuses the file, unless
+the caller lets go of it by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -16,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import container
+from ipa.contract.left_out import LeftOut
 from ipa.contract.model import ModelFolder, OtherVae, SingleFile
 
 from .loading import (
@@ -26,29 +31,43 @@ from .loading import (
     reason,
     require_weights,
 )
+from .spellings import Spelling, text_spelling, unet_spelling, vae_spelling
+from .torch_file import read_state
 
-_PREFIXES: Mapping[str, tuple[str, ...]] = {
-    "unet": ("model.diffusion_model.",),
-    "vae": ("first_stage_model.",),
+Tensors: TypeAlias = dict[str, torch.Tensor]
+
+_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_VAE_PREFIXES = (_VAE, "vae.")  # of a VAE that was saved as it lies in a model
+# Where text encoders lie.
+_TEXTS: Mapping[str, str] = {
+    "cond_stage_model.transformer.": "text_encoder",
+    "cond_stage_model.model.": "text_encoder",
+    "conditioner.embedders.0.transformer.": "text_encoder",
+    "conditioner.embedders.0.model.": "text_encoder",
+    "conditioner.embedders.1.model.": "text_encoder_2",
 }
-_IDLE = "first_stage_model.loss."  # of the VAE's training
-_VAE_PREFIXES = ("first_stage_model.", "vae.")  # of a VAE that was saved as it lies in a model
-_IDLE_IN_VAE = ("loss.", "model_ema.")
-_XL_TEXTS: Mapping[str, tuple[Any, str]] = {
-    "text_encoder": (CLIPTextModel, "conditioner.embedders.0."),
-    "text_encoder_2": (CLIPTextModelWithProjection, "conditioner.embedders.1."),
+# Where diffusers' loader looks for them, by how they are named.
+_TRANSFORMERS = "cond_stage_model.transformer."
+_OPEN_CLIP: Mapping[str, str] = {
+    "text_encoder": "cond_stage_model.model.",
+    "text_encoder_2": "conditioner.embedders.1.model.",
 }
-_IDLE_IN_TEXTS = ("logit_scale", "position_ids")  # of CLIP's training, and a table 0, 1, 2, …
+_TEXT_KINDS: Mapping[str, Any] = {
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
+_SHOWN = 3
 
 
 def load_single_file(
     model: ModelFolder, file: SingleFile, dtype: torch.dtype
-) -> dict[str, torch.nn.Module]:
-    """UNet, VAE and text encoders of a single file.
+) -> tuple[dict[str, torch.nn.Module], LeftOut]:
+    """UNet, VAE and text encoders of a single file, and what else lies in it.
 
     Raises:
         BackendError: Averaged weights are asked for.
         CheckpointError: Tensors are missing, left over, misshapen or not finite.
+        RequestError: `ignore` names what is not there, or what is needed.
     """
     if file.ema:
         raise BackendError(
@@ -59,13 +78,13 @@ def load_single_file(
     try:
         with quiet():
             checkpoint = _read(file.path)
-            parts = {
-                name: _module(kind, name, checkpoint, model, file, dtype)
-                for name, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL))
-                if name == "unet" or model.other_vae is None
-            }
-            parts |= _texts(checkpoint, model, dtype)
-    except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
+            reader = _Reader(checkpoint, model, str(file.path), dtype)
+            reader.refuse_more()
+            parts = {"unet": reader.unet()}
+            if model.other_vae is None:
+                parts["vae"] = reader.vae(_VAE)
+            parts |= {name: reader.text(name) for name in _TEXT_KINDS if _has(model, name)}
+    except (OSError, *MALFORMED, SafetensorError) as error:
         raise CheckpointError(
             f"{file.path} cannot be loaded by diffusers",
             found=reason(error),
@@ -74,83 +93,152 @@ def load_single_file(
         ) from error
     for name, module in parts.items():
         _check(name, module, file.path)
-    return {
-        name: module.eval().requires_grad_(requires_grad=False) for name, module in parts.items()
-    }
+    gone = reader.left_out()
+    model.ignore.check(gone, checkpoint, str(file.path))
+    frozen = {n: module.eval().requires_grad_(requires_grad=False) for n, module in parts.items()}
+    return frozen, LeftOut.of(model.name, gone)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _has(model: ModelFolder, name: str) -> bool:
+    return name == "text_encoder" or model.is_xl
+
+
+def _read(path: Path) -> Tensors:
     """All tensors, by what the file is and not by its name, as diffusers' own function goes."""
     if container(path) == "safetensors":
         return load_file(path)
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(state.get("state_dict", state))
+    return {name: t for name, t in read_state(path).items() if isinstance(t, torch.Tensor)}
 
 
-def _module(
-    kind: Any,
-    name: str,
-    checkpoint: dict[str, torch.Tensor],
-    model: ModelFolder,
-    file: SingleFile,
-    dtype: torch.dtype,
-) -> torch.nn.Module:
-    """A module of diffusers, whose loader passes over unknown names: they are counted here."""
-    given = sum(key.startswith(_PREFIXES[name]) and not key.startswith(_IDLE) for key in checkpoint)
-    if not given:
-        raise CheckpointError(
-            f"{file.path} does not hold a whole model",
-            found=f"no tensors of {name}",
-            remedy="use a file that is not pruned of them; a VAE may be given beside it, with vae=",
+class _Reader:
+    """Takes the networks out of a file, and notes what it has seen of them."""
+
+    def __init__(
+        self, checkpoint: Tensors, model: ModelFolder, where: str, dtype: torch.dtype
+    ) -> None:
+        self._checkpoint, self._model, self._where, self._dtype = checkpoint, model, where, dtype
+        self._seen: set[str] = set()
+        self._gone: list[str] = []
+
+    def unet(self) -> torch.nn.Module:
+        """The UNet."""
+        return self._module(UNet2DConditionModel, "unet", _UNET, unet_spelling)
+
+    def vae(self, prefix: str) -> torch.nn.Module:
+        """The autoencoder."""
+        return self._module(AutoencoderKL, "vae", prefix, vae_spelling)
+
+    def _module(
+        self, kind: Any, name: str, prefix: str, spell: Callable[..., Spelling]
+    ) -> torch.nn.Module:
+        given = self._given(name, prefix)
+        file = self._model.single_file
+        changes = file.changes.get(f"{name}/config.json", {}) if file else {}
+        config = kind.load_config(str(self._model.path), subfolder=name)
+        with torch.device("meta"):
+            module: torch.nn.Module = kind.from_config({**config, **changes})
+        needed = module.state_dict()
+        spelling = spell(given, prefix, needed.keys(), module.config)
+        self._account(name, spelling, [key for key in needed if key not in spelling.names])
+        state = {
+            key: self._fitted(self._checkpoint[stored], needed[key].shape)
+            for key, stored in spelling.names.items()
+        }
+        module.load_state_dict(state, strict=True, assign=True)
+        return module
+
+    def _fitted(self, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """In the precision to compute in; a 1×1 convolution may be stored for a matrix."""
+        ones = [n for n in (*tensor.shape[2:], *shape[2:]) if n != 1]
+        if tensor.shape != shape and tensor.shape[:2] == shape[:2] and not ones:
+            tensor = tensor.reshape(shape)
+        return tensor.to(self._dtype)
+
+    def text(self, name: str) -> torch.nn.Module:
+        """A text encoder, which diffusers' loader finds by where it lies."""
+        places = tuple(place for place, part in _TEXTS.items() if part == name)
+        given = self._given(name, *places)
+        prefix = next(filter(self.lies, places))  # what lies in another one is left over
+        kind = _TEXT_KINDS[name]
+        config = kind.config_class.from_pretrained(
+            str(self._model.path), subfolder=name, local_files_only=True
         )
-    changes = file.changes.get(f"{name}/config.json", {})
-    module: torch.nn.Module = kind.from_single_file(
-        dict(checkpoint), config=str(model.path), subfolder=name, torch_dtype=dtype, **changes
-    )
-    _require_count(name, given, module, str(file.path))
-    return module
-
-
-def _texts(
-    checkpoint: dict[str, torch.Tensor], model: ModelFolder, dtype: torch.dtype
-) -> dict[str, torch.nn.Module]:
-    if not model.is_xl:
-        return {"text_encoder": _text(CLIPTextModel, "text_encoder", checkpoint, model, dtype)}
-    parts = {}
-    for name, (kind, prefix) in _XL_TEXTS.items():
-        parts[name] = _text(kind, name, checkpoint, model, dtype)
-        own = [k for k in checkpoint if k.startswith(prefix) and not k.endswith(_IDLE_IN_TEXTS)]
-        given = sum(3 if ".in_proj_" in key else 1 for key in own)  # OpenCLIP's q, k, v are one
-        _require_count(name, given, parts[name], model.name)
-    return parts
-
-
-def _text(
-    kind: Any,
-    name: str,
-    checkpoint: dict[str, torch.Tensor],
-    model: ModelFolder,
-    dtype: torch.dtype,
-) -> torch.nn.Module:
-    module: torch.nn.Module = create_diffusers_clip_model_from_ldm(
-        kind,
-        checkpoint,
-        subfolder=name,
-        config=str(model.path),
-        torch_dtype=dtype,
-        local_files_only=True,
-    )
-    return module
-
-
-def _require_count(name: str, given: int, module: torch.nn.Module, where: str) -> None:
-    """The loaders pass over names that they do not know."""
-    if given != len(module.state_dict()):
-        raise CheckpointError(
-            f"{where} does not fit its configs",
-            found=f"{given} tensors of the {name}, {len(module.state_dict())} needed",
-            remedy="it is damaged, pruned, or of another family",
+        with torch.device("meta"):
+            keys = kind(config).state_dict().keys()
+        spelling = text_spelling(given, prefix, keys)
+        self._account(name, spelling, [])
+        state = {bare: self._checkpoint[own] for bare, own in spelling.names.items()}
+        in_open_clip = "token_embedding.weight" in state
+        if in_open_clip and "text_projection.weight" in state:
+            # OpenCLIP's projection as a linear layer, as ComfyUI saves it.
+            state["text_projection"] = state.pop("text_projection.weight").T
+        root = _OPEN_CLIP[name] if in_open_clip else _TRANSFORMERS
+        state = {root + bare: tensor for bare, tensor in state.items()}
+        module: torch.nn.Module = create_diffusers_clip_model_from_ldm(
+            kind,
+            state,
+            subfolder=name,
+            config=str(self._model.path),
+            torch_dtype=self._dtype,
+            local_files_only=True,
         )
+        return module
+
+    def refuse_more(self) -> None:
+        """Raise CheckpointError for a text encoder that the model has not."""
+        spare = sorted({n for p, n in _TEXTS.items() if self.lies(p) and not _has(self._model, n)})
+        if spare:
+            raise CheckpointError(
+                f"{self._where} holds more than the model's configs say",
+                found=f"tensors of {', '.join(spare)}",
+                remedy="file and configs must be of one model",
+            )
+
+    def left_out(self) -> list[str]:
+        """All of the file that is in none of the networks that were taken."""
+        others = (_VAE,) if self._model.other_vae is not None else ()
+        return [
+            *self._gone,
+            *(n for n in self._checkpoint if n not in self._seen | self._of(others)),
+        ]
+
+    def _of(self, prefixes: tuple[str, ...]) -> set[str]:
+        return {name for name in self._checkpoint if prefixes and name.startswith(prefixes)}
+
+    def lies(self, prefix: str) -> bool:
+        """Whether the file has tensors there."""
+        return any(name.startswith(prefix) for name in self._checkpoint)
+
+    def _given(self, name: str, *prefixes: str) -> list[str]:
+        given = [key for key in self._checkpoint if key.startswith(prefixes)]
+        if not given:
+            raise CheckpointError(
+                f"{self._where} does not hold a whole model",
+                found=f"no tensors of {name}",
+                remedy="use a file that is not pruned of them; a VAE may be given beside it, with "
+                "vae=",
+            )
+        self._seen |= set(given)
+        return given
+
+    def _account(self, name: str, spelling: Spelling, missing: list[str]) -> None:
+        """Note what is left out; raise CheckpointError for what is neither that nor known."""
+        ignored = [key for key in spelling.surplus if self._model.ignore.matches(key)]
+        surplus = [key for key in spelling.surplus if key not in ignored]
+        self._gone += [*spelling.idle, *ignored]
+        rows = {"missing": missing, "left over": surplus}
+        found = [
+            f"{len(keys)} {kind}: {', '.join(sorted(keys)[:_SHOWN])}"
+            for kind, keys in rows.items()
+            if keys
+        ]
+        if found:
+            raise CheckpointError(
+                f"{self._where} does not fit its configs as {name}",
+                found="; ".join(found),
+                remedy="it is damaged, pruned, or of another family; what is left over may be "
+                "let go of by name, with ignore=",
+            )
 
 
 def _check(name: str, module: torch.nn.Module, path: Path) -> None:
@@ -173,28 +261,20 @@ def load_vae(model: ModelFolder, other: OtherVae, dtype: torch.dtype) -> torch.n
     if other.path.is_dir():
         return load_component(AutoencoderKL, "vae", other.path, dtype, None)
     require_weights(other.path)
-    file = model.single_file
-    changes = file.changes.get("vae/config.json", {}) if file else {}
     try:
         with quiet():
-            own = _vae_tensors(_read(other.path))
-            module: torch.nn.Module = AutoencoderKL.from_single_file(
-                dict(own), config=str(model.path), subfolder="vae", torch_dtype=dtype, **changes
+            checkpoint = _read(other.path)
+            reader = _Reader(checkpoint, model, str(other.path), dtype)
+            prefix = next(
+                (p for p in _VAE_PREFIXES if any(name.startswith(p) for name in checkpoint)), ""
             )
-    except (OSError, *MALFORMED, SafetensorError, UnpicklingError) as error:
+            module = reader.vae(prefix)
+    except (OSError, *MALFORMED, SafetensorError) as error:
         raise CheckpointError(
             f"{other.path} cannot be loaded as a VAE",
             found=reason(error),
             remedy=f"a VAE with {model.vae.latent_channels} latent channels, of the widths "
             f"{model.vae.channels}, is needed",
         ) from error
-    _require_count("vae", len(own), module, str(other.path))
     _check("vae", module, other.path)
     return module.eval().requires_grad_(requires_grad=False)
-
-
-def _vae_tensors(checkpoint: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of the VAE in a file, without their prefix if it has one."""
-    prefix = next((p for p in _VAE_PREFIXES if any(k.startswith(p) for k in checkpoint)), "")
-    own = {k.removeprefix(prefix): v for k, v in checkpoint.items() if k.startswith(prefix)}
-    return {key: value for key, value in own.items() if not key.startswith(_IDLE_IN_VAE)}

@@ -64,6 +64,8 @@ _INERT: Mapping[str, tuple[str, ...]] = {
     "numpy": ("dtype", "ndarray"),
     "numpy.core.multiarray": ("_reconstruct", "scalar"),
     "numpy._core.multiarray": ("_reconstruct", "scalar"),  # from 2.0
+    "numpy.core.numeric": ("_frombuffer",),  # arrays in protocol 5
+    "numpy._core.numeric": ("_frombuffer",),
     "omegaconf.base": ("ContainerMetadata", "Metadata"),
     "omegaconf.dictconfig": ("DictConfig",),
     "omegaconf.listconfig": ("ListConfig",),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .pickle_machine import TRUST, Buffer, Machine
-from .pickle_values import RefusedError, Storage
+from .pickle_values import Opaque, RefusedError, Storage
 
 MAX_BYTES = 64 << 20
 """Of one pickle; that of a large model with its training state has some MiB."""
@@ -103,6 +103,10 @@ def _two_values(machine: Machine) -> tuple[object, object]:
     return module, name
 
 
+def _frozen(machine: Machine, _: list[object]) -> None:
+    machine.push(Opaque("builtins.frozenset"))
+
+
 def _last(count: int) -> Callable[[Machine], list[object]]:
     return lambda machine: [machine.pop() for _ in range(count)][::-1]
 
@@ -134,6 +138,11 @@ OPCODES: Mapping[int, Opcode] = {
     ord("T"): Opcode(_text(_U4, "ascii"), _PUSH, 2 * _VALUE),
     ord("C"): Opcode(_bytes(_U1), _PUSH, _VALUE),
     ord("B"): Opcode(_bytes(_U4), _PUSH, _VALUE),
+    0x96: Opcode(_bytes(_U8), _PUSH, _VALUE),
+    # Sets of protocols 4 and 5, which lie beside weights: as opaque as those of 2 and 3.
+    0x8F: Opcode(_constant(lambda: Opaque("builtins.set")), _PUSH, _VALUE),
+    0x90: Opcode(Machine.group, Machine.append),
+    0x91: Opcode(Machine.group, _frozen, _VALUE),
     ord("s"): Opcode(_last(2), Machine.set_items),
     ord("u"): Opcode(Machine.group, Machine.set_items),
     ord("a"): Opcode(_last(1), Machine.append),

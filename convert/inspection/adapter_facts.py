@@ -12,7 +12,6 @@ from ipa.contract.errors import CheckpointError
 from ..containers.checkpoint import Checkpoint
 from ..reading.adapter_sites import adapter_sites, find_sites
 from ..tables import ip_adapter
-from ..tables.adapter_spellings import join_keys_values
 from .description import Facts
 
 _STRUCTURES: Mapping[Projector, str] = {
@@ -26,13 +25,12 @@ _STRUCTURES: Mapping[Projector, str] = {
 
 def adapter_facts(checkpoint: Checkpoint) -> Facts:
     """Variant, base and encoder; tokens, LoRA and open questions as remarks."""
+    checkpoint = ip_adapter.normal(checkpoint)
     sites = adapter_sites(checkpoint)
     base = next((base_name(context) for _, context in sites.values()), "")
     count = f"{len(sites)} cross-attention sites"
     try:
-        spec = ip_adapter.detect(
-            checkpoint if checkpoint.converted else join_keys_values(checkpoint)
-        )
+        spec = ip_adapter.detect(checkpoint)
     except CheckpointError as error:
         return Facts(variant="unknown", base=base, remarks=(count, f"not supported: {error.found}"))
     return Facts(

@@ -37,6 +37,9 @@ FAMILIES = (
     Family(ip_adapter.TITLE, ("ip_adapter.**",)),
     Family(ip_adapter.TITLE, ("image_proj_model.**",)),
     Family(ip_adapter.TITLE, ("adapter_modules.**",)),
+    Family(
+        ip_adapter.TITLE, ("**.image_proj_model.**",)
+    ),  # of a data-parallel or compiled training
     Family(ip_adapter.TITLE, ("projector.**", "sites.**")),  # converted
     Family("LoHa", ("**.hada_w1_a",)),
     Family("LoKr", ("**.lokr_w1",)),

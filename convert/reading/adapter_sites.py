@@ -11,15 +11,13 @@ from ipa.contract.sites import Site
 from ..containers.checkpoint import Checkpoint
 from ..tables import ip_adapter
 
-_ORIGINAL = re.compile(r"ip_adapter\.(0|[1-9][0-9]*)\.to_k_ip\.weight")
+# By number, or by path where no base is known that has it.
+_ORIGINAL = re.compile(r"ip_adapter\.(.+?)(?:\.processor)?\.to_k_ip\.weight")
 _CONVERTED = re.compile(r"sites\.(.+)\.to_k\.weight")
 
 
 def adapter_sites(checkpoint: Checkpoint) -> Mapping[str, tuple[int, int]]:
-    """Each site's own width and its context's, by its number, or in a converted file by its path.
-
-    A training checkpoint's `unet.*` has keys of its own: they are not looked at.
-    """
+    """Each site's own width and its context's, by its number; in a converted file by its path."""
     pattern = _CONVERTED if checkpoint.converted else _ORIGINAL
     matches = (
         (pattern.fullmatch(n), s) for n, s in ip_adapter.canonical_shapes(checkpoint).items()

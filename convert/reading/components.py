@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from ipa.contract.adapter import AdapterSpec
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.files import STEMS
+from ipa.contract.ignoring import NOTHING, Ignore
 from ipa.contract.sites import Site
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
@@ -41,7 +42,12 @@ TABLES: Mapping[Component, Callable[[Any], Table]] = {
 
 
 def read_component(
-    component: Component, folder: Path, spec: Spec, *, variant: str | None = None
+    component: Component,
+    folder: Path,
+    spec: Spec,
+    *,
+    variant: str | None = None,
+    ignore: Ignore = NOTHING,
 ) -> Converted:
     """A component's tensors under their MLX names, from an original or a converted folder.
 
@@ -52,15 +58,17 @@ def read_component(
         folder: Its folder, with weights called as `ipa.contract.files.STEMS` says.
         spec: Its structure, from its config.json.
         variant: "fp16" and the like, in the file names.
+        ignore: What else may lie in its files.
 
     Raises:
         CheckpointError: The weights are damaged, or are not exactly those of that structure.
     """
-    return convert(open_folder(folder, STEMS[component], variant), TABLES[component](spec))
+    checkpoint = open_folder(folder, STEMS[component], variant)
+    return convert(checkpoint, TABLES[component](spec), ignore)
 
 
 def read_adapter(
-    path: Path, sites: tuple[Site, ...], context_width: int
+    path: Path, sites: tuple[Site, ...], context_width: int, *, ignore: Ignore = NOTHING
 ) -> tuple[AdapterSpec, Converted]:
     """An IP-Adapter's structure and tensors.
 
@@ -68,17 +76,23 @@ def read_adapter(
         path: A safetensors file, or one of torch.save, or a converted one.
         sites: The cross-attentions of the UNet that it is for.
         context_width: Width of that UNet's context.
+        ignore: What else may lie in it.
 
     Raises:
         CheckpointError: It is damaged, no IP-Adapter, of an unsupported kind, or for another base.
     """
-    checkpoint = ip_adapter.open_adapter(path)
+    checkpoint = ip_adapter.open_adapter(path, sites)
     spec = ip_adapter.detect(checkpoint)
     spec.check_context(context_width, checkpoint.where)
-    return spec, plan_adapter(checkpoint, spec, sites)
+    return spec, plan_adapter(checkpoint, spec, sites, ignore)
 
 
-def plan_adapter(checkpoint: Checkpoint, spec: AdapterSpec, sites: tuple[Site, ...]) -> Converted:
+def plan_adapter(
+    checkpoint: Checkpoint,
+    spec: AdapterSpec,
+    sites: tuple[Site, ...],
+    ignore: Ignore = NOTHING,
+) -> Converted:
     """The tensors of an adapter's checkpoint, for a UNet with these sites.
 
     Raises:
@@ -86,4 +100,8 @@ def plan_adapter(checkpoint: Checkpoint, spec: AdapterSpec, sites: tuple[Site, .
     """
     if not checkpoint.converted:
         spec.check_unet(ip_adapter.canonical_shapes(checkpoint), sites, checkpoint.where)
-    return convert(checkpoint, ip_adapter.table(spec, sites, aliases(checkpoint)))
+    table = ip_adapter.table(spec, sites, aliases(checkpoint))
+    converted = convert(checkpoint, table, ignore)
+    names = [stored.name for stored in checkpoint.values()]
+    ignore.check(converted.dropped, names, checkpoint.where)
+    return converted

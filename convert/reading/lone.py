@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, cast
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS, read_json
+from ipa.contract.ignoring import Ignore
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.unet_spec import UNetSpec
@@ -117,13 +118,16 @@ def kind_of(path: Path) -> Kind:
     return _KINDS[family]
 
 
-def open_component(path: Path, config: Config | None = None) -> LoneComponent:
+def open_component(
+    path: Path, config: Config | None = None, ignore: Sequence[str] | None = None
+) -> LoneComponent:
     """A component from its folder or from one file.
 
     Args:
         path: The folder, with config.json; or the file.
         config: For a file: what config.json would say. None: the weights tell, which they do for
             ControlNets, T2I-Adapters and CLIP's towers of public sizes.
+        ignore: Names of tensors that the component does not know and that may be left out.
 
     Raises:
         CheckpointError: The weights are damaged, are not exactly those of the config, or do not
@@ -140,7 +144,9 @@ def open_component(path: Path, config: Config | None = None) -> LoneComponent:
     if config is None:
         config = _detected(component, checkpoint)
     spec = _SPECS[component](config, f"{path}: config")
-    converted = convert(checkpoint, TABLES[component](spec))
+    asked = Ignore.of(ignore)
+    converted = convert(checkpoint, TABLES[component](spec), asked)
+    asked.check(converted.dropped, [t.name for t in checkpoint.values()], checkpoint.where)
     return LoneComponent(component=component, config=config, converted=converted)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ipa.contract.errors import CheckpointError
+from ipa.contract.ignoring import NOTHING, Ignore
 from ipa.contract.model import ModelFolder, SingleFile
 from ipa.contract.specs import VaeSpec
 
@@ -33,31 +35,39 @@ def read_model(
     wanted = {
         name: spec for name, spec in specs.items() if components is None or name in components
     }
-    apart: dict[Component, Converted] = {}
+    read: dict[Component, Converted] = {}
     if source.other_vae is not None and "vae" in wanted:
         del wanted["vae"]
-        apart["vae"] = read_vae(source.other_vae.path, source.vae)
+        read["vae"] = read_vae(source.other_vae.path, source.vae, source.ignore)
     if source.single_file is not None:
         found = _parts(source.single_file, specs, optional=("vae",) if source.other_vae else ())
-        return {**_from_file(found, wanted), **apart}
-    return {
-        component: read_component(component, source.path / component, spec, variant=source.variant)
-        for component, spec in wanted.items()
-    } | apart
+        read = {**_from_file(found, wanted, source.ignore), **read}
+    else:
+        how: Any = {"variant": source.variant, "ignore": source.ignore}
+        read |= {c: read_component(c, source.path / c, spec, **how) for c, spec in wanted.items()}
+    _check_ignore(source, read)
+    return read
 
 
-def read_vae(path: Path, spec: VaeSpec) -> Converted:
+def _check_ignore(source: ModelFolder, read: Mapping[Component, Converted]) -> None:
+    """Raise RequestError for a pattern that lets go of nothing in all that was read."""
+    gone = [name for part in read.values() for name in part.dropped]
+    names = [tensor.stored.name for part in read.values() for tensor in part.values()]
+    source.ignore.check(gone, names, source.name)
+
+
+def read_vae(path: Path, spec: VaeSpec, ignore: Ignore = NOTHING) -> Converted:
     """An autoencoder that is not its model's own: from a folder, a file, or the file of a model.
 
     Raises:
         CheckpointError: The weights are damaged, or are not exactly those of that structure.
     """
     if path.is_dir():
-        return read_component("vae", path, spec)
+        return read_component("vae", path, spec, ignore=ignore)
     checkpoint = open_file(path)
     if is_single_file(checkpoint):
         checkpoint = parts(checkpoint).components.get("vae", checkpoint)
-    return convert(checkpoint, TABLES["vae"](spec))
+    return convert(checkpoint, TABLES["vae"](spec), ignore)
 
 
 def component_specs(source: ModelFolder) -> dict[Component, Spec]:
@@ -97,8 +107,10 @@ def _parts(
     return found
 
 
-def _from_file(found: Parts, specs: Mapping[Component, Spec]) -> dict[Component, Converted]:
-    converted = {c: convert(found.components[c], TABLES[c](s)) for c, s in specs.items()}
+def _from_file(
+    found: Parts, specs: Mapping[Component, Spec], ignore: Ignore
+) -> dict[Component, Converted]:
+    converted = {c: convert(found.components[c], TABLES[c](s), ignore) for c, s in specs.items()}
     if not converted:
         return {}
     # What belongs to no component is accounted for with the first.

@@ -32,6 +32,7 @@ _REFUSED: Mapping[str, str] = {
     "edm_std": "Playground 2.5",
     "edm_vpred.sigma_max": "CosXL",
     "edm_vpred.sigma_min": "CosXL",
+    "scaled_fp8": "in float8 with scales of its own, which nobody here applies",
     f"{UNET}time_embed.cond_proj.weight": "a distilled UNet (LCM) that takes the guidance scale",
     "time_embed.cond_proj.weight": "a distilled UNet (LCM) that takes the guidance scale",
     "time_embedding.cond_proj.weight": "a distilled UNet (LCM) that takes the guidance scale",

@@ -1,8 +1,8 @@
 """A whole model in one file: its parts, and what it says of itself.
 
 Prefixes are those of CompVis' latent-diffusion (Stable Diffusion 1 and 2) and of Stability's
-generative-models (SDXL). Every tensor belongs to one part, or to the closed list of what a training
-leaves behind.
+generative-models (SDXL). Every tensor belongs to one part, or to what lies beside all of them: the
+leftovers of a training, a ControlNet, markers of other programs. Those are left out by name.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ _DROPS = (
     Drop("v_pred", "a marker, which the scheduler's config now says"),
     Drop("ztsnr", "a marker, which the scheduler's config now says"),
 )
-_FEWESTAVERAGES = 100  # fewer are leftovers, no whole set
+_OUTSIDE = "it lies in no network of Stable Diffusion"
+_FEWEST_AVERAGES = 100  # fewer are leftovers, no whole set
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def tensors_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
 
 def has_averages(names: Mapping[str, Stored]) -> bool:
     """Whether a training left a whole set of averaged weights."""
-    return sum(name.startswith(AVERAGES) for name in names) > _FEWESTAVERAGES
+    return sum(name.startswith(AVERAGES) for name in names) > _FEWEST_AVERAGES
 
 
 def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
@@ -113,7 +114,7 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
         ema: Take the UNet's averaged weights in place of the last ones.
 
     Raises:
-        CheckpointError: A tensor belongs nowhere, or averages are asked for and not there.
+        CheckpointError: Averages are asked for and not there.
     """
     reasons = {
         name: next((drop.reason for drop in _DROPS if drop.matches(name)), None)
@@ -121,13 +122,7 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
     }
     dropped = {name: reason for name, reason in reasons.items() if reason is not None}
     kept = {name: stored for name, stored in checkpoint.items() if name not in dropped}
-    spare = [name for name in kept if component_of(name) is None]
-    if spare:
-        raise CheckpointError(
-            f"{checkpoint.where} holds more than Stable Diffusion",
-            found=f"{len(spare)} unknown tensors: {', '.join(sorted(spare)[:3])}",
-            remedy="it may be of another family, or need a program of its own",
-        )
+    dropped |= {name: _OUTSIDE for name in kept if component_of(name) is None}
     found = tensors_of(Checkpoint(checkpoint.where, kept, converted=False))
     if ema and "unet" in found:
         averages = dict(_averages(checkpoint, found["unet"]))

@@ -16,6 +16,7 @@ from .adapter_spellings import ALIASES, aliases, join_keys_values
 from .ip_adapter_projectors import RENAMES, projector_tensors
 from .layout import Tensor
 from .modules import linear
+from .named_sites import number_sites
 from .rules import Drop, Rename, rename
 from .table import Table
 
@@ -30,10 +31,21 @@ _LORA_PARTS = ("q", "k", "v", "out")
 _ANY_SITE = Site(1, "attn2", "mid", 0, 0, 64)
 
 
-def open_adapter(path: Path) -> Checkpoint:
-    """The checkpoint in a file. Raises CheckpointError as `open_file` does."""
-    checkpoint = open_file(path)
-    return checkpoint if checkpoint.converted else join_keys_values(checkpoint)
+def open_adapter(path: Path, sites: tuple[Site, ...] | None = None) -> Checkpoint:
+    """The checkpoint in a file, attentions by number. Raises CheckpointError as `open_file` does.
+
+    Args:
+        path: The file.
+        sites: Those of the UNet that it is for, if they are known (`named_sites`).
+    """
+    return normal(open_file(path), sites)
+
+
+def normal(checkpoint: Checkpoint, sites: tuple[Site, ...] | None = None) -> Checkpoint:
+    """A file's checkpoint with what one rule on names cannot say: sites, and halves joined."""
+    if checkpoint.converted:
+        return checkpoint
+    return join_keys_values(number_sites(checkpoint, sites))
 
 
 def detect(checkpoint: Checkpoint) -> AdapterSpec:
@@ -77,6 +89,7 @@ def table(
         renames=RENAMES[spec.projector] + tuple(_site_renames(spec, sites)),
         aliases=spelling,
         drops=DROPS,
+        repeats=True,
     )
 
 

@@ -10,7 +10,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ipa.contract.errors import CheckpointError
+from ipa.contract.ignoring import NOTHING, REASON, Ignore
 
 from ..containers.checkpoint import Checkpoint
 from ..containers.decoding import decoded
@@ -41,8 +44,8 @@ class Slot:
         return self.tensor.target_shape if self.layout is Layout.AS_IS else self.tensor.shape
 
 
-def convert(checkpoint: Checkpoint, table: Table) -> Converted:
-    """Match a checkpoint with a network.
+def convert(checkpoint: Checkpoint, table: Table, ignore: Ignore = NOTHING) -> Converted:
+    """Match a checkpoint with a network; `ignore` names what may be left over.
 
     Raises:
         CheckpointError: One tensor is missing, left over, doubled, misshapen or of another type.
@@ -51,10 +54,16 @@ def convert(checkpoint: Checkpoint, table: Table) -> Converted:
     slots = _slots(checkpoint, table, targets)
     sources, spare = _sources(checkpoint, table, slots)
     dropped, surplus = _dropped(spare, table, converted=checkpoint.converted)
+    dropped |= {name: REASON for name in surplus if ignore.matches(name)}
+    dropped |= _repeated(sources) if table.repeats else {}
     problems = {
         "missing": [name for name in slots if name not in sources],
-        "left over": surplus,
-        "given twice": [" and ".join(s.name for s in v) for v in sources.values() if len(v) > 1],
+        "left over": [name for name in surplus if name not in dropped],
+        "given twice": [
+            " and ".join(s.name for s in group)
+            for group in sources.values()
+            if any(stored.name not in dropped for stored in group[1:])
+        ],
         "of another shape": list(_misshapen(slots, sources)),
         "of an unsupported type": [
             f"{stored.name} ({stored.dtype})"
@@ -119,6 +128,26 @@ def _sources(
             else:
                 spare.append((canonical, view))
     return sources, spare
+
+
+def _repeated(sources: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
+    """Copies of a tensor that stands before them with the same values, which are read."""
+    return {
+        copy.name: f"it repeats {first.name}"
+        for first, *copies in sources.values()
+        for copy in copies
+        if _equal(first, copy)
+    }
+
+
+def _equal(a: Stored, b: Stored) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    first, second = (t.array().reshape(-1).view(np.uint8) for t in (a, b))
+    found = np.array_equal(first, second)
+    a.release()
+    b.release()
+    return found
 
 
 def _dropped(

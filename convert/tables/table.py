@@ -20,6 +20,7 @@ class Table:
         renames: From there to the names in our MLX modules.
         aliases: From other spellings in use to the canonical one.
         drops: What may be left out: a closed list.
+        repeats: Whether a tensor may stand in a file in several places, if all have its values.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Table:
     renames: tuple[Rename, ...]
     aliases: tuple[Alias, ...] = ()
     drops: tuple[Drop, ...] = ()
+    repeats: bool = False
 
     def target(self, tensor: Tensor) -> str:
         """The tensor's name in our MLX module."""

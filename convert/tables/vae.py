@@ -32,6 +32,13 @@ ALIASES = (
     Rename("*.mid_block.attentions.0.proj_attn.*", "*.mid_block.attentions.0.to_out.0.*"),
 )
 
+# Autoencoders of diffusers from 0.17 on that its script of 2023 wrote in the original's names: the
+# script knew the older names of their attention alone.
+HALF_RENAMED = (
+    *(Rename(f"*.mid.attn_1.to_{part}.*", f"*.mid.attn_1.{part}.*") for part in "qkv"),
+    Rename("*.mid.attn_1.to_out.0.*", "*.mid.attn_1.proj_out.*"),
+)
+
 DROPS = (
     Drop("loss.**", "the critic of the autoencoder's training"),
     Drop("model_ema.**", "averages of the training, which repeat the weights"),
@@ -46,7 +53,7 @@ def table(spec: VaeSpec) -> Table:
         title=TITLE,
         tensors=rows,
         renames=RENAMES,
-        aliases=(*PREFIXES, *ALIASES, names),
+        aliases=(*PREFIXES, *ALIASES, *HALF_RENAMED, names),
         drops=DROPS,
     )
 

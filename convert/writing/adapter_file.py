@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ from ipa.contract.adapter import AdapterSpec
 from ipa.contract.adapter_kinds import adapter_kinds
 from ipa.contract.base_sites import SITES
 from ipa.contract.errors import CheckpointError
+from ipa.contract.ignoring import Ignore
+from ipa.contract.left_out import LeftOut
 from ipa.contract.sites import Site
 
 from ..containers.checkpoint import CONVERTED, Checkpoint
@@ -24,6 +27,9 @@ from .progress import Progress
 from .row import DType, Layout, rows
 from .whole_file import write_file
 
+LEFT_OUT = "ipa_left_out"
+"""Metadata key: the tensors that an adapter's source holds beside it, counted by name."""
+
 AdapterLayout = Literal["mlx", "original"]
 
 _LAYOUTS: Mapping[AdapterLayout, Layout] = {"mlx": "mlx", "original": "diffusers"}
@@ -37,6 +43,7 @@ def convert_adapter(
     layout: AdapterLayout = "mlx",
     sites: tuple[Site, ...] | None = None,
     kind: str | None = None,
+    ignore: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Write an adapter as one safetensors file: for MLX, with its description, or the way back.
@@ -53,6 +60,7 @@ def convert_adapter(
             whichever has exactly the file's numbers and widths.
         kind: Which of the public adapters of its structure it is (`ipa.contract.adapter_kinds`).
             Needed for "mlx" where the computation depends on it and shapes do not tell.
+        ignore: Names of tensors that no adapter has and that may be left out.
         on_progress: Called after every tensor with the bytes that are written and those in all.
 
     Returns:
@@ -64,24 +72,27 @@ def convert_adapter(
         RequestError: `kind` is needed, or is no name of this structure.
     """
     require_new(target)
-    spec, _ = read_adapter_file(path, sites)
-    sources, parts = Sources.marked(lambda: {"": read_adapter_file(path, sites)[1]})
+    spec, _ = read_adapter_file(path, sites, ignore)
+    sources, parts = Sources.marked(lambda: {"": read_adapter_file(path, sites, ignore)[1]})
     converted = parts[""]
     if layout == "mlx" or kind is not None:
         given = kind or spec.kind or None
         spec = spec.with_kind(adapter_kinds(spec).choose(given, str(path)))
     tensors = tuple(rows(converted, dtype, _LAYOUTS[layout]))
-    write_file(target, tensors, sources, _metadata(spec, layout), on_progress)
+    metadata = {**_metadata(spec, layout), **_record(path, sources)}
+    write_file(target, tensors, sources, metadata, on_progress)
     return target
 
 
 def read_adapter_file(
-    path: Path, sites: tuple[Site, ...] | None = None
+    path: Path, sites: tuple[Site, ...] | None = None, ignore: Sequence[str] | None = None
 ) -> tuple[AdapterSpec, Converted]:
     """Structure and tensors, checked by header."""
-    checkpoint = ip_adapter.open_adapter(path)
+    checkpoint = ip_adapter.open_adapter(path, sites)
     spec = ip_adapter.detect(checkpoint)
-    return spec, plan_adapter(checkpoint, spec, sites or _known_sites(checkpoint))
+    return spec, plan_adapter(
+        checkpoint, spec, sites or _known_sites(checkpoint), Ignore.of(ignore)
+    )
 
 
 def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
@@ -96,6 +107,12 @@ def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
             + "; for another base give its sites",
         )
     return sites
+
+
+def _record(path: Path, sources: Sources) -> Mapping[str, str]:
+    """What was left out, for the file's metadata: it has no other place for it."""
+    left_out = LeftOut.of(path.name, sources.dropped)
+    return {LEFT_OUT: json.dumps(left_out.describe())} if left_out.names else {}
 
 
 def _metadata(spec: AdapterSpec, layout: AdapterLayout) -> Mapping[str, str]:

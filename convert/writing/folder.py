@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,7 @@ def convert_component(
     dtype: DType | None = None,
     layout: Layout = "mlx",
     quantize: int | None = None,
+    ignore: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """The same for one component alone: a folder with config.json and the weights.
@@ -93,6 +94,7 @@ def convert_component(
         dtype: Precision of the weights; None keeps every tensor's own.
         layout: "mlx", or "diffusers".
         quantize: 4 or 8 bits, in layout "mlx" alone.
+        ignore: Names of tensors that the component does not know and that may be left out.
         on_progress: Called after every tensor.
 
     Returns:
@@ -104,9 +106,11 @@ def convert_component(
     """
     how = wanted(quantize, layout)
     require_new(target)
-    lone = open_component(source, config)
+    lone = open_component(source, config, ignore)
     stem = STEMS[lone.component]
-    sources, parts = Sources.marked(lambda: {stem: open_component(source, config).converted})
+    sources, parts = Sources.marked(
+        lambda: {stem: open_component(source, config, ignore).converted}
+    )
     options = _Options(dtype=dtype, layout=layout, how=how, on_progress=on_progress)
     _write(target, parts, sources, lambda folder: write_config(lone.config, folder), options)
     return target

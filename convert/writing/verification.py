@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,11 +57,12 @@ def verify_component(
     written: Path,
     config: Config | None = None,
     *,
+    ignore: Sequence[str] | None = None,
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
-    """The same for what `convert_component` wrote, with the config that it was given."""
-    expected, found = open_component(source, config), open_component(written)
+    """The same for what `convert_component` wrote, with the config and names that it was given."""
+    expected, found = open_component(source, config, ignore), open_component(written)
     return _compare({"": expected.converted}, {"": found.converted}, dtype, on_progress)
 
 
@@ -70,11 +71,13 @@ def verify_adapter(
     written: Path,
     sites: tuple[Site, ...] | None = None,
     *,
+    ignore: Sequence[str] | None = None,
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
-    """The same for what `convert_adapter` wrote, with the sites that it was given."""
-    expected, found = (read_adapter_file(path, sites)[1] for path in (source, written))
+    """The same for what `convert_adapter` wrote, with the sites and names that it was given."""
+    expected = read_adapter_file(source, sites, ignore)[1]
+    found = read_adapter_file(written, sites)[1]
     return _compare({"": expected}, {"": found}, dtype, on_progress)
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from safetensors import safe_open
+
 from ipa.app.base_configs import adapter_sites, component_config, lora_networks
 from ipa.app.show import bytes_bar
 from ipa.contract.errors import RequestError
+from ipa.contract.files import read_json
+from ipa.contract.ignoring import Ignore
+from ipa.contract.left_out import LeftOut
 from ipa.prepare.hub_name import hub_name
 from ipa.prepare.model_folder import open_model_folder
 from ipa.prepare.sources import resolve_file, resolve_model
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 _DTYPES = ("float32", "float16", "bfloat16")
 _LAYOUTS = ("mlx", "diffusers")
 _SUFFIX = ".safetensors"
+_RECORD, _LEFT_OUT = "conversion.json", "ipa_left_out"  # where a conversion keeps them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +44,7 @@ class ConversionOptions:
     prediction_type: str | None = None
     ema: bool = False
     kind: str | None = None
+    ignore: tuple[str, ...] = ()
     revision: str | None = None
     variant: str | None = None
     offline: bool = False
@@ -113,8 +121,19 @@ def run_conversion(source: str, target: Path, options: ConversionOptions) -> Con
         target=target,
         bytes=sum(file.stat().st_size for file in files),
         verified=done.verified,
-        notes=done.notes,
+        notes=(*done.notes, *_left_out(source, target)),
     )
+
+
+def _left_out(source: str, target: Path) -> list[str]:
+    """What the record of a conversion says of tensors that were left out, in words."""
+    if target.is_file():
+        with safe_open(target, framework="np") as file:
+            counts = json.loads((file.metadata() or {}).get(_LEFT_OUT, "{}"))
+        rows = [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
+        return [f"left out of {source}, as no part of it: {', '.join(rows)}"] if rows else []
+    dropped = read_json(target / _RECORD).get("dropped", {})
+    return LeftOut.of(source, dropped).warnings()
 
 
 def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -129,6 +148,7 @@ def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
         prediction_type=options.prediction_type,
         ema=options.ema,
     )
+    model = replace(model, ignore=Ignore.of(options.ignore))
     write = partial(ipa_convert.convert_model, model, target, **_writing(options))
 
     def verify(**more: Any) -> int:
@@ -144,8 +164,12 @@ def _component(source: str, target: Path, options: ConversionOptions) -> _Writte
     path = Path(source).expanduser()
     component = ipa_convert.kind_of(path)
     config = component_config(path, component, base=options.base, folder=options.config)
-    write = partial(ipa_convert.convert_component, path, target, config, **_writing(options))
-    return _run(write, partial(ipa_convert.verify_component, path, target, config), options)
+    ignore = {"ignore": options.ignore}
+    write = partial(
+        ipa_convert.convert_component, path, target, config, **_writing(options), **ignore
+    )
+    verify = partial(ipa_convert.verify_component, path, target, config, **ignore)
+    return _run(write, verify, options)
 
 
 def _adapter(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -161,8 +185,10 @@ def _adapter(source: str, target: Path, options: ConversionOptions) -> _Written:
         layout="mlx" if options.layout == "mlx" else "original",
         sites=sites,
         kind=options.kind,
+        ignore=options.ignore,
     )
-    return _run(write, partial(ipa_convert.verify_adapter, path, target, sites), options)
+    verify = partial(ipa_convert.verify_adapter, path, target, sites, ignore=options.ignore)
+    return _run(write, verify, options)
 
 
 def _lora(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -209,11 +235,11 @@ _WRITERS: Mapping[str, _Writer] = {"model": _model, "adapter": _adapter, "lora":
 _TO_FILES = (_adapter, _lora)
 # Options that only some sources have a use for.
 _USES: Mapping[str, frozenset[str]] = {
-    "model": frozenset({"config", "prediction_type", "ema", "quantize", "variant"}),
-    "adapter": frozenset({"kind", "config"}),
+    "model": frozenset({"config", "prediction_type", "ema", "quantize", "variant", "ignore"}),
+    "adapter": frozenset({"kind", "config", "ignore"}),
     "lora": frozenset({"base"}),
 }
-_COMPONENT_USES = frozenset({"base", "config", "quantize"})
+_COMPONENT_USES = frozenset({"base", "config", "quantize", "ignore"})
 
 
 def _check_options(kind: str, options: ConversionOptions) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 import typer
 
-from ipa.adapters import FaceOptions
+from ipa.adapters import AdapterOptions
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 
@@ -57,9 +57,9 @@ def with_faces(prompts: Sequence[ImagePrompt], faces: Sequence[str]) -> list[Ima
     return found
 
 
-def face_options(kind: str | None, *, find: bool) -> FaceOptions:
+def face_options(kind: str | None, *, find: bool) -> AdapterOptions:
     """Keywords of `Pipeline.load_ip_adapter`."""
-    options: FaceOptions = {"kind": kind}
+    options: AdapterOptions = {"kind": kind}
     if find:
         from ipa.face_embedder import insightface  # an extra
 

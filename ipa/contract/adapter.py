@@ -100,25 +100,36 @@ class AdapterSpec:
 
     def check_unet(self, shapes: Shapes, sites: tuple[Site, ...], where: str) -> None:
         """Raise CheckpointError unless K and V have one pair per site, of that site's width."""
-        for site in sites:
-            for letter in "kv":
-                key = f"ip_adapter.{site.number}.to_{letter}_ip.weight"
-                found = shapes.get(key)
-                if found == (site.width, self.context_width):
-                    continue
+        needed = {
+            f"ip_adapter.{site.number}.to_{letter}_ip.weight": site
+            for site in sites
+            for letter in "kv"
+        }
+        for key, site in needed.items():
+            found, wanted = shapes.get(key), (site.width, self.context_width)
+            if found not in {None, wanted}:
                 raise CheckpointError(
                     f"{where} was made for another base model: {key} does not fit {site.path}",
-                    found=f"{'no such tensor' if found is None else found}, "
-                    f"needed ({site.width}, {self.context_width})",
+                    found=f"{found}, needed {wanted}",
                     remedy="use the adapter made for this base (context width 768 for SD1.5, "
                     "2048 for SDXL)",
                 )
-        spare = sum(k.endswith(".to_k_ip.weight") for k in shapes) - len(sites)
+        given = [key for key in shapes if key.endswith((".to_k_ip.weight", ".to_v_ip.weight"))]
+        spare = [key for key in given if key not in needed]
         if spare:
             raise CheckpointError(
                 f"{where} was made for another base model",
-                found=f"{len(sites) + spare} cross-attention sites, the model has {len(sites)}",
+                found=f"{len(given)} keys and values of cross-attention sites, the model has "
+                f"{len(needed)}; it has none for {spare[0]}",
                 remedy="use the adapter made for this base",
+            )
+        absent = [key for key in needed if key not in shapes]
+        if absent:
+            raise CheckpointError(
+                f"{where} lacks keys or values of {len(absent)} of {len(needed)} places: it is "
+                "incomplete, or made for a smaller base model",
+                found=f"no {absent[0]}, for {needed[absent[0]].path}",
+                remedy="download it again, or use the adapter made for this base",
             )
 
     def check_context(self, context_width: int, where: str) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .adapter import AdapterSpec
 from .controlnet import ControlBranch, ControlNetStore
 from .embeds_scaling import V_ONLY
+from .left_out import NOTHING, LeftOut
 from .lora import LoraSet
 from .model import AdapterFiles, ModelFolder
 from .schedule import Step
@@ -88,7 +89,8 @@ class LoadedAdapter:
 
     `encoder_name` says which image encoder it uses, `encoder_sha256` tells it from others
     (`ipa.prepare.encoders.fingerprint`); `nbytes` is what the adapter itself holds. An adapter that
-    takes the identity of a face alone has no encoder: None, "", "" and {}.
+    takes the identity of a face alone has no encoder: None, "", "" and {}. `left_out` is what else
+    its file holds: the base model that a training's checkpoint repeats, and copies.
     """
 
     spec: AdapterSpec
@@ -97,6 +99,7 @@ class LoadedAdapter:
     encoder_sha256: str
     preprocessing: Mapping[str, Any]
     nbytes: int
+    left_out: LeftOut = NOTHING
 
 
 class Backend(Protocol):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .ignoring import NOTHING, Ignore
 from .sites import Site, cross_attention_sites
 from .specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from .unet_spec import UNetSpec
@@ -53,7 +54,8 @@ class ModelFolder:
     scheduler_config.json as it stands; `text_encoder_2` and `image_encoder` are None where the
     model has none. `force_zeros_for_empty_prompt` is model_index.json's: zeros stand for a negative
     prompt that is not given. With `single_file` the folder holds configs alone, and the file the
-    weights. With `other_vae` the weights of the VAE lie there, and `vae` is its spec.
+    weights. With `other_vae` the weights of the VAE lie there, and `vae` is its spec. `ignore`
+    names tensors in the files that no network knows and that may be left out.
     """
 
     name: str
@@ -68,6 +70,7 @@ class ModelFolder:
     force_zeros_for_empty_prompt: bool = False
     single_file: SingleFile | None = None
     other_vae: OtherVae | None = None
+    ignore: Ignore = NOTHING
 
     @property
     def is_xl(self) -> bool:
@@ -98,10 +101,12 @@ class AdapterFiles:
     """An IP-Adapter's weights and the folder of the image encoder that comes with it, if any.
 
     `name` is what a person would call it: a short name, or the file's stem. `kind` is what its
-    tensors do not tell (`ipa.contract.adapter_kinds`), if a person told it.
+    tensors do not tell (`ipa.contract.adapter_kinds`), if a person told it. `ignore` names tensors
+    in the file that may be left out.
     """
 
     name: str
     weights: Path
     image_encoder: Path | None
     kind: str | None = None
+    ignore: Ignore = NOTHING

@@ -71,7 +71,9 @@ def _adapters(
         files = attached.files
         yield (
             f"adapter.{name}",
-            read_adapter(files.weights, model.sites, model.unet.context_width)[1],
+            read_adapter(files.weights, model.sites, model.unet.context_width, ignore=files.ignore)[
+                1
+            ],
         )
         encoder = find_encoder(attached.loaded.spec, files, model)
         if encoder is not None:

@@ -14,6 +14,7 @@ from ipa.contract.adapter import AdapterSpec
 from ipa.contract.backend import Floats, LoadedAdapter
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import read_json
+from ipa.contract.left_out import LeftOut
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.specs import ClipVisionSpec
 
@@ -67,7 +68,11 @@ def find_encoder(
 
 
 def loaded_adapter(
-    spec: AdapterSpec, encoder: EncoderFiles | None, encoder_sha256: str, nbytes: int
+    spec: AdapterSpec,
+    encoder: EncoderFiles | None,
+    encoder_sha256: str,
+    nbytes: int,
+    left_out: LeftOut,
 ) -> LoadedAdapter:
     """What a backend tells of an adapter, with or without an image encoder."""
     return LoadedAdapter(
@@ -77,6 +82,7 @@ def loaded_adapter(
         encoder_sha256=encoder_sha256,
         preprocessing=encoder.preprocessing if encoder else {},
         nbytes=nbytes,
+        left_out=left_out,
     )
 
 

@@ -26,8 +26,12 @@ MLX_ONLY = {
     "vae.py": "diffusers has its own autoencoder",
 }
 TORCH_ONLY = {
+    "adapter_file.py": "names of adapters' files, which the converters know for MLX",
     "lora_file.py": "diffusers' own names, where MLX has the converters",
+    "pickle_reader.py": "pickles that torch's reader refuses, which the converters read for MLX",
     "single_file.py": "diffusers' own loaders, where MLX has the converters",
+    "spellings.py": "diffusers' own conversions, where MLX has the converters",
+    "torch_file.py": "files of torch.save, which the converters read for MLX",
 }
 # Names that both backends have in files of the same name.
 SHARED_NAMES = {

@@ -220,7 +220,7 @@ KEY = "ip_adapter.3.to_k_ip.weight"
             id="another context width",
         ),
         pytest.param(shifted(LINEAR), "needed (24, 40)", "this base", id="other numbering"),
-        pytest.param(without(LINEAR, KEY), "no such tensor", "this base", id="a site missing"),
+        pytest.param(without(LINEAR, KEY), f"no {KEY}", "this base", id="a site missing"),
         pytest.param(
             LINEAR
             | {

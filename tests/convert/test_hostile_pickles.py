@@ -147,9 +147,9 @@ CALLS: dict[str, tuple[bytes, str]] = {
     "persistent id as text": (b"P0\n", "the pickle opcode b'P'"),
     "duplication": (b"}2", "the pickle opcode b'2'"),
     "pop": (b"N0", "the pickle opcode b'0'"),
-    "bytearray": (b"\x96" + bytes(8), r"the pickle opcode b'\x96'"),
+    "bytearray too long": (b"\x96\xff" + bytes(6) + b"\x01", "a string of 72057594037928191 bytes"),
     "text integer": (b"I01\n", "the pickle opcode b'I'"),
-    "set": (b"\x8f", r"the pickle opcode b'\x8f'"),
+    "items of a dict as of a set": (b"}(NN\x90", "an append to a dict"),
     "inert object in the state dict": (call("_codecs", "encode"), "which is no tensor"),
     "function in the state dict": (name("numpy", "dtype"), "which is no tensor"),
 }

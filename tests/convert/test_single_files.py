@@ -236,7 +236,6 @@ WRONG: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "no UNet": (remove(UNET), "does not hold a whole model"),
     "UNet alone": (lambda t: {k: v for k, v in t.items() if k.startswith(UNET)}, "whole model"),
     "a missing tensor": (remove(f"{UNET}out.2.bias"), "1 missing: conv_out.bias"),
-    "an unknown part": (add("motion.weight", 3), "unknown tensors: motion.weight"),
     "an unknown tensor": (add(f"{UNET}middle_block.3.weight", 3), "left over: model.diffusion"),
     "two text encoders": (add("conditioner.embedders.1.model.ln_final.bias", 3), "more than the"),
     "given twice": (
@@ -250,7 +249,7 @@ WRONG: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
         lambda t: {k: v.to(torch.int8) if UNET in k else v for k, v in t.items()},
         "unsupported type",
     ),
-    "scaled float8": (add("scaled_fp8", 2), "unknown tensors: scaled_fp8"),
+    "scaled float8": (add("scaled_fp8", 2), "in float8 with scales.*scaled_fp8"),
     "scales": (add(f"{UNET}out.2.scale_weight", 1), "left over: .*out.2.scale_weight"),
     "editing": (
         lambda t: t | {f"{UNET}input_blocks.0.0.weight": torch.zeros(16, 8, 3, 3)},

@@ -10,10 +10,7 @@ import typer
 from rich.filesize import decimal
 
 from ipa.app.conversion import ConversionOptions, run_conversion
-from ipa.app.options import (
-    Json,
-    Quantize,
-)
+from ipa.app.options import IgnoreOption, Json, Quantize
 from ipa.app.terminal import explained, print_json, say
 
 
@@ -45,6 +42,7 @@ def convert(  # one parameter per option
     kind: Annotated[
         str | None, typer.Option(help="For an adapter that does not tell, such as faceid-plusv2.")
     ] = None,
+    ignore: IgnoreOption = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
@@ -61,6 +59,7 @@ def convert(  # one parameter per option
         prediction_type=prediction_type,
         ema=ema,
         kind=kind,
+        ignore=tuple(ignore or ()),
         revision=revision,
         variant=variant,
         offline=offline,

@@ -25,6 +25,7 @@ from ipa.app.options import (
     CurveChoice,
     DefaultScale,
     EmbedsScalingChoice,
+    IgnoreOption,
     ImagePrompts,
     Json,
     LayerChoice,
@@ -111,6 +112,7 @@ def generate(  # one parameter per option
     padding_mask_crop: edit.CropOption = None,
     mask_blur: edit.BlurOption = 0.0,
     overlay: edit.OverlayOption = False,
+    ignore: IgnoreOption = None,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -141,7 +143,8 @@ def generate(  # one parameter per option
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         folder = with_vae(folder, vae, offline=offline)
         check_arguments(arguments, folder, default_scale)
-        pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
+        pipe = load(folder, backend=chosen, ignore=ignore, **options)
         decoding.prepare(pipe, context.params)
         load_loras(pipe, loras, offline=offline)
         faces: dict[str, Any] = {"kinds": adapter_kind or (), "find_faces": find_faces}
