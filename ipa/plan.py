@@ -134,7 +134,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     for name in dict.fromkeys(prompt.adapter for prompt in prompts):
-        warnings += adapters[name].loaded.left_out.warnings()
+        warnings += loaded.adapters[name].loaded.left_out.warnings()
     if any(prompt.masks is not None for prompt in prompts):
         warnings += canvas.warnings(profile.mask_rule)
     size, steps = (width, height), len(times.steps)
