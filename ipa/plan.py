@@ -21,7 +21,7 @@ from ipa.contract.schedule import Schedule
 from ipa.controls import AttachedControlNet, PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
-from ipa.prepare.edits import Edits, plan_edits, start_size
+from ipa.prepare.edits import Edits, plan_edits, shared_crop, start_size
 from ipa.prepare.faces import check_fits
 from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_warnings
 from ipa.prepare.lambdas import lambda_table
@@ -132,12 +132,14 @@ def make_plan(
     warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()
     scale = guidance_scale(request, model)
-    canvas = Canvas.of(model, width, height)
+    crop = shared_crop(request, edits)
+    canvas = Canvas.of(model, width, height, crop)
     prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     if any(prompt.masks is not None for prompt in prompts):
         warnings += canvas.warnings(profile.mask_rule)
+    warnings += _missed(request, canvas)
     return Plan(
         request=request,
         width=width,
@@ -149,7 +151,9 @@ def make_plan(
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
-        controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
+        controls=plan_controls(
+            request.controls, controlnets, (width, height), len(times.steps), crop
+        ),
         guidance_scale=scale,
         guidance=guidance_embedding(scale, model),
         edits=edits,
@@ -243,6 +247,19 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
             remedy=f"try {-(-width // factor) * factor} × {-(-height // factor) * factor}",
         )
     return int(width), int(height)
+
+
+def _missed(request: Request, canvas: Canvas) -> Iterator[str]:
+    """A word on every mask that is black all over the part that is worked on."""
+    for number, prompt in enumerate(request.image_prompts, start=1):
+        masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
+        for rank, mask in enumerate(masks, start=1):
+            where = f"image prompt {number}" + (f", picture {rank}" if len(masks) > 1 else "")
+            if mask is not None and canvas.misses(mask, prompt.mask_fit, where):
+                yield (
+                    f"{where}: its mask lies outside of what padding_mask_crop works on, so that "
+                    "it does nothing here"
+                )
 
 
 def _plan_prompts(

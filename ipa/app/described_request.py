@@ -24,6 +24,7 @@ _LOST: Mapping[str, str] = {
     "embeds_sha256": "image embeds",
     "faces_sha256": "faces",
     "preprocessor": "a preprocessor",
+    "has_holes": "a control picture with -1 in it (Control.mask is described)",
 }
 
 
@@ -79,6 +80,7 @@ def _control(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
     _refuse_lost(told)
     control = {name: value for name, value in told.items() if name in _CONTROL_FIELDS}
     control.pop("preprocessor", None)
+    control["mask"] = _mask(told.get("mask"), pictures)
     return control | {"name": told["controlnet"], "image": pictures.picture(told["image_sha256"])}
 
 
