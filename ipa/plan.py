@@ -16,11 +16,13 @@ from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
+from ipa.contract.pictures import eight_bits
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
 from ipa.controls import AttachedControlNet, PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.control_pixels import has_holes
 from ipa.prepare.edits import Edits, plan_edits, shared_crop, start_size
 from ipa.prepare.faces import check_fits
 from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_warnings
@@ -139,7 +141,7 @@ def make_plan(
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
     if any(prompt.masks is not None for prompt in prompts):
         warnings += canvas.warnings(profile.mask_rule)
-    warnings += _missed(request, canvas)
+    warnings += _crop_warnings(request, canvas)
     return Plan(
         request=request,
         width=width,
@@ -249,17 +251,40 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _missed(request: Request, canvas: Canvas) -> Iterator[str]:
-    """A word on every mask that is black all over the part that is worked on."""
+def _crop_warnings(request: Request, canvas: Canvas) -> Iterator[str]:
+    """A word on what lies over a picture of which a part is worked on, and may be meant otherwise.
+
+    That is a mask which is black all over that part, and what has the part's size.
+    """
+    if canvas.crop is None:
+        return
     for number, prompt in enumerate(request.image_prompts, start=1):
         masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
         for rank, mask in enumerate(masks, start=1):
+            if mask is None:
+                continue
             where = f"image prompt {number}" + (f", picture {rank}" if len(masks) > 1 else "")
-            if mask is not None and canvas.misses(mask, prompt.mask_fit, where):
+            if canvas.misses(mask, prompt.mask_fit, where):
                 yield (
                     f"{where}: its mask lies outside of what padding_mask_crop works on, so that "
                     "it does nothing here"
                 )
+            yield from _taken_whole(f"the mask of {where}", mask.shape[::-1], canvas)
+    for number, control in enumerate(request.controls, start=1):
+        shown = eight_bits(control.pictures[0]) if not has_holes(control.pictures[0]) else None
+        size = shown.size if shown else np.asarray(control.pictures[0]).shape[1::-1]
+        yield from _taken_whole(f"the picture of control {number}", size, canvas)
+
+
+def _taken_whole(what: str, size: tuple[int, ...], canvas: Canvas) -> Iterator[str]:
+    assert canvas.crop is not None
+    (width, height), (left, top, right, bottom) = canvas.crop.size, canvas.crop.box
+    parts = {(right - left, bottom - top), (canvas.width, canvas.height)}
+    if size in parts - {(width, height)}:
+        yield (
+            f"{what} is {size[0]} × {size[1]}, as if it were cropped: it is taken to lie over all "
+            f"of the picture ({width} × {height}), as everything is with padding_mask_crop"
+        )
 
 
 def _plan_prompts(

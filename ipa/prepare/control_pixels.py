@@ -112,10 +112,14 @@ def _nearest(array: npt.NDArray[Any], width: int, height: int, crop: Crop | None
 
 def _resampled(values: Floats, width: int, height: int) -> Floats:
     rows, columns = (
-        np.minimum((np.arange(new) * (np.float32(old) / np.float32(new))).astype(int), old - 1)
+        np.minimum((_ramp(new) * (np.float32(old) / np.float32(new))).astype(int), old - 1)
         for old, new in zip(values.shape, (height, width), strict=False)
     )
     return np.asarray(values[rows[:, None], columns])
+
+
+def _ramp(count: int) -> Floats:
+    return np.arange(count, dtype=np.float32)  # torch multiplies in float32
 
 
 def _unit(image: Image.Image) -> Floats:
