@@ -52,8 +52,9 @@ def overlay(
     if not top > 0.0:
         raise RequestError("the peak of an overlay must be above 0", found=repr(peak))
     relative = Image.fromarray(np.asarray(shares / top, dtype=np.float32))
-    grey = np.asarray(to_rgb(image).convert("L"), dtype=np.float64)[..., None]
-    left, above, right, below = _place(image.size, crop)
+    behind = to_rgb(image).convert("L")
+    grey = np.asarray(behind, dtype=np.float64)[..., None]
+    left, above, right, below = _place(behind.size, crop)
     size = (right - left, below - above)
     large = relative.resize(size, Image.Resampling.BILINEAR, box=_shown(relative.size, crop))
     mixed = np.repeat(grey, 3, axis=2)
