@@ -31,8 +31,8 @@ from .weights import (
 )
 
 Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
-"""A PIL image of any mode, or an array (H, W, 3) or (H, W): bool, uint8, uint16, or float in [0, 1];
-`ipa.contract.pictures` says what each means."""
+"""A PIL image of any mode, or an array (H, W, 3) or (H, W): bool, uint8, uint16, or float in
+[0, 1]; `ipa.contract.pictures` says what each means."""
 
 Negative: TypeAlias = "Picture | Sequence[Picture] | ImageEmbeds | str"
 """Pictures or embeds to steer away from, or NOISE, or noise:KIND:STRENGTH:BLUR."""

@@ -91,13 +91,15 @@ def array_values(array: npt.NDArray[Any], what: str) -> Floats:
         return array.astype(np.float32) / np.float32(_WHITE[array.dtype])
     if not np.issubdtype(array.dtype, np.floating):
         raise RequestError(
-            f"{what} must be bool, uint8, uint16, or float in [0, 1]", found=str(array.dtype)
+            f"{what} must be bool, uint8, uint16, or float in [0, 1]",
+            found=str(array.dtype),
+            remedy="if 255 is white in it, pass array.astype(np.uint8)",
         )
     if not np.isfinite(array).all():
         raise RequestError(f"{what} holds NaN or infinity")
     if array.min() < 0.0 or array.max() > 1.0:
         raise RequestError(
-            f"{what} of floats must lie in [0, 1]",
+            f"{what} must lie in [0, 1]",
             found=f"values from {array.min():g} to {array.max():g}",
             remedy="divide by 255, or pass uint8",
         )
