@@ -85,9 +85,10 @@ def describe_batch(
 
 
 def _joined_control(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """That of all prompts; hashes are a list where its pictures differ."""
-    hashes = [own["image_sha256"] for own in each]
-    return each[0] if len(set(hashes)) == 1 else each[0] | {"image_sha256": hashes}
+    """That of all prompts; hashes and masks are lists where its pictures differ."""
+    told = {name: [own[name] for own in each] for name in ("image_sha256", "mask")}
+    joined = {n: values for n, values in told.items() if any(v != values[0] for v in values)}
+    return each[0] | joined | {"has_holes": any(own["has_holes"] for own in each)}
 
 
 def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from .errors import RequestError
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+_ORIENTATION, _TURNS = 0x0112, range(2, 9)  # EXIF's tag; 1 is upright
 _DIVIDED = {"La": "LA", "RGBa": "RGBA"}
 _NEEDED = "a picture must be a PIL image or an array (H, W) or (H, W, 3)"
 _WHITE = {np.dtype(np.bool_): 1.0, np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
@@ -135,9 +135,15 @@ def _array_bytes(array: npt.NDArray[Any]) -> Bytes:
 
 def _upright(picture: Image.Image) -> Image.Image:
     picture.load()  # Pillow turns TIFFs by itself
-    if picture.getexif().get(_ORIENTATION, 1) == 1:
-        return picture
-    return ImageOps.exif_transpose(picture)
+    return ImageOps.exif_transpose(picture) if _is_turned(picture) else picture
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """Whether EXIF says so; damaged EXIF says nothing."""
+    try:
+        return picture.getexif().get(_ORIENTATION) in _TURNS
+    except DECODE_ERRORS:
+        return False
 
 
 def _is_deep(mode: str) -> bool:

@@ -276,6 +276,17 @@ def test_turned_pictures_are_diffusers() -> None:
         assert np.array_equal(to_rgb(_turned(orientation)), load_image(_turned(orientation)))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow says so
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_damaged_exif_turns_nothing(kind: str, tmp_path: Path) -> None:
+    for exif in (b"junk", b"Exif\0\0", b"Exif\0\0junkjunk", b"Exif\0\0II*\0\xff\xff\xff\0"):
+        path = tmp_path / f"a.{kind.lower()}"
+        GREY.save(path, kind, exif=exif)
+        plain = np.asarray(Image.open(path))
+        assert np.array_equal(open_image(path), plain)
+        assert np.array_equal(eight_bits(Image.open(path)), plain)
+
+
 def test_what_is_sound_is_left_alone() -> None:
     for picture in (COLOUR, GREY, FEW, COLOUR.convert("RGBA")):
         assert eight_bits(picture) is picture
