@@ -101,10 +101,8 @@ def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:
     for name in ("image", "mask_image"):
         entries = [entry for r in requests for entry in sources(getattr(r, name))]
         distinct = {id(entry): entry for entry in entries if entry is not None}
-        given[f"{name}_sha256"] = [
-            _sha256(entry) if is_latents(entry) else picture_sha256(entry)
-            for entry in distinct.values()
-        ]
+        hashed = _sha256 if is_latents(getattr(first, name)) else picture_sha256
+        given[f"{name}_sha256"] = [hashed(entry) for entry in distinct.values()]
     return {
         **given,
         "strength": float(first.strength),
