@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,9 +13,12 @@ from ipa.contract.backend import Backend
 from ipa.contract.control import Control, check_controls
 from ipa.contract.controlnet import ControlBranch, ControlFiles, ControlSpec
 from ipa.contract.controlnet_spec import ControlNetSpec
+from ipa.contract.editing import Crop
 from ipa.contract.errors import RequestError
+from ipa.contract.masks import describe_mask
+from ipa.contract.pictures import picture_sha256, sha256
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
-from ipa.prepare.control_pixels import adapter_pixels, control_pixels
+from ipa.prepare.control_pixels import adapter_pixels, control_pixels, has_holes
 from ipa.prepare.curves import is_open
 from ipa.registry import Registry
 
@@ -56,16 +58,19 @@ class PlannedControl:
     def describe(self) -> dict[str, Any]:
         """JSON-able."""
         scale, how = self.control.scale, self.control.preprocessor
-        pixels = np.asarray(self.control.pictures[0])
+        picture, mask = self.control.pictures[0], self.control.mask
+        holes = has_holes(picture)
         return {
             self.word: self.branch.name,
             "file": self.file,
-            "image_sha256": hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest(),
+            "image_sha256": sha256(np.asarray(picture)) if holes else picture_sha256(picture),
             "scale": list(scale) if isinstance(scale, tuple) else scale,
             "start": self.control.start,
             "end": self.control.end,
             "guess_mode": self.control.guess_mode,
             "preprocessor": None if how is None else getattr(how, "__name__", type(how).__name__),
+            "mask": describe_mask(mask),
+            "has_holes": holes,
         }
 
 
@@ -157,13 +162,14 @@ def plan_controls(
     controlnets: Mapping[str, AttachedControlNet],
     size: tuple[int, int],
     steps: int,
+    crop: Crop | None = None,
 ) -> tuple[PlannedControl, ...]:
-    """What a run is given of each control; `size` is (width, height) in pixels.
+    """What a run is given of each control; `size` is (width, height) in pixels, `crop` of what.
 
     Raises:
         RequestError: A name is unknown, a scale has the wrong length, or a picture is unusable.
     """
-    return tuple(_planned(control, controlnets, size, steps) for control in controls)
+    return tuple(_planned(control, controlnets, size, steps, crop) for control in controls)
 
 
 def _planned(
@@ -171,15 +177,16 @@ def _planned(
     controlnets: Mapping[str, AttachedControlNet],
     size: tuple[int, int],
     steps: int,
+    crop: Crop | None,
 ) -> PlannedControl:
     name = controlnet_name(control.name, controlnets)
     attached = controlnets[name]
     spec = attached.spec
     if isinstance(spec, T2IAdapterSpec):
         _check_adapter(control, spec, name, size)
-        pooled, pixels = False, adapter_pixels(control, *size, spec.in_channels)
+        pooled, pixels = False, adapter_pixels(control, *size, spec.in_channels, crop)
     else:
-        pooled, pixels = spec.global_pool_conditions, control_pixels(control, *size)
+        pooled, pixels = spec.global_pool_conditions, control_pixels(control, *size, crop)
     weights = _weights(control, spec, name, graded=not pooled)
     window = [float(is_open(control.start, control.end, step, steps)) for step in range(steps)]
     branch = ControlBranch(
@@ -203,6 +210,12 @@ def _check_adapter(
     if control.guess_mode:
         raise RequestError(
             "guess_mode is for ControlNets", found=f"{name}, a T2I-Adapter", remedy="leave it out"
+        )
+    if control.mask is not None or has_holes(control.pictures[0]):
+        raise RequestError(
+            "a mask, and -1 in a control picture, are for ControlNets for inpainting",
+            found=f"{name}, a T2I-Adapter",
+            remedy="leave it out",
         )
     factor = spec.downscale_factor
     if any(side % factor for side in size):

@@ -12,13 +12,14 @@ import numpy as np
 
 from ipa.adapters import AttachedAdapter, lora_scale
 from ipa.contract.batch import Batch
-from ipa.contract.editing import sources
+from ipa.contract.editing import is_latents, sources
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.faces import Face, FaceEntry, Floats
 from ipa.contract.fit import CENTER_CROP
 from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
-from ipa.contract.masks import MaskValues
-from ipa.contract.request import SIZE_NAMES, Request
+from ipa.contract.masks import describe_mask
+from ipa.contract.pictures import picture_sha256
+from ipa.contract.request import SIZE_NAMES
 from ipa.loras import describe_scales
 from ipa.plan import Plan
 from ipa.prepare.faces import shortcut_scale
@@ -59,7 +60,7 @@ def describe_request(plan: Plan) -> dict[str, Any]:
         "eta": float(request.eta),
         "timestep_spacing": request.timestep_spacing,
         **asdict(request.custom_steps),
-        **_describe_editing([request]),
+        **_describe_editing([plan]),
         "loras": describe_scales(plan.loaded.loras, plan.loras),
     }
 
@@ -82,34 +83,45 @@ def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
         ],
         "seeds": [seed for plan in plans for seed in plan.seeds],
         "given_latents_sha256": _sha256(np.concatenate(given)) if given else None,
-        **_describe_editing(batch.requests),
+        **_describe_editing(plans),
     }
 
 
 def _joined_control(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """That of all prompts; hashes are a list where its pictures differ."""
-    hashes = [own["image_sha256"] for own in each]
-    return each[0] if len(set(hashes)) == 1 else each[0] | {"image_sha256": hashes}
+    """That of all prompts; hashes and masks are lists where its pictures differ."""
+    told = {name: [own[name] for own in each] for name in ("image_sha256", "mask")}
+    joined = {n: values for n, values in told.items() if any(v != values[0] for v in values)}
+    return each[0] | joined | {"has_holes": any(own["has_holes"] for own in each)}
 
 
-def _describe_editing(requests: Sequence[Request]) -> dict[str, Any]:
+def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:
     """What only a run from a picture has: hashes of a list as given, or of the one of all."""
+    requests = [plan.request for plan in plans]
     first = requests[0]
     if first.image is None:
         return {}
     given: dict[str, list[str]] = {}
     for name in ("image", "mask_image"):
         entries = [entry for r in requests for entry in sources(getattr(r, name))]
-        known = {id(e): _sha256(np.asarray(e)) for e in {id(e): e for e in entries}.values()}
+        distinct = {id(entry): entry for entry in entries if entry is not None}
+        hashed = _sha256 if is_latents(getattr(first, name)) else picture_sha256
+        known = {number: hashed(entry) for number, entry in distinct.items()}
         hashes = [known[id(entry)] for entry in entries if entry is not None]
         given[f"{name}_sha256"] = hashes[:1] if len(set(hashes)) == 1 else hashes
     return {
         **given,
         "strength": float(first.strength),
         "padding_mask_crop": first.padding_mask_crop,
+        "crop_boxes": _describe_crops(plans),
         "mask_blur": float(first.mask_blur),
         "overlay": first.overlay,
     }
+
+
+def _describe_crops(plans: Sequence[Plan]) -> list[list[int]] | None:
+    """What padding_mask_crop worked on of each picture to start from: left, top, right, bottom."""
+    crops = [crop for plan in plans if plan.edits is not None for crop in plan.edits.crops]
+    return [list(crop.box) for crop in crops] or None
 
 
 def _describe_xl(plan: Plan) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def _describe_face(
 def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
     """JSON-able: the pictures of an image prompt and what is done to them."""
     return {
-        "images_sha256": [_sha256(np.asarray(image)) for image in prompt.images],
+        "images_sha256": [picture_sha256(image) for image in prompt.images],
         "embeds_sha256": _embeds_sha256(prompt.image),
         "negative": _describe_negative(prompt.negative),
         "combine": prompt.combine,
@@ -180,7 +192,7 @@ def _describe_negative(negative: Negative | None) -> Any:
     if negative is None or isinstance(negative, str):
         return negative
     return {
-        "images_sha256": [_sha256(np.asarray(image)) for image in pictures_of(negative)],
+        "images_sha256": [picture_sha256(image) for image in pictures_of(negative)],
         "embeds_sha256": _embeds_sha256(negative),
     }
 
@@ -192,14 +204,7 @@ def _embeds_sha256(given: object) -> str | None:
 
 
 def _describe_masks(given: Any) -> list[Any]:
-    return [_describe_mask(m) for m in (given if isinstance(given, tuple) else (given,))]
-
-
-def _describe_mask(mask: MaskValues | None) -> dict[str, Any] | None:
-    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
-    if mask is None:
-        return None
-    return {"width": mask.shape[1], "height": mask.shape[0], "sha256": _sha256(mask)}
+    return [describe_mask(m) for m in (given if isinstance(given, tuple) else (given,))]
 
 
 def _vector(face: FaceEntry) -> Floats:

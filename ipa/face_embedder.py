@@ -21,6 +21,7 @@ from PIL import Image
 
 from ipa.contract.errors import RequestError
 from ipa.contract.faces import Face
+from ipa.prepare.images import to_rgb
 
 DETECTION_SIZES = tuple(range(640, 256, -64))
 """Sides at which faces are looked for, until one is found: one that fills the picture is seen only
@@ -49,7 +50,7 @@ class InsightFaceEmbedder:
 
     def __call__(self, picture: Image.Image) -> list[Face]:
         """All faces of an RGB picture."""
-        blue_first = np.ascontiguousarray(np.asarray(picture.convert("RGB"))[:, :, ::-1])
+        blue_first = np.ascontiguousarray(np.asarray(to_rgb(picture))[:, :, ::-1])
         for side in self.detection_sizes:
             self.analysis.prepare(ctx_id=self.ctx_id, det_size=(side, side))
             found = self.analysis.get(blue_first)

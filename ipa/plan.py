@@ -15,13 +15,15 @@ from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
 from ipa.contract.model import ModelFolder
+from ipa.contract.pictures import eight_bits
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
 from ipa.controls import PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.loras import chosen_scales
 from ipa.prepare.clip_recipe import ClipRecipe
-from ipa.prepare.edits import Edits, plan_edits, start_size
+from ipa.prepare.control_pixels import has_holes
+from ipa.prepare.edits import Edits, plan_edits, shared_crop, start_size
 from ipa.prepare.faces import check_fits
 from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_warnings
 from ipa.prepare.lambdas import lambda_table
@@ -129,7 +131,8 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()
     scale = guidance_scale(request, model)
-    canvas = Canvas.of(model, width, height)
+    crop = shared_crop(request, edits)
+    canvas = Canvas.of(model, width, height, crop)
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
@@ -137,6 +140,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         warnings += loaded.adapters[name].loaded.left_out.warnings()
     if any(prompt.masks is not None for prompt in prompts):
         warnings += canvas.warnings(profile.mask_rule)
+    warnings += _crop_warnings(request, canvas)
     size, steps = (width, height), len(times.steps)
     return Plan(
         request=request,
@@ -150,7 +154,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
-        controls=plan_controls(request.controls, loaded.controlnets, size, steps),
+        controls=plan_controls(request.controls, loaded.controlnets, size, steps, crop),
         guidance_scale=scale,
         guidance=guidance_embedding(scale, model),
         edits=edits,
@@ -245,6 +249,42 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
             remedy=f"try {-(-width // factor) * factor} × {-(-height // factor) * factor}",
         )
     return int(width), int(height)
+
+
+def _crop_warnings(request: Request, canvas: Canvas) -> Iterator[str]:
+    """A word on what lies over a picture of which a part is worked on, and may be meant otherwise.
+
+    That is a mask which is black all over that part, and what has the part's size.
+    """
+    if canvas.crop is None:
+        return
+    for number, prompt in enumerate(request.image_prompts, start=1):
+        masks: Any = prompt.mask if isinstance(prompt.mask, tuple) else (prompt.mask,)
+        for rank, mask in enumerate(masks, start=1):
+            if mask is None:
+                continue
+            where = f"image prompt {number}" + (f", picture {rank}" if len(masks) > 1 else "")
+            if canvas.misses(mask, prompt.mask_fit, where):
+                yield (
+                    f"{where}: its mask lies outside of what padding_mask_crop works on, so that "
+                    "it does nothing here"
+                )
+            yield from _taken_whole(f"the mask of {where}", mask.shape[::-1], canvas)
+    for number, control in enumerate(request.controls, start=1):
+        shown = eight_bits(control.pictures[0]) if not has_holes(control.pictures[0]) else None
+        size = shown.size if shown else np.asarray(control.pictures[0]).shape[1::-1]
+        yield from _taken_whole(f"the picture of control {number}", size, canvas)
+
+
+def _taken_whole(what: str, size: tuple[int, ...], canvas: Canvas) -> Iterator[str]:
+    assert canvas.crop is not None
+    (width, height), (left, top, right, bottom) = canvas.crop.size, canvas.crop.box
+    parts = {(right - left, bottom - top), (canvas.width, canvas.height)}
+    if size in parts - {(width, height)}:
+        yield (
+            f"{what} is {size[0]} × {size[1]}, as if it were cropped: it is taken to lie over all "
+            f"of the picture ({width} × {height}), as everything is with padding_mask_crop"
+        )
 
 
 def _plan_prompts(

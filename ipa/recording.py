@@ -20,6 +20,9 @@ class Recording:
         self._grids = Canvas.of(model, plan.width, plan.height).grids
         self._pictures = [0] * len(plan.request.image_prompts)
         self._steps: list[list[Halves]] = []
+        crops = () if plan.edits is None else plan.edits.crops
+        made = len(plan.seeds) if crops else 0
+        self._crops = tuple(crops[number % len(crops)] for number in range(made))
 
     def expect(self, prompt: int, pictures: int) -> None:
         """Pictures of an image prompt, in the order in which the backend is given them."""
@@ -41,4 +44,5 @@ class Recording:
             sites=self._sites,
             size=self._size,
             shares=tuple(np.stack(site) for site in zip(*self._steps, strict=True)),
+            crops=self._crops,
         )

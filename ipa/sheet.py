@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ipa.prepare.images import to_rgb
+
 Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 
 GAP, LINE, NEXT = 8, 22, 18
@@ -159,9 +161,10 @@ class _Layout:
 
 def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Of the same aspect, as large as a cell lets it be."""
-    share = min(size[0] / picture.width, size[1] / picture.height)
-    width, height = (max(1, round(side * share)) for side in picture.size)
-    return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    image = to_rgb(picture)
+    share = min(size[0] / image.width, size[1] / image.height)
+    width, height = (max(1, round(side * share)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _high(lines: int) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
+from PIL import Image
 
 from ipa import demo
 from ipa.app.generate import one_each, split_reference
@@ -41,7 +42,8 @@ PreprocessorOption: TypeAlias = Annotated[
     typer.Option(
         "--control-preprocessor",
         help="Make the control picture of a photo: canny (needs OpenCV), edges (steps of colour), "
-        "none; once for all of them, or once for each --control.",
+        "inpaint (shows where --mask-image is white), none; once for all of them, or once for "
+        "each --control.",
     ),
 ]
 GuessOption: TypeAlias = Annotated[
@@ -52,13 +54,25 @@ GuessOption: TypeAlias = Annotated[
     ),
 ]
 
-PREPROCESSORS: Mapping[str, Preprocessor | None] = {"canny": canny, "edges": edges, "none": None}
+INPAINT = "inpaint"
+PREPROCESSORS: Mapping[str, Preprocessor | None] = {
+    "canny": canny,
+    "edges": edges,
+    INPAINT: None,
+    "none": None,
+}
 
 
 def parse_controls(
-    texts: Sequence[str] | None, preprocessors: Sequence[str] | None, *, guess_mode: bool
+    texts: Sequence[str] | None,
+    preprocessors: Sequence[str] | None,
+    *,
+    guess_mode: bool,
+    mask_image: Path | None = None,
 ) -> tuple[Control, ...]:
     """What the options say; files are opened, and preprocessors tried, before a model is read.
+
+    The mask of the run is that of a control for inpainting too.
 
     Raises:
         RequestError: A file or a preprocessor is unusable, or an option stands without --control.
@@ -72,7 +86,8 @@ def parse_controls(
         how = _preprocessor(name or "none")
         if how is not None:
             how(to_rgb(control.pictures[0]))
-        made.append(replace(control, preprocessor=how, guess_mode=guess_mode))
+        mask = _mask(mask_image) if name == INPAINT else None
+        made.append(replace(control, preprocessor=how, guess_mode=guess_mode, mask=mask))
     return tuple(made)
 
 
@@ -82,6 +97,16 @@ def _preprocessor(name: str) -> Preprocessor | None:
             "no such preprocessor", found=repr(name), remedy=f"one of {', '.join(PREPROCESSORS)}"
         )
     return PREPROCESSORS[name]
+
+
+def _mask(mask_image: Path | None) -> Image.Image:
+    if mask_image is None:
+        raise RequestError(
+            f"--control-preprocessor {INPAINT} shows a ControlNet where there is to be painted",
+            found="no --mask-image",
+            remedy="add --image and --mask-image",
+        )
+    return open_image(mask_image)
 
 
 def parse_control(text: str) -> Control:

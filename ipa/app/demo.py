@@ -22,6 +22,7 @@ from ipa.contract.backend import Floats
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.loading import load
 from ipa.pipeline import Pipeline
+from ipa.prepare.images import open_image, to_rgb
 from ipa.run import CancelSignal
 
 STEPS, GUIDANCE, MIX_SCALE = 8, 4.0, 0.7
@@ -42,7 +43,7 @@ class Reference:
     def open(cls, path: Path) -> Reference:
         """From a file called colour-pattern-shape-on-background.png."""
         colour, pattern, shape, _, background = path.stem.split("-")
-        return cls(Image.open(path).convert("RGB"), colour, pattern, shape, background)
+        return cls(to_rgb(open_image(path)), colour, pattern, shape, background)
 
     @property
     def caption(self) -> str:

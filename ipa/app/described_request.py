@@ -26,6 +26,7 @@ _LOST: Mapping[str, str] = {
     "embeds_sha256": "image embeds",
     "faces_sha256": "faces",
     "preprocessor": "a preprocessor",
+    "has_holes": "a control picture with -1 in it (Control.mask is described)",
 }
 
 
@@ -82,10 +83,18 @@ def _control(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
     control = {name: value for name, value in told.items() if name in _CONTROL_FIELDS}
     control.pop("preprocessor", None)
     (control["name"],) = (told[kind] for kind in _CONTROL_KINDS if kind in told)
-    hashes = told["image_sha256"]
-    if isinstance(hashes, list):  # one for each prompt
-        return control | {"image": [pictures.picture(h) for h in hashes], "batched": True}
-    return control | {"image": pictures.picture(hashes)}
+    hashes, masks = told["image_sha256"], told.get("mask")
+    lengths = {len(entries) for entries in (hashes, masks) if isinstance(entries, list)}
+    if not lengths:
+        return control | {"image": pictures.picture(hashes), "mask": _mask(masks, pictures)}
+    (count,) = lengths  # one for each prompt
+    hashes = hashes if isinstance(hashes, list) else [hashes] * count
+    masks = masks if isinstance(masks, list) else [masks] * count
+    return control | {
+        "image": [pictures.picture(sha256) for sha256 in hashes],
+        "mask": [_mask(mask, pictures) for mask in masks],
+        "batched": True,
+    }
 
 
 def _mask(told: Mapping[str, Any] | None, pictures: PictureStore) -> Image.Image | None:

@@ -62,7 +62,7 @@ def influence_sheet(
     scale = _CELL / max(made.size)
     width, height = (max(1, round(side * scale)) for side in made.size)
     small = made.resize((width, height), Image.Resampling.LANCZOS)
-    step = height + _LINE + _GAP
+    step, crop = height + _LINE + _GAP, influence.crop(image)
     size = (_GAP + (1 + len(columns)) * (_CELL + _GAP), _GAP + (1 + len(rows)) * step + 3 * _LINE)
     sheet = Image.new("RGB", size, _PAPER)
     _put(sheet, 0, _GAP, [small], "made", height)
@@ -73,7 +73,7 @@ def influence_sheet(
         _write(sheet, (_GAP, top + height // 2 - _LINE), row.title, _TITLE)
         _write(sheet, (_GAP, top + height // 2), f"text {_percent(text)}", _TEXT, _FAINT)
         for number, one in enumerate(shares, start=1):
-            _put(sheet, number, top, [overlay(small, one, peak)], _percent(one), height)
+            _put(sheet, number, top, [overlay(small, one, peak, crop)], _percent(one), height)
     _legend(sheet, peak)
     return sheet
 
@@ -114,7 +114,7 @@ def _put(
     left = _GAP + column * (_CELL + _GAP)
     for number, picture in enumerate(pictures):
         room = _CELL // len(pictures)
-        small = picture.convert("RGB")
+        small = to_rgb(picture)
         factor = min((room - 2 * (len(pictures) > 1)) / small.width, height / small.height)
         size = tuple(max(1, round(side * factor)) for side in small.size)
         small = small.resize((size[0], size[1]), Image.Resampling.LANCZOS)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
 from .errors import RequestError
 from .image_prompt import Picture, pictures_of
+from .masks import Mask, mask_values
 from .weights import is_finite, plain_number
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
@@ -23,7 +24,10 @@ class Control:
 
     Attributes:
         image: Edges, depth, a pose, …: a PIL picture or array. It is resized to the picture's
-            width × height as diffusers does (Lanczos, whatever its aspect). If batched, a list.
+            width × height as diffusers does (Lanczos, whatever its aspect); with padding_mask_crop
+            it lies over all of the picture, and is cropped by the same box. For a ControlNet for
+            inpainting an array of floats may hold -1, in all channels of a pixel, where there is
+            to be painted (`ipa.prepare.control_pixels`). If batched, a list.
         name: Of a loaded ControlNet or T2I-Adapter; None takes the only one of both.
         scale: What the ControlNet's results are multiplied with before they are added to the
             UNet's: a number (0 is the base model, 1 is usual), or a list with one for each of its
@@ -39,7 +43,11 @@ class Control:
             ControlNets that average over the picture (shuffle) always do the first. T2I-Adapters
             have no such mode.
         preprocessor: Makes the control picture of `image`, such as `ipa.prepare.canny.canny`.
-        batched: Where a call has several prompts, each gets one of the pictures, in order.
+        mask: For ControlNets for inpainting, such as control_v11p_sd15_inpaint: where there is to
+            be painted, usually the call's own mask_image. The ControlNet sees -1 where it is
+            white, as it was trained; cut at a half. Resized as the picture is.
+        batched: Where a call has several prompts, each gets one of the pictures, in order, and one
+            of the masks, if those are a list.
     """
 
     image: Picture | Sequence[Picture] = field(repr=False)
@@ -49,6 +57,7 @@ class Control:
     end: float = field(default=1.0, kw_only=True)
     guess_mode: bool = field(default=False, kw_only=True)
     preprocessor: Preprocessor | None = field(default=None, kw_only=True)
+    mask: Mask | Sequence[Mask | None] | None = field(default=None, kw_only=True, repr=False)
     batched: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -68,6 +77,23 @@ class Control:
                 "Control.preprocessor must be a function of a picture",
                 found=repr(self.preprocessor)[:80],
             )
+        object.__setattr__(self, "mask", self._masks())
+
+    def _masks(self) -> Any:
+        """Its mask as values, or those of all prompts."""
+        if not isinstance(self.mask, (list, tuple)):
+            return None if self.mask is None else mask_values(self.mask, "Control.mask")
+        if not self.batched or len(self.mask) != len(self.pictures):
+            raise RequestError(
+                "Control.mask is a list with one entry for each picture of a batched control",
+                found=f"{len(self.mask)} masks, batched={self.batched}",
+                remedy="pass one mask, or batched=True with as many as pictures",
+            )
+        names = [f"Control.mask[{number}]" for number in range(len(self.mask))]
+        return tuple(
+            None if mask is None else mask_values(mask, name)
+            for mask, name in zip(self.mask, names, strict=True)
+        )
 
     def _check_image(self) -> None:
         if not isinstance(self.batched, bool):
@@ -93,7 +119,8 @@ class Control:
         """That of one prompt."""
         if not self.batched:
             return self
-        return replace(self, image=self.pictures[number], batched=False)
+        mask = self.mask[number] if isinstance(self.mask, tuple) else self.mask
+        return replace(self, image=self.pictures[number], mask=mask, batched=False)
 
 
 def check_controls(controls: object) -> tuple[Control, ...]:

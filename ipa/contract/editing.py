@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,8 +20,19 @@ Start: TypeAlias = "Image.Image | npt.NDArray[Any] | Sequence[Image.Image | npt.
 Masks: TypeAlias = "Mask | Sequence[Mask]"
 """A mask for all pictures, or a list with one for each that is made. White is made anew."""
 
+Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
 MAX_BLUR = 1024.0  # pixels
 MAX_PADDING = 8192  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The part of a picture that a run works on: `size` is (width, height) of all of it."""
+
+    size: tuple[int, int]
+    box: Box
 
 
 def is_latents(image: object) -> bool:

@@ -31,7 +31,8 @@ from .weights import (
 )
 
 Picture: TypeAlias = "Image.Image | npt.NDArray[Any]"
-"""A PIL image, or an array (H, W, 3) or (H, W): uint8, or float in [0, 1]."""
+"""A PIL image of any mode, or an array (H, W, 3) or (H, W): bool, uint8, uint16, or float in
+[0, 1]; `ipa.contract.pictures` says what each means."""
 
 Negative: TypeAlias = "Picture | Sequence[Picture] | ImageEmbeds | str"
 """Pictures or embeds to steer away from, or NOISE, or noise:KIND:STRENGTH:BLUR."""
@@ -57,7 +58,8 @@ class ImagePrompt:
         mask: Where in the picture the prompt acts, or a list: a PIL picture or array (H, W), bool,
             uint8, or float in [0, 1]; white is on, soft edges are kept. It multiplies what the
             picture adds in every cross-attention; where masks overlap, their pictures add up. None
-            is everywhere. Any size of the picture's own aspect, but for a pixel of rounding.
+            is everywhere. Any size of the picture's own aspect, but for a pixel of rounding; with
+            padding_mask_crop of the whole picture, of which it is cropped.
         mask_fit: What to do with a mask of another aspect: "stretch" it, or "crop" it about its
             middle. None refuses it.
         start: The fraction of the steps before which the prompt is off, in [0, 1].

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from .editing import Crop
 from .errors import RequestError
 from .sites import SECTIONS, Section, Site
 
@@ -48,12 +49,15 @@ class Influence:
         size: Rows and columns of the latents.
         shares: For each site (steps, pictures made, P, rows, columns): its grid of queries, and the
             pictures of all image prompts side by side, P in all.
+        crops: For each picture that was made, the part of the picture to start from that it lies
+            over, where padding_mask_crop worked on a part; else empty. All maps lie over that part.
     """
 
     pictures: tuple[int, ...]
     sites: tuple[Site, ...]
     size: tuple[int, int]
     shares: tuple[Halves, ...] = field(repr=False)
+    crops: tuple[Crop | None, ...] = ()
 
     @staticmethod
     def join(several: Sequence[Influence]) -> Influence:
@@ -68,7 +72,8 @@ class Influence:
             np.concatenate([entry._padded(site, pictures) for entry in several], axis=1)
             for site in range(len(first.sites))
         )
-        return replace(first, pictures=pictures, shares=shares)
+        crops = tuple(entry.crop(image) for entry in several for image in range(entry.images))
+        return replace(first, pictures=pictures, shares=shares, crops=crops if any(crops) else ())
 
     def _padded(self, site: int, pictures: tuple[int, ...]) -> Halves:
         """Shares at a site, with zeros for the pictures that others have more."""
@@ -90,6 +95,11 @@ class Influence:
         """Pictures that were made."""
         return int(self.shares[0].shape[1])
 
+    def crop(self, image: int = 0) -> Crop | None:
+        """The part of a picture that its maps lie over; None where that is all of it."""
+        _index("image", image, self.images)
+        return self.crops[image] if self.crops else None
+
     def map(
         self,
         prompt: int,
@@ -100,6 +110,8 @@ class Influence:
         sites: Collection[int] | Section | None = None,
     ) -> Floats:
         """Where an image prompt had its share: (h, w) in [0, 1], at the size of the latents.
+
+        It lies over `crop(image)`: `ipa.prepare.overlay.overlay` puts it back there.
 
         Args:
             prompt: Its index in the request.
@@ -148,6 +160,7 @@ class Influence:
                     }
                     for prompt, count in enumerate(self.pictures)
                 ],
+                **({} if (crop := self.crop(image)) is None else {"crop_box": list(crop.box)}),
             }
             for image in range(self.images)
         ]
@@ -156,12 +169,17 @@ class Influence:
         """All of it by name, as for `numpy.savez`.
 
         "site_1", "site_3", …: `shares`, by number of the site; "prompt" and "picture": for each of
-        the P, the index of its image prompt and its own in that; "paths": the sites' in diffusers.
+        the P, the index of its image prompt and its own in that; "paths": the sites' in diffusers;
+        of crops "crop_box": left, top, right, bottom for each picture that was made, and
+        "crop_size": width and height of what that is a part of.
         """
+        cropped = [crop for crop in self.crops if crop is not None]
         return {
             "prompt": np.repeat(np.arange(len(self.pictures)), self.pictures),
             "picture": np.concatenate([np.arange(0), *map(np.arange, self.pictures)]),
             "paths": np.array([site.path for site in self.sites]),
+            **({"crop_box": np.array([crop.box for crop in cropped])} if cropped else {}),
+            **({"crop_size": np.array([crop.size for crop in cropped])} if cropped else {}),
             **{
                 f"site_{site.number}": shares
                 for site, shares in zip(self.sites, self.shares, strict=True)

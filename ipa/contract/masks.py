@@ -10,9 +10,10 @@ from PIL import Image
 
 from .decoding import DECODE_ERRORS
 from .errors import RequestError
+from .pictures import array_values, deep_values, eight_bits, sha256
 
 Mask: TypeAlias = "Image.Image | npt.NDArray[Any]"
-"""A PIL picture, or an array (H, W): bool, uint8, or float in [0, 1]. White (1) is on."""
+"""A PIL picture, or an array (H, W): bool, uint8, uint16, or float in [0, 1]. White (1) is on."""
 
 MaskValues: TypeAlias = npt.NDArray[np.float32]
 """(H, W) in [0, 1], read-only."""
@@ -20,8 +21,7 @@ MaskValues: TypeAlias = npt.NDArray[np.float32]
 FITS = ("stretch", "crop")
 """What may be done with a mask of another aspect than the picture's: see `ImagePrompt.mask_fit`."""
 
-_NEEDED = "a mask is a PIL picture, or an array (H, W): bool, uint8, or float in [0, 1]"
-_WHITE = {np.dtype(np.bool_): 1.0, np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+_NEEDED = "a mask is a PIL picture, or an array (H, W): bool, uint8, uint16, or float in [0, 1]"
 
 
 def mask_values(mask: object, where: str) -> MaskValues:
@@ -45,43 +45,36 @@ def mask_values(mask: object, where: str) -> MaskValues:
     if mask.ndim != 2 or 0 in mask.shape:
         found = f"an array of shape {mask.shape}"
         raise RequestError(f"{where} must be (H, W), not empty", found=found, remedy=_NEEDED)
-    if mask.dtype in _WHITE:
-        values = mask.astype(np.float32) / np.float32(_WHITE[mask.dtype])
-    elif np.issubdtype(mask.dtype, np.floating):
-        values = _checked(mask, where).astype(np.float32)
-    else:
-        raise RequestError(f"{where} has numbers of no mask", found=str(mask.dtype), remedy=_NEEDED)
+    values = array_values(mask, where)
     values.flags.writeable = False
     return values
 
 
-def _checked(mask: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
-    if not np.isfinite(mask).all():
-        raise RequestError(f"{where} holds NaN or infinity", remedy=_NEEDED)
-    low, high = float(mask.min()), float(mask.max())
-    if low < 0.0 or high > 1.0:
-        raise RequestError(
-            f"{where} must lie in [0, 1]",
-            found=f"values from {low:g} to {high:g}",
-            remedy="divide by 255, or pass uint8",
-        )
-    return mask
+def describe_mask(mask: Any) -> dict[str, Any] | None:
+    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
+    if mask is None:
+        return None
+    return {"width": mask.shape[1], "height": mask.shape[0], "sha256": sha256(mask)}
 
 
 def _luminance(picture: Image.Image, where: str) -> npt.NDArray[Any]:
     """Grey values; a picture that is partly transparent could mean either, so it is refused."""
+    image = eight_bits(picture, where)
     try:
-        if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-            picture = picture.convert("RGBA")
-            if np.asarray(picture)[..., 3].min(initial=255) < 255:
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            image = image.convert("RGBA")
+            if np.asarray(image)[..., 3].min(initial=255) < 255:
                 raise RequestError(
                     f"{where} is partly transparent: is the mask its colours or its transparency?",
                     found=f"mode {picture.mode}",
                     remedy='pass picture.getchannel("A"), or picture.convert("L")',
                 )
-        if picture.mode.startswith("I;16"):
-            return np.asarray(picture).astype(np.uint16)
-        return np.asarray(picture if picture.mode == "F" else picture.convert("L"))
+        deep = deep_values(picture, where)
+        if deep is not None:
+            return deep
+        if image.mode not in {"1", "L"}:
+            image = image.convert("RGB").convert("L")
+        return np.asarray(image)
     except DECODE_ERRORS as error:
         raise RequestError(
             f"{where} cannot be converted to grey", found=f"mode {picture.mode}: {error}"

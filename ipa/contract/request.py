@@ -97,7 +97,9 @@ class Request:
             a mask, 1 starts from noise alone.
         padding_mask_crop: Work on what the mask covers alone, with so many pixels around it,
             enlarged to width × height (by default the model's own), and put it back into the
-            picture. None works on all of the picture.
+            picture. What lies over the picture (controls, masks of image prompts, tiles) is given
+            for all of it, and cropped by the same box; influence and previews are of that part.
+            None works on all of the picture.
         mask_blur: Soften the mask before that, by so many pixels (Gaussian). It rounds corners,
             and hides the seam of an overlay.
         overlay: Put the old pixels back over the result where the mask is black: the VAE changes

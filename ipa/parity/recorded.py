@@ -17,6 +17,7 @@ from ipa.contract.errors import CaptureError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.result import Progress
 from ipa.loading import load
+from ipa.prepare.images import open_image, to_rgb
 
 from .against import Against
 from .capture import Capture
@@ -102,7 +103,7 @@ def open_demo(backend: str | None, dtype: str | None = None, device: str | None 
 
 def arguments() -> dict[str, Any]:
     """Of the call: a picture and words as prompts, guidance, edges to follow."""
-    style, content = (Image.open(demo.references()[number]).convert("RGB") for number in (7, 4))
+    style, content = (to_rgb(open_image(demo.references()[number])) for number in (7, 4))
     return {
         "prompt": "a star",
         "image_prompts": [ImagePrompt(style, adapter="plus", scale=_SCALE)],

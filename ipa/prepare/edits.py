@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ipa.contract.editing import is_latents, sources
+from ipa.contract.editing import Box, Crop, is_latents, sources
 from ipa.contract.errors import RequestError
+from ipa.contract.fit import TILE
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import MAX_SIDE, Request
 
 from .images import check_pixels, to_rgb, vae_pixels
-from .inpainting import Box, Overlay, binary_mask, crop_box, mask_picture, sized
+from .inpainting import Overlay, binary_mask, crop_box, mask_picture, sized
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,6 +31,13 @@ class Source:
     picture: Image.Image
     mask: Floats | None = None
     overlay: Overlay | None = None
+
+    @property
+    def crop(self) -> Crop | None:
+        """The part of the picture that this is, where it is a part."""
+        if self.overlay is None or self.overlay.box is None:
+            return None
+        return Crop(self.overlay.original.size, self.overlay.box)
 
     def pixels(self) -> Floats:
         """As the VAE's encoder takes it: (1, 3, H, W) in [-1, 1]."""
@@ -68,6 +76,11 @@ class Edits:
     def from_noise(self) -> bool:
         """Whether the run starts from noise alone: diffusers' is_strength_max."""
         return self.has_masks and self.strength == 1.0
+
+    @property
+    def crops(self) -> tuple[Crop, ...]:
+        """What each of the sources is a part of; none where they are whole."""
+        return tuple(source.crop for source in self.sources if source.crop is not None)
 
     def overlaid(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Results with the old pixels where masks are black, if that was asked for."""
@@ -142,6 +155,31 @@ def plan_edits(request: Request, model: ModelFolder, width: int, height: int) ->
         mask = masks[number % len(masks)]
         made.append(_source(picture, mask, request, (width, height), f"mask_image {number + 1}"))
     return Edits(sources=tuple(made), **settings)
+
+
+def shared_crop(request: Request, edits: Edits | None) -> Crop | None:
+    """The part of a picture that all pictures of a run work on, by which all over it is cut.
+
+    Raises:
+        RequestError: They work on several, and something lies over them.
+    """
+    crops = dict.fromkeys(() if edits is None else edits.crops)
+    if len(crops) < 2:
+        return next(iter(crops), None)
+    prompts = request.image_prompts
+    over = {
+        "controls": bool(request.controls),
+        "masks of image prompts": any(prompt.mask is not None for prompt in prompts),
+        f"fit={TILE!r}": any(prompt.fit == TILE for prompt in prompts),
+    }
+    found = [name for name, given in over.items() if given]
+    if found:
+        raise RequestError(
+            f"{found[0]} are cropped as the picture is, and these pictures are cropped differently",
+            found=f"{len(crops)} crops by padding_mask_crop",
+            remedy='pass a list of prompts, one for each picture: ["a star"] * 2',
+        )
+    return None
 
 
 def _source(

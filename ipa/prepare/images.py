@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ipa.contract.decoding import DECODE_ERRORS
 from ipa.contract.errors import NumericalError, RequestError
 from ipa.contract.fit import CENTER_CROP, Fit
 from ipa.contract.image_prompt import Picture
+from ipa.contract.pictures import eight_bits
 from ipa.contract.request import MAX_SIDE
 
 from .clip_recipe import ClipRecipe
@@ -41,9 +42,9 @@ _FORMATS = frozenset(
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Decode a picture file fully, turned upright as its EXIF orientation says.
+    """Decode a picture file fully: its first frame, upright and in 8 bits (`contract.pictures`).
 
-    16-bit grey is reduced to 8 bits. Raises RequestError for what is missing, damaged, no picture,
+    Raises RequestError for what is missing, damaged, no picture,
     or has more than MAX_PIXELS (told from the header, before anything is decoded).
     """
     where = Path(path)
@@ -55,7 +56,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
         with Image.open(where, formats=tuple(_FORMATS & Image.OPEN.keys())) as image:
             check_pixels(image.width, image.height, f"picture {where}")
             image.load()
-            return ImageOps.exif_transpose(_eight_bits(image))
+            return eight_bits(image.copy(), f"picture {where}")
     except UnidentifiedImageError as error:
         raise RequestError(
             f"{where} is not a picture that can be read",
@@ -76,26 +77,17 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def to_rgb(picture: Picture) -> Image.Image:
-    """Any picture as 8-bit RGB. Transparency lies on white (transformers' `convert_to_rgb`)."""
-    if isinstance(picture, np.ndarray):
-        return Image.fromarray(_array_bytes(picture))
-    if not isinstance(picture, Image.Image):
-        raise RequestError(
-            "a picture must be a PIL image or an array (H, W) or (H, W, 3)",
-            found=type(picture).__name__,
-            remedy="open files with ipa.prepare.images.open_image",
-        )
-    if picture.width == 0 or picture.height == 0:
-        raise RequestError("a picture has no pixels", found=f"{picture.width} × {picture.height}")
+    """Any picture as 8-bit RGB, upright. Transparency lies on white, as in transformers."""
+    image = eight_bits(picture)
     try:
-        if "A" in picture.getbands() or picture.info.get("transparency") is not None:
-            opaque = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-            picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
-        return picture.convert("RGB")
+        if "A" in image.getbands() or image.info.get("transparency") is not None:
+            opaque = Image.new("RGBA", image.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(opaque, image.convert("RGBA"))
+        return image.convert("RGB")
     except DECODE_ERRORS as error:
         raise RequestError(
             "a picture cannot be converted to RGB",
-            found=f"mode {picture.mode}: {error}",
+            found=f"mode {image.mode}: {error}",
             remedy="convert it to RGB before",
         ) from error
 
@@ -189,16 +181,6 @@ def to_pil(images: npt.NDArray[np.float32]) -> list[Image.Image]:
     return [Image.fromarray(image) for image in (images * 255).round().astype(np.uint8)]
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits: PIL's own conversion to RGB would clip it to white."""
-    if not image.mode.startswith("I;16"):
-        return image
-    wide = np.asarray(image).astype(np.float64)
-    grey = Image.fromarray(np.round(wide / 257.0).astype(np.uint8))
-    grey.info = dict(image.info)
-    return grey
-
-
 def check_pixels(width: int, height: int, what: str, remedy: str = "shrink it") -> None:
     """Raise RequestError, before anything is made, for more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
@@ -207,30 +189,6 @@ def check_pixels(width: int, height: int, what: str, remedy: str = "shrink it") 
             found=f"{width} × {height} pixels; the limit is {MAX_PIXELS}",
             remedy=remedy,
         )
-
-
-def _array_bytes(array: npt.NDArray[Any]) -> Bytes:
-    """An array (H, W) or (H, W, 3), uint8 or float in [0, 1], as uint8 (H, W, 3)."""
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
-        raise RequestError(
-            "an array picture must have the shape (H, W) or (H, W, 3)", found=f"{array.shape}"
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all():
-            raise RequestError("an array picture holds NaN or infinity")
-        if array.min() < 0.0 or array.max() > 1.0:
-            raise RequestError(
-                "a float picture must lie in [0, 1]",
-                found=f"values from {array.min():g} to {array.max():g}",
-                remedy="divide by 255, or pass uint8",
-            )
-        array = np.round(array.astype(np.float32) * np.float32(255.0)).astype(np.uint8)
-    if array.dtype != np.uint8:
-        raise RequestError(
-            "an array picture must be uint8, or float in [0, 1]", found=str(array.dtype)
-        )
-    grey_or_rgb = np.repeat(array[..., None], 3, axis=2) if array.ndim == 2 else array
-    return np.ascontiguousarray(grey_or_rgb)
 
 
 def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:

@@ -7,19 +7,17 @@ bytes are its own for PIL pictures; arrays are treated as pictures too.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter, ImageOps
 
+from ipa.contract.editing import Box, Crop
 from ipa.contract.errors import RequestError
-from ipa.contract.masks import Mask, mask_values
+from ipa.contract.masks import Mask, MaskValues, mask_values
+from ipa.contract.pictures import eight_bits
 
 Floats = npt.NDArray[np.float32]
-
-Box: TypeAlias = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
 
 _LANCZOS = Image.Resampling.LANCZOS
 _KEPT_MODES = frozenset({"L", "RGB", "1"})  # resized as they are, then made grey
@@ -58,9 +56,8 @@ def mask_picture(mask: Mask, blur: float, where: str) -> Image.Image:
         RequestError: It cannot be used as a mask.
     """
     values = mask_values(mask, where)
-    if isinstance(mask, Image.Image) and mask.mode in _KEPT_MODES:
-        picture = mask
-    else:
+    picture = eight_bits(mask, where) if isinstance(mask, Image.Image) else None
+    if picture is None or picture.mode not in _KEPT_MODES:
         picture = Image.fromarray(np.round(values * np.float32(255.0)).astype(np.uint8))
     if blur:
         picture = (picture.convert("L") if picture.mode == "1" else picture).filter(
@@ -71,7 +68,12 @@ def mask_picture(mask: Mask, blur: float, where: str) -> Image.Image:
 
 def binary_mask(mask: Image.Image, width: int, height: int, box: Box | None) -> Floats:
     """A mask of 0 and 1, float32 (height, width): resized, then cut at a half."""
-    grey = sized(mask, width, height, box).convert("L")
+    return binary(sized(mask, width, height, box))
+
+
+def binary(mask: Image.Image) -> Floats:
+    """A mask of 0 and 1, cut at a half."""
+    grey = mask.convert("L")
     return (np.asarray(grey).astype(np.float32) / np.float32(255.0) >= 0.5).astype(np.float32)
 
 
@@ -80,6 +82,29 @@ def sized(picture: Image.Image, width: int, height: int, box: Box | None) -> Ima
     if box is None:
         return picture.resize((width, height), resample=_LANCZOS)
     return _inside(picture.crop(box), width, height)
+
+
+def cropped(picture: Image.Image, width: int, height: int, crop: Crop | None) -> Image.Image:
+    """What lies over a picture, cut as that is, in width × height; without a crop all of it.
+
+    Stretched to the picture's own size first, if it has another.
+    """
+    if crop is None:
+        return sized(picture, width, height, None)
+    whole = picture if picture.size == crop.size else picture.resize(crop.size, resample=_LANCZOS)
+    return sized(whole, width, height, crop.box)
+
+
+def cropped_mask(mask: MaskValues, width: int, height: int, crop: Crop) -> MaskValues:
+    """The same of soft values (H, W); in their own resolution if the box has the run's aspect."""
+    if mask.shape != crop.size[::-1]:
+        resized = Image.fromarray(mask).resize(crop.size, resample=Image.Resampling.BICUBIC)
+        mask = np.asarray(resized).clip(0.0, 1.0)
+    left, top, right, bottom = crop.box
+    part = np.ascontiguousarray(mask[top:bottom, left:right])
+    if (right - left) * height != (bottom - top) * width:
+        part = np.asarray(_inside(Image.fromarray(part), width, height)).clip(0.0, 1.0)
+    return part
 
 
 def crop_box(mask: Image.Image, width: int, height: int, padding: int, where: str) -> Box:
@@ -121,15 +146,9 @@ def _grown(first: int, last: int, wanted: float, limit: int) -> tuple[int, int]:
 
 def _inside(picture: Image.Image, width: int, height: int) -> Image.Image:
     """All of a picture in the middle of width × height, its edges stretched to fill the rest."""
-    is_wide = width / height < picture.width / picture.height
-    size = (
-        (width, picture.height * width // picture.width)
-        if is_wide
-        else (picture.width * height // picture.height, height)
-    )
+    size, (left, top) = inside(picture.size, width, height)
     small = picture.resize(size, resample=_LANCZOS)
-    left, top = width // 2 - size[0] // 2, height // 2 - size[1] // 2
-    canvas = Image.new("RGB", (width, height))
+    canvas = Image.new("F" if picture.mode == "F" else "RGB", (width, height))
     canvas.paste(small, box=(left, top))
     if top > 0:
         edges = ((0, 0, width, 0), (0, size[1], width, size[1]))
@@ -140,6 +159,16 @@ def _inside(picture: Image.Image, width: int, height: int) -> Image.Image:
         for edge, place in zip(edges, (0, left + size[0]), strict=True):
             canvas.paste(small.resize((left, height), box=edge), box=(place, 0))
     return canvas
+
+
+def inside(
+    picture: tuple[int, int], width: int, height: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size that a picture of a size has inside width × height, and its left and top there."""
+    wide, tall = picture
+    is_wide = width / height < wide / tall
+    size = (width, tall * width // wide) if is_wide else (wide * height // tall, height)
+    return size, (width // 2 - size[0] // 2, height // 2 - size[1] // 2)
 
 
 def _covering(picture: Image.Image, width: int, height: int) -> Image.Image:

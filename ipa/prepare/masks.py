@@ -16,12 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ipa.contract.editing import Crop
 from ipa.contract.errors import RequestError
 from ipa.contract.masks import FITS, MaskValues
 from ipa.contract.model import ModelFolder
 from ipa.contract.sites import Site
 
 from .comfyui_masks import latent_grid, latent_mask
+from .inpainting import cropped_mask
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -41,15 +43,16 @@ _MASK_FACTOR = 8  # of which IPAdapterMaskProcessor makes the sides multiples, w
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """The picture to be made: its size in pixels, the grid of the queries of every site, and that
-    of the latents."""
+    of the latents; where it is a part of another one, which."""
 
     width: int
     height: int
     grids: tuple[Grid, ...]
     latents: Grid
+    crop: Crop | None = None
 
     @classmethod
-    def of(cls, model: ModelFolder, width: int, height: int) -> Canvas:
+    def of(cls, model: ModelFolder, width: int, height: int, crop: Crop | None = None) -> Canvas:
         """Each level of the UNet halves the grid of the latents, rounded up."""
         factor, last = model.vae.scale_factor, len(model.unet.channels) - 1
         grids = [(height // factor, width // factor)]
@@ -57,7 +60,25 @@ class Canvas:
             rows, columns = grids[-1]
             grids.append((-(-rows // 2), -(-columns // 2)))
         own = tuple(grids[_level(site, last)] for site in model.sites)
-        return cls(width, height, own, grids[0])
+        return cls(width, height, own, grids[0], crop)
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Width and height of what masks lie over: the whole picture, of which this is a part."""
+        return (self.width, self.height) if self.crop is None else self.crop.size
+
+    def over(self, mask: MaskValues, fit: str | None, where: str) -> MaskValues:
+        """The part of a mask that lies over this picture; arguments are those of `masks`."""
+        fitted = fit_mask(mask, *self.extent, fit, where)
+        if self.crop is None:
+            return fitted
+        return cropped_mask(fitted, self.width, self.height, self.crop)
+
+    def misses(self, mask: MaskValues, fit: str | None, where: str) -> bool:
+        """Whether a mask is on somewhere, but nowhere in this part of the picture."""
+        if self.crop is None or not mask.any():
+            return False
+        return not self.over(mask, fit, where).any()
 
     def warnings(self, rule: str = SOFT) -> list[str]:
         """What to say of any mask on this canvas."""
@@ -89,7 +110,7 @@ class Canvas:
         """
         if mask is None:
             return None
-        fitted = fit_mask(mask, self.width, self.height, fit, where)
+        fitted = self.over(mask, fit, where)
         if rule == SOFT and (fitted == 1.0).all():
             return None
         chosen = MASK_RULES[rule]

@@ -23,7 +23,8 @@ def outpaint(
 ) -> tuple[Image.Image, Image.Image]:
     """A picture on a larger canvas, and the mask of what is new: `image` and `mask_image`.
 
-    The room is filled with the pixels at the edge, which only a strength below 1 can see.
+    The room is filled with the pixels at the edge, which only a strength below 1 can see. Controls
+    and masks of image prompts lie over the larger canvas, as over any picture to start from.
 
     Args:
         picture: What is there.

@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ipa.contract.editing import Crop
 from ipa.contract.errors import RequestError
+
+from .images import to_rgb
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,7 +29,9 @@ def heat_colours(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return np.asarray(_STOPS[low] + (place - low)[..., None] * (_STOPS[low + 1] - _STOPS[low]))
 
 
-def overlay(image: Image.Image, shares: Floats, peak: float | None = None) -> Image.Image:
+def overlay(
+    image: Image.Image, shares: Floats, peak: float | None = None, crop: Crop | None = None
+) -> Image.Image:
     """A picture in grey under the heat of shares, as `Influence.map` gives them.
 
     Args:
@@ -34,6 +39,8 @@ def overlay(image: Image.Image, shares: Floats, peak: float | None = None) -> Im
         shares: (h, w); enlarged to the picture by bilinear interpolation.
         peak: The share that gets the lightest colour; one for several overlays makes them
             comparable. None is the largest.
+        crop: The part of the picture that they lie over, as `Influence.crop` says; the rest stays
+            grey. None is all of it.
 
     Returns:
         RGB, of the picture's size.
@@ -45,7 +52,36 @@ def overlay(image: Image.Image, shares: Floats, peak: float | None = None) -> Im
     if not top > 0.0:
         raise RequestError("the peak of an overlay must be above 0", found=repr(peak))
     relative = Image.fromarray(np.asarray(shares / top, dtype=np.float32))
-    large = np.asarray(relative.resize(image.size, Image.Resampling.BILINEAR))
-    grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
-    mixed = _BEHIND * grey + (1.0 - _BEHIND) * heat_colours(large)
+    behind = to_rgb(image).convert("L")
+    grey = np.asarray(behind, dtype=np.float64)[..., None]
+    left, above, right, below = _place(behind.size, crop)
+    size = (right - left, below - above)
+    large = relative.resize(size, Image.Resampling.BILINEAR, box=_shown(relative.size, crop))
+    mixed = np.repeat(grey, 3, axis=2)
+    part = mixed[above:below, left:right]
+    part[:] = _BEHIND * part + (1.0 - _BEHIND) * heat_colours(np.asarray(large))
     return Image.fromarray(np.round(mixed).astype(np.uint8))
+
+
+def _place(size: tuple[int, int], crop: Crop | None) -> tuple[int, int, int, int]:
+    """Where a crop lies in a picture that was resized since, at least a pixel of it."""
+    if crop is None:
+        return 0, 0, *size
+    left, top, right, bottom = (
+        min(round(edge * new / old), new)
+        for edge, old, new in zip(crop.box, crop.size * 2, size * 2, strict=True)
+    )
+    left, top = min(left, size[0] - 1), min(top, size[1] - 1)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _shown(size: tuple[int, int], crop: Crop | None) -> tuple[float, float, float, float]:
+    """The middle of a map, of the crop's aspect: what is put back of a result."""
+    width, height = size
+    if crop is not None:
+        left, top, right, bottom = crop.box
+        aspect = (right - left) / (bottom - top)
+        wide, tall = min(width, height * aspect), min(height, width / aspect)
+        x, y = (width - wide) / 2, (height - tall) / 2
+        return x, y, x + wide, y + tall
+    return 0.0, 0.0, float(width), float(height)

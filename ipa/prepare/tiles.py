@@ -45,7 +45,8 @@ def tiled(part: ImagePrompt, side: int, canvas: Canvas, where: str) -> tuple[Ima
     Args:
         part: One of `ImagePrompt.parts`.
         side: Pixels of the square that the encoder sees.
-        canvas: The picture to be made, over which the tiles are stretched.
+        canvas: The picture to be made, over which (if it is cropped, over all of which) the tiles
+            are stretched.
         where: What to call its mask in messages.
 
     Raises:
@@ -107,9 +108,9 @@ def coverage(box: Box, rows: int, columns: int) -> npt.NDArray[np.float32]:
 def _own_mask(part: ImagePrompt, canvas: Canvas, where: str) -> npt.NDArray[np.float32]:
     """The prompt's own mask; ones of the picture's size without one."""
     if part.mask is None:
-        return np.ones((canvas.height, canvas.width), np.float32)
+        return np.ones(canvas.extent[::-1], np.float32)
     own: MaskValues = part.mask  # type: ignore[assignment]  # `ImagePrompt` read it
-    return fit_mask(own, canvas.width, canvas.height, part.mask_fit, where)
+    return fit_mask(own, *canvas.extent, part.mask_fit, where)
 
 
 def _resized(image: Image.Image, length: int) -> Image.Image:

@@ -90,7 +90,7 @@ def test_what_is_missing_is_told(
         (("--controlnet", str(demo.controlnet())), "needs its picture"),
         (("--guess-mode",), "add --control"),
         ((*edges, "--control-preprocessor", "canny"), "opencv is not installed"),
-        ((*edges, "--control-preprocessor", "depth"), "one of canny, edges, none"),
+        ((*edges, "--control-preprocessor", "depth"), "one of canny, edges, inpaint, none"),
         (("--control-preprocessor", "edges"), "found: 1 for 0 --control"),
     ):
         done = call(*words)

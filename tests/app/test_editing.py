@@ -15,6 +15,7 @@ from ipa import demo
 from ipa.app.cli import app
 from ipa.app.editing import steps_done
 from ipa.app.output import METADATA_KEY
+from ipa.app.request_file import read_request
 
 
 @pytest.fixture
@@ -43,9 +44,59 @@ def test_the_command_makes_what_the_library_makes(folder: Path) -> None:
     assert kept["image_sha256"] == result.info["request"]["image_sha256"]
 
 
+def test_a_control_is_shown_where_to_paint(folder: Path) -> None:
+    """The run's own mask is the control's; the PNG's request brings it all back.
+
+    The pictures are deep and turned, as they come from a camera or a depth estimator.
+    """
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = np.asarray(Image.open("start.png").convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep[:, :48]).save("deep.png", exif=exif)
+    mask = np.zeros((64, 48), np.uint16)
+    mask[20:40, 12:30] = 65535
+    Image.fromarray(mask).save("mask.png", exif=exif)
+    words = "generate -p heart --image deep.png --mask-image mask.png --strength 1 --steps 2 -s 2"
+    more = "--guidance 3 --control deep.png:0.7 --control-preprocessor inpaint"
+    more += " --padding-mask-crop 4 --width 64 --height 64"
+    done = CliRunner().invoke(app, [*words.split(), *more.split()])
+    assert done.exit_code == 0, done.output
+    pipe = ipa.load("demo")
+    pipe.load_controlnet(demo.controlnet(), name="edges")
+    start, where = Image.open("deep.png"), Image.open("mask.png")
+    result = pipe(
+        "heart",
+        image=start,
+        mask_image=where,
+        controls=ipa.Control(start, scale=0.7, mask=where),
+        padding_mask_crop=4,
+        **{"num_inference_steps": 2, "guidance_scale": 3, "seed": 2, "strength": 1.0},
+        **{"width": 64, "height": 64},
+    )
+    made = Image.open(folder / "out.png")
+    assert made.size == (64, 48)
+    assert np.array_equal(np.asarray(made), np.asarray(result.images[0]))
+    told = read_request(Path("out.png"), [folder])
+    again = pipe(**told.arguments)
+    assert np.array_equal(np.asarray(made), np.asarray(again.images[0]))
+    (control,) = again.info["request"]["controls"]
+    assert control["mask"]["width"] == 64 and control == result.info["request"]["controls"][0]
+
+
+def test_an_array_with_holes_is_told_to_be_lost(folder: Path) -> None:
+    pipe = ipa.load("demo")
+    pipe.load_controlnet(demo.controlnet(), name="edges")
+    holed = np.full((64, 64, 3), -1, np.float32)
+    result = pipe("heart", controlnet_image=holed, num_inference_steps=1)
+    Path("run.json").write_text(json.dumps(result.info))
+    with pytest.raises(ipa.RequestError, match=r"a control picture with -1.*Control\.mask"):
+        read_request(Path("run.json"), [folder])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--control start.png --control-preprocessor inpaint", "add --image and --mask-image"),
         ("--mask-image mask.png", "mask_image needs image"),
         ("--image start.png --strength 2", "strength must be"),
         ("--image none.png", "cannot be read"),

@@ -133,7 +133,7 @@ def test_pictures_that_cannot_be_decoded(pipe: Pipeline, tmp_path: Path) -> None
     path = tmp_path / "cut.png"
     Image.effect_noise((200, 200), 90).save(path)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(RequestError, match="cannot be converted to RGB"):
+    with pytest.raises(RequestError, match="cannot be read"):
         pipe.stream(**named(Image.open(path)))
 
 

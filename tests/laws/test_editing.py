@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,13 @@ def test_the_request_is_kept(pipe: Pipeline, picture: Image.Image) -> None:
     known = {name: request[name] for name in (*names, "seed", "scheduler", "num_inference_steps")}
     assert np.array_equal(pipe("a star", **(call | known)).latents, result.latents)
     assert "strength" not in pipe("a star", width=64, height=48, **CALL).info["request"]
+
+
+def test_latents_to_start_from_are_kept_by_their_hashes(pipe: Pipeline) -> None:
+    rows = np.random.default_rng(2).standard_normal((2, 4, 6, 8)).astype(np.float32)
+    both = pipe("a star", image=rows, num_images=2, strength=0.5, **CALL).info["request"]
+    hashes = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
+    assert both["image_sha256"] == hashes
 
 
 def test_sizes(pipe: Pipeline, references: list[Image.Image]) -> None:

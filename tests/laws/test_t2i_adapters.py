@@ -189,6 +189,8 @@ def test_wrong_requests(pipe: ipa.Pipeline, model: Path, tmp_path: Path) -> None
         ({"controls": [Control(EDGES, name="depth")]}, "depth.*load_t2i_adapter"),
         ({"controls": [Control(EDGES, scale=[1.0, 2.0])]}, "4 are needed, one for each feature"),
         ({"controls": [Control(EDGES, guess_mode=True)]}, "sketch, a T2I-Adapter"),
+        ({"controls": [Control(EDGES, mask=np.ones((4, 4)))]}, "for ControlNets for inpainting"),
+        ({"controls": [Control(np.full((4, 4, 3), -1.0))]}, "for ControlNets for inpainting"),
         ({"controlnet_image": EDGES}, "no ControlNet"),
         ({"adapter_conditioning_factor": 0.5}, "end="),
     ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
@@ -34,6 +35,63 @@ def test_arrays_are_pictures() -> None:
     expected = control_pixels(Control(Image.fromarray(array)), 64, 48)
     for same in (array, (array / 255).astype(np.float32)):
         assert np.array_equal(control_pixels(Control(same), 64, 48), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (100, 31), (37, 60)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_array_with_holes_is_diffusers_tensor(size: tuple[int, int], dtype: Any) -> None:
+    """Its values as they are, each the nearest pixel's; -1 stays -1."""
+    array = (edges(size, 5) / 255).astype(dtype)
+    array[10:20, 5:30] = -1
+    tensor = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
+    processor = VaeImageProcessor(vae_scale_factor=8, do_convert_rgb=True, do_normalize=False)
+    theirs = processor.preprocess(tensor, height=48, width=64).numpy()
+    assert np.array_equal(control_pixels(Control(array), 64, 48), theirs)
+    grey = control_pixels(Control(array[..., 0]), 64, 48)
+    assert np.array_equal(grey, np.repeat(theirs[:, :1], 3, axis=1))
+
+
+def test_a_mask_is_where_there_is_to_be_painted() -> None:
+    """Cut at a half as the run's own; of any size and kind."""
+    picture, spot = Image.fromarray(edges((100, 31), 6)), np.zeros((31, 100), bool)
+    spot[8:20, 30:70] = True
+    plain = control_pixels(Control(picture), 64, 48)
+    masks = VaeImageProcessor(do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+    white = Image.fromarray(spot.astype(np.uint8) * 255)
+    theirs = masks.preprocess(white, height=48, width=64).numpy()
+    for mask in (spot, spot.astype(np.float32), white, white.convert("RGB")):
+        found = control_pixels(Control(picture, mask=mask), 64, 48)
+        assert np.array_equal(found, np.where(theirs == 1, np.float32(-1), plain))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda x: np.where(np.arange(3) == 1, np.float32(-1), x), "-1 in some channels"),
+        (lambda x: x - 1.5, r"must lie in \[0, 1\].*-1.5"),
+        (lambda x: np.where(x > 0.3, np.float32(-1), x * 9)[..., :1] * np.ones(3), "to 2"),
+        (lambda x: np.full((4, 4, 4), -1.0), "shape"),
+        (lambda x: np.where(x > 0.5, -1, np.nan)[..., :1] * np.ones(3), "NaN"),
+    ],
+)
+def test_holes_that_are_none(make: Any, words: str) -> None:
+    array = np.linspace(0, 1, 48, dtype=np.float32).reshape(4, 4, 3)
+    with pytest.raises(RequestError, match=words):
+        control_pixels(Control(make(array)), 64, 48)
+
+
+def test_masks_of_controls_are_checked() -> None:
+    picture, mask = Image.new("RGB", (8, 8)), np.ones((8, 8))
+    for image, given, batched, words in (
+        (picture, "here", False, "Control.mask cannot be used"),
+        (picture, mask * 7, False, r"lie in \[0, 1\]"),
+        (picture, [mask], False, "for each picture of a batched control"),
+        ([picture] * 2, [mask], True, "1 masks, batched=True"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            Control(image, mask=given, batched=batched)
+    both = Control([picture] * 2, mask=[mask, None], batched=True)
+    assert both.share(0).mask is not None and both.share(1).mask is None
 
 
 def test_canny_is_asked_with_the_usual_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:

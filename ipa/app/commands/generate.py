@@ -134,7 +134,7 @@ def generate(  # one parameter per option
             **sampling.step_arguments(steps, timesteps, sigmas),
             "influence": influence is not None,
             "controls": structure.parse_controls(
-                control, control_preprocessor, guess_mode=guess_mode
+                control, control_preprocessor, guess_mode=guess_mode, mask_image=mask_image
             ),
             **decoding.preview_arguments(context.params),
             **edit.opened(context.params),
