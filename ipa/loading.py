@@ -7,7 +7,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ipa.contract.errors import BackendError, RequestError
+from ipa.contract.checked import check_plain, checked
+from ipa.contract.errors import BackendError, RequestError, shown
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
 from ipa.pipeline import Pipeline
@@ -31,6 +32,7 @@ _BACKENDS = {
 }
 
 
+@checked
 def load(
     model: str | Path | ModelFolder,
     *,
@@ -66,10 +68,12 @@ def load(
         CheckpointError: The model is missing, damaged or not supported.
         RequestError: An argument is wrong.
     """
-    if not isinstance(model, (str, Path, ModelFolder)) or not str(model):
+    if not isinstance(model, (str, Path, ModelFolder)) or model == "":
         raise RequestError(
-            "model must name a model", found=repr(model), remedy='a folder, a hub id, or "demo"'
+            "model must name a model", found=shown(model), remedy='a folder, a hub id, or "demo"'
         )
+    if not isinstance(model, ModelFolder):
+        check_plain("model", model, (str, Path))
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
@@ -93,7 +97,7 @@ def choose_backend(backend: str | None) -> str:
     """The backend that is asked for, or the best one installed. Raises BackendError."""
     if backend is not None and backend not in _BACKENDS:
         raise BackendError(
-            "unknown backend", found=repr(backend), remedy=f"one of {', '.join(_BACKENDS)}"
+            "unknown backend", found=shown(backend), remedy=f"one of {', '.join(_BACKENDS)}"
         )
     for name, (_, framework, install, _) in _BACKENDS.items():
         if backend not in {None, name}:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
+from ipa.contract.weights import is_finite
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,9 +42,18 @@ def overlay(image: Image.Image, shares: Floats, peak: float | None = None) -> Im
     Raises:
         RequestError: The peak is not above 0.
     """
+    good = isinstance(shares, np.ndarray) and shares.ndim == 2 and shares.size > 0
+    if not good or not np.issubdtype(shares.dtype, np.floating):
+        raise RequestError(
+            "shares must be an array (h, w) of floats",
+            found=str(getattr(shares, "shape", type(shares).__name__)),
+            remedy="pass one of those of Influence.map",
+        )
+    if not isinstance(image, Image.Image):
+        raise RequestError("an overlay needs a picture", found=type(image).__name__)
     top = max(float(shares.max()), 1e-9) if peak is None else peak
-    if not top > 0.0:
-        raise RequestError("the peak of an overlay must be above 0", found=repr(peak))
+    if not is_finite(top) or not top > 0.0:
+        raise RequestError("the peak of an overlay must be above 0", found=shown(peak))
     relative = Image.fromarray(np.asarray(shares / top, dtype=np.float32))
     large = np.asarray(relative.resize(image.size, Image.Resampling.BILINEAR))
     grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None]
