@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict, cast
+from typing import Any, TypeAlias, TypedDict
 
 from ipa.contract.backend import Backend, LoadedAdapter
 from ipa.contract.errors import RequestError
@@ -16,6 +16,9 @@ from ipa.contract.weights import Scale, plain_number, plain_scale
 from ipa.prepare.profiles import Profile
 from ipa.prepare.scales import site_scales
 from ipa.registry import Registry
+
+DefaultScale: TypeAlias = "Scale | tuple[Scale, ...]"
+"""λ where an image prompt gives none; a tuple has one for each of its pictures."""
 
 
 class AdapterOptions(TypedDict, total=False):
@@ -37,7 +40,7 @@ class AttachedAdapter:
 
     files: AdapterFiles
     loaded: LoadedAdapter
-    scale: Scale
+    scale: DefaultScale
     lora_scale: float | None = None
     face_embedder: FaceEmbedder | None = None
 
@@ -54,7 +57,9 @@ class Adapters(Registry[AttachedAdapter]):
         super().__init__()
         self._backend = backend
 
-    def load(self, name: str, files: AdapterFiles, scale: Scale, options: AdapterOptions) -> None:
+    def load(
+        self, name: str, files: AdapterFiles, scale: DefaultScale, options: AdapterOptions
+    ) -> None:
         """Load the files of an adapter, all or nothing.
 
         Raises:
@@ -77,17 +82,40 @@ class Adapters(Registry[AttachedAdapter]):
         embedder = options.get("face_embedder")
         self._put(name, AttachedAdapter(told, loaded, scale, lora_scale, embedder))
 
+    def load_all(
+        self,
+        names: Sequence[str],
+        found: Sequence[AdapterFiles],
+        scales: Sequence[DefaultScale],
+        options: AdapterOptions,
+    ) -> None:
+        """Load several, all or none of them."""
+        if len(set(names)) < len(names):
+            raise RequestError(
+                "several adapters would have the same name",
+                found=", ".join(names),
+                remedy="pass name=[…], one for each",
+            )
+        done: list[str] = []
+        try:
+            for name, files, scale in zip(names, found, scales, strict=True):
+                self.load(name, files, scale, options)
+                done.append(name)
+        except BaseException:  # also when interrupted: nothing is half loaded
+            for name in done:
+                self.unload(name)
+            raise
+
     def unload(self, name: str | None) -> None:
         """Forget one adapter, or all of them."""
         for adapter in self.named(name):
             self._backend.unload_adapter(adapter)
             self._remove(adapter)
 
-    def set_scale(self, scale: Scale | Sequence[Scale], name: str | None) -> None:
+    def set_scale(self, scale: Any, name: str | None) -> None:
         """Set default scales; see `Pipeline.set_ip_adapter_scale`."""
         names = self.named(name)
-        given = scale if isinstance(scale, (list, tuple)) else [scale] * len(names)
-        scales = [cast("Scale", entry) for entry in given]
+        scales = scale if isinstance(scale, (list, tuple)) else [scale] * len(names)
         if len(scales) != len(names) or not names:
             raise RequestError(
                 "scale needs one entry per adapter",
@@ -98,10 +126,18 @@ class Adapters(Registry[AttachedAdapter]):
         for adapter, entry in zip(names, checked, strict=True):
             self._put(adapter, replace(self[adapter], scale=entry))
 
-    def checked(self, scale: Scale) -> Scale:
+    def checked(self, scale: Any) -> DefaultScale:
         """A default scale that fits the UNet, in plain numbers."""
-        site_scales(scale, self._backend.model.sites)
-        return plain_scale(scale, "scale")
+        if isinstance(scale, (list, tuple)):
+            if not scale:
+                raise RequestError("scale needs an entry per picture", found="an empty list")
+            return tuple(self._one(entry, f"scale[{n}]") for n, entry in enumerate(scale))
+        return self._one(scale, "scale")
+
+    def _one(self, scale: Any, name: str) -> Scale:
+        plain = plain_scale(scale, name)
+        site_scales(plain, self._backend.model.sites)
+        return plain
 
     def named(self, name: str | None) -> list[str]:
         """See the function."""

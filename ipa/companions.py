@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ipa.contract.checked import checked
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.loaded import Loaded
@@ -17,6 +18,7 @@ from ipa.prepare.textual_inversion import find_inversion
 class Companions(Loaded):
     """A model with ControlNets, T2I-Adapters, LoRAs, learned words and a preview decoder."""
 
+    @checked
     def load_controlnet(
         self,
         source: str | Path,
@@ -60,11 +62,13 @@ class Companions(Loaded):
             self._controlnets.load(chosen, files)
         return chosen
 
+    @checked
     def unload_controlnet(self, name: str | None = None) -> None:
         """Forget one ControlNet, or all of them."""
         with self._changed():
             self._controlnets.unload(name)
 
+    @checked
     def load_t2i_adapter(
         self,
         source: str | Path,
@@ -113,11 +117,13 @@ class Companions(Loaded):
             self._controlnets.load(chosen, files)
         return chosen
 
+    @checked
     def unload_t2i_adapter(self, name: str | None = None) -> None:
         """Forget one T2I-Adapter, or all of them."""
         with self._changed():
             self._controlnets.unload(name, T2IAdapterSpec)
 
+    @checked
     def load_textual_inversion(
         self,
         source: str | Path,
@@ -156,11 +162,13 @@ class Companions(Loaded):
         with self._changed():
             return self._inversions.load(path, token)
 
+    @checked
     def unload_textual_inversion(self, token: str | None = None) -> None:
         """Forget one learned word, or all of them."""
         with self._changed():
             self._inversions.unload(token)
 
+    @checked
     def load_preview_decoder(
         self, source: str | Path, *, revision: str | None = None, offline: bool = False
     ) -> None:
@@ -194,6 +202,7 @@ class Companions(Loaded):
         with self._changed():
             self._backend.vae_tiling = checked
 
+    @checked
     def load_lora(
         self,
         source: str | Path,
@@ -242,11 +251,13 @@ class Companions(Loaded):
             self._loras.load(chosen, path, scale, fuse=fuse)
         return chosen
 
+    @checked
     def set_lora_scale(self, scale: float, name: str | None = None) -> None:
         """Set how strongly one LoRA acts, or each of them; a call's `loras` may say otherwise."""
         with self._changed():
             self._loras.set_scale(scale, name)
 
+    @checked
     def unload_lora(self, name: str | None = None) -> None:
         """Forget one LoRA, or all of them."""
         with self._changed():

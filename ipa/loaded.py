@@ -6,10 +6,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, overload
 
+from ipa.adapter_lists import LoadOptions, wanted_adapters
 from ipa.adapters import AdapterOptions, Adapters
 from ipa.contract.backend import Backend
+from ipa.contract.checked import checked
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import RequestError
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
@@ -39,6 +41,7 @@ class Loaded:
         self._lock, self._changing = threading.Lock(), threading.Lock()
         self._owner: int | None = None
 
+    @overload
     def load_ip_adapter(
         self,
         source: str | Path,
@@ -47,12 +50,51 @@ class Loaded:
         subfolder: str = "",
         name: str | None = None,
         scale: Scale = 1.0,
+        **options: Unpack[LoadOptions],
+    ) -> str: ...
+
+    @overload
+    def load_ip_adapter(
+        self,
+        source: list[str | Path],
+        *,
+        weight_name: str | list[str] | None = None,
+        subfolder: str | list[str] = "",
+        name: list[str] | None = None,
+        scale: Scale | list[Scale] = 1.0,
+        **options: Unpack[LoadOptions],
+    ) -> list[str]: ...
+
+    @overload
+    def load_ip_adapter(
+        self,
+        source: str | Path,
+        *,
+        weight_name: list[str],
+        subfolder: str | list[str] = "",
+        name: list[str] | None = None,
+        scale: Scale | list[Scale] = 1.0,
+        **options: Unpack[LoadOptions],
+    ) -> list[str]: ...
+
+    @checked
+    def load_ip_adapter(
+        self,
+        source: str | Path | Sequence[str | Path],
+        *,
+        weight_name: str | Sequence[str] | None = None,
+        subfolder: str | Sequence[str] = "",
+        name: str | Sequence[str] | None = None,
+        scale: Scale | Sequence[Scale] = 1.0,
         image_encoder_folder: str | None = "image_encoder",
         revision: str | None = None,
         offline: bool = False,
         **options: Unpack[AdapterOptions],
-    ) -> str:
+    ) -> str | list[str]:
         """Load an IP-Adapter beside those already loaded; see `ipa.prepare.sources`.
+
+        Several at once as in diffusers: where `source`, `subfolder`, `weight_name`, `name` or
+        `scale` are lists, each has one entry for all adapters, or one for each. All or nothing.
 
         Args:
             source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
@@ -71,38 +113,49 @@ class Loaded:
                 in its file, 1. `face_embedder`: finds faces in pictures; see `ipa.contract.faces`.
 
         Returns:
-            The adapter's name.
+            The adapter's name; of several a list.
 
         Raises:
             CheckpointError: The file is damaged, or made for another base model or encoder.
             RequestError: The name is taken, the scale does not fit the UNet, or it must be told
                 which kind of adapter it is.
         """
-        default = self._adapters.checked(scale)
-        files = resolve_adapter(
-            source,
-            weight_name=weight_name,
-            subfolder=subfolder,
-            image_encoder_folder=image_encoder_folder,
-            revision=revision,
-            offline=offline,
+        wanted = wanted_adapters(
+            source=source, weight_name=weight_name, subfolder=subfolder, name=name, scale=scale
         )
-        chosen = name or files.name
+        scales = [self._adapters.checked(one.scale) for one in wanted]
+        found = [
+            resolve_adapter(
+                one.source,
+                weight_name=one.weight_name,
+                subfolder=one.subfolder,
+                image_encoder_folder=image_encoder_folder,
+                revision=revision,
+                offline=offline,
+            )
+            for one in wanted
+        ]
+        names = [one.name or files.name for one, files in zip(wanted, found, strict=True)]
         with self._changed():
-            self._adapters.load(chosen, files, default, options)
-        return chosen
+            self._adapters.load_all(names, found, scales, options)
+        return names if isinstance(wanted, list) else names[0]
 
-    def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale], name: str | None = None) -> None:
+    @checked
+    def set_ip_adapter_scale(
+        self, scale: Scale | Sequence[Scale | Sequence[Scale]], name: str | None = None
+    ) -> None:
         """Set λ where image prompts give none.
 
         Args:
             scale: See `ipa.contract.weights.Scale`, for the adapter `name` or for all; or a list
-                with one of them per loaded adapter.
+                with one of them per loaded adapter. An entry that is a list in turn has one of
+                them per picture of an image prompt, as in diffusers: [[0.7, 0.3]].
             name: The adapter; None is all of them.
         """
         with self._changing:  # not while a run is snapshotted; one under way is not disturbed
             self._adapters.set_scale(scale, name)
 
+    @checked
     def unload_ip_adapter(self, name: str | None = None) -> None:
         """Forget one adapter, or all of them."""
         with self._changed():

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from ipa.contract.errors import BackendError, RequestError
+from ipa.contract.checked import check_plain, checked
+from ipa.contract.errors import BackendError, RequestError, shown
 from ipa.contract.ignoring import Ignore
 from ipa.contract.model import ModelFolder
 from ipa.contract.quantization import Quantization
@@ -41,6 +42,7 @@ class Parts(TypedDict, total=False):
     ignore: Sequence[str] | str | None
 
 
+@checked
 def load(
     model: str | Path | ModelFolder,
     *,
@@ -79,14 +81,16 @@ def load(
         CheckpointError: The model is missing, damaged or not supported.
         RequestError: An argument is wrong.
     """
-    if not isinstance(model, (str, Path, ModelFolder)) or not str(model):
+    if not isinstance(model, (str, Path, ModelFolder)) or model == "":
         raise RequestError(
-            "model must name a model", found=repr(model), remedy='a folder, a hub id, or "demo"'
+            "model must name a model", found=shown(model), remedy='a folder, a hub id, or "demo"'
         )
+    if not isinstance(model, ModelFolder):
+        check_plain("model", model, (str, Path))
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
-    if spare := parts.keys() - Parts.__annotations__.keys():
-        raise RequestError(f"load takes no {', '.join(sorted(spare))}")
+    if unknown := parts.keys() - Parts.__annotations__.keys():
+        raise RequestError(f"load takes no {', '.join(sorted(unknown))}")
     ignore = Ignore.of(parts.get("ignore"))
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
@@ -111,7 +115,7 @@ def choose_backend(backend: str | None) -> str:
     """The backend that is asked for, or the best one installed. Raises BackendError."""
     if backend is not None and backend not in _BACKENDS:
         raise BackendError(
-            "unknown backend", found=repr(backend), remedy=f"one of {', '.join(_BACKENDS)}"
+            "unknown backend", found=shown(backend), remedy=f"one of {', '.join(_BACKENDS)}"
         )
     for name, (_, framework, install, _) in _BACKENDS.items():
         if backend not in {None, name}:

@@ -15,15 +15,16 @@ from ipa.companions import Companions
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Floats
 from ipa.contract.batch import make_batch
+from ipa.contract.checked import check_callback, checked
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
-from ipa.contract.image_prompt import ImagePrompt, Picture
+from ipa.contract.image_prompt import ImagePrompt, Picture, check_image_prompts
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
 from ipa.controls import requested_controls
 from ipa.encoding import EncodingOptions, Reader, plan_features
 from ipa.origins import load_embeds
-from ipa.parity.tap import Tap
+from ipa.parity.tap import Tap, check_tap
 from ipa.parity.watched import watched
 from ipa.plan import prompts_from_ip_adapter_image
 from ipa.prepare.faces import check_fits
@@ -42,11 +43,18 @@ class Pipeline(Companions):
     Calls from several threads wait for one another.
     """
 
+    @checked
     def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
         """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
 
         For comparing pictures: the cosine of two embeddings is their likeness to that encoder.
         """
+        if not isinstance(images, (list, tuple)):
+            raise RequestError(
+                "embed_images needs a list of pictures",
+                found=type(images).__name__,
+                remedy="[picture] is one",
+            )
         now, backend = self._snapshot()
         if not now.adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
@@ -58,6 +66,7 @@ class Pipeline(Companions):
         with self._owned():
             return backend.embed_images(name, pixels)
 
+    @checked
     def encode_image_prompt(
         self,
         image: Picture | Sequence[Picture] | ImageEmbeds | None = None,
@@ -85,6 +94,7 @@ class Pipeline(Companions):
         with self._owned():
             return features.compute(backend, name)
 
+    @checked
     def load_image_embeds(
         self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
     ) -> ImageEmbeds:
@@ -94,10 +104,13 @@ class Pipeline(Companions):
         with self._owned():
             return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
 
+    @checked
     def encoder_views(
         self, prompt: ImagePrompt, *, profile: str | None = None
     ) -> list[Image.Image]:
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
+        if not isinstance(prompt, ImagePrompt):
+            raise RequestError("encoder_views needs ImagePrompt", found=type(prompt).__name__)
         now, _ = self._snapshot()
         name = adapter_name(prompt.adapter, now.adapters)
         return views(prompt, now.adapters[name].loaded, profile_named(profile))
@@ -131,7 +144,7 @@ class Pipeline(Companions):
                 index of an image prompt or the name of an adapter. What it gave is kept in
                 `Result.info["weights_by_step"]`.
             on_progress: Called with every event, in this thread.
-            cancel: Asked between steps whether to stop.
+            cancel: Asked between steps whether to stop: an event, or a function.
             tap: Told of every stage of the computation, and may change it (`ipa.parity.tap`); of
                 one picture at a time.
             **arguments: See `ipa.contract.request.Request`.
@@ -141,6 +154,7 @@ class Pipeline(Companions):
             Cancelled: `cancel` was set; the pipeline stays usable.
             NumericalError: The computation gave NaN or a picture of one single colour.
         """
+        check_callback("on_progress", on_progress)
         result: Result | None = None
         for event in self.stream(
             prompt,
@@ -177,8 +191,10 @@ class Pipeline(Companions):
         after that does not reach it.
         """
         check_names(arguments)
+        check_weights(weights)
+        check_tap(tap)
         now, frozen = self._snapshot()
-        prompts = (image_prompts,) if isinstance(image_prompts, ImagePrompt) else image_prompts
+        prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
         if ip_adapter_image is not None:
             if prompts:
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
@@ -190,7 +206,6 @@ class Pipeline(Companions):
         )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, now)
-        check_weights(weights)
         backend, hooks = watched(frozen, tap, plans)
         run = BatchRun(backend, batch, plans, cancel, weights)
         return self._run(run, self._loras.used(frozen.loras, plans[0].loras), hooks)

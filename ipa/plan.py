@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ipa.adapters import AttachedAdapter, adapter_name
+from ipa.adapters import AttachedAdapter, DefaultScale, adapter_name
 from ipa.contract.backend import Floats
 from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
@@ -18,6 +18,7 @@ from ipa.contract.model import ModelFolder
 from ipa.contract.pictures import eight_bits
 from ipa.contract.request import Request
 from ipa.contract.schedule import Schedule
+from ipa.contract.weights import Scale
 from ipa.controls import PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
 from ipa.loras import chosen_scales
@@ -295,11 +296,12 @@ def _plan_prompts(
         name = adapter_name(prompt.adapter, loaded.adapters)
         attached = loaded.adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
+        prompt, default = _with_default(prompt, attached.scale)
         direction = plan_direction(prompt, name, attached.loaded, model, loaded.tokenizers)
         side = ClipRecipe.from_config(attached.loaded.preprocessing).output[0]
         reader = Reader(name, attached, profile)
         window = open_steps(profile.window, prompt.start, prompt.end, times)
-        parts = prompt_parts(with_noise(prompt), profile, attached.scale)
+        parts = prompt_parts(with_noise(prompt), profile, default)
         for rank, part in enumerate(parts):
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
             for tile in tiled(part.prompt, side, canvas, where):
@@ -307,8 +309,15 @@ def _plan_prompts(
                     number=number,
                     adapter=name,
                     features=plan_features(tile, reader, direction, part.weights),
-                    table=lambda_table(tile, attached.scale, model.sites, steps, window),
+                    table=lambda_table(tile, default, model.sites, steps, window),
                     masks=canvas.masks(tile.mask, tile.mask_fit, where, profile.mask_rule),
                     embeds_scaling=tile.embeds_scaling,
                     moved=moved_sites(tile.layers, model.sites),
                 )
+
+
+def _with_default(prompt: ImagePrompt, default: DefaultScale) -> tuple[ImagePrompt, Scale]:
+    """A prompt with its adapter's scale where that is one for each picture, and the one for all."""
+    if not isinstance(default, tuple):
+        return prompt, default
+    return (replace(prompt, scale=default) if prompt.scale is None else prompt), 1.0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ipa.adapters import lora_scale
 from ipa.contract.backend import Array, Backend, Branch, Floats
-from ipa.contract.errors import Cancelled, NumericalError
+from ipa.contract.errors import Cancelled, NumericalError, RequestError
 from ipa.contract.result import Progress, Result
 from ipa.contract.schedule import MAX_HISTORY
 from ipa.contract.version import __version__
@@ -26,11 +26,29 @@ from ipa.recording import Recording
 from ipa.start import Start, begin
 
 
-class CancelSignal(Protocol):
+class CancelEvent(Protocol):
     """Anything that says whether to stop: a `threading.Event` is one."""
 
     def is_set(self) -> bool:
         """True once the run should stop."""
+
+
+CancelSignal: TypeAlias = "CancelEvent | Callable[[], bool]"
+"""What is asked whether to stop: an event, or a function."""
+
+
+def cancel_question(cancel: CancelSignal | None) -> Callable[[], bool]:
+    """What to ask. Raises RequestError if it is no signal."""
+    if cancel is None:
+        return lambda: False
+    asked: object = getattr(cancel, "is_set", cancel)
+    if not callable(asked) or isinstance(cancel, type):
+        raise RequestError(
+            "cancel says whether to stop",
+            found=type(cancel).__name__,
+            remedy="pass a threading.Event, or a function that gives True or False",
+        )
+    return asked
 
 
 class Run:
@@ -43,7 +61,7 @@ class Run:
         cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
     ) -> None:
-        self.backend, self.plan, self.cancel = backend, plan, cancel
+        self.backend, self.plan, self.asked = backend, plan, cancel_question(cancel)
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None
@@ -214,7 +232,7 @@ class Run:
         }
 
     def _check_cancel(self, where: str) -> None:
-        if self.cancel is not None and self.cancel.is_set():
+        if self.asked():
             raise Cancelled("the run was cancelled", found=f"before: {where}")
 
     def _check_finite(self, latents: Floats, number: int) -> None:

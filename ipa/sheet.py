@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ipa.contract.errors import RequestError, shown
 from ipa.prepare.images import to_rgb
 
 Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
@@ -17,6 +18,7 @@ HEADING, TITLE, TEXT = 16, 13, 12
 """Font sizes; a line of text is LINE pixels high, and NEXT where another follows."""
 
 MAX_ROW_TITLE = 150
+MAX_CELL = 4096
 MAX_LINES = 3  # of a title above a column or beside a row
 _INK, _PAPER, _RULE, _MARK = (24, 24, 28), (250, 250, 248), (205, 205, 200), (214, 90, 40)
 
@@ -65,6 +67,7 @@ def draw_sheet(
     Titles are broken into lines where they are too long, and labels below a picture made smaller
     or cut with "…"; nothing is drawn over anything else.
     """
+    _check_sheet(blocks, title, notes, cell)
     layout = _Layout(blocks, cell)
     paragraphs = [line for note in notes for line in _lines(note, TEXT, layout.inner, 99)]
     head = _lines(title, HEADING, layout.inner, MAX_LINES)
@@ -81,6 +84,23 @@ def draw_sheet(
     if paragraphs:
         _write(draw, paragraphs, GAP, top, TEXT)
     return sheet
+
+
+def _check_sheet(blocks: object, title: object, notes: object, cell: object) -> None:
+    """Raise RequestError for what cannot be drawn."""
+    if not isinstance(blocks, (list, tuple)) or not all(isinstance(b, SheetBlock) for b in blocks):
+        raise RequestError("blocks of a sheet are a list of SheetBlock", found=shown(blocks))
+    texts = notes if isinstance(notes, (list, tuple)) else [notes]
+    if not isinstance(notes, (list, tuple)) or not all(isinstance(t, str) for t in [title, *texts]):
+        raise RequestError(
+            "title and notes of a sheet are a text and a list of texts",
+            found=f"{shown(title)}, {shown(notes)}",
+        )
+    sides = cell if isinstance(cell, (list, tuple)) else ()
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= MAX_CELL for side in sides):
+        raise RequestError(
+            f"a cell of a sheet is two numbers of pixels, 1 to {MAX_CELL}", found=shown(cell)
+        )
 
 
 class _Layout:

@@ -13,12 +13,14 @@ from typing import Any
 
 from PIL import Image
 
-from ipa.contract.errors import RequestError
-from ipa.contract.image_prompt import ImagePrompt
+from ipa.contract.checked import check_callback
+from ipa.contract.errors import RequestError, shown
+from ipa.contract.image_prompt import ImagePrompt, check_image_prompts
 from ipa.contract.result import Progress
+from ipa.contract.weights import is_list
 from ipa.likeness import Likeness
 from ipa.pipeline import Pipeline
-from ipa.run import CancelSignal
+from ipa.run import CancelSignal, cancel_question
 
 REFERENCE = "reference"
 _OF_PROMPT = {REFERENCE: "image"} | {
@@ -64,23 +66,22 @@ class Axis:
     labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.name not in AXES:
-            near = difflib.get_close_matches(str(self.name), AXES, n=1)
+        if not isinstance(self.name, str) or self.name not in AXES:
+            near = difflib.get_close_matches(shown(self.name), AXES, n=1)
             guess = f"did you mean {near[0]!r}? " if near else ""
             raise RequestError(
                 "there is no such axis to sweep",
-                found=repr(self.name),
+                found=shown(self.name),
                 remedy=f"{guess}All: {', '.join(AXES)}",
             )
-        values = tuple(self.values)
+        values = _entries(f"the values of the axis {self.name!r}", self.values)
         if not values:
             raise RequestError(f"the axis {self.name!r} needs a value", found="none")
         for one, two in itertools.combinations(values, 2):
             if one is two or (_is_plain(one) and _is_plain(two) and one == two):
-                raise RequestError(
-                    f"the axis {self.name!r} has a value twice", found=repr(one)[:80]
-                )
-        labels = tuple(self.labels) or tuple(_label(value, n) for n, value in enumerate(values, 1))
+                raise RequestError(f"the axis {self.name!r} has a value twice", found=shown(one))
+        own = _entries(f"the labels of the axis {self.name!r}", self.labels, str)
+        labels = own or tuple(_label(value, n) for n, value in enumerate(values, 1))
         if len(labels) != len(values):
             raise RequestError(
                 f"the axis {self.name!r} needs a label for each value",
@@ -128,8 +129,16 @@ class Sweep:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "axes", tuple(self.axes))
-        object.__setattr__(self, "others", tuple(self.others))
+        object.__setattr__(self, "axes", _entries("axes of a sweep", self.axes, Axis))
+        object.__setattr__(self, "others", check_image_prompts(self.others))
+        if not isinstance(self.image_prompt, (ImagePrompt, type(None))):
+            raise RequestError(
+                "image_prompt must be ImagePrompt", found=type(self.image_prompt).__name__
+            )
+        if not isinstance(self.arguments, Mapping):
+            raise RequestError(
+                "arguments of a sweep are a dict", found=type(self.arguments).__name__
+            )
         names = [axis.name for axis in self.axes]
         twice = [name for name in names if names.count(name) > 1]
         if twice or not names:
@@ -248,6 +257,10 @@ def make_cells(
         RequestError: A cell cannot be honoured; it says which.
         Cancelled: `cancel` was set.
     """
+    if not isinstance(sweep, Sweep):
+        raise RequestError("make_cells needs a Sweep", found=type(sweep).__name__)
+    check_callback("on_progress", on_progress)
+    cancel_question(cancel)
     cells = sweep.cells
     for cell in cells:
         off_first = {axis.name for axis, i in zip(sweep.axes, cell.place, strict=True) if i}
@@ -279,6 +292,16 @@ def _made(
         yield Made(
             cell=cell, image=image, info=info, likeness=likeness.of(image, cell.image_prompt)
         )
+
+
+def _entries(what: str, given: Any, kind: type = object) -> tuple[Any, ...]:
+    """A list as a tuple. Raises RequestError if it is none, or an entry is of another kind."""
+    if not isinstance(given, (list, tuple, range)) and not is_list(given):
+        raise RequestError(f"{what} must be a list", found=type(given).__name__)
+    for entry in given:
+        if not isinstance(entry, kind):
+            raise RequestError(f"{what} must be {kind.__name__} each", found=type(entry).__name__)
+    return tuple(given)
 
 
 def _is_plain(value: object) -> bool:

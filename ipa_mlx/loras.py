@@ -88,7 +88,8 @@ class Loras:
             return
         places = {place: None for attached in wanted for place in attached.changes}
         layers = {place: self._changed(place, wanted) for place in places}
-        mx.eval([layer.change.up for layer in layers.values() if isinstance(layer, ChangedLayer)])
+        changed = [layer.change for layer in layers.values() if isinstance(layer, ChangedLayer)]
+        mx.eval([(change.down, change.up) for change in changed])
         mx.eval([layer.parameters() for layer in layers.values()])
         for place, original in self._acting.originals.items():
             self._put(place, original)
@@ -140,7 +141,7 @@ def _changes(lora: Lora, precision: mx.Dtype) -> dict[Place, LowRankChange]:
         tensors |= {f"{network}.{path}.down": pair.down, f"{network}.{path}.up": pair.up}
     found = dict(arrays(Converted(lora.where, tensors), precision))
     changes = {place: _change(f"{place[0]}.{place[1]}", lora[place], found) for place in lora}
-    mx.eval([change.up for change in changes.values()])
+    mx.eval([(change.down, change.up) for change in changes.values()])
     return changes
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from .errors import RequestError
+from .errors import RequestError, shown
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -27,10 +27,10 @@ def check_combine(mode: object) -> str:
     """The name of a way to combine. Raises RequestError for another, with the nearest one."""
     if isinstance(mode, str) and mode in COMBINE_MODES:
         return mode
-    near = difflib.get_close_matches(str(mode).replace("_", " "), COMBINE_MODES, n=1)
+    near = difflib.get_close_matches(shown(mode).replace("_", " "), COMBINE_MODES, n=1)
     raise RequestError(
         "there is no such way to combine pictures",
-        found=repr(mode),
+        found=shown(mode),
         remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMBINE_MODES)}",
     )
 
@@ -64,17 +64,17 @@ def _factors(weights: Sequence[float] | None, count: int, mode: str) -> Doubles:
         return np.ones(count)
     try:
         factors = np.array(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise RequestError("weights must be numbers", found=repr(weights)[:80]) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RequestError("weights must be numbers", found=shown(weights)) from error
     if factors.shape != (count,) or not np.isfinite(factors).all():
         raise RequestError(
             "weights must be one finite number per picture",
-            found=f"{repr(weights)[:80]} for {count} pictures",
+            found=f"{shown(weights)} for {count} pictures",
         )
     if mode == "average" and abs(factors.sum()) < 1e-6 * max(1.0, np.abs(factors).sum()):
         raise RequestError(
             "the weights of an average must not sum to 0",
-            found=repr(weights)[:80],
+            found=shown(weights),
             remedy='use "add" for differences',
         )
     return factors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 
 Config = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ def require_fixed(config: Config, fixed: Config, where: str) -> None:
         if found != needed and not (found is None and not needed):
             raise CheckpointError(
                 f"{where}: {key} is not supported with this value",
-                found=repr(found),
+                found=shown(found),
                 remedy=f"only {needed!r} is implemented: use a Stable Diffusion 1.x model",
             )
 
@@ -50,7 +50,7 @@ def block_kinds(
     ):
         raise CheckpointError(
             f"{where}: {key} is not supported",
-            found=repr(names),
+            found=shown(names),
             remedy=f"{levels} entries out of {sorted(kinds)} are needed",
         )
     return tuple(kinds[name] for name in names)
@@ -63,7 +63,7 @@ def integer(
     value = config.get(key, default)
     if not _is_integer(value, least, most):
         raise CheckpointError(
-            f"{where}: {key} must be an integer from {least} to {most}", found=repr(value)[:80]
+            f"{where}: {key} must be an integer from {least} to {most}", found=shown(value)
         )
     return int(value)
 
@@ -73,7 +73,7 @@ def number(config: Config, key: str, where: str, default: float) -> float:
     value = config.get(key, default)
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not good or not 0 <= value <= MOST:
-        raise CheckpointError(f"{where}: {key} must be a number from 0", found=repr(value)[:80])
+        raise CheckpointError(f"{where}: {key} must be a number from 0", found=shown(value))
     return float(value)
 
 
@@ -86,7 +86,7 @@ def integers(
     if not good or not all(_is_integer(value, least, most) for value in values or ()):
         raise CheckpointError(
             f"{where}: {key} must be a list of integers from {least} to {most}",
-            found=repr(values)[:80],
+            found=shown(values),
         )
     return tuple(values or ())
 

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from PIL import Image
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .image_prompt import Picture, pictures_of
 from .masks import Mask, mask_values
-from .weights import is_finite, plain_number
+from .weights import is_finite, is_list, plain_number
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
 """From an RGB picture to what it was trained with: edges, depth, a pose."""
@@ -63,19 +63,19 @@ class Control:
     def __post_init__(self) -> None:
         self._check_image()
         if self.name is not None and not isinstance(self.name, str):
-            raise RequestError("Control.name must be a name", found=repr(self.name)[:80])
+            raise RequestError("Control.name must be a name", found=shown(self.name))
         object.__setattr__(self, "scale", _plain(self.scale))
         _check_window(self.start, self.end)
         for name in ("start", "end"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if not isinstance(self.guess_mode, bool):
             raise RequestError(
-                "Control.guess_mode must be True or False", found=repr(self.guess_mode)[:80]
+                "Control.guess_mode must be True or False", found=shown(self.guess_mode)
             )
         if self.preprocessor is not None and not callable(self.preprocessor):
             raise RequestError(
                 "Control.preprocessor must be a function of a picture",
-                found=repr(self.preprocessor)[:80],
+                found=shown(self.preprocessor),
             )
         object.__setattr__(self, "mask", self._masks())
 
@@ -97,9 +97,7 @@ class Control:
 
     def _check_image(self) -> None:
         if not isinstance(self.batched, bool):
-            raise RequestError(
-                "Control.batched must be True or False", found=repr(self.batched)[:80]
-            )
+            raise RequestError("Control.batched must be True or False", found=shown(self.batched))
         several = self.batched and isinstance(self.image, (list, tuple)) and len(self.image) > 0
         for entry in self.pictures if several else (self.image,):
             if not isinstance(entry, (Image.Image, np.ndarray)):
@@ -139,7 +137,7 @@ def check_controls(controls: object) -> tuple[Control, ...]:
 
 
 def _plain(scale: object) -> float | tuple[float, ...]:
-    if isinstance(scale, (list, tuple, np.ndarray)):
+    if is_list(scale):
         entries = enumerate(scale)
         return tuple(plain_number(value, f"Control.scale[{number}]") for number, value in entries)
     return plain_number(scale, "Control.scale")
@@ -149,5 +147,5 @@ def _check_window(start: object, end: object) -> None:
     if not (is_finite(start) and is_finite(end)) or not 0.0 <= start <= end <= 1.0:
         raise RequestError(
             "a control's window must satisfy 0 ≤ start ≤ end ≤ 1",
-            found=f"start={start!r}, end={end!r}",
+            found=f"start={shown(start)}, end={shown(end)}",
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from .config import Config, integer, integers, require_fixed, require_known
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 from .model import ModelFolder
 from .unet_spec import DOWN_FIXED, DOWN_INERT, DOWN_READ, DownSpec, down_fields
 
@@ -116,7 +116,7 @@ def _require_class(config: Config, where: str) -> None:
     if found != _CLASS:
         raise CheckpointError(
             f"{where}: this kind of network is not supported",
-            found=repr(found)[:80],
+            found=shown(found),
             remedy="load it with load_t2i_adapter"
             if found == "T2IAdapter"
             else f"only a plain {_CLASS} is implemented",
@@ -132,6 +132,6 @@ def _channel_order(config: Config, where: str) -> ChannelOrder:
         case other:
             raise CheckpointError(
                 f"{where}: controlnet_conditioning_channel_order is not supported",
-                found=repr(other)[:80],
+                found=shown(other),
                 remedy='"rgb" or "bgr"',
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .weights import is_finite
 
 MAX_CUSTOM = 1000
@@ -76,11 +76,11 @@ def _falling(name: str, given: Any, fewest: int) -> tuple[float, ...]:
     if not isinstance(values, (list, tuple)) or not fewest <= len(values) <= MAX_CUSTOM:
         raise RequestError(
             f"{name} must be a list of {fewest} to {MAX_CUSTOM} numbers",
-            found=repr(given)[:80],
+            found=shown(given),
         )
     for value in values:
         if not is_finite(value) or value < 0.0:
-            raise RequestError(f"{name} must be finite numbers, 0 or more", found=repr(value)[:80])
+            raise RequestError(f"{name} must be finite numbers, 0 or more", found=shown(value))
     floats = tuple(float(value) for value in values)
     for before, after in pairwise(floats):
         if after >= before:

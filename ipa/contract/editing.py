@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .masks import Mask
 from .weights import is_finite
 
@@ -70,23 +70,23 @@ def check_editing(
     if not is_finite(strength) or not 0.0 <= strength <= 1.0:
         raise RequestError(
             "strength must be a number from 0 to 1",
-            found=repr(strength)[:80],
+            found=shown(strength),
             remedy="0.8 is usual; 1 keeps nothing but what noise lets through",
         )
     if padding_mask_crop is not None:
         is_integer = isinstance(padding_mask_crop, (int, np.integer))
         if not is_integer or isinstance(padding_mask_crop, bool):
             raise RequestError(
-                "padding_mask_crop must be a number of pixels", found=repr(padding_mask_crop)[:80]
+                "padding_mask_crop must be a number of pixels", found=shown(padding_mask_crop)
             )
         if not 0 <= padding_mask_crop <= MAX_PADDING:  # type: ignore[operator]
             raise RequestError(
-                f"padding_mask_crop must be from 0 to {MAX_PADDING}", found=repr(padding_mask_crop)
+                f"padding_mask_crop must be from 0 to {MAX_PADDING}", found=shown(padding_mask_crop)
             )
     if not is_finite(mask_blur) or not 0.0 <= mask_blur <= MAX_BLUR:
         raise RequestError(
             f"mask_blur must be a number of pixels from 0 to {MAX_BLUR:g}",
-            found=repr(mask_blur)[:80],
+            found=shown(mask_blur),
         )
     if not isinstance(overlay, bool):
-        raise RequestError("overlay must be True or False", found=repr(overlay)[:80])
+        raise RequestError("overlay must be True or False", found=shown(overlay))

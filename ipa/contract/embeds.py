@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from . import embeds_file
 from .adapter import Feature
+from .checked import checked
 from .combining import CONCAT, combined
-from .errors import RequestError
+from .errors import RequestError, shown
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -81,6 +82,8 @@ class ImageEmbeds:
     unconditional_face: Floats | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.origin, EmbedsOrigin):
+            raise RequestError("ImageEmbeds.origin must be EmbedsOrigin", found=shown(self.origin))
         ranks = dict.fromkeys(_PICTURES, _RANKS[self.origin.feature])
         if self.conditional_face is not None:
             ranks |= dict.fromkeys(_FACES, 2)
@@ -106,6 +109,7 @@ class ImageEmbeds:
                 parts[name] = rows if len(rows) == 1 else rows[number : number + 1]
         return replace(self, **parts)
 
+    @checked
     def combine(self, mode: str, weights: Sequence[float] | None = None) -> ImageEmbeds:
         """Several pictures as one, before the projector; "concat" keeps them side by side.
 
@@ -145,6 +149,7 @@ class ImageEmbeds:
         Raises:
             RequestError: They are of another encoder or kind.
         """
+        _check_embeds([negative])
         negative.origin.check(self.origin, "the negative embeds")
         rows = np.minimum(np.arange(len(self)), len(negative) - 1)
         face = self.unconditional_face
@@ -159,8 +164,7 @@ class ImageEmbeds:
         Raises:
             RequestError: There are none, or they are of different encoders or kinds.
         """
-        if not several:
-            raise RequestError("embeds to join are needed", found="an empty list")
+        _check_embeds(several)
         for embeds in several[1:]:
             embeds.origin.check(several[0].origin, "embeds that are to be joined")
         if len({embeds.conditional_face is None for embeds in several}) == 2:
@@ -180,6 +184,7 @@ class ImageEmbeds:
         """One unconditional row for each picture."""
         return np.broadcast_to(self.unconditional, self.conditional.shape)
 
+    @checked
     def to_diffusers(self, *, guided: bool = True) -> Floats:
         """One entry of diffusers' `ip_adapter_image_embeds`: (2, N, …), the negative row first.
 
@@ -189,6 +194,7 @@ class ImageEmbeds:
         halves = [self.unconditional_rows(), self.conditional]
         return np.stack(halves if guided else halves[1:])
 
+    @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .safetensors file with the hashes of encoder and preprocessing, whole or not.
 
@@ -201,6 +207,7 @@ class ImageEmbeds:
         embeds_file.write(path, tensors, about)
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> ImageEmbeds:
         """Read what `save` wrote. Whether an adapter can use it is checked when one is asked to.
 
@@ -212,6 +219,14 @@ class ImageEmbeds:
         with embeds_file.described(path):
             origin = EmbedsOrigin(feature=check_feature(about.pop("feature")), **about)
             return cls(**tensors, origin=origin)
+
+
+def _check_embeds(given: object) -> None:
+    if not isinstance(given, (list, tuple)) or not given:
+        raise RequestError("a list of ImageEmbeds is needed", found=shown(given))
+    for embeds in given:
+        if not isinstance(embeds, ImageEmbeds):
+            raise RequestError("embeds must be ImageEmbeds", found=type(embeds).__name__)
 
 
 def _check_halves(conditional: Floats, unconditional: Floats, count: int, what: str) -> None:
@@ -229,7 +244,7 @@ def check_feature(feature: str) -> Feature:
     for known in KEPT:
         if feature == known:
             return known
-    raise RequestError("no such kind of image features", found=repr(feature))
+    raise RequestError("no such kind of image features", found=shown(feature))
 
 
 def _floats(array: Any, name: str, rank: int) -> Floats:

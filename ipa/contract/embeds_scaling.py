@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .errors import RequestError
+from .errors import RequestError, shown
 
 FULL_WIDTH = 1280  # channels of the inner layers of SD1.5 and SDXL, which have no penalty
 
@@ -65,7 +65,7 @@ def check_embeds_scaling(name: object) -> str:
     guess = f"did you mean {spellings[near[0]]!r}? " if near else ""
     raise RequestError(
         "there is no embeds_scaling of this name",
-        found=repr(name)[:80],
+        found=shown(name),
         remedy=f"{guess}All: {', '.join(EMBEDS_SCALINGS)}",
     )
 

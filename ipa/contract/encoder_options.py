@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .weights import is_finite, plain_number
 
 MOST_TILES = 16
@@ -38,16 +38,16 @@ class NoiseChoice:
             near = difflib.get_close_matches(str(self.kind), NOISE_KINDS, n=1)
             raise RequestError(
                 "there is no such noise",
-                found=repr(self.kind),
+                found=shown(self.kind),
                 remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(NOISE_KINDS)}",
             )
         if not is_finite(self.strength) or not 0.0 <= self.strength <= 1.0:
-            raise RequestError("strength must be a number from 0 to 1", found=repr(self.strength))
+            raise RequestError("strength must be a number from 0 to 1", found=shown(self.strength))
         odd = _is_whole(self.blur) and self.blur % 2 == 1 and 1 <= self.blur <= MOST_BLUR
         if not odd and not (_is_whole(self.blur) and self.blur == 0):
             raise RequestError(
                 f"blur must be 0, or an odd number of pixels up to {MOST_BLUR}",
-                found=repr(self.blur),
+                found=shown(self.blur),
             )
 
 
@@ -61,7 +61,7 @@ def parse_noise(text: str) -> NoiseChoice | None:
     if head != NOISE or len(parts) > 3:
         raise RequestError(
             f'ImagePrompt.negative must be a picture, pictures, embeds or "{NOISE}"',
-            found=repr(text)[:80],
+            found=shown(text),
             remedy="open files with ipa.prepare.images.open_image; or write noise:KIND:STRENGTH",
         )
     if not parts:
@@ -71,7 +71,7 @@ def parse_noise(text: str) -> NoiseChoice | None:
     except ValueError as error:
         raise RequestError(
             "noise is written noise:KIND:STRENGTH:BLUR",
-            found=repr(text)[:80],
+            found=shown(text),
             remedy="such as noise:dissolve:0.5, or noise:shuffle:0.5:9",
         ) from error
     return NoiseChoice(parts[0], strength, *blur)
@@ -87,11 +87,11 @@ def check_enhancement(tiles: object, ratio: object) -> tuple[int, float]:
     if not _is_whole(tiles) or not 1 <= int(tiles) <= MOST_TILES:  # type: ignore[call-overload]
         raise RequestError(
             f"enhance_tiles must be an integer from 1 to {MOST_TILES}",
-            found=repr(tiles),
+            found=shown(tiles),
             remedy="2 or 3 is usual; 1 looks at the whole picture alone",
         )
     if not is_finite(ratio) or not 0.0 <= ratio <= 1.0:
-        raise RequestError("enhance_ratio must be a number from 0 to 1", found=repr(ratio))
+        raise RequestError("enhance_ratio must be a number from 0 to 1", found=shown(ratio))
     if ratio != 1.0 and tiles == 1:
         raise RequestError(
             "enhance_ratio has no effect without enhance_tiles",
@@ -110,7 +110,7 @@ def check_content(text: object, scale: object) -> float:
     if text is not None and (not isinstance(text, str) or not text.strip()):
         raise RequestError(
             "neg_content_prompt must be a text that says what to take away",
-            found=repr(text)[:80],
+            found=shown(text),
             remedy="leave it out to take nothing away",
         )
     amount = plain_number(scale, "neg_content_scale")

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: what Python prints of it, cut; its type where that fails."""
+    try:
+        return repr(value)[:_SHOWN]
+    except Exception:  # noqa: BLE001 - repr may run anything; an int may be too long to print
+        return f"a {type(value).__name__} that cannot be printed"
+
 
 class IpaError(Exception):
     """Root of every error that this project raises on purpose.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 
 STEMS: Mapping[str, str] = {
     "unet": "diffusion_pytorch_model",
@@ -156,7 +156,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
         raise CheckpointError(f"{index} lists no shards")
     for name in names:
         if name != Path(name).name or name in {".", ".."} or "\\" in name or "\0" in name:
-            raise CheckpointError(f"{index}: a shard must lie beside its index", found=repr(name))
+            raise CheckpointError(f"{index}: a shard must lie beside its index", found=shown(name))
         if not (index.parent / name).is_file():
             raise CheckpointError(
                 f"{index}: shard {name} is missing", remedy="finish the download of this folder"

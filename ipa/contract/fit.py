@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TypeAlias
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .weights import is_finite
 
 Box: TypeAlias = tuple[float, float, float, float]
@@ -31,13 +31,13 @@ def check_fit(fit: object) -> Fit:
         near = difflib.get_close_matches(fit.replace("_", "-").replace("centre", "center"), FITS)
         raise RequestError(
             "there is no such fit",
-            found=repr(fit),
+            found=shown(fit),
             remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FITS)}, or a box",
         )
     if not isinstance(fit, (tuple, list)) or len(fit) != 4 or not all(map(is_finite, fit)):
         raise RequestError(
             "fit must be a name or a box of four numbers (left, top, right, bottom)",
-            found=repr(fit)[:80],
+            found=shown(fit),
             remedy=f"known: {', '.join(FITS)}",
         )
     left, top, right, bottom = (float(side) for side in fit)
@@ -53,5 +53,5 @@ def check_fit(fit: object) -> Fit:
 def check_sharpen(amount: object) -> float:
     """An amount of sharpening. Raises RequestError unless it is from 0 to 1."""
     if not is_finite(amount) or not 0.0 <= float(amount) <= 1.0:
-        raise RequestError("sharpen must be a number from 0 to 1", found=repr(amount))
+        raise RequestError("sharpen must be a number from 0 to 1", found=shown(amount))
     return float(amount)

@@ -14,7 +14,7 @@ from .combining import CONCAT, check_combine
 from .embeds import ImageEmbeds
 from .embeds_scaling import V_ONLY, check_embeds_scaling
 from .encoder_options import check_content, check_enhancement
-from .errors import RequestError
+from .errors import RequestError, shown
 from .faces import FaceEntry, GivenFace, faces_of
 from .fit import TILE, Fit, check_fit, check_sharpen
 from .masks import FITS, Mask, mask_values
@@ -24,6 +24,7 @@ from .weights import (
     Layers,
     Scale,
     check_window,
+    is_one_of,
     plain_curve,
     plain_layers,
     plain_number,
@@ -128,13 +129,13 @@ class ImagePrompt:
         self._check_image()
         self._check_encoding()
         if self.adapter is not None and not isinstance(self.adapter, str):
-            raise RequestError("ImagePrompt.adapter must be a name", found=repr(self.adapter))
+            raise RequestError("ImagePrompt.adapter must be a name", found=shown(self.adapter))
         object.__setattr__(self, "scale", self._each("scale", self.scale, plain_scale))
         object.__setattr__(self, "mask", self._each("mask", self.mask, mask_values))
-        if self.mask_fit is not None and self.mask_fit not in FITS:
+        if self.mask_fit is not None and not is_one_of(self.mask_fit, FITS):
             raise RequestError(
                 "ImagePrompt.mask_fit is unknown",
-                found=repr(self.mask_fit),
+                found=shown(self.mask_fit),
                 remedy=f"one of {FITS}, or None",
             )
         if self.combine != CONCAT and (
@@ -175,7 +176,7 @@ class ImagePrompt:
         check_combine(self.combine)
         if not isinstance(self.batched, bool):
             raise RequestError(
-                "ImagePrompt.batched must be True or False", found=repr(self.batched)[:80]
+                "ImagePrompt.batched must be True or False", found=shown(self.batched)
             )
         if self.batched and self.combine != CONCAT:
             raise RequestError(
@@ -261,7 +262,7 @@ class ImagePrompt:
 
     def _each(self, field_name: str, value: Any, read: Callable[[Any, str], Any]) -> Any:
         """A value, or a tuple of one per picture, read; None stays."""
-        adapter = "" if self.adapter is None else f"(adapter={self.adapter!r})"
+        adapter = "" if self.adapter is None else f"(adapter={shown(self.adapter)})"
         name = f"ImagePrompt{adapter}.{field_name}"
         if not isinstance(value, (list, tuple)):
             return None if value is None else read(value, name)
@@ -291,3 +292,18 @@ def _entry(given: Any, number: int) -> Any:
     if isinstance(given, ImageEmbeds):
         return given.row(min(number, len(given) - 1))
     return given[min(number, len(given) - 1)] if isinstance(given, (list, tuple)) else given
+
+
+def check_image_prompts(given: object) -> tuple[ImagePrompt, ...]:
+    """One image prompt or several, as a tuple. Raises RequestError for anything else."""
+    entries = (given,) if isinstance(given, ImagePrompt) else given
+    if not isinstance(entries, (list, tuple)):
+        entries = (entries,)
+    for entry in entries:
+        if not isinstance(entry, ImagePrompt):
+            raise RequestError(
+                "image_prompts must be a list of ImagePrompt",
+                found=type(entry).__name__,
+                remedy="write image_prompts=[ipa.ImagePrompt(picture)]",
+            )
+    return tuple(entries)

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .editing import Crop
-from .errors import RequestError
+from .errors import RequestError, shown
 from .sites import SECTIONS, Section, Site
 
 Floats: TypeAlias = npt.NDArray[np.float32]
@@ -214,7 +214,7 @@ class Influence:
             if number not in known:
                 raise RequestError(
                     "no cross-attention has this number",
-                    found=repr(number),
+                    found=shown(number),
                     remedy=f"known: {', '.join(map(str, known))}",
                 )
         return [known[number] for number in sites]
@@ -225,7 +225,7 @@ def _index(what: str, value: int, count: int) -> int:
     if not good or not 0 <= value < count:
         raise RequestError(
             f"there is no such {what} in this influence",
-            found=repr(value),
+            found=shown(value),
             remedy=f"0 to {count - 1}" if count else "none was measured",
         )
     return int(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .weights import plain_number
 
 
@@ -57,7 +57,7 @@ def plain_lora_scales(given: object) -> dict[str, float]:
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise RequestError(
             "loras must be a dict of names and scales",
-            found=repr(given)[:80],
+            found=shown(given),
             remedy='write loras={"pixel": 0.5}; load them first with load_lora',
         )
     return {name: plain_number(scale, f"loras[{name!r}]") for name, scale in given.items()}

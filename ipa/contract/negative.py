@@ -7,7 +7,7 @@ from PIL import Image
 
 from .embeds import ImageEmbeds
 from .encoder_options import NOISE, parse_noise
-from .errors import RequestError
+from .errors import RequestError, shown
 
 
 def check_negative(negative: object, *, has_pictures: bool) -> None:
@@ -30,6 +30,6 @@ def check_negative(negative: object, *, has_pictures: bool) -> None:
     if empty or not (negative is None or isinstance(negative, known)):
         raise RequestError(
             f'ImagePrompt.negative must be a picture, pictures, embeds or "{NOISE}"',
-            found=repr(negative)[:80],
+            found=shown(negative),
             remedy="open files with ipa.prepare.images.open_image",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import RequestError
+from .errors import RequestError, shown
 
 Shape = tuple[int, ...]
 
@@ -41,7 +41,7 @@ class Quantization:
         if type(bits) is not int or bits not in BITS:
             raise RequestError(
                 "unknown quantisation",
-                found=repr(bits),
+                found=shown(bits),
                 remedy=f"quantize is {' or '.join(map(str, BITS))} bits, or left out",
             )
         return cls(bits)

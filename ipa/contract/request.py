@@ -11,8 +11,8 @@ import numpy.typing as npt
 from .control import Control, check_controls
 from .custom_steps import CustomSteps
 from .editing import Masks, Start, check_editing
-from .errors import RequestError
-from .image_prompt import ImagePrompt
+from .errors import RequestError, shown
+from .image_prompt import ImagePrompt, check_image_prompts
 from .lora import plain_lora_scales
 from .text import LONG_PROMPTS, PROMPT_SYNTAXES, Pair
 from .weights import is_finite
@@ -162,25 +162,25 @@ class Request:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
         if self.guidance_scale is not None and not is_finite(self.guidance_scale):
             raise RequestError(
-                "guidance_scale must be a finite number", found=repr(self.guidance_scale)
+                "guidance_scale must be a finite number", found=shown(self.guidance_scale)
             )
         for name in ("guidance_rescale", "eta"):
             value = getattr(self, name)
             if not is_finite(value) or not 0.0 <= value <= 1.0:
-                raise RequestError(f"{name} must be a number from 0 to 1", found=repr(value))
+                raise RequestError(f"{name} must be a number from 0 to 1", found=shown(value))
         if self.preview not in PREVIEWS:
             raise RequestError(
-                'preview must be None, "latent" or "tiny"', found=repr(self.preview)[:80]
+                'preview must be None, "latent" or "tiny"', found=shown(self.preview)
             )
         _check_integer("preview_every", self.preview_every, 1, MAX_STEPS)
         check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
         if self.loras is not None:
             object.__setattr__(self, "loras", plain_lora_scales(self.loras))
         if not isinstance(self.influence, bool):
-            raise RequestError("influence must be True or False", found=repr(self.influence))
+            raise RequestError("influence must be True or False", found=shown(self.influence))
         if self.output_type not in {"pil", "np", "latent"}:
             raise RequestError(
-                'output_type must be "pil", "np" or "latent"', found=repr(self.output_type)
+                'output_type must be "pil", "np" or "latent"', found=shown(self.output_type)
             )
         if self.clip_skip is not None:
             _check_integer("clip_skip", self.clip_skip, 0, MAX_CLIP_SKIP)
@@ -192,13 +192,7 @@ class Request:
             value = getattr(self, name)
             if not isinstance(value, str) and (name == "prompt" or value is not None):
                 raise RequestError(f"{name} must be a string", found=type(value).__name__)
-        for entry in self.image_prompts:
-            if not isinstance(entry, ImagePrompt):
-                raise RequestError(
-                    "image_prompts must be a list of ImagePrompt",
-                    found=type(entry).__name__,
-                    remedy="write image_prompts=[ipa.ImagePrompt(picture)]",
-                )
+        object.__setattr__(self, "image_prompts", check_image_prompts(self.image_prompts))
 
     def _check_steps(self) -> None:
         if self.num_inference_steps is not None:
@@ -226,14 +220,14 @@ class Request:
 
 def _check_name(name: str, value: object, known: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in known:
-        raise RequestError(f"{name} must be one of {', '.join(known)}", found=repr(value)[:80])
+        raise RequestError(f"{name} must be one of {', '.join(known)}", found=shown(value))
 
 
 def _pair(name: str, value: object) -> Pair:
     """Two numbers of pixels, in Python's own integers."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise RequestError(
-            f"{name} must be two integers", found=repr(value)[:80], remedy="height or top first"
+            f"{name} must be two integers", found=shown(value), remedy="height or top first"
         )
     for entry in value:
         _check_integer(f"an entry of {name}", entry, 0, MAX_TOLD)
@@ -243,4 +237,4 @@ def _pair(name: str, value: object) -> Pair:
 def _check_integer(name: str, value: object, low: int, high: int) -> None:
     good = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not good or not low <= value <= high:  # type: ignore[operator]
-        raise RequestError(f"{name} must be an integer from {low} to {high}", found=repr(value))
+        raise RequestError(f"{name} must be an integer from {low} to {high}", found=shown(value))

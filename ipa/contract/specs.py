@@ -21,7 +21,7 @@ from .config import (
     require_fixed,
     width_and_heads,
 )
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -173,6 +173,6 @@ def _activation(config: Config, where: str) -> Activation:
         case other:
             raise CheckpointError(
                 f"{where}: hidden_act is not supported",
-                found=repr(other),
+                found=shown(other),
                 remedy="quick_gelu or gelu",
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias, cast
 
 from .config import MOST_LAYERS, Config, integer, integers, require_known
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 from .model import ModelFolder
 from .unet_spec import DownSpec
 
@@ -125,7 +125,7 @@ class T2IAdapterSpec:
         if kind not in _TYPES:
             raise CheckpointError(
                 f"{where}: adapter_type is not supported",
-                found=repr(kind)[:80],
+                found=shown(kind),
                 remedy=f"one of {', '.join(_TYPES)}",
             )
         spec = cls(
@@ -185,6 +185,6 @@ def _require_class(config: Config, where: str) -> None:
         is_controlnet = str(found) == "ControlNetModel"
         raise CheckpointError(
             f"{where}: this is no T2I-Adapter",
-            found=repr(found)[:80],
+            found=shown(found),
             remedy="load it with load_controlnet" if is_controlnet else f"{_CLASS} is needed",
         )

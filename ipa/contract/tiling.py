@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .errors import RequestError
+from .errors import RequestError, shown
 from .specs import VaeSpec
 
 VaeTiling: TypeAlias = bool | int | None
@@ -73,7 +73,7 @@ def check_tiling(tiling: VaeTiling, spec: VaeSpec) -> VaeTiling:
     if not isinstance(tiling, int) or tiling < unit or tiling % unit:
         raise RequestError(
             "vae_tiling must be True, False, None, or the side of a tile in pixels",
-            found=repr(tiling)[:80],
+            found=shown(tiling),
             remedy=f"a multiple of {unit} for this VAE, such as 512",
         )
     return tiling

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import MOST_LAYERS, Config, integer, integers, number, require_fixed
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 
 STEM = "diffusion_pytorch_model"
 """File stem of its weights in diffusers' folder layout."""
@@ -42,7 +42,7 @@ class TinyVaeSpec:
         if kind != "AutoencoderTiny":
             raise CheckpointError(
                 f"{where} is of another class",
-                found=repr(kind)[:80],
+                found=shown(kind),
                 remedy="AutoencoderTiny is needed, such as madebyollin/taesd",
             )
         config = {**_PUBLIC, **config}

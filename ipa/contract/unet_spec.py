@@ -22,7 +22,7 @@ from .config import (
     require_fixed,
     require_known,
 )
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 
 # Keys with the only value that is implemented. A missing key means that value.
 DOWN_FIXED: Config = {
@@ -114,7 +114,7 @@ class Addition:
         if kind != "text_time":
             raise CheckpointError(
                 f"{where}: addition_embed_type is not supported",
-                found=repr(kind),
+                found=shown(kind),
                 remedy='only "text_time", that of SDXL, is implemented',
             )
         width = integer(config, "projection_class_embeddings_input_dim", where, 0)

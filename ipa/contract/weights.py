@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias, TypeGuard, cast
 
 import numpy as np
 
-from .errors import RequestError
+from .errors import RequestError, shown
 
 Scale: TypeAlias = "float | Mapping[Any, Any]"
 """A number; or diffusers' nested dict of blocks: {"down": {"block_2": [0.0, 1.0]}, "up": …}; or a
@@ -36,7 +36,7 @@ def plain_scale(scale: object, name: str) -> Scale:
     if isinstance(plain, list):
         raise RequestError(
             f"{name} must be a number or a dict of blocks",
-            found=repr(scale)[:80],
+            found=shown(scale),
             remedy='write {"up": {"block_0": [0.0, 1.0, 0.0]}}',
         )
     return cast("Scale", plain)
@@ -53,7 +53,7 @@ def plain_layers(layers: object, name: str) -> Layers:
     if not isinstance(layers, Mapping) or not layers:
         raise RequestError(
             f"{name} must be the name of a preset, or a dict of names and factors",
-            found=repr(layers)[:80],
+            found=shown(layers),
             remedy='write "style" or {"style": 1.0, "layout": 0.5}',
         )
     return {str(key): plain_number(value, f"{name}[{key!r}]") for key, value in layers.items()}
@@ -68,16 +68,16 @@ def plain_curve(curve: object, name: str) -> Curve:
     """
     if isinstance(curve, str):
         return curve
-    if not isinstance(curve, (list, tuple, np.ndarray)) or len(curve) == 0:
+    if not is_list(curve) or len(curve) == 0:
         raise RequestError(
             f"{name} must be a name or a list of points (fraction, factor)",
-            found=repr(curve)[:80],
+            found=shown(curve),
             remedy='write "ease_out" or [(0.0, 1.0), (0.5, 0.2)]',
         )
     points = []
     for number, point in enumerate(curve):
-        if not isinstance(point, (list, tuple, np.ndarray)) or len(point) != 2:
-            raise RequestError(f"{name}[{number}] must be two numbers", found=repr(point)[:80])
+        if not is_list(point) or len(point) != 2:
+            raise RequestError(f"{name}[{number}] must be two numbers", found=shown(point))
         fraction, factor = (plain_number(value, f"{name}[{number}]") for value in point)
         points.append((fraction, factor))
     fractions = [fraction for fraction, _ in points]
@@ -89,11 +89,21 @@ def plain_curve(curve: object, name: str) -> Curve:
     return tuple(points)
 
 
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list, a tuple, or an array that has entries."""
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def is_one_of(value: object, names: Collection[str | None]) -> bool:
+    """Whether it is one of some names; an array, which is equal to nothing, is none."""
+    return (value is None or isinstance(value, str)) and value in names
+
+
 def plain_number(value: object, name: str) -> float:
     """A finite number as a float. Raises RequestError for anything else."""
     if not is_finite(value):
         raise RequestError(
-            f"{name} must be a finite number", found=repr(value)[:80], remedy="0 to 1 is usual"
+            f"{name} must be a finite number", found=shown(value), remedy="0 to 1 is usual"
         )
     return float(value)
 
@@ -103,7 +113,7 @@ def check_window(start: object, end: object) -> None:
     if not (is_finite(start) and is_finite(end)) or not 0.0 <= start <= end <= 1.0:
         raise RequestError(
             "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
-            found=f"start={start!r}, end={end!r}",
+            found=f"start={shown(start)}, end={shown(end)}",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ipa.contract.backend import Floats
+from ipa.contract.errors import RequestError
 
 
 class Tap(Protocol):
@@ -24,3 +25,14 @@ class Tap(Protocol):
         Returns:
             What the rest of the run is to take instead, of the same shape; None: as it is.
         """
+
+
+def check_tap(tap: object) -> None:
+    """Raise RequestError unless the tap of a run is one, or None."""
+    is_tap = callable(tap) and callable(getattr(tap, "wants", None))
+    if tap is not None and (not is_tap or isinstance(tap, type)):
+        raise RequestError(
+            "tap is told of the stages of a run",
+            found=type(tap).__name__,
+            remedy="pass an object with wants(stage), called with (stage, array)",
+        )

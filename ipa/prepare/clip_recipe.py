@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from ipa.contract.errors import CheckpointError
+from ipa.contract.errors import CheckpointError, shown
 
 _WHERE = "preprocessor_config.json"
 _TYPES = frozenset(
@@ -106,12 +106,12 @@ def _refuse(config: Mapping[str, Any]) -> None:
         if config.get(key) not in _TYPES:
             raise CheckpointError(
                 f"{_WHERE}: {key} is not supported",
-                found=repr(config[key]),
+                found=shown(config[key]),
                 remedy="IP-Adapters for Stable Diffusion use CLIP image encoders",
             )
     for key in _REFUSED:
         if config.get(key):
-            raise CheckpointError(f"{_WHERE}: {key} is not supported", found=repr(config[key]))
+            raise CheckpointError(f"{_WHERE}: {key} is not supported", found=shown(config[key]))
 
 
 def _output(crop: tuple[int, int] | None, fixed: tuple[int, int] | None) -> tuple[int, int]:
@@ -147,7 +147,7 @@ def _side(value: object, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_SIDE:
         raise CheckpointError(
             f"{_WHERE}: {key} is not supported",
-            found=repr(value),
+            found=shown(value),
             remedy=f"an integer up to {_MAX_SIDE}, {{shortest_edge}}, or {{height, width}}",
         )
     return value
@@ -157,7 +157,7 @@ def _resample(value: object) -> Image.Resampling:
     known = {int(r): r for r in Image.Resampling}
     if isinstance(value, bool) or not isinstance(value, int) or value not in known:
         raise CheckpointError(
-            f"{_WHERE}: resample must be one of PIL's filters", found=repr(value), remedy="0 to 5"
+            f"{_WHERE}: resample must be one of PIL's filters", found=shown(value), remedy="0 to 5"
         )
     return known[value]
 
@@ -165,7 +165,7 @@ def _resample(value: object) -> Image.Resampling:
 def _number(value: object, key: str, *, positive: bool = False) -> float:
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not good or (positive and value <= 0):  # type: ignore[operator]
-        raise CheckpointError(f"{_WHERE}: {key} must be a number", found=repr(value))
+        raise CheckpointError(f"{_WHERE}: {key} must be a number", found=shown(value))
     return float(value)  # type: ignore[arg-type]
 
 
@@ -173,6 +173,6 @@ def _channels(value: object, key: str, *, positive: bool = False) -> tuple[float
     """Three numbers, or one for all three channels."""
     values = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3:
-        raise CheckpointError(f"{_WHERE}: {key} must have three entries", found=repr(value))
+        raise CheckpointError(f"{_WHERE}: {key} must have three entries", found=shown(value))
     red, green, blue = (_number(v, key, positive=positive) for v in values)
     return red, green, blue

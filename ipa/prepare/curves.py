@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.weights import Curve
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
@@ -70,7 +70,7 @@ def _named(name: str) -> Callable[[Doubles], Doubles]:
     nearest = difflib.get_close_matches(spelled, NAMES, n=1, cutoff=0.0)
     raise RequestError(
         "there is no curve of this name",
-        found=repr(name),
+        found=shown(name),
         remedy=f"did you mean {nearest[0]!r}? All: {', '.join(NAMES)}",
     )
 

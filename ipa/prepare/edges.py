@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.image_prompt import Picture
 from ipa.contract.weights import is_finite
 
@@ -30,7 +30,7 @@ def edges(picture: Picture, threshold: float = THRESHOLD) -> Image.Image:
     """
     if not is_finite(threshold) or not 0.0 <= threshold <= 1.0:
         raise RequestError(
-            "the threshold of edges must be a number from 0 to 1", found=repr(threshold)[:80]
+            "the threshold of edges must be a number from 0 to 1", found=shown(threshold)
         )
     values = np.asarray(to_rgb(picture)).astype(np.int16)
     right = np.diff(values, axis=1, append=values[:, -1:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.weights import is_finite
 
 from .masks import resample
@@ -31,7 +31,7 @@ def enlarge(latents: Floats, factor: float) -> Floats:
             remedy='call with output_type="latent", and pass result.latents',
         )
     if not is_finite(factor) or not 0.0 < factor <= _MOST:
-        raise RequestError(f"factor must be above 0, and at most {_MOST:g}", found=repr(factor))
+        raise RequestError(f"factor must be above 0, and at most {_MOST:g}", found=shown(factor))
     count, channels, *sides = latents.shape
     rows, columns = (max(1, round(side * factor)) for side in sides)
     planes = latents.reshape(-1, *sides)

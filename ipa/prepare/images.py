@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ipa.contract.checked import checked
 from ipa.contract.decoding import DECODE_ERRORS
-from ipa.contract.errors import NumericalError, RequestError
+from ipa.contract.errors import NumericalError, RequestError, shown
 from ipa.contract.fit import CENTER_CROP, Fit
 from ipa.contract.image_prompt import Picture
 from ipa.contract.pictures import eight_bits
@@ -41,6 +42,7 @@ _FORMATS = frozenset(
 )
 
 
+@checked
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
     """Decode a picture file fully: its first frame, upright and in 8 bits (`contract.pictures`).
 
@@ -162,7 +164,7 @@ def vae_pixels(picture: Picture, width: int, height: int) -> Floats:
     """
     for name, side in (("width", width), ("height", height)):
         if isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= MAX_SIDE:
-            raise RequestError(f"{name} must be an integer from 1 to {MAX_SIDE}", found=repr(side))
+            raise RequestError(f"{name} must be an integer from 1 to {MAX_SIDE}", found=shown(side))
     resized = to_rgb(picture).resize((width, height), resample=Image.Resampling.LANCZOS)
     unit = np.asarray(resized).astype(np.float32) / np.float32(255.0)
     return np.ascontiguousarray((np.float32(2.0) * unit - np.float32(1.0)).transpose(2, 0, 1)[None])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.embeds_file import write_whole
-from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.errors import CheckpointError, RequestError, shown
 
 Floats = npt.NDArray[np.float32]
 
@@ -85,7 +85,7 @@ def write_ipadpt(
     several = [embeds] if isinstance(embeds, ImageEmbeds) else list(embeds)
     if layout not in LAYOUTS:
         raise RequestError(
-            "no such layout of embeds", found=repr(layout), remedy=f"known: {', '.join(LAYOUTS)}"
+            "no such layout of embeds", found=shown(layout), remedy=f"known: {', '.join(LAYOUTS)}"
         )
     if layout == "comfyui" and len(several) != 1:
         raise RequestError("ComfyUI's files hold one adapter's embeds", found=f"{len(several)}")

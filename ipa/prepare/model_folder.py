@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ipa.contract.errors import CheckpointError
+from ipa.contract.errors import CheckpointError, shown
 from ipa.contract.files import STEMS, find_weights, read_json
 from ipa.contract.model import ModelFolder, SingleFile
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
@@ -112,7 +112,7 @@ def _forces_zeros(configs: _Configs) -> bool:
     value = configs.read("model_index.json").get(key, True)
     if not isinstance(value, bool):
         raise CheckpointError(
-            f"{configs.name}/model_index.json: {key} must be true or false", found=repr(value)[:80]
+            f"{configs.name}/model_index.json: {key} must be true or false", found=shown(value)
         )
     return value
 
@@ -127,7 +127,7 @@ def _component_classes(path: Path) -> dict[str, str]:
         if found != needed:
             raise CheckpointError(
                 f"{path}/model_index.json: {component} must be a {needed}",
-                found=repr(found),
+                found=shown(found),
                 remedy="this version supports Stable Diffusion 1.x, 2.x and XL",
             )
     return classes

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -25,7 +25,7 @@ class NoiseStream:
 
     def __init__(self, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-            raise RequestError("seed must be an integer", found=repr(seed))
+            raise RequestError("seed must be an integer", found=shown(seed))
         if not 0 <= seed < 2**64:
             raise RequestError("seed must be from 0 to 2**64 - 1", found=str(seed))
         self._words = np.random.MT19937()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ipa.contract.encoder_options import NoiseChoice, parse_noise
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.image_prompt import ImagePrompt, Picture
 
 from .elastic import blurred, deformed
@@ -110,7 +110,7 @@ def with_noise(prompt: ImagePrompt) -> ImagePrompt:
     if not prompt.images:
         raise RequestError(
             "noise of the picture itself needs a picture",
-            found=repr(prompt.negative),
+            found=shown(prompt.negative),
             remedy='pass negative="noise"',
         )
     made = noise_picture(prompt.images[0], choice.kind, choice.strength, choice.blur)

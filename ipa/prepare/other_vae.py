@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ipa.contract.config import integer
-from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.errors import CheckpointError, RequestError, shown
 from ipa.contract.files import STEMS, container, find_weights, read_json
 from ipa.contract.model import ModelFolder, OtherVae
 from ipa.contract.specs import VaeSpec
@@ -42,7 +42,7 @@ def with_vae(model: ModelFolder, vae: str | Path | None, *, offline: bool = Fals
     if not isinstance(vae, (str, Path)) or not str(vae):
         raise RequestError(
             "vae must name an autoencoder",
-            found=repr(vae)[:80],
+            found=shown(vae),
             remedy="a folder, a file, or a name on the hub",
         )
     path = _found(vae, offline=offline)
@@ -86,7 +86,7 @@ def _spec(folder: Path, name: str, model: ModelFolder) -> VaeSpec:
     if kind != _CLASS:
         raise CheckpointError(
             f"{where} is of another class",
-            found=repr(kind)[:80],
+            found=shown(kind),
             remedy=f"{_CLASS} is needed; a tiny one makes previews: load_preview_decoder",
         )
     found, needed = integer(config, "latent_channels", where, 4), model.unet.out_channels

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ipa.contract.editing import MAX_PADDING
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.image_prompt import Picture
 
 from .images import check_pixels, to_rgb
@@ -46,7 +46,7 @@ def outpaint(
         is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not is_integer or not 0 <= value <= MAX_PADDING:
             raise RequestError(
-                f"{name} must be a number of pixels from 0 to {MAX_PADDING}", found=repr(value)[:80]
+                f"{name} must be a number of pixels from 0 to {MAX_PADDING}", found=shown(value)
             )
     if not left + top + right + bottom:
         raise RequestError("outpaint adds nothing", remedy="name a side: right=128")

@@ -7,7 +7,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from ipa.contract.editing import Crop
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
+from ipa.contract.weights import is_finite
 
 from .images import to_rgb
 
@@ -48,9 +49,18 @@ def overlay(
     Raises:
         RequestError: The peak is not above 0.
     """
+    good = isinstance(shares, np.ndarray) and shares.ndim == 2 and shares.size > 0
+    if not good or not np.issubdtype(shares.dtype, np.floating):
+        raise RequestError(
+            "shares must be an array (h, w) of floats",
+            found=str(getattr(shares, "shape", type(shares).__name__)),
+            remedy="pass one of those of Influence.map",
+        )
+    if not isinstance(image, Image.Image):
+        raise RequestError("an overlay needs a picture", found=type(image).__name__)
     top = max(float(shares.max()), 1e-9) if peak is None else peak
-    if not top > 0.0:
-        raise RequestError("the peak of an overlay must be above 0", found=repr(peak))
+    if not is_finite(top) or not top > 0.0:
+        raise RequestError("the peak of an overlay must be above 0", found=shown(peak))
     relative = Image.fromarray(np.asarray(shares / top, dtype=np.float32))
     behind = to_rgb(image).convert("L")
     grey = np.asarray(behind, dtype=np.float64)[..., None]

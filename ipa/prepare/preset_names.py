@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from ipa.contract.base_sites import structure_name
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.sites import Site, transformers
 
 from .presets import STYLE_LAYOUT
@@ -35,7 +35,7 @@ def preset_name(name: str) -> str:
         nearest = difflib.get_close_matches(plain, spellings, n=1, cutoff=0.0)
         raise RequestError(
             "there is no preset of layers of this name",
-            found=repr(name),
+            found=shown(name),
             remedy=f"did you mean {spellings[nearest[0]]!r}? All: {', '.join(NAMES)}",
         )
     return spellings[plain]

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,9 +134,9 @@ def profile_named(name: str | None) -> Profile:
         return HOUSE
     if isinstance(name, str) and name in PROFILES:
         return PROFILES[name]
-    near = difflib.get_close_matches(str(name).strip().lower(), PROFILES, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(shown(name).strip("' ").lower(), PROFILES, n=1, cutoff=0.0)
     raise RequestError(
         "there is no such profile",
-        found=repr(name)[:80],
+        found=shown(name),
         remedy=f"did you mean {near[0]!r}? All: {', '.join(PROFILES)}",
     )

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 
 _STEP = 1.1
 _FACTORS: Mapping[str, float] = {"(": _STEP, "[": 1 / _STEP}
@@ -146,7 +146,7 @@ def _finite(value: float, text: str) -> float:
     if not math.isfinite(value):
         raise RequestError(
             "a weight in a prompt must be a finite number",
-            found=repr(text)[:80],
+            found=shown(text),
             remedy='write (word:1.3), or pass prompt_syntax="plain"',
         )
     return value

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ipa.contract.custom_steps import CustomSteps
-from ipa.contract.errors import CheckpointError
+from ipa.contract.errors import CheckpointError, shown
 from ipa.contract.schedule import MAX_HISTORY
 
 from .sampler_classes import FAMILIES, Config, Family, Levels
@@ -134,7 +134,7 @@ def _refuse(config: Config, fixed: Mapping[str, tuple[object, ...]]) -> None:
         if key in config and config[key] not in implemented:
             raise CheckpointError(
                 f"{_WHERE}: {key} is not supported with this value",
-                found=repr(config[key]),
+                found=shown(config[key]),
                 remedy=f"implemented: {', '.join(map(repr, implemented))}; "
                 "name another sampler with scheduler=",
             )
@@ -145,7 +145,7 @@ def _choice(values: Config, key: str, known: Mapping[str, _T]) -> _T:
     if not isinstance(value, str) or value not in known:
         raise CheckpointError(
             f"{_WHERE}: {key} is not supported with this value",
-            found=repr(value),
+            found=shown(value),
             remedy=f"implemented: {', '.join(known)}",
         )
     return known[value]
@@ -154,7 +154,7 @@ def _choice(values: Config, key: str, known: Mapping[str, _T]) -> _T:
 def _flag(values: Config, key: str) -> bool:
     value = values[key]
     if value is not None and not isinstance(value, bool):
-        raise CheckpointError(f"{_WHERE}: {key} must be true or false", found=repr(value))
+        raise CheckpointError(f"{_WHERE}: {key} must be true or false", found=shown(value))
     return bool(value)
 
 
@@ -162,7 +162,7 @@ def _integer(values: Config, key: str, low: int, high: int) -> int:
     value = values[key]
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise CheckpointError(
-            f"{_WHERE}: {key} must be an integer from {low} to {high}", found=repr(value)
+            f"{_WHERE}: {key} must be an integer from {low} to {high}", found=shown(value)
         )
     return value
 
@@ -172,7 +172,7 @@ def _number(values: Config, key: str, low: float, high: float) -> float:
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not good or not low <= value <= high:
         raise CheckpointError(
-            f"{_WHERE}: {key} must be a number from {low} to {high}", found=repr(value)
+            f"{_WHERE}: {key} must be a number from {low} to {high}", found=shown(value)
         )
     return float(value)
 
@@ -182,7 +182,7 @@ def _optional_number(values: Config, key: str) -> float | None:
         return None
     value = _number(values, key, 0.0, math.inf)
     if not 0.0 < value < math.inf:
-        raise CheckpointError(f"{_WHERE}: {key} must be above 0", found=repr(value))
+        raise CheckpointError(f"{_WHERE}: {key} must be above 0", found=shown(value))
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ipa.contract.base_sites import SITES, structure_name
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.sites import SECTIONS, Site, Transformer
 from ipa.contract.weights import Scale, plain_scale
 
@@ -105,7 +105,7 @@ def _at(scale: Mapping[str, Any], site: Site, transformers: int) -> float:
 
 def _number(value: Any, name: str) -> float:
     if isinstance(value, (Mapping, list, tuple)):
-        raise RequestError(f"{name} must be a number here", found=repr(value)[:80])
+        raise RequestError(f"{name} must be a number here", found=shown(value))
     return float(value)
 
 

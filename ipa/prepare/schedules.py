@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa.contract.custom_steps import CustomSteps
-from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.errors import CheckpointError, RequestError, shown
 from ipa.contract.schedule import Schedule
 
 from .custom_steps import check_custom, distillation_warnings
@@ -116,7 +116,7 @@ def make_schedule(
     if chosen not in NAMES:
         raise RequestError(
             "this scheduler is not known",
-            found=repr(chosen),
+            found=shown(chosen),
             remedy=f"did you mean {_nearest(str(chosen))!r}? All: {_LISTED}",
         )
     family, _ = _parts(chosen)
@@ -215,7 +215,7 @@ def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[s
     if spacing not in SPACINGS:
         raise RequestError(
             "this timestep_spacing is not known",
-            found=repr(spacing),
+            found=shown(spacing),
             remedy=f"one of {', '.join(SPACINGS)}",
         )
     if "timestep_spacing" not in FAMILIES[family].known:
@@ -237,5 +237,5 @@ def _check_steps(count: object, train_steps: int) -> None:
         raise RequestError(
             f"num_inference_steps must be an integer from 1 to {train_steps}, "
             "the steps that the model was trained on",
-            found=repr(count),
+            found=shown(count),
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ipa.contract.errors import RequestError
+from ipa.contract.errors import RequestError, shown
 from ipa.contract.weights import plain_number
 
 
@@ -37,7 +37,7 @@ def prompt_factors(given: Mapping[int | str, float] | None, adapters: Sequence[s
     if not isinstance(given, Mapping):
         raise RequestError(
             "weights must give back a dict of factors, or None",
-            found=repr(given)[:80],
+            found=shown(given),
             remedy="write lambda step, steps: {0: 0.5}",
         )
     for key, value in given.items():
@@ -46,7 +46,7 @@ def prompt_factors(given: Mapping[int | str, float] | None, adapters: Sequence[s
         if not meant:
             raise RequestError(
                 "weights names no image prompt of this call",
-                found=repr(key),
+                found=shown(key),
                 remedy=f"0 to {len(adapters) - 1}, or {', '.join(dict.fromkeys(adapters))}"
                 if adapters
                 else "pass image_prompts",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.errors import CheckpointError, RequestError, shown
 from ipa.contract.model import ModelFolder
 from ipa.contract.textual_inversion import Floats, TextualInversion
 
@@ -71,7 +71,7 @@ class Inversions:
         if token is not None and token not in self._known:
             raise RequestError(
                 "no such word was learned",
-                found=repr(token),
+                found=shown(token),
                 remedy=f"loaded: {', '.join(self._known) or 'none'}",
             )
         kept = {} if token is None else {k: v for k, v in self._known.items() if k != token}
@@ -141,7 +141,7 @@ def read_inversion(path: Path, token: str | None, model: ModelFolder) -> Textual
     _check_fit(path, vectors, model)
     word = name if token is None else token
     if not isinstance(word, str) or not word.strip() or not word.isprintable():
-        raise RequestError("a token must be a word", found=repr(word)[:80], remedy="pass token=")
+        raise RequestError("a token must be a word", found=shown(word), remedy="pass token=")
     return TextualInversion(word.strip(), path.name, vectors)
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.errors import CheckpointError, RequestError, shown
 from ipa.contract.files import read_json
 
 from .tokens import LearnedWords, Tokens
@@ -82,7 +82,7 @@ class ClipTokenizer:
             if config.get(key, "right") != "right":
                 raise CheckpointError(
                     f"{folder}/tokenizer_config.json: {key} is not supported",
-                    found=repr(config[key]),
+                    found=shown(config[key]),
                     remedy='only "right" is implemented',
                 )
         special, added = _special_tokens(folder, config)
@@ -90,7 +90,7 @@ class ClipTokenizer:
         for key in _DEFAULT_TOKENS:
             if special[key] not in vocabulary:
                 raise CheckpointError(
-                    f"{folder}: {key} is not in the vocabulary", found=repr(special[key])
+                    f"{folder}: {key} is not in the vocabulary", found=shown(special[key])
                 )
         start, end, pad = (
             vocabulary[special[key]] for key in ("bos_token", "eos_token", "pad_token")
@@ -221,7 +221,7 @@ def _marked(value: object) -> object:
 def _content(value: object, where: str) -> str:
     content = value.get("content") if isinstance(value, Mapping) else value
     if not isinstance(content, str) or not content:
-        raise CheckpointError(f"{where}: a special token must be text", found=repr(value))
+        raise CheckpointError(f"{where}: a special token must be text", found=shown(value))
     return content
 
 
@@ -242,7 +242,7 @@ def _mapping(value: object, where: str) -> Mapping[Any, Any]:
 
 def _token_number(value: object, where: str) -> int:
     if not str(value).isdecimal():
-        raise CheckpointError(f"{where}: a token's id must be a number", found=repr(value))
+        raise CheckpointError(f"{where}: a token's id must be a number", found=shown(value))
     return int(str(value))
 
 
@@ -252,7 +252,7 @@ def _length(config: Mapping[str, Any], folder: Path) -> int:
     if not good or not math.isfinite(value) or value < 3 or value != int(value):
         raise CheckpointError(
             f"{folder}/tokenizer_config.json: model_max_length must be an integer from 3",
-            found=repr(value),
+            found=shown(value),
         )
     return int(value) if value <= _MAX_LENGTH else _DEFAULT_LENGTH
 
