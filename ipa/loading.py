@@ -85,8 +85,8 @@ def load(
         )
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
-    if spare := parts.keys() - Parts.__annotations__.keys():
-        raise RequestError(f"load takes no {', '.join(sorted(spare))}")
+    if unknown := parts.keys() - Parts.__annotations__.keys():
+        raise RequestError(f"load takes no {', '.join(sorted(unknown))}")
     ignore = Ignore.of(parts.get("ignore"))
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
