@@ -20,6 +20,7 @@ from ipa.contract.ignoring import Ignore
 from ipa.contract.left_out import LeftOut
 from ipa.contract.model import ModelFolder
 from ipa.prepare.sources import resolve_model
+from ipa_torch.loading import Account
 from ipa_torch.single_file import load_single_file
 from oracle import models, single_files
 from oracle.single_files import Tensors
@@ -102,9 +103,12 @@ def test_beside_every_network(case: str, folders: dict[str, Path], tmp_path: Pat
     extra = make(plain)
     bare = opened(plain, folder, tmp_path / "bare.safetensors")
     full = opened({**plain, **extra}, folder, tmp_path / "full.safetensors")
-    (modules, gone), (stock, before) = (
-        load_single_file(m, m.single_file, torch.float32) for m in (full, bare)
+    accounts = [Account(), Account()]
+    modules, stock = (
+        load_single_file(m, m.single_file, torch.float32, account)
+        for m, account in zip((full, bare), accounts, strict=True)
     )
+    gone, before = (account.left_out("") for account in accounts)
     for name, module in stock.items():
         own = modules[name].state_dict()
         assert all(torch.equal(own[key], value) for key, value in module.state_dict().items())
