@@ -168,6 +168,7 @@ def test_true_numbers(tmp_path: Path) -> None:
     found = ipa_convert.inspect(path)
     assert found.family == "IP-Adapter" and "linear" in found.variant
     assert "16 cross-attention sites" in found.remarks
+    assert any("2 tensors of a frozen base model" in remark for remark in found.remarks)
 
 
 def twins(tensors: Tensors) -> Tensors:
