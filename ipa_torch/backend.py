@@ -40,7 +40,7 @@ from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import DTYPES, find_device, load_part
+from .loading import DTYPES, Account, find_device, load_component
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
@@ -291,7 +291,9 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     chosen = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
-    modules, left_out = _modules(model, DTYPES[chosen])
+    account = Account(model.ignore)
+    modules = _modules(model, DTYPES[chosen], account)
+    left_out = account.left_out(model.name)
     parts: dict[str, Any] = {name: module.to(place) for name, module in modules.items()}
     attentions = install(parts["unet"], model.sites)
     return Runtime(
@@ -299,22 +301,18 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     )
 
 
-def _modules(model: ModelFolder, dtype: torch.dtype) -> tuple[dict[str, torch.nn.Module], LeftOut]:
-    """The networks, and what else lay in their files."""
-    apart = {"vae": load_vae(model, model.other_vae, dtype)} if model.other_vae else {}
+def _modules(
+    model: ModelFolder, dtype: torch.dtype, account: Account
+) -> dict[str, torch.nn.Module]:
+    other = model.other_vae
+    apart = {"vae": load_vae(model, other, dtype, account)} if other else {}
     if model.single_file is not None:
-        modules, left_out = load_single_file(model, model.single_file, dtype)
-        return {**modules, **apart}, left_out
+        return {**load_single_file(model, model.single_file, dtype, account), **apart}
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    modules, gone, names = dict(apart), list[str](), list[str]()
-    for name, kind in kinds.items():
-        if name not in apart:
-            place = model.path / name
-            part = load_part(kind, name, place, dtype, model.variant, model.ignore)
-            modules[name] = part[0]
-            gone += part[1]
-            names += part[0].state_dict()
-    model.ignore.check(gone, names, model.name)
-    return modules, LeftOut.of(model.name, gone)
+    return apart | {
+        name: load_component(kind, name, model.path / name, dtype, model.variant, account)
+        for name, kind in kinds.items()
+        if name not in apart
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,10 +15,12 @@ import torch
 import transformers.utils.logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
 from ipa.contract.ignoring import NOTHING, Ignore
+from ipa.contract.left_out import LeftOut
 
 from .torch_file import read_state
 
@@ -75,25 +78,37 @@ def find_device(device: str | None) -> str:
     return device
 
 
+@dataclass
+class Account:
+    """What became of the tensors in a model's files.
+
+    Attributes:
+        ignore: What may be left out of a network.
+        names: Those that there were.
+        gone: Those that were left out.
+    """
+
+    ignore: Ignore = NOTHING
+    names: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    def left_out(self, where: str) -> LeftOut:
+        """The whole of it. Raises RequestError for a pattern that lets go of nothing."""
+        self.ignore.check(self.gone, self.names, where)
+        return LeftOut.of(where, self.gone)
+
+
 def load_component(
-    kind: Any, component: str, folder: Path, dtype: torch.dtype, variant: str | None
-) -> torch.nn.Module:
-    """One module from its folder; see `load_part`."""
-    return load_part(kind, component, folder, dtype, variant)[0]
-
-
-def load_part(
     kind: Any,
     component: str,
     folder: Path,
     dtype: torch.dtype,
     variant: str | None,
-    ignore: Ignore = NOTHING,
-) -> tuple[torch.nn.Module, list[str]]:
+    account: Account | None = None,
+) -> torch.nn.Module:
     """One module from its folder, whose weights are safetensors or files of torch.save.
 
-    Returns:
-        The module, and the names of what was left out: what its class never has, or `ignore` names.
+    What its class never has, or may be ignored, is left out and noted in the account.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite, or the folder was
@@ -123,11 +138,14 @@ def load_part(
             found=reason(error),
             remedy="check that config.json belongs to these weights",
         ) from error
+    account = account or Account()
     idle, given = _IDLE.get(component), [str(key) for key in report.get("unexpected_keys", ())]
-    gone = [key for key in given if ignore.matches(key) or (idle and idle.fullmatch(key))]
+    gone = [key for key in given if account.ignore.matches(key) or (idle and idle.fullmatch(key))]
     _refuse({**report, "unexpected_keys": [key for key in given if key not in gone]}, folder)
     check_finite(module.state_dict(), str(folder))
-    return module.eval().requires_grad_(requires_grad=False), gone
+    account.gone += gone
+    account.names += [*module.state_dict(), *given]
+    return module.eval().requires_grad_(requires_grad=False)
 
 
 def read_tensors(
@@ -171,8 +189,20 @@ def _require_ending(path: Path) -> None:
         )
 
 
+def read_file(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of one file as they are, whatever their types."""
+    return load_file(path) if container(path) == "safetensors" else _tensors(path, "cpu")
+
+
 def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
-    """Tensors of a file of torch.save, which is never run."""
+    """The weights of a file of torch.save, which is never run."""
+    tensors = _tensors(path, device)
+    for name, value in tensors.items():
+        _require_float(path, name, _TAGS.get(value.dtype, str(value.dtype)))
+    return tensors
+
+
+def _tensors(path: Path, device: str) -> dict[str, torch.Tensor]:
     state = read_state(path, device=device)
     tensors: dict[str, torch.Tensor] = {}
     for name, value in _flat(state):
@@ -182,7 +212,6 @@ def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
                 found=f"{name[:80] or 'the whole'}: {type(value).__name__}",
                 remedy="use the .safetensors file of the same model",
             )
-        _require_float(path, name, _TAGS.get(value.dtype, str(value.dtype)))
         tensors[name] = value
     return tensors
 

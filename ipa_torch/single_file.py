@@ -9,32 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ipa.contract.errors import BackendError, CheckpointError
-from ipa.contract.files import container
-from ipa.contract.left_out import LeftOut
 from ipa.contract.model import ModelFolder, OtherVae, SingleFile
 
 from .loading import (
     MALFORMED,
+    Account,
     check_finite,
     load_component,
     quiet,
+    read_file,
     reason,
     require_weights,
 )
 from .spellings import Spelling, text_spelling, unet_spelling, vae_spelling
-from .torch_file import read_state
-
-Tensors: TypeAlias = dict[str, torch.Tensor]
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _VAE_PREFIXES = (_VAE, "vae.")  # of a VAE that was saved as it lies in a model
@@ -60,14 +56,13 @@ _SHOWN = 3
 
 
 def load_single_file(
-    model: ModelFolder, file: SingleFile, dtype: torch.dtype
-) -> tuple[dict[str, torch.nn.Module], LeftOut]:
-    """UNet, VAE and text encoders of a single file, and what else lies in it.
+    model: ModelFolder, file: SingleFile, dtype: torch.dtype, account: Account
+) -> dict[str, torch.nn.Module]:
+    """UNet, VAE and text encoders of a single file; what else lies in it goes to the account.
 
     Raises:
         BackendError: Averaged weights are asked for.
         CheckpointError: Tensors are missing, left over, misshapen or not finite.
-        RequestError: `ignore` names what is not there, or what is needed.
     """
     if file.ema:
         raise BackendError(
@@ -77,12 +72,11 @@ def load_single_file(
     require_weights(file.path)
     try:
         with quiet():
-            checkpoint = _read(file.path)
-            reader = _Reader(checkpoint, model, str(file.path), dtype)
+            reader = _Reader(file.path, model, dtype, account)
             reader.refuse_more()
             parts = {"unet": reader.unet()}
             if model.other_vae is None:
-                parts["vae"] = reader.vae(_VAE)
+                parts["vae"] = reader.vae()
             parts |= {name: reader.text(name) for name in _TEXT_KINDS if _has(model, name)}
     except (OSError, *MALFORMED, SafetensorError) as error:
         raise CheckpointError(
@@ -93,45 +87,50 @@ def load_single_file(
         ) from error
     for name, module in parts.items():
         _check(name, module, file.path)
-    gone = reader.left_out()
-    model.ignore.check(gone, checkpoint, str(file.path))
-    frozen = {n: module.eval().requires_grad_(requires_grad=False) for n, module in parts.items()}
-    return frozen, LeftOut.of(model.name, gone)
+    reader.leave_the_rest()
+    return {n: module.eval().requires_grad_(requires_grad=False) for n, module in parts.items()}
 
 
 def _has(model: ModelFolder, name: str) -> bool:
     return name == "text_encoder" or model.is_xl
 
 
-def _read(path: Path) -> Tensors:
-    """All tensors, by what the file is and not by its name, as diffusers' own function goes."""
-    if container(path) == "safetensors":
-        return load_file(path)
-    return {name: t for name, t in read_state(path).items() if isinstance(t, torch.Tensor)}
-
-
 class _Reader:
     """Takes the networks out of a file, and notes what it has seen of them."""
 
     def __init__(
-        self, checkpoint: Tensors, model: ModelFolder, where: str, dtype: torch.dtype
+        self, path: Path, model: ModelFolder, dtype: torch.dtype, account: Account
     ) -> None:
-        self._checkpoint, self._model, self._where, self._dtype = checkpoint, model, where, dtype
+        self._checkpoint, self._where = read_file(path), str(path)
+        self._model, self._dtype, self._account = model, dtype, account
         self._seen: set[str] = set()
-        self._gone: list[str] = []
+        account.names += self._checkpoint
 
     def unet(self) -> torch.nn.Module:
         """The UNet."""
         return self._module(UNet2DConditionModel, "unet", _UNET, unet_spelling)
 
-    def vae(self, prefix: str) -> torch.nn.Module:
-        """The autoencoder."""
-        return self._module(AutoencoderKL, "vae", prefix, vae_spelling)
+    def vae(self) -> torch.nn.Module:
+        """The autoencoder of a whole model."""
+        return self._module(AutoencoderKL, "vae", _VAE, vae_spelling)
+
+    def lone_vae(self) -> torch.nn.Module:
+        """The autoencoder in a file that holds nothing else, or a whole model."""
+        if self._lies(_UNET):
+            return self.vae()
+        prefix = next(filter(self._lies, _VAE_PREFIXES), "")
+        return self._module(AutoencoderKL, "vae", prefix, vae_spelling, alone=True)
 
     def _module(
-        self, kind: Any, name: str, prefix: str, spell: Callable[..., Spelling]
+        self,
+        kind: Any,
+        name: str,
+        prefix: str,
+        spell: Callable[..., Spelling],
+        *,
+        alone: bool = False,
     ) -> torch.nn.Module:
-        given = self._given(name, prefix)
+        given = self._given(name, "" if alone else prefix)
         file = self._model.single_file
         changes = file.changes.get(f"{name}/config.json", {}) if file else {}
         config = kind.load_config(str(self._model.path), subfolder=name)
@@ -139,7 +138,7 @@ class _Reader:
             module: torch.nn.Module = kind.from_config({**config, **changes})
         needed = module.state_dict()
         spelling = spell(given, prefix, needed.keys(), module.config)
-        self._account(name, spelling, [key for key in needed if key not in spelling.names])
+        self._settle(name, spelling, [key for key in needed if key not in spelling.names])
         state = {
             key: self._fitted(self._checkpoint[stored], needed[key].shape)
             for key, stored in spelling.names.items()
@@ -158,7 +157,7 @@ class _Reader:
         """A text encoder, which diffusers' loader finds by where it lies."""
         places = tuple(place for place, part in _TEXTS.items() if part == name)
         given = self._given(name, *places)
-        prefix = next(filter(self.lies, places))  # what lies in another one is left over
+        prefix = next(filter(self._lies, places))  # what lies in another one is left over
         kind = _TEXT_KINDS[name]
         config = kind.config_class.from_pretrained(
             str(self._model.path), subfolder=name, local_files_only=True
@@ -166,7 +165,7 @@ class _Reader:
         with torch.device("meta"):
             keys = kind(config).state_dict().keys()
         spelling = text_spelling(given, prefix, keys)
-        self._account(name, spelling, [])
+        self._settle(name, spelling, [])
         state = {bare: self._checkpoint[own] for bare, own in spelling.names.items()}
         in_open_clip = "token_embedding.weight" in state
         if in_open_clip and "text_projection.weight" in state:
@@ -186,7 +185,7 @@ class _Reader:
 
     def refuse_more(self) -> None:
         """Raise CheckpointError for a text encoder that the model has not."""
-        spare = sorted({n for p, n in _TEXTS.items() if self.lies(p) and not _has(self._model, n)})
+        spare = sorted({n for p, n in _TEXTS.items() if self._lies(p) and not _has(self._model, n)})
         if spare:
             raise CheckpointError(
                 f"{self._where} holds more than the model's configs say",
@@ -194,19 +193,16 @@ class _Reader:
                 remedy="file and configs must be of one model",
             )
 
-    def left_out(self) -> list[str]:
-        """All of the file that is in none of the networks that were taken."""
+    def leave_the_rest(self) -> None:
+        """Note all of the file that is in none of the networks that were taken."""
         others = (_VAE,) if self._model.other_vae is not None else ()
-        return [
-            *self._gone,
-            *(n for n in self._checkpoint if n not in self._seen | self._of(others)),
+        self._account.gone += [
+            name
+            for name in self._checkpoint
+            if name not in self._seen and not name.startswith(others)
         ]
 
-    def _of(self, prefixes: tuple[str, ...]) -> set[str]:
-        return {name for name in self._checkpoint if prefixes and name.startswith(prefixes)}
-
-    def lies(self, prefix: str) -> bool:
-        """Whether the file has tensors there."""
+    def _lies(self, prefix: str) -> bool:
         return any(name.startswith(prefix) for name in self._checkpoint)
 
     def _given(self, name: str, *prefixes: str) -> list[str]:
@@ -221,11 +217,11 @@ class _Reader:
         self._seen |= set(given)
         return given
 
-    def _account(self, name: str, spelling: Spelling, missing: list[str]) -> None:
+    def _settle(self, name: str, spelling: Spelling, missing: list[str]) -> None:
         """Note what is left out; raise CheckpointError for what is neither that nor known."""
-        ignored = [key for key in spelling.surplus if self._model.ignore.matches(key)]
+        ignored = [key for key in spelling.surplus if self._account.ignore.matches(key)]
         surplus = [key for key in spelling.surplus if key not in ignored]
-        self._gone += [*spelling.idle, *ignored]
+        self._account.gone += [*spelling.idle, *ignored]
         rows = {"missing": missing, "left over": surplus}
         found = [
             f"{len(keys)} {kind}: {', '.join(sorted(keys)[:_SHOWN])}"
@@ -252,23 +248,20 @@ def _check(name: str, module: torch.nn.Module, path: Path) -> None:
     check_finite(module.state_dict(), f"{path}: {name}")
 
 
-def load_vae(model: ModelFolder, other: OtherVae, dtype: torch.dtype) -> torch.nn.Module:
+def load_vae(
+    model: ModelFolder, other: OtherVae, dtype: torch.dtype, account: Account
+) -> torch.nn.Module:
     """A VAE in place of the model's own, from its folder or from a file, in any spelling.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite.
     """
     if other.path.is_dir():
-        return load_component(AutoencoderKL, "vae", other.path, dtype, None)
+        return load_component(AutoencoderKL, "vae", other.path, dtype, None, account)
     require_weights(other.path)
     try:
         with quiet():
-            checkpoint = _read(other.path)
-            reader = _Reader(checkpoint, model, str(other.path), dtype)
-            prefix = next(
-                (p for p in _VAE_PREFIXES if any(name.startswith(p) for name in checkpoint)), ""
-            )
-            module = reader.vae(prefix)
+            module = _Reader(other.path, model, dtype, account).lone_vae()
     except (OSError, *MALFORMED, SafetensorError) as error:
         raise CheckpointError(
             f"{other.path} cannot be loaded as a VAE",

@@ -23,6 +23,9 @@ _STRUCTURES: Mapping[Projector, str] = {
 }
 
 
+_FROZEN = ("unet.", "image_encoder.")  # in a training's checkpoint
+
+
 def adapter_facts(checkpoint: Checkpoint) -> Facts:
     """Variant, base and encoder; tokens, LoRA and open questions as remarks."""
     checkpoint = ip_adapter.normal(checkpoint)
@@ -57,6 +60,8 @@ def _remarks(spec: AdapterSpec, checkpoint: Checkpoint) -> Iterator[str]:
     yield f"{spec.tokens or 'one per patch'} tokens per {per}"
     if spec.lora_rank:
         yield f"with a LoRA of rank {spec.lora_rank} on all attentions"
+    if frozen := sum(name.startswith(_FROZEN) for name in checkpoint):
+        yield f"{frozen} tensors of a frozen base model or encoder beside it, which are left out"
     if find_sites(checkpoint) is None:
         yield "its numbers and widths of sites are those of no known base"
     if not spec.kind:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ipa.contract.base_sites import base_name
+from ipa.contract.left_out import LeftOut
 
 from ..containers.checkpoint import Checkpoint
 from ..reading.recognition import base_of, context_width, input_channels, other_kind
-from ..reading.single_file import AVERAGES, component_of, has_averages
+from ..reading.single_file import AVERAGES, beside, component_of, has_averages
 from .description import Facts
 
 _INPUTS: Mapping[int, str] = {
@@ -48,6 +49,8 @@ def single_file_facts(checkpoint: Checkpoint) -> Facts:
     remarks = [*known.remarks, *_missing(checkpoint, known.base)]
     if has_averages(checkpoint):
         remarks.append("the UNet twice: its last weights, and their averages (convert with --ema)")
+    if others := LeftOut.of(checkpoint.where, beside(checkpoint)).listed():
+        remarks.append(f"beside its networks: {others}; it is left out")
     marks = [words for name, words in _MARKERS.items() if name in checkpoint]
     remarks += marks or _untold(known.base)
     return Facts(variant=known.variant, base=known.base, remarks=tuple(remarks))

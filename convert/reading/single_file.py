@@ -8,7 +8,7 @@ leftovers of a training, a ControlNet, markers of other programs. Those are left
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ipa.contract.errors import CheckpointError
@@ -88,6 +88,15 @@ def component_of(name: str) -> str | None:
     return next((part for prefix, part in _PREFIXES.items() if name.startswith(prefix)), None)
 
 
+def beside(names: Iterable[str]) -> list[str]:
+    """Those that lie in no component, and are no leftover of a training that is known."""
+    return [
+        name
+        for name in names
+        if component_of(name) is None and not any(drop.matches(name) for drop in _DROPS)
+    ]
+
+
 def tensors_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
     """The components in a file, under their own names; what is of none is left out."""
     found: dict[str, dict[str, Stored]] = defaultdict(dict)
@@ -122,7 +131,7 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
     }
     dropped = {name: reason for name, reason in reasons.items() if reason is not None}
     kept = {name: stored for name, stored in checkpoint.items() if name not in dropped}
-    dropped |= {name: _OUTSIDE for name in kept if component_of(name) is None}
+    dropped |= dict.fromkeys(beside(kept), _OUTSIDE)
     found = tensors_of(Checkpoint(checkpoint.where, kept, converted=False))
     if ema and "unet" in found:
         averages = dict(_averages(checkpoint, found["unet"]))

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from safetensors import safe_open
-
 from ipa.app.base_configs import adapter_sites, component_config, lora_networks
 from ipa.app.show import bytes_bar
 from ipa.contract.errors import RequestError
@@ -128,6 +126,8 @@ def run_conversion(source: str, target: Path, options: ConversionOptions) -> Con
 def _left_out(source: str, target: Path) -> list[str]:
     """What the record of a conversion says of tensors that were left out, in words."""
     if target.is_file():
+        from safetensors import safe_open
+
         with safe_open(target, framework="np") as file:
             counts = json.loads((file.metadata() or {}).get(_LEFT_OUT, "{}"))
         rows = [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
@@ -164,11 +164,9 @@ def _component(source: str, target: Path, options: ConversionOptions) -> _Writte
     path = Path(source).expanduser()
     component = ipa_convert.kind_of(path)
     config = component_config(path, component, base=options.base, folder=options.config)
-    ignore = {"ignore": options.ignore}
-    write = partial(
-        ipa_convert.convert_component, path, target, config, **_writing(options), **ignore
-    )
-    verify = partial(ipa_convert.verify_component, path, target, config, **ignore)
+    ignore, writing = options.ignore, _writing(options)
+    write = partial(ipa_convert.convert_component, path, target, config, ignore=ignore, **writing)
+    verify = partial(ipa_convert.verify_component, path, target, config, ignore=ignore)
     return _run(write, verify, options)
 
 

@@ -45,14 +45,14 @@ class LeftOut:
 
     def warnings(self) -> list[str]:
         """One line that names them; none where nothing was left out."""
-        if not self.names:
-            return []
+        what = f"{len(self.names)} tensors that are no part of what was loaded"
+        return [f"left out of {self.where}: {what}: {self.listed()}"] if self.names else []
+
+    def listed(self) -> str:
+        """The names, counted and shortened, for a line."""
         rows = [f"{name} ({n})" if n > 1 else name for name, n in self.describe().items()]
         rest = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        return [
-            f"left out of {self.where}: {len(self.names)} tensors that are no part of what was "
-            f"loaded: {', '.join(rows[:_SHOWN])}{rest}"
-        ]
+        return ", ".join(rows[:_SHOWN]) + rest
 
 
 NOTHING = LeftOut("", ())

@@ -84,6 +84,11 @@ ODD: dict[str, tuple[str, Callable[[Shapes], Shapes], str]] = {
     "zero": ("sdxl", plus(v_pred=(0,), ztsnr=(0,)), "no signal at all (ztsnr)"),
     "pruned": ("sdxl", shallow, "cross-attentions where SDXL has 70: pruned or distilled"),
     "playground": ("sdxl", plus(edm_mean=(4,), edm_std=(4,)), "it is Playground 2.5"),
+    "more": (
+        "sd15",
+        plus(**{"control_model.a": (2,), "control_model.b": (2,), "model_sampling.x": (2,)}),
+        "beside its networks: control_model.* (2), model_sampling.x",
+    ),
     "lcm": ("sd15", plus(**{f"{UNET}time_embed.cond_proj.weight": (320, 256)}), "distilled UNet"),
 }
 

@@ -18,6 +18,7 @@ import ipa_convert
 from ipa.contract.model import ModelFolder, OtherVae
 from ipa.prepare.model_folder import open_model_folder
 from ipa.prepare.sources import resolve_model
+from ipa_torch.loading import Account
 from ipa_torch.lora_file import read_lora
 from ipa_torch.single_file import load_single_file, load_vae
 from oracle import models, single_files
@@ -48,7 +49,7 @@ def of_mlx(model: ModelFolder) -> Weights:
 def of_torch(model: ModelFolder) -> Weights:
     """What the reference's modules hold."""
     assert model.single_file is not None
-    modules, _ = load_single_file(model, model.single_file, torch.float32)
+    modules = load_single_file(model, model.single_file, torch.float32, Account())
     return {f"{p}.{n}": t.numpy() for p, m in modules.items() for n, t in m.state_dict().items()}
 
 
@@ -96,7 +97,7 @@ def test_lone_autoencoders(spelling: str, folders: dict[int, Path], tmp_path: Pa
         other = OtherVae(name="v", path=file)
         held = ipa_convert.read_model(replace(model, other_vae=other), ["vae"])["vae"]
         assert_equal({n: t.array() for n, t in held.items()}, plain)
-        found = load_vae(model, other, torch.float32).state_dict()
+        found = load_vae(model, other, torch.float32, Account()).state_dict()
         assert_equal({n: t.numpy() for n, t in found.items()}, stock)
 
 

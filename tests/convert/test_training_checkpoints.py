@@ -21,6 +21,7 @@ from ipa.prepare.sources import resolve_model
 from ipa_convert.containers.checkpoint import open_file
 from ipa_convert.containers.pickle_names import GLOBALS
 from ipa_convert.containers.pickle_values import Inert
+from ipa_torch.loading import Account
 from ipa_torch.single_file import load_single_file
 from oracle import models, single_files, training_runs
 from oracle.containers import array_bits
@@ -152,7 +153,7 @@ def test_a_whole_model(tmp_path: Path) -> None:
         for key, stored in part.items():
             original = expected[component][key].array()
             assert np.array_equal(array_bits(stored.array()), array_bits(original)), key
-    modules, _ = load_single_file(model, model.single_file, torch.float32)
+    modules = load_single_file(model, model.single_file, torch.float32, Account())
     for component, module in modules.items():
         original = single_files.component(folder, component)
         for key, value in module.state_dict().items():
