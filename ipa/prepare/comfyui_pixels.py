@@ -49,6 +49,22 @@ def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
     return np.ascontiguousarray(np.round(values), dtype=np.uint8)
 
 
+def middle_corner(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Left and top of what torchvision's CenterCrop keeps; half a pixel goes to the even side."""
+    return round((size[0] - width) / 2), round((size[1] - height) / 2)
+
+
+def resized_floats(values: Floats, height: int, width: int) -> Floats:
+    """torch's `interpolate(mode="bicubic", antialias=True)` of (C, H, W), but for its rounding."""
+    rows, columns = values.shape[1:]
+    if columns != width:
+        values = _resized(values, _taps(columns, width, 0, width))
+    if rows != height:
+        down = _resized(values.swapaxes(1, 2), _taps(rows, height, 0, height))
+        values = np.ascontiguousarray(down.swapaxes(1, 2))
+    return values
+
+
 def _resized(values: Floats, taps: list[Tap]) -> Floats:
     """(C, L, size) to (C, L, places), along the last axis."""
     places = [values[..., first : first + len(w)].astype(np.float64) @ w for first, w in taps]

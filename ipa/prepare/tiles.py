@@ -22,6 +22,7 @@ from ipa.contract.fit import CENTER_CROP, TILE, Box
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.masks import MaskValues
 
+from .comfyui_pixels import middle_corner
 from .encoder_masks import picture_masks
 from .images import check_pixels, to_rgb
 from .masks import Canvas, fit_mask
@@ -128,8 +129,7 @@ def _resized(image: Image.Image, length: int) -> Image.Image:
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    # torchvision's CenterCrop rounds an odd pixel to the even side.
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    left, top = middle_corner(image.size, width, height)
     return image.crop((left, top, left + width, top + height))
 
 

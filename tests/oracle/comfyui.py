@@ -33,6 +33,18 @@ def pixels(picture: Array, side: int) -> Array:
     return (eight_bits - MEAN) / STD
 
 
+def noise_start(picture: Array) -> torch.Tensor:
+    """uint8 (H, W, 3) as IPAdapterNoise starts from it: (224, 224, 3), the middle of it resized."""
+    image = torch.from_numpy(picture.astype(np.float32) / 255.0)[None].permute(0, 3, 1, 2)
+    tall, wide = image.shape[-2:]
+    side = min(tall, wide)
+    top, left = int(round((tall - side) / 2.0)), int(round((wide - side) / 2.0))
+    image = image[..., top : top + side, left : left + side]
+    if side != 224:
+        image = interpolate(image, size=(224, 224), mode="bicubic", antialias=True)
+    return image.permute(0, 2, 3, 1)[0]
+
+
 def mask(values: Array, queries: int, latents: tuple[int, int]) -> Array:
     """A mask (H, W) for a number of queries, over latents of (rows, columns)."""
     tall, wide = latents
