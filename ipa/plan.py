@@ -30,10 +30,10 @@ from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_wa
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
-from ipa.prepare.noise import NoiseStream
+from ipa.prepare.noise import OwnStreams, Share, SharedStream, Streams
 from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.picture_parts import prompt_parts
-from ipa.prepare.profiles import HOUSE, Profile, profile_named
+from ipa.prepare.profiles import AS_MEANT, HOUSE, Profile, profile_named
 from ipa.prepare.schedules import (
     make_schedule,
     pipeline_config,
@@ -73,7 +73,8 @@ class Plan:
     """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,).
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
-    what it was planned with, and `loras` the scales of those.
+    what it was planned with, and `loras` the scales of those. `share` is its part of a call with
+    several prompts, where one generator draws for all of them.
     """
 
     request: Request
@@ -92,6 +93,7 @@ class Plan:
     guidance: Floats | None = None
     edits: Edits | None = None
     loras: Mapping[str, float] = field(default_factory=dict)
+    share: Share | None = None
 
     @property
     def guided(self) -> bool:
@@ -135,12 +137,9 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     crop = shared_crop(request, edits)
     canvas = Canvas.of(model, width, height, crop)
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
-    for prompt in prompts:
-        warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
+    warnings += _prompt_warnings(prompts, canvas, profile)
     for name in dict.fromkeys(prompt.adapter for prompt in prompts):
         warnings += loaded.adapters[name].loaded.left_out.warnings()
-    if any(prompt.masks is not None for prompt in prompts):
-        warnings += canvas.warnings(profile.mask_rule)
     warnings += _crop_warnings(request, canvas)
     size, steps = (width, height), len(times.steps)
     return Plan(
@@ -151,7 +150,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         texts=texts,
         prompts=prompts,
         schedule=schedule,
-        seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
+        seeds=_seeds(request, profile),
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
@@ -161,6 +160,25 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         edits=edits,
         loras=chosen_scales(loaded.loras, request.loras),
     )
+
+
+def _prompt_warnings(
+    prompts: Sequence[PlannedPrompt], canvas: Canvas, profile: Profile
+) -> list[str]:
+    """What is lost of image prompts, or done to them that nobody may expect."""
+    warnings = [
+        f"image prompt {prompt.number + 1}, {text}"
+        for prompt in prompts
+        for text in prompt.features.warnings
+    ]
+    if any(prompt.masks is not None for prompt in prompts):
+        warnings += canvas.warnings(profile.mask_rule)
+    if prompts and profile.middle_block == "left out":
+        warnings.append(
+            f"profile {profile.name!r}: image prompts do not enter the middle block, as in "
+            f"ComfyUI_IPAdapter_plus as it is published; {AS_MEANT!r} lets them in"
+        )
+    return warnings
 
 
 def prompts_from_ip_adapter_image(
@@ -178,16 +196,25 @@ def prompts_from_ip_adapter_image(
     return tuple(ImagePrompt(e, adapter=name) for e, name in zip(entries, adapters, strict=True))
 
 
-def starting_noise(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
-    """x_T before the schedule's factor: (N, C, h, w), one stream per picture."""
+def noise_streams(plan: Plan) -> Streams:
+    """Where a run's noise is drawn from: a generator per picture, or one for all of a call."""
+    if plan.profile.seeds == "one generator":
+        count, edits = len(plan.seeds), plan.edits
+        alone = Share(count, one_source=edits is None or len(edits.sources) < 2)
+        return SharedStream(plan.seeds[0], count, plan.share or alone)
+    return OwnStreams(plan.seeds)
+
+
+def starting_noise(plan: Plan, streams: Streams) -> Floats:
+    """x_T before the schedule's factor: (N, C, h, w)."""
     if plan.request.latents is not None:
         return np.ascontiguousarray(plan.request.latents, dtype=np.float32)
     return draw(plan, streams)
 
 
-def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
-    """Fresh standard noise, one (1, C, h, w) draw per picture from its own stream."""
-    return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
+def draw(plan: Plan, streams: Streams) -> Floats:
+    """Fresh standard noise for every picture of a run, (N, C, h, w)."""
+    return streams.rows(plan.latent_shape)
 
 
 def plan_schedule(
@@ -214,6 +241,12 @@ def plan_schedule(
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
     return schedule, times, [*([warning] if warning else ()), *schedule.warnings]
+
+
+def _seeds(request: Request, profile: Profile) -> tuple[int, ...]:
+    """Of each picture; all have that of the one generator, where there is one."""
+    step = 0 if profile.seeds == "one generator" else 1
+    return tuple((int(request.seed) + i * step) % 2**64 for i in range(request.num_images))
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
@@ -304,15 +337,16 @@ def _plan_prompts(
         parts = prompt_parts(with_noise(prompt), profile, default)
         for rank, part in enumerate(parts):
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
-            for tile in tiled(part.prompt, side, canvas, where):
+            for tile in tiled(part.prompt, side, canvas, where, profile):
+                own = tile.prompt
                 yield PlannedPrompt(
                     number=number,
                     adapter=name,
-                    features=plan_features(tile, reader, direction, part.weights),
-                    table=lambda_table(tile, default, model.sites, steps, window),
+                    features=plan_features(own, reader, direction, part.weights),
+                    table=lambda_table(own, default, model.sites, steps, window, profile),
                     masks=canvas.masks(tile.mask, tile.mask_fit, where, profile.mask_rule),
-                    embeds_scaling=tile.embeds_scaling,
-                    moved=moved_sites(tile.layers, model.sites),
+                    embeds_scaling=own.embeds_scaling,
+                    moved=moved_sites(own.layers, model.sites),
                 )
 
 

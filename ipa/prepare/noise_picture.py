@@ -1,8 +1,13 @@
 """Pictures of noise, to steer away from: a negative picture keeps the style from going astray.
 
 Source: ComfyUI_IPAdapter_plus (IPAdapterNoise), its kinds, names, sizes and seeds, over torchvision
-(ElasticTransform, gaussian_blur). Numbers are torch's; they are rounded to 8 bits, which ComfyUI
-does not do.
+(CenterCrop, Resize, ElasticTransform, gaussian_blur). Numbers are torch's; they are rounded to 8
+bits at the end, as ComfyUI's CLIP does with what has its size.
+
+A picture's seed is the sum of its resized values, in whole numbers. torch adds them up in float32,
+in an order that changes with the number of its threads: where the exact sum lies within 0.01 of a
+whole number, which is one picture in fifty, ComfyUI's own seed depends on the machine. Here the sum
+is exact.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from ipa.contract.encoder_options import NoiseChoice, parse_noise
 from ipa.contract.errors import RequestError, shown
 from ipa.contract.image_prompt import ImagePrompt, Picture
 
+from .comfyui_pixels import middle_corner, resized_floats
 from .elastic import blurred, deformed
 from .images import to_rgb
 from .noise import NoiseStream
@@ -84,20 +90,28 @@ def noise_picture(
         RequestError: The kind is unknown, or the strength or blur out of range.
     """
     choice = NoiseChoice(kind, strength, blur)
-    start = np.zeros((SIDE, SIDE, 3), np.float32)
-    if picture is not None:
-        image = to_rgb(picture)
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side))
-        resized = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        start = np.asarray(resized).astype(np.float32) / np.float32(255.0)
-    seed = int(start.sum(dtype=np.float64)) % _SEEDS
+    start = np.zeros((SIDE, SIDE, 3), np.float32) if picture is None else _start(picture)
+    seed = noise_seed(start)
     made = NOISE_KINDS[choice.kind](start, float(choice.strength), NoiseStream(seed))
     made = np.clip(made, 0.0, 1.0)
     if choice.blur:
         made = np.clip(blurred(made, choice.blur, choice.blur * 0.15 + 0.35), 0.0, 1.0)
     return Image.fromarray(np.round(made * 255.0).astype(np.uint8))
+
+
+def noise_seed(start: Floats) -> int:
+    """The seed that a picture (H, W, 3) has of its values."""
+    return int(start.sum(dtype=np.float64)) % _SEEDS
+
+
+def _start(picture: Picture) -> Floats:
+    """The middle square of a picture, (224, 224, 3): resized in floats, a little beyond [0, 1]."""
+    image = to_rgb(picture)
+    side = min(image.size)
+    left, top = middle_corner(image.size, side, side)
+    square = np.asarray(image.crop((left, top, left + side, top + side)))
+    unit = square.transpose(2, 0, 1).astype(np.float32) / np.float32(255.0)
+    return np.ascontiguousarray(resized_floats(unit, SIDE, SIDE).transpose(1, 2, 0))
 
 
 def with_noise(prompt: ImagePrompt) -> ImagePrompt:
