@@ -25,6 +25,7 @@ _PLACE = re.compile(
 """Where in a network a module is."""
 
 _PROMPT = re.compile(r"(?<![a-z])image\.\d+")
+_MANY = 99.5
 _NUMBER = re.compile(r"\.\d+")
 
 
@@ -105,7 +106,7 @@ def size(difference: Difference) -> str:
     found = short(difference.measures.relative_l2)
     told = f"relative L2 {about}{found} of {short(difference.limit)} allowed"
     ratio = difference.ratio
-    return told if ratio is None else f"{told}, {_times(ratio)}"
+    return told if ratio is None else f"{told}, {_times(ratio, 'floor')}"
 
 
 def _kinds(bad: Sequence[Difference], first: Difference | None) -> tuple[BadKind, ...]:
@@ -173,14 +174,14 @@ def _told(kind: BadKind) -> str:
     if not worst.measures.finite:
         how = "NaN or infinity"
     elif worst.ratio is not None:
-        how = _times(worst.ratio)
+        how = _times(worst.ratio, "floor")
     else:
-        how = f"{short(worst.share)} × limit"
+        how = _times(worst.share, "limit")
     return f"{kind.name} ×{kind.count:,} ({'' if kind.count == 1 else 'worst '}{how})"
 
 
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} × floor" if ratio >= 100 else f"{ratio:.1f} × floor"
+def _times(factor: float, of: str) -> str:
+    return f"{factor:,.0f} × {of}" if factor >= _MANY else f"{short(factor)} × {of}"
 
 
 def _last(place: str) -> str:
