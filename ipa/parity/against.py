@@ -119,14 +119,15 @@ def fitted(stage: str, array: Whole, shape: tuple[int, ...]) -> Whole:
 
 
 class _Exact(Against):
-    """A run in a higher precision, whose sinusoids are exact too.
+    """A run in a higher precision.
 
-    Free, it goes on from exact ones, so that what their frequencies lose is in what follows.
+    Free, it goes on from sinusoids of another machine, so that what last bits of frequencies make
+    is in the floors of what follows.
     """
 
     def __call__(self, stage: str, array: Floats) -> Floats | None:
         instead = super().__call__(stage, array)
-        return instead if self._forced else self._sinusoids.exact(stage, array)
+        return instead if self._forced else self._sinusoids.nudged(stage, array)
 
 
 def floors(

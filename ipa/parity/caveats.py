@@ -27,11 +27,13 @@ def _notes(limits: Limits, a: Capture, b: Capture) -> Iterator[str]:
             "stages were forced, so pictures and growth over the steps are left out: they would be "
             "the reference's own"
         )
-    if not limits.floors:
+    if not limits.floors and not limits.forced:
         yield (
             "no floors were measured, so limits are flat: faults near rounding, such as an epsilon "
             "of 1e-5 for 1e-6, are not seen"
         )
+    elif not limits.floors:
+        yield "no floors were measured, so limits are those of any stage: 32 roundings"
     elif not limits.forced and not limits.local:
         yield (
             "floors are of a whole run alone: faults near rounding are seen less well than where "

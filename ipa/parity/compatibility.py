@@ -20,6 +20,7 @@ FILE_NAMES = frozenset({"file"})
 FOLLOWS: Mapping[str, str] = {"seeds": "seed"}
 """Parts of a request that are made of others, and are told only where those are equal."""
 
+_LISTS = (list, tuple)
 _ABSENT = "nothing"
 _SHOWN = 60
 
@@ -61,7 +62,8 @@ def _check_names(allow: Collection[str], *headers: Header) -> None:
     heads = {name[:end] for name in known for end in _ends(name)}
     for given in allow:
         if given not in heads:
-            near = difflib.get_close_matches(given, sorted(heads), 3, 0.5)
+            ends = sorted(name for name in heads if name.rpartition(".")[2] == given)
+            near = ends[:3] or difflib.get_close_matches(given, sorted(heads), 3, 0.5)
             raise RequestError(
                 f"nothing that may differ is called {given!r}",
                 remedy=f"did you mean {' or '.join(near)}?"
@@ -77,7 +79,7 @@ def _names(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, entry in value.items():
             yield from _names(f"{name}.{key}" if name else str(key), entry)
-    elif isinstance(value, list) and _deep(value):
+    elif isinstance(value, _LISTS) and _deep(value):
         for number, entry in enumerate(value):
             yield from _names(f"{name}.{number}", entry)
 
@@ -125,14 +127,22 @@ def _request(name: str, a: Any, b: Any) -> Iterator[Found]:
         for key in dict.fromkeys((*a, *b)):
             if key not in FILE_NAMES:
                 yield from _request(f"{name}.{key}" if name else key, a.get(key), b.get(key))
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and _deep(a, b):
+    elif isinstance(a, _LISTS) and isinstance(b, _LISTS):
+        yield from _lists(name, [*a], [*b])
+    elif a != b:
+        yield name, _told(a), _told(b)
+
+
+def _lists(name: str, a: list[Any], b: list[Any]) -> Iterator[Found]:
+    """A tuple that was written to a file is a list there."""
+    if len(a) == len(b) and _deep(a, b):
         for number, (first, second) in enumerate(zip(a, b, strict=True)):
             yield from _request(f"{name}.{number}", first, second)
     elif a != b:
         yield name, _told(a), _told(b)
 
 
-def _deep(*values: list[Any]) -> bool:
+def _deep(*values: Sequence[Any]) -> bool:
     return all(isinstance(entry, Mapping) for value in values for entry in value)
 
 

@@ -57,8 +57,11 @@ class Sinusoids:
         largest = float(np.sqrt(np.mean(numbers**2)))
         return float(_LAST_BIT * largest * slope + _ROUNDING)
 
-    def exact(self, stage: str, array: Floats) -> Floats | None:
-        """The stage with sinusoids computed in float64; None where it is none of its numbers."""
+    def nudged(self, stage: str, array: Floats) -> Floats | None:
+        """The stage with every frequency off by half its last bit, up and down in turn.
+
+        None where it is no sinusoid of its numbers.
+        """
         numbers = self._of(stage)
         if numbers is None:
             return None
@@ -92,10 +95,16 @@ def _frequencies(width: int, shift: int) -> Wide:
     return found
 
 
+def _off(frequencies: Wide) -> Wide:
+    turns = np.where(np.arange(len(frequencies)) % 2, -1.0, 1.0)
+    found: Wide = frequencies * (1 + turns * _ROUNDING)
+    return found
+
+
 def _layouts(numbers: Wide, width: int) -> Iterator[Wide]:
-    """Rows of sinusoids in each of the forms that diffusers knows; an odd width ends in a zero."""
+    """Rows of nudged sinusoids, in each form that diffusers knows; an odd width ends in a zero."""
     for shift in (0, 1):
-        angles = numbers[..., None] * _frequencies(width, shift)
+        angles = numbers[..., None] * _off(_frequencies(width, shift))
         sines, cosines = np.sin(angles), np.cos(angles)
         for pair in ((cosines, sines), (sines, cosines)):
             row = np.concatenate(pair, axis=-1)

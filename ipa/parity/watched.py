@@ -145,12 +145,12 @@ class Watched:
     def predict(self, latents: Array, step: Step, *args: Any, **options: Any) -> Array:
         """See `Backend`."""
         with self._emit.phase(self._step):
-            told = self._array("timestep", np.array([[step.timestep]], np.float32))
-            if told[0, 0] != np.float32(step.timestep):
-                step = replace(step, timestep=float(told[0, 0]))
             if not self._steps:
                 with self._emit.phase("start"):
                     latents = self._told(latents, "latents")
+            told = self._array("timestep", np.array([[step.timestep]], np.float32))
+            if told[0, 0] != np.float32(step.timestep):
+                step = replace(step, timestep=float(told[0, 0]))
             return self._told(self._backend.predict(latents, step, *args, **options), "prediction")
 
     def guide(self, *args: Any) -> Array:
