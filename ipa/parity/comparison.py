@@ -59,8 +59,7 @@ class Comparison:
     """b against a: `differences` in the order in which the stages are computed.
 
     `only_a` and `only_b` are stages that the other run does not have. `unswapped` is the relative
-    L2 of the pictures that each of `swaps` is to be held against. Where stages were searched a
-    level at a time, `first_of` names the last that was found. `notes` are what a reader of the
+    L2 of the pictures that each of `swaps` is to be held against. `notes` are what a reader of the
     numbers must know: what could not be seen, and why.
     """
 
@@ -74,7 +73,6 @@ class Comparison:
     pictures: Pictures | None = None
     swaps: tuple[Swap, ...] = ()
     unswapped: float | None = None
-    first_of: str | None = None
     notes: tuple[str, ...] = ()
 
     @cached_property

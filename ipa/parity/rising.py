@@ -3,7 +3,7 @@
 In a free run a stage inherits the error of those before, and rounding grows from step to step, by
 how much one exact run tells badly: 40 times the floor has to be allowed at the end. But it does not
 jump. A stage may be off by twice as many floors as the run was before it, and by what a stage makes
-itself where it is forced. A norm's epsilon of 1e-5 for 1e-6 makes 4e-6, 90 times what the norm
+itself where it is forced. A norm's epsilon of 1e-5 for 1e-6 makes 4e-6, 80 times what the norm
 itself rounds, 8 times what it inherits.
 """
 

@@ -70,10 +70,9 @@ def verdict_of(comparison: Comparison) -> Verdict:
     """See `Comparison.verdict`, which keeps it."""
     found = comparison.differences
     bad = [one for one in found if one.bad]
-    named = (one for one in bad if one.stage == comparison.first_of)
-    first = next(named, bad[0] if bad else None)
+    first = bad[0] if bad else None
     worst = max(found, key=lambda one: one.share, default=None)
-    kinds = _kinds(bad, first)
+    kinds = _kinds(bad)
     said = _sentence(comparison, first, worst, kinds)
     return Verdict(bool(found) and not bad, said, first, worst, kinds, len(found), len(bad))
 
@@ -109,9 +108,8 @@ def size(difference: Difference) -> str:
     return told if ratio is None else f"{told}, {_times(ratio, 'floor')}"
 
 
-def _kinds(bad: Sequence[Difference], first: Difference | None) -> tuple[BadKind, ...]:
-    """That of the stage where they part before all others."""
-    groups: dict[str, list[Difference]] = {} if first is None else {kind_name(first.stage): []}
+def _kinds(bad: Sequence[Difference]) -> tuple[BadKind, ...]:
+    groups: dict[str, list[Difference]] = {}
     for one in bad:
         groups.setdefault(kind_name(one.stage), []).append(one)
     return tuple(

@@ -25,6 +25,7 @@ from ipa.parity.capturing import capture
 from ipa.parity.comparing import compare
 from ipa.parity.descent import HELD, descend
 from ipa.parity.limits import Limits
+from ipa.parity.live import Subject, compare_live
 from ipa.parity.rising import risen
 from ipa.parity.tap import Tap
 from oracle.faults import FAULTS, Fault
@@ -229,6 +230,25 @@ class Numpy:
     def exp(self, x: Any) -> Any:
         exact = np.exp(x).astype(np.float32)
         return exact + self._ulps * np.spacing(exact)
+
+
+def test_a_departure_that_comes_first_hides_no_other(
+    labs: dict[str, Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fault,) = (fault for fault in FAULTS if fault.name == "gate for value in GEGLU")
+    lab = labs["sd"]
+    reference, pipe = lab.capture("torch", 0, steps=2, with_floors=True), lab.pipe("mlx")
+    monkeypatch.setattr(ipa_mlx.layers, "np", Numpy(100))
+    fault.plant(pipe, monkeypatch)
+    subject = Subject.of(pipe, lab.request(0, 2))
+    known = reference.floors["float32"]
+    found = compare_live(reference, subject, mode="teacher-forced", floors=known).verdict
+    assert found.first is not None
+    assert found.first.stage == "step.000/unet.time_proj"
+    kinds = {kind.name: kind.count for kind in found.kinds}
+    assert kinds == {"unet.time_proj": 2, "unet.….ff.net.0": 2}
+    assert "of 2 kinds: unet.time_proj ×2 (worst" in found.sentence
+    assert "unet.….ff.net.0 ×2 (worst" in found.sentence
 
 
 DEEP = ("gate for value in GEGLU", "factor of the VAE", "group-norm epsilon")
