@@ -69,7 +69,14 @@ class Run:
         self.described = self._describe()
 
     def events(self) -> Iterator[Progress]:
-        """Encode, denoise, decode."""
+        """Encode, denoise, decode. A NumericalError on the way says of which run it is."""
+        try:
+            yield from self._events()
+        except NumericalError as error:
+            error.info = self._info()
+            raise
+
+    def _events(self) -> Iterator[Progress]:
         self.backend.reset()
         steps = len(self.plan.schedule.steps)
         yield Progress(stage="encode", step=0, total=1)

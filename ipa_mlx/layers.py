@@ -176,6 +176,19 @@ class FeedForward(nn.Module):
         return self.proj_out(value * gelu(gate))
 
 
+class Sinusoid(nn.Module):
+    """Diffusers' `Timesteps`: a number as sines and cosines, a module so that it can be watched."""
+
+    def __init__(self, width: int, *, flip_sin_to_cos: bool, freq_shift: float) -> None:
+        super().__init__()
+        self.width, self.flip, self.shift = width, flip_sin_to_cos, freq_shift
+
+    def __call__(self, number: float) -> mx.array:
+        """(1, width) in float32."""
+        row = sinusoid(number, self.width, flip_sin_to_cos=self.flip, freq_shift=self.shift)
+        return mx.array(row)
+
+
 class TimestepEmbedding(nn.Module):
     """The timestep's sinusoid through two linear layers."""
 
@@ -189,7 +202,7 @@ class TimestepEmbedding(nn.Module):
         freq_shift: float,
     ) -> None:
         super().__init__()
-        self.width, self.flip, self.shift = width, flip_sin_to_cos, freq_shift
+        self.time_proj = Sinusoid(width, flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
         self.linear_1 = nn.Linear(width, time_width)
         self.linear_2 = nn.Linear(time_width, time_width)
         if guidance_width is not None:
@@ -197,8 +210,7 @@ class TimestepEmbedding(nn.Module):
 
     def __call__(self, timestep: float, guidance: mx.array | None = None) -> mx.array:
         """A timestep in [0, 1000), and what `cond_proj` made of guidance, to (1, time_width)."""
-        row = sinusoid(timestep, self.width, flip_sin_to_cos=self.flip, freq_shift=self.shift)
-        x = mx.array(row).astype(self.linear_1.weight.dtype)
+        x = self.time_proj(timestep).astype(self.linear_1.weight.dtype)
         if guidance is not None:
             x = x + guidance
         return self.linear_2(silu(self.linear_1(x)))

@@ -15,6 +15,7 @@ _DIFFUSERS = (
     (r"\.upsample$", ".upsamplers.0.conv"),
     (r"\.ff\.proj_in$", ".ff.net.0.proj"),
     (r"\.ff\.proj_out$", ".ff.net.2"),
+    (r"\.time_embedding\.time_proj$", ".time_proj"),
 )
 _CLIP = (
     (r"\.norm([12])$", r".layer_norm\1"),
@@ -54,7 +55,6 @@ _TOWERS = {
 }
 
 MORE_INPUTS = {
-    "time_embedding.linear_1": "time_proj",
     "mlp.fc2": "mlp.activation_fn",
     "net.2": "net.0",
     "text_encoder.layers.0": "text_encoder.embeddings",

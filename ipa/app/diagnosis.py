@@ -12,7 +12,7 @@ from typing import Any
 from ipa.parity.comparison import Comparison
 from ipa.parity.figures import short
 from ipa.parity.json_report import json_report
-from ipa.parity.parting import worst
+from ipa.parity.verdict import worst_first
 
 _WORST = 5
 _PATH = re.compile(r"(?<![\w.…])(?:[A-Za-z]:)?[/\\](?:[^\s|`'\",;:]*[/\\])+")
@@ -116,7 +116,7 @@ def public(text: str) -> str:
 def _stages(name: str, comparison: Comparison) -> Iterator[str]:
     yield f"| {name}: furthest | relative L2 | limit | × floor |"
     yield "|---|---|---|---|"
-    for one in worst(comparison, _WORST):
+    for one in worst_first(comparison.differences)[:_WORST]:
         ratio = "" if one.ratio is None else short(one.ratio)
         found = short(one.measures.relative_l2)
         yield f"| {one.stage} | {found} | {short(one.limit)} | {ratio} |"
@@ -124,7 +124,7 @@ def _stages(name: str, comparison: Comparison) -> Iterator[str]:
 
 def _short(comparison: Comparison) -> dict[str, Any]:
     told = json_report(comparison)
-    kept = {one.stage for one in worst(comparison, _WORST)}
+    kept = {one.stage for one in worst_first(comparison.differences)[:_WORST]}
     told["stages"] = [stage for stage in told["stages"] if stage["stage"] in kept]
     return {name: told[name] for name in ("verdict", "ok", "first_bad", "mode", "only_a", "stages")}
 

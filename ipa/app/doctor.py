@@ -21,7 +21,6 @@ from ipa.parity.comparison import Comparison
 from ipa.parity.environment import environment
 from ipa.parity.limits import FACTOR, Limits
 from ipa.parity.recorded import Recorded, arguments, hold, open_demo, recorded
-from ipa.parity.verdict import verdict
 from ipa.pipeline import Pipeline
 from ipa.run import CancelSignal
 
@@ -94,7 +93,7 @@ class Examination:
         name = f"demo in {dtype}"
         pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, self._device))
         found, own = self._checked(name, lambda: ("", self._held(pipe, known, reference)))
-        self.checks[-1] = Check(name, _good(found), verdict(found), found)
+        self.checks[-1] = Check(name, _good(found), found.verdict.sentence, found)
         self.bar.describe(f"speed in {dtype}")
         self.speeds.append(Speed("demo, 64²", dtype, self._seconds(pipe)))
         return own

@@ -3,106 +3,169 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ipa.app.parity import own_limits
+from ipa.app.parity import PatternLimits, check_options, own_limits
 from ipa.app.subjects import LiveSpec, Opening, parse_subject
 from ipa.contract.errors import RequestError
-from ipa.parity.capture import Capture
+from ipa.parity.capture import Capture, Header
 from ipa.parity.capture_file import read
+from ipa.parity.caveats import notes_of
 from ipa.parity.choice import Choice
-from ipa.parity.comparing import compare
-from ipa.parity.comparison import Comparison
-from ipa.parity.descent import Run, descend
-from ipa.parity.limits import Limits, lower
-from ipa.parity.live import check_whole, compare_live
-from ipa.parity.sketch import Sketch
+from ipa.parity.comparing import compare, usual_limits
+from ipa.parity.comparison import Comparison, Swap
+from ipa.parity.compatibility import check_headers
+from ipa.parity.descent import descend
+from ipa.parity.limits import NO_MEASURE, Floors, Limits, lower
+from ipa.parity.live import Subject, compare_live, measured
+from ipa.parity.swaps import SWAPPED, swaps
 from ipa.parity.tap import Tap
 
 _LIVE_ONLY = {"forced": "--forced", "descend": "--descend", "swaps": "--swaps"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command was asked for, beside its two sides."""
+
+    options: Mapping[str, Any]
+
+    @property
+    def allow(self) -> tuple[str, ...]:
+        """In what they may differ."""
+        return tuple(filter(None, (self.options["allow"] or "").split(",")))
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """As they were typed."""
+        return tuple(self.options["limit"] or ())
+
+    def is_set(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return bool(self.options[name])
 
 
 def compare_named(a: str, b: str, options: Mapping[str, Any]) -> Comparison:
     """b against a, each a capture or a backend, as the options of the command say.
 
     Raises:
-        RequestError: An option needs a backend that runs, or a backend a request.
+        RequestError: An option needs a backend that runs, or a backend a request; a report cannot
+            be written where it is to be.
         IncompatibleCaptures: They are of different runs.
     """
     first, second = parse_subject(a), parse_subject(b)
-    allow = tuple(filter(None, (options["allow"] or "").split(",")))
+    asked = Asked(options)
+    check_options(options)
     if isinstance(second, Path):
-        asked = [name for option, name in _LIVE_ONLY.items() if options[option]]
-        if asked:
-            raise RequestError(
-                f"{asked[0]} gives the reference's stages to B while it runs",
-                found=f"B is the capture {second}",
-                remedy="name a backend as B, such as mlx",
-            )
-        other = read(second)
-        reference = read(first) if isinstance(first, Path) else _recorded(first, options)
-        own = own_limits(options["limit"] or (), reference)
+        return _against_capture(first, second, asked)
+    opening = Opening.of(options)
+    if asked.is_set("descend") and not isinstance(first, Path):
+        return _descended(first, second, opening, asked)
+    return _live(first, second, opening, asked)
+
+
+def _against_capture(first: Path | LiveSpec, second: Path, asked: Asked) -> Comparison:
+    refused = [name for option, name in _LIVE_ONLY.items() if asked.is_set(option)]
+    if refused:
+        raise RequestError(
+            f"{refused[0]} gives the reference's stages to B while it runs",
+            found=f"B is the capture {second}",
+            remedy="name a backend as B, such as mlx",
+        )
+    other = read(second)
+    if isinstance(first, Path):
+        reference = read(first)
+    else:
+        opening = Opening.of(asked.options)
+        reference = opening.subject(first).capture(Choice())
+        if asked.is_set("floor") and not _floors(other, reference.header, other.header):
+            reference = _with_floors(reference, other.header.precision, opening)
+    own = own_limits(asked.limits, reference.stages)
+    if asked.is_set("floor"):
+        limits = usual_limits(reference, other, own)
+    else:
         limits = Limits(lower(reference.header.precision, other.header.precision), own=own)
-        return compare(reference, other, limits, allow)
-    return _live(first, second, options, allow)
+    return compare(reference, other, limits, asked.allow)
 
 
-def _recorded(spec: LiveSpec, options: Mapping[str, Any]) -> Capture:
-    return Opening.of(options).subject(spec).capture(Choice())
+def _floors(of: Capture, a: Header, b: Header) -> Floors:
+    """Those that a capture has for a comparison of these two."""
+    return of.floors.get(lower(a.precision, b.precision), NO_MEASURE)
 
 
-def _live(
-    first: Path | LiveSpec, spec: LiveSpec, options: Mapping[str, Any], allow: tuple[str, ...]
-) -> Comparison:
-    opening, exact = Opening.of(options), None
-    if options["descend"]:
-        return _descended(first, spec, opening, floor=options["floor"])
+def _with_floors(reference: Capture, other: str, opening: Opening) -> Capture:
+    own = reference.header
+    low = lower(own.precision, other)
+    exact = opening.exact(own.backend, own.dtype, low)
+    if exact is None:
+        return reference
+    return replace(reference, floors={low: measured(reference, exact, forced=False)})
+
+
+def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) -> Comparison:
+    """Of a capture every stage lies on the disk: what `--descend` is for needs no search there."""
+    forced = asked.is_set("forced") or asked.is_set("descend")
+    subject = opening.subject(spec)
     reference = read(first) if isinstance(first, Path) else opening.subject(first).capture(Choice())
-    if options["floor"]:
-        own = reference.header
-        exact = opening.exact(own.backend, own.dtype, spec)
+    own, floors, exact = own_limits(asked.limits, reference.stages), NO_MEASURE, None
+    if asked.is_set("floor"):
+        low = lower(reference.header.precision, subject.precision)
+        floors = reference.floors.get(low, NO_MEASURE)
+        if not (floors.forced if forced else floors.free):
+            exact = opening.exact(reference.header.backend, reference.header.dtype, low)
     return compare_live(
         reference,
-        opening.subject(spec),
-        mode="teacher-forced" if options["forced"] else "free-running",
+        subject,
+        mode="teacher-forced" if forced else "free-running",
         exact=exact,
-        own=own_limits(options["limit"] or (), reference),
-        with_swaps=options["swaps"],
-        allow=allow,
+        floors=floors,
+        own=own,
+        with_swaps=asked.is_set("swaps"),
+        allow=asked.allow,
     )
 
 
-def _descended(
-    first: Path | LiveSpec, spec: LiveSpec, opening: Opening, *, floor: bool
-) -> Comparison:
-    subject = opening.subject(spec)
-    if isinstance(first, Path):
-        known = read(first)
-        check_whole(known)
-        side, run = known.header.side, _replay(known)
-    else:
-        live = opening.subject(first)
-        side, run = live.side, live.run
-    exact = opening.exact(side.backend, side.dtype, spec) if floor else None
-    limits = Limits(lower(side.dtype, subject.precision))
-    found = descend(run, subject.run, limits, None if exact is None else exact.run)
+class _Heard:
+    """A subject's runs, and what made them."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self.header: Header | None = None
+
+    def __call__(self, tap: Tap) -> None:
+        self.header = self._subject.made(tap)
+
+    def told(self) -> Header:
+        """What made the last of them."""
+        if self.header is None:
+            raise RuntimeError("nothing was run")
+        return self.header
+
+
+def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) -> Comparison:
+    reference, subject = opening.subject(first), opening.subject(spec)
+    low = lower(reference.precision, subject.precision)
+    exact = opening.exact(first.backend, first.dtype, low) if asked.is_set("floor") else None
+    limits = Limits(low, own=PatternLimits(asked.limits), forced=True)
+    a, b = _Heard(reference), _Heard(subject)
+    found = descend(a, b, limits, None if exact is None else exact.run)
+    check_headers(a.told(), b.told(), asked.allow)
+    own_limits(asked.limits, [one.stage for one in found.differences])  # none is of no stage
+    whole: float | None = None
+    swapped: tuple[Swap, ...] = ()
+    if asked.is_set("swaps"):
+        kept = reference.capture(Choice(patterns=SWAPPED))
+        whole, swapped = swaps(kept.stages, subject.run)
+    known = {one.stage: one.floor for one in found.differences if one.floor is not None}
     return Comparison(
-        a=side,
-        b=subject.side,
+        a=a.told().side,
+        b=b.told().side,
         mode="teacher-forced",
-        request=opening.asked.described or {},
+        request=a.told().request,
         differences=found.differences,
-        first_of=found.path[-1].stage if found.path else None,
+        swaps=swapped,
+        unswapped=whole,
+        notes=notes_of(replace(limits, floors=known), Capture(a.told(), {}), Capture(b.told(), {})),
     )
-
-
-def _replay(capture: Capture) -> Run:
-    """Tells what a capture holds, as its run did."""
-
-    def run(tap: Tap) -> None:
-        for stage, kept in capture.stages.items():
-            if not isinstance(kept, Sketch) and tap.wants(stage.partition("@")[0]):
-                tap(stage, kept.astype("float32"))
-
-    return run

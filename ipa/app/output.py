@@ -29,6 +29,14 @@ def output_paths(output: Path, count: int) -> list[Path]:
             found=f"suffix {output.suffix!r}",
             remedy="use a name that ends in .png",
         )
+    check_writable(output)
+    if count == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
+
+
+def check_writable(output: Path) -> None:
+    """Raise RequestError, before anything is computed, where a file cannot be written."""
     if output.is_dir():
         raise RequestError(f"{output} is a folder", remedy="give a file name")
     folder = output.parent
@@ -41,9 +49,6 @@ def output_paths(output: Path, count: int) -> list[Path]:
         raise RequestError(f"{folder} cannot be written to", found=str(error)) from error
     if not writable:
         raise RequestError(f"{output} cannot be overwritten", remedy="choose another name")
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
 
 
 def save_png(image: Image.Image, path: Path, info: dict[str, Any] | None = None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,14 @@ from rich.table import Table
 from ipa.app.controls import load_controlnets
 from ipa.app.generate import load_adapters
 from ipa.app.loras import load_loras, parse_loras
+from ipa.app.output import check_writable
 from ipa.app.request_file import RequestFile
 from ipa.app.terminal import print_json
 from ipa.app.texts import load_inversions
 from ipa.contract.embeds_file import write_whole
 from ipa.contract.errors import IncompatibleCaptures, RequestError
 from ipa.contract.weights import Scale
+from ipa.parity.budgets import Row
 from ipa.parity.capture import Capture
 from ipa.parity.comparison import Comparison
 from ipa.parity.compatibility import request_differences
@@ -31,7 +34,7 @@ from ipa.parity.json_report import json_report
 from ipa.parity.junit import junit
 from ipa.parity.sketch import Sketch
 from ipa.parity.stages import chosen
-from ipa.parity.text_report import notes, phases, verdict
+from ipa.parity.text_report import notes, phases
 from ipa.pipeline import Pipeline
 
 
@@ -47,10 +50,17 @@ def parse_steps(text: str | None) -> frozenset[int] | None:
         ) from error
 
 
-def own_limits(texts: Sequence[str], reference: Capture) -> dict[str, float]:
-    """[PATTERN=]NUMBER for each stage, later ones first."""
-    own: dict[str, float] = {}
-    known = [*reference.stages]
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise RequestError for what can be known to be wrong of `compare`, before anything runs."""
+    limit_rows(options["limit"] or ())
+    for name in ("to_html", "to_json", "to_junit"):
+        if options[name] is not None:
+            check_writable(options[name])
+
+
+def limit_rows(texts: Sequence[str]) -> tuple[Row, ...]:
+    """[PATTERN=]NUMBER each."""
+    found = []
     for text in texts:
         pattern, _, number = text.rpartition("=")
         try:
@@ -61,8 +71,40 @@ def own_limits(texts: Sequence[str], reference: Capture) -> dict[str, float]:
             ) from error
         if not 0 <= limit < float("inf"):
             raise RequestError("--limit is a number from 0", found=text[:80])
-        own |= dict.fromkeys(chosen([pattern or "*"], known), limit)
+        found.append(Row(pattern or "*", limit=limit))
+    return tuple(found)
+
+
+def own_limits(texts: Sequence[str], stages: Iterable[str]) -> dict[str, float]:
+    """By stage; of several patterns that match one, the last.
+
+    Raises:
+        RequestError: A pattern matches none.
+    """
+    known = list(stages)
+    own: dict[str, float] = {}
+    for row in limit_rows(texts):
+        own |= dict.fromkeys(chosen([row.pattern], known), row.limit or 0.0)
     return own
+
+
+class PatternLimits(Mapping[str, float]):
+    """The same of stages whose names are not known yet."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._rows = {row.pattern: row.limit or 0.0 for row in limit_rows(texts)}
+
+    def __getitem__(self, stage: str) -> float:
+        for pattern in reversed(self._rows):
+            if fnmatchcase(stage, pattern):
+                return self._rows[pattern]
+        raise KeyError(stage)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def check_described(request: RequestFile, capture: Capture) -> None:
@@ -118,9 +160,26 @@ def show_comparison(comparison: Comparison) -> None:
     if not console.is_terminal:  # a file has no width
         console = Console(highlight=False, markup=False, width=_WIDE)
     console.print(table)
+    if comparison.swaps:
+        console.print()
+        console.print(_swaps(comparison))
     for note in notes(comparison):
         console.print(f"note: {note}", soft_wrap=True)
-    typer.echo(verdict(comparison))
+    typer.echo(comparison.verdict.sentence)
+
+
+def _swaps(comparison: Comparison) -> Table:
+    """What is left of the difference of the pictures with each component of a, and its share."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(f"b with {comparison.a.name}'s")
+    for title in ("relative L2 left", "so it costs"):
+        table.add_column(title, justify="right")
+    whole = comparison.unswapped
+    table.add_row("nothing", "" if whole is None else f"{whole:.2e}", "")
+    for swap in comparison.swaps:
+        cost = f"{100 * max(0.0, 1 - swap.relative_l2 / whole):.0f} %" if whole else ""
+        table.add_row(swap.component, f"{swap.relative_l2:.2e}", cost)
+    return table
 
 
 _WIDE = 160
@@ -149,8 +208,14 @@ def show_capture(capture: Capture, path: Path, *, as_json: bool) -> None:
     if as_json:
         header = asdict(capture.header)
         header.pop("embedding")
-        counts = {"bytes": size, "stages": len(capture.stages), "sketched": sketched}
+        counts: dict[str, Any] = {
+            "bytes": size,
+            "stages": len(capture.stages),
+            "sketched": sketched,
+        }
+        counts["floors"] = list(capture.floors)
         print_json({"file": str(path.resolve()), **counts, **header})
         return
     whole = f"{len(capture.stages)} stages, {sketched} of them as sketches"
-    typer.echo(f"{path}: {whole}, {decimal(size)}")
+    floors = ", ".join(capture.floors) or "no precision"
+    typer.echo(f"{path}: {whole}, floors of {floors}, {decimal(size)}")

@@ -14,7 +14,6 @@ from ipa.app.request_file import RequestFile, read_request
 from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.loading import choose_backend, load
-from ipa.parity.limits import lower
 from ipa.parity.live import Subject
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
@@ -22,7 +21,7 @@ from ipa.prepare.sources import resolve_model
 _LIVE = re.compile(
     r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(/(?P<bits>\d+))?(@(?P<device>[a-z0-9:]+))?"
 )
-_DTYPES = ("float64", "float32", "float16", "bfloat16")
+DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ def parse_subject(text: str) -> Path | LiveSpec:
             remedy="a .safetensors file, or BACKEND[:DTYPE][/BITS][@DEVICE] such as mlx:float16",
         )
     dtype = found["dtype"] or "float32"
-    if dtype not in _DTYPES:
-        raise RequestError("unknown dtype", found=dtype, remedy=f"one of {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise RequestError("unknown dtype", found=dtype, remedy=f"one of {', '.join(DTYPES)}")
     bits = int(found["bits"]) if found["bits"] else None
     return LiveSpec(choose_backend(found["backend"]), dtype, found["device"], bits)
 
@@ -90,20 +89,18 @@ class Opening:
         load_beside(pipe, self.options, self.asked, parse_scale(self.options["scale"]))
         return Subject.of(pipe, self.asked.arguments, spec.bits)
 
-    def exact(self, reference: str, dtype: str, other: LiveSpec) -> Subject | None:
-        """Who measures the floor of `compare_live`; None where nobody here can.
+    def exact(self, backend: str, dtype: str, low: str) -> Subject | None:
+        """Who measures the floors of `compare_live`; None where nobody here can.
 
         Args:
-            reference: The reference's backend.
+            backend: The reference's.
             dtype: Its precision.
-            other: The other run. Of quantised weights there is no floor: the reference has none.
+            low: The lower one of the two runs; quantised weights have no floor, since the reference
+                has none.
         """
-        low = lower(dtype, other.dtype)
-        if other.bits is not None:
-            return None
         if low == "float32":
             return self._if_there(LiveSpec("torch", "float64", "cpu"))
-        return None if low == dtype else self._if_there(LiveSpec(reference, low))
+        return None if low == dtype or low not in DTYPES else self._if_there(LiveSpec(backend, low))
 
     def _if_there(self, spec: LiveSpec) -> Subject | None:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _SHOWN = 80
 
@@ -47,7 +48,12 @@ class BackendError(IpaError):
 
 
 class NumericalError(IpaError):
-    """A computation gave NaN, infinity, or a constant picture."""
+    """A computation gave NaN, infinity, or a constant picture.
+
+    `info` is what `Result.info` would have said of the run, None where there was no run yet.
+    """
+
+    info: Mapping[str, Any] | None = None
 
 
 class ParityError(IpaError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -81,3 +82,9 @@ class Sizes:
     def numbers(self) -> tuple[int, ...]:
         """The six, in the order of the UNet."""
         return (*self.original_size, *self.crops_coords_top_left, *self.target_size)
+
+    @classmethod
+    def of_numbers(cls, numbers: Sequence[int]) -> Sizes:
+        """The inverse of `numbers`."""
+        a, b, c, d, e, f = numbers
+        return cls(original_size=(a, b), crops_coords_top_left=(c, d), target_size=(e, f))

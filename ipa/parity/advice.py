@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from .comparison import Comparison
 from .difference import Difference, Measures
 from .figures import short
-from .verdict import parting, worst
+from .verdict import MOST_KINDS, Verdict
 
 # By the name of the stage, the more particular first: what goes wrong there.
 _USUAL = (
@@ -71,14 +72,14 @@ def advice(comparison: Comparison) -> tuple[str, ...]:
 
     Where nothing is bad, what that does and does not show.
     """
-    first = parting(comparison)
-    if first is None:
+    of = comparison.verdict
+    if of.first is None:
         return tuple(_of_a_good_run(comparison))
-    return tuple(_of_a_bad_run(comparison, first))
+    return tuple(_of_a_bad_run(comparison, of, of.first))
 
 
 def _of_a_good_run(comparison: Comparison) -> Iterator[str]:
-    far = worst(comparison)
+    far = comparison.verdict.worst
     if far is None:
         yield "Choose stages that both runs have."
         return
@@ -94,13 +95,14 @@ def _of_a_good_run(comparison: Comparison) -> Iterator[str]:
         yield "Stages that only one run has prove nothing: they are listed at the end."
 
 
-def _of_a_bad_run(comparison: Comparison, first: Difference) -> Iterator[str]:
+def _of_a_bad_run(comparison: Comparison, of: Verdict, first: Difference) -> Iterator[str]:
     yield from _by_numbers(first.measures)
-    for pattern, what in _USUAL:
-        if re.search(pattern, first.stage):
-            yield what
-            break
-    total = sum(one.bad for one in comparison.differences)
+    yield from _usual(first)
+    total = of.bad
+    if comparison.mode == "teacher-forced":
+        for kind in of.kinds[1:MOST_KINDS]:
+            what = " ".join(_usual(kind.worst))
+            yield f"Also {kind.name}, {kind.count:,} of them: {what}".strip()
     if comparison.mode == "teacher-forced":
         yield (
             f"Every stage was given the input of {comparison.a.name}, so each of the {total:,} bad "
@@ -111,6 +113,11 @@ def _of_a_bad_run(comparison: Comparison, first: Difference) -> Iterator[str]:
             f"{total:,} stages are beyond their limits; those after the first may only have "
             "inherited it. With teacher forcing each error stays where it is made."
         )
+
+
+def _usual(one: Difference) -> Iterator[str]:
+    found = (what for pattern, what in _USUAL if re.search(pattern, one.stage))
+    yield from islice(found, 1)
 
 
 def _by_numbers(of: Measures) -> Iterator[str]:

@@ -10,9 +10,11 @@ from ipa.contract.backend import Floats
 from ipa.contract.errors import ParityError
 
 from .difference import Difference
-from .limits import Limits
+from .limits import NO_FLOORS, Floors, Limits
 from .measuring import Kept, Whole, measure
+from .sinusoids import Sinusoids
 from .sketch import Sketch
+from .stages import split
 from .tap import Tap
 
 
@@ -28,6 +30,7 @@ class Against:
         self, reference: Mapping[str, Kept], limits: Limits, *, forced: bool = False
     ) -> None:
         self._reference, self._limits, self._forced = reference, limits, forced
+        self._sinusoids = Sinusoids()
         self.differences: list[Difference] = []
         self.others: list[str] = []
 
@@ -37,11 +40,15 @@ class Against:
 
     def __call__(self, stage: str, array: Floats) -> Floats | None:
         """See `Tap`."""
+        self._sinusoids.see(stage, array)
         if stage not in self._reference:
             self.others.append(stage)
             return None
-        reference = self._reference[stage]
-        found = [difference(stage, *pair, self._limits) for pair in _pairs(stage, reference, array)]
+        reference, least = self._reference[stage], self._sinusoids.floor(stage, array.shape)
+        found = [
+            difference(stage, *pair, self._limits, least=least)
+            for pair in _pairs(stage, reference, array)
+        ]
         self.differences.append(max(found, key=lambda one: one.measures.relative_l2))
         whole = self._forced and not isinstance(reference, Sketch)
         return np.asarray(reference, np.float32) if whole else None
@@ -53,18 +60,29 @@ class Against:
 
 
 def difference(
-    stage: str, reference: Kept, other: Kept, limits: Limits, lost: float = 0.0
+    stage: str,
+    reference: Kept,
+    other: Kept,
+    limits: Limits,
+    *,
+    lost: float = 0.0,
+    least: float | None = None,
 ) -> Difference:
-    """Of one stage of two runs, in one shape; `lost` is what keeping it cost, in relative L2."""
-    limit, measures = limits.limit(stage) + lost, measure(reference, other)
+    """Of one stage of two runs, in one shape.
+
+    `lost` is what keeping it cost, in relative L2, and `least` what its floor is at least
+    (`ipa.parity.sinusoids`).
+    """
+    limit, measures = limits.limit(stage, least) + lost, measure(reference, other)
     return Difference(
         stage,
         reference.shape,
         measures,
-        limits.floor(stage),
+        limits.floor(stage, least),
         limit,
         bad=not measures.finite or measures.relative_l2 > limit,
         sketched=isinstance(reference, Sketch) or isinstance(other, Sketch),
+        lost=lost,
     )
 
 
@@ -101,6 +119,35 @@ def fitted(stage: str, array: Whole, shape: tuple[int, ...]) -> Whole:
     )
 
 
+class _Exact(Against):
+    """A run in a higher precision.
+
+    What it computes in float32 too, as the reference does, it would find without any rounding. So
+    it is given what another machine would have there. Free, it goes on from other sinusoids, so
+    that what last bits of frequencies make is in the floors of what follows. Forced, guidance and
+    the sampler start from arrays whose last bits are off: what little is left of a difference of
+    large numbers is off by many times that.
+    """
+
+    def __call__(self, stage: str, array: Floats) -> Floats | None:
+        instead = super().__call__(stage, array)
+        if not self._forced:
+            return self._sinusoids.nudged(stage, array)
+        is_sampled = split(stage)[1] in _OF_THE_SAMPLER
+        return _off_by_bits(instead) if is_sampled and instead is not None else instead
+
+
+_OF_THE_SAMPLER = frozenset({"latents", "prediction", "guided"})
+
+
+def _off_by_bits(array: Floats) -> Floats:
+    """The last bit of every other number, up and down in turn."""
+    flat = array.reshape(-1).copy()
+    flat[::4] += np.spacing(flat[::4])
+    flat[2::4] -= np.spacing(flat[2::4])
+    return flat.reshape(array.shape)
+
+
 def floors(
     reference: Mapping[str, Kept], exact: Callable[[Tap], object], *, forced: bool
 ) -> dict[str, float]:
@@ -111,6 +158,13 @@ def floors(
         exact: Makes the same run in a higher precision, given a tap.
         forced: Whether every stage is computed of the reference's own inputs.
     """
-    tap = Against(reference, Limits(), forced=forced)
+    tap = _Exact(reference, Limits(), forced=forced)
     exact(tap)
-    return {one.stage: one.measures.relative_l2 for one in tap.differences}
+    return {one.stage: max(one.measures.relative_l2, one.floor or 0.0) for one in tap.differences}
+
+
+def both_floors(reference: Mapping[str, Kept], exact: Callable[[Tap], object]) -> Floors:
+    """The same of both kinds, in two runs; forced ones only where every stage is whole."""
+    whole = not any(isinstance(kept, Sketch) for kept in reference.values())
+    forced = floors(reference, exact, forced=True) if whole else NO_FLOORS
+    return Floors(floors(reference, exact, forced=False), forced)

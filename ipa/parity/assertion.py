@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,9 +16,9 @@ from .against import difference
 from .budgets import Budget, BudgetLike
 from .capture import Capture
 from .capture_file import read
-from .comparing import compare
+from .comparing import compare, usual_limits
 from .comparison import Comparison, Side
-from .limits import ROUNDING, lower
+from .limits import FACTOR, ROUNDING, lower
 from .measuring import Kept
 from .parting import PartingError
 from .sketch import Sketch
@@ -44,7 +45,8 @@ def assert_close(
             arrays must have the same names.
         budget: A TOML file, its contents, one limit on the relative L2 of everything, or None for
             what is usual in the lower precision of the two; see `ipa.parity.budgets.Budget`.
-        floors: By stage, the relative L2 that rounding makes (`ipa.parity.against.floors`).
+        floors: By stage, the relative L2 that rounding makes (`ipa.parity.against.floors`); of
+            captures, None is what they carry.
         allow: In what two captures may differ; see `ipa.parity.compatibility.check_compatible`.
 
     Returns:
@@ -55,6 +57,7 @@ def assert_close(
         IncompatibleCaptures, CaptureError, ParityError: They cannot be compared.
         RequestError: The budget is wrong.
     """
+    __tracebackhide__ = True
     comparison = compared(a, b, Budget.of(budget), floors, allow)
     if not comparison.ok:
         raise PartingError(comparison)
@@ -73,7 +76,13 @@ def compared(
     if isinstance(first, Capture) and isinstance(second, Capture):
         dtype = lower(first.header.dtype, second.header.dtype)
         stages = [stage for stage in first.stages if stage in second.stages]
-        return compare(first, second, budget.limits(stages, dtype, floors), allow)
+        if floors is not None:
+            return compare(first, second, budget.limits(stages, dtype, floors), allow)
+        usual = usual_limits(first, second)
+        if not budget.rows and budget.factor == FACTOR:
+            return compare(first, second, usual, allow)
+        limits = budget.limits(stages, dtype, usual.floors)
+        return compare(first, second, replace(limits, local=usual.local), allow)
     return _of_arrays(_arrays(first, "a"), _arrays(second, "b"), budget, floors)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,11 +38,14 @@ class Budget:
         factor: How many times its floor a stage without a row may be off. Where no floor is known,
             `ipa.parity.limits` has what is usual in the precision.
         source: What errors call it.
+        is_strict: Whether a pattern that matches no stage is an error. The budget of a project has
+            rows that a single test needs not have.
     """
 
     rows: tuple[Row, ...] = ()
     factor: float = FACTOR
     source: str = field(default="the budget", compare=False)
+    is_strict: bool = field(default=True, compare=False)
 
     @classmethod
     def of(cls, given: BudgetLike) -> Budget:
@@ -71,8 +74,8 @@ class Budget:
             floors: By stage, what rounding alone makes, where that is known.
 
         Raises:
-            RequestError: A pattern matches no stage (the nearest are told), or a factor is of a
-                floor that is not known.
+            RequestError: A pattern of a strict budget matches no stage (the nearest are told), or a
+                factor is of a floor that is not known.
         """
         names = tuple(stages)
         rows = {stage: row for row in self.rows for stage in self._matched(row, names)}
@@ -93,12 +96,20 @@ class Budget:
                     remedy="pass floors, or give a limit",
                 )
 
+    def matched(self, stages: Iterable[str]) -> list[str]:
+        """The patterns that match a stage."""
+        names = tuple(stages)
+        free = replace(self, is_strict=False)
+        return [row.pattern for row in self.rows if free._matched(row, names)]
+
     def _matched(self, row: Row, names: Iterable[str]) -> list[str]:
         """Runs that are told apart by "@2" go together."""
         bare = {name: name.partition("@")[0] for name in names}
         try:
             found = chosen([row.pattern], {**bare, **dict.fromkeys(bare.values())})
         except RequestError as error:
+            if not self.is_strict:
+                return []
             raise RequestError(
                 f"{self.source}: {error.what}", found=error.found, remedy=error.remedy
             ) from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .comparison import Side
+from .limits import Floors
 from .measuring import Kept
 
 FORMAT_VERSION = 1
@@ -30,6 +31,7 @@ class Header:
         warnings: What the run warned of.
         embedding: What the image encoder of the run's first image prompt says of the finished
             picture; None where it has none.
+        unfinished: Why the run ended before its picture; "" where it did not.
         format_version: Of the format that it has on disk.
     """
 
@@ -43,6 +45,7 @@ class Header:
     timings_s: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     embedding: tuple[float, ...] | None = None
+    unfinished: str = ""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -73,8 +76,11 @@ class Capture:
     """A run: `stages` by name, in the order in which they were told.
 
     Each is an array, float32 or float16, or a `Sketch` of one. Those of a file are read one by one,
-    when they are asked for.
+    when they are asked for. `floors` are, by the precision of a comparison, what rounding alone
+    makes of them; `is_summed` says that the file's checksums were there to be checked.
     """
 
     header: Header
     stages: Mapping[str, Kept] = field(repr=False)
+    floors: Mapping[str, Floors] = field(default_factory=dict, repr=False)
+    is_summed: bool = True

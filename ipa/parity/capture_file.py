@@ -18,8 +18,10 @@ from ipa.contract.errors import CaptureError, CheckpointError
 from ipa.contract.files import require_safetensors
 
 from .capture import FORMAT_VERSION, Capture, Header
-from .measuring import Kept
+from .checksums import checksum, checksum_of
+from .measuring import Kept, Whole
 from .sketch import WIDTH, Moments, Sketch
+from .stored_floors import floors_of, told
 
 _FORMAT = "ipa-mlx capture"
 _TAGS = {"float32": "F32", "float16": "F16"}
@@ -70,19 +72,23 @@ def write(path: str | os.PathLike[str], capture: Capture) -> None:
 
 
 def _write(file: BinaryIO, capture: Capture) -> None:
-    rows = []
+    rows, sums = [], []
     arrays: dict[str, tuple[str, tuple[int, ...], int]] = {}
     for name, kept in capture.stages.items():
         array = kept.projection if isinstance(kept, Sketch) else kept
         moments = _plain(kept.moments) if isinstance(kept, Sketch) else None
         rows.append([name, list(kept.shape), moments])
+        sums.append(checksum(_bytes(array)))
         arrays[name] = (_TAGS[array.dtype.name], array.shape, array.nbytes)
     metadata = {
         "format": _FORMAT,
         "format_version": str(capture.header.format_version),
         "header": json.dumps(asdict(capture.header), ensure_ascii=False),
         "stages": json.dumps(rows, ensure_ascii=False, allow_nan=False, separators=_COMPACT),
+        "floors": json.dumps(told(capture.floors, arrays), separators=_COMPACT),
+        "sums": json.dumps(sums, separators=_COMPACT),
     }
+    metadata["sum"] = checksum_of(metadata)
     order = sorted(arrays, key=lambda name: arrays[name][0], reverse=True)  # F32 first: aligned
     header: dict[str, Any] = {"__metadata__": metadata}
     start = 0
@@ -96,7 +102,11 @@ def _write(file: BinaryIO, capture: Capture) -> None:
     for name in order:
         kept = capture.stages[name]
         array = kept.projection if isinstance(kept, Sketch) else kept
-        file.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+        file.write(_bytes(array))
+
+
+def _bytes(array: Whole) -> memoryview:
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
 
 
 def _plain(moments: Moments) -> list[float | None]:
@@ -118,6 +128,7 @@ class StoredStages(Mapping[str, Kept]):
 
     where: Path
     rows: Mapping[str, _Row]
+    sums: Mapping[str, str]
     file: Any = field(repr=False)
 
     def __getitem__(self, name: str) -> Kept:
@@ -128,8 +139,12 @@ class StoredStages(Mapping[str, Kept]):
             array = self.file.get_tensor(name)
         except (SafetensorError, OSError) as error:
             raise _damaged(self.where, f"{name}: {error}") from error
+        if self.sums and checksum(_bytes(array)) != self.sums[name]:
+            raise _damaged(self.where, f"{name}: its numbers are not those that were written")
         if row.moments is None:
             return np.asarray(array)
+        if math.isfinite(row.moments.norm) and not np.isfinite(array).all():
+            raise _damaged(self.where, f"{name}: the sketch of finite numbers is not finite")
         return Sketch(row.shape, row.moments, array)
 
     def __iter__(self) -> Iterator[str]:
@@ -158,12 +173,22 @@ def read(path: str | os.PathLike[str]) -> Capture:
         raise _damaged(where, str(error)) from error
     _check_format(where, metadata)
     try:
+        _check_sum(where, metadata)
         header = _header(where, json.loads(metadata["header"]))
         rows = _rows(json.loads(metadata["stages"]))
+        sums = json.loads(metadata.get("sums", "[]"))
+        known = floors_of(json.loads(metadata.get("floors", "{}")), rows)
         _check_stages(where, rows, file)
+        stages = StoredStages(where, rows, dict(zip(rows, sums, strict=bool(sums))), file)
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(where, f"its metadata cannot be read: {error!r:.120}") from error
-    return Capture(header, StoredStages(where, rows, file))
+    return Capture(header, stages, known, is_summed=bool(sums))
+
+
+def _check_sum(where: Path, metadata: Mapping[str, str]) -> None:
+    """Of captures that have one: those of the first versions have none."""
+    if "sum" in metadata and metadata["sum"] != checksum_of(metadata):
+        raise _damaged(where, "its metadata are not those that were written")
 
 
 def _check_format(where: Path, metadata: Mapping[str, str]) -> None:
@@ -186,28 +211,31 @@ def _check_format(where: Path, metadata: Mapping[str, str]) -> None:
         )
 
 
-def _header(where: Path, told: Any) -> Header:
+def _header(where: Path, given: Any) -> Header:
     for name, kind in _TYPES.items():
-        if not isinstance(told[name], kind):
-            raise _damaged(where, f"{name}: {told[name]!r:.60}")
-    values: dict[str, Any] = {one.name: told[one.name] for one in fields(Header)}
-    embedding = values["embedding"]
+        if not isinstance(given[name], kind):
+            raise _damaged(where, f"{name}: {given[name]!r:.60}")
+    values: dict[str, Any] = {
+        one.name: given[one.name] for one in fields(Header) if one.name in given
+    }
+    embedding = values.get("embedding")
     return Header(
         **values
         | {
             "warnings": tuple(map(str, values["warnings"])),
+            "unfinished": str(values.get("unfinished", "")),
             "embedding": None if embedding is None else tuple(map(float, embedding)),
         }
     )
 
 
-def _rows(told: Any) -> dict[str, _Row]:
+def _rows(given: Any) -> dict[str, _Row]:
     return {
         name: _Row(
             tuple(int(side) for side in shape),
             None if moments is None else Moments(*map(_number, moments)),
         )
-        for name, shape, moments in told
+        for name, shape, moments in given
     }
 
 

@@ -20,8 +20,9 @@ HALF_BIT = 2.0**-11
 _HEADER_BYTES = 1 << 14
 """Of a file, for what is not about single stages."""
 
-_STAGE_BYTES = 260
-"""For what a file's header says of a stage, but for its name, which stands there twice."""
+_STAGE_BYTES = 320
+"""For what a file's header says of a stage, but for its name, which stands there twice: shape,
+moments, checksum, floors in one precision."""
 
 
 class Collector:

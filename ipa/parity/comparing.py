@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
 from .against import difference, fitted
 from .capture import Capture
+from .caveats import notes_of
 from .collector import HALF_BIT
 from .comparison import Comparison, Pictures
 from .compatibility import check_compatible
 from .difference import Difference
-from .limits import Limits, lower
+from .limits import NO_FLOORS, NO_MEASURE, Limits, lower
 from .measuring import Kept
+from .rising import risen
 from .similarity import pictures
 from .sketch import Sketch
 
@@ -28,8 +30,8 @@ def compare(
     Args:
         a: The reference.
         b: The other.
-        limits: What is bad; None is `Limits` of the lower precision of the two. Where a stage is
-            kept in float16, half of its last bit is added.
+        limits: What is bad; None is by the floors that the captures carry (`usual_limits`). Where a
+            stage is kept in float16, half of its last bit is added.
         allow: Names of what may differ; see `check_compatible`.
 
     Raises:
@@ -39,8 +41,8 @@ def compare(
         CaptureError: A stage cannot be read.
     """
     check_compatible(a, b, allow)
-    known = limits or Limits(lower(a.header.precision, b.header.precision))
-    found = tuple(_differences(a, b, known))
+    known = limits or usual_limits(a, b)
+    found = risen(_differences(a, b, known), known)
     measured = {one.stage for one in found}
     return Comparison(
         a=a.header.side,
@@ -51,7 +53,18 @@ def compare(
         only_a=tuple(stage for stage in a.stages if stage not in measured),
         only_b=tuple(stage for stage in b.stages if stage not in measured),
         pictures=_pictures(a, b),
+        notes=notes_of(known, a, b),
     )
+
+
+def usual_limits(a: Capture, b: Capture, own: Mapping[str, float] = NO_FLOORS) -> Limits:
+    """By the floors of either, at each stage the larger; flat ones where neither carries any.
+
+    `own` has limits in the place of those.
+    """
+    dtype = lower(a.header.precision, b.header.precision)
+    known = [one.floors.get(dtype, NO_MEASURE) for one in (a, b)]
+    return Limits.of(dtype, known[0].joined(known[1]), own, forced=False)
 
 
 def _differences(a: Capture, b: Capture, limits: Limits) -> Iterator[Difference]:
@@ -61,7 +74,7 @@ def _differences(a: Capture, b: Capture, limits: Limits) -> Iterator[Difference]
         pair = _alike(stage, a.stages[stage], b.stages[stage])
         if pair is not None:
             lost = HALF_BIT if any(map(_is_half, pair)) else 0.0
-            yield difference(stage, *pair, limits, lost)
+            yield difference(stage, *pair, limits, lost=lost)
 
 
 def _alike(stage: str, a: Kept, b: Kept) -> tuple[Kept, Kept] | None:

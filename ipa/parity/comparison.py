@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .difference import Difference
+from .verdict import Verdict, verdict_of
 
 Mode: TypeAlias = Literal["free-running", "teacher-forced"]
 
@@ -52,13 +54,13 @@ class Swap:
     relative_l2: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """b against a: `differences` in the order in which the stages are computed.
 
-    `only_a` and `only_b` are stages that the other run does not have. `first_bad` is the deepest
-    bad stage that comes first; None where all is well. `unswapped` is the relative L2 of the
-    pictures that each of `swaps` is to be held against.
+    `only_a` and `only_b` are stages that the other run does not have. `unswapped` is the relative
+    L2 of the pictures that each of `swaps` is to be held against. `notes` are what a reader of the
+    numbers must know: what could not be seen, and why.
     """
 
     a: Side
@@ -71,18 +73,19 @@ class Comparison:
     pictures: Pictures | None = None
     swaps: tuple[Swap, ...] = ()
     unswapped: float | None = None
-    first_of: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What it comes down to."""
+        return verdict_of(self)
 
     @property
     def first_bad(self) -> Difference | None:
-        """What a stage is made of is computed before it, so the first bad one is the deepest.
-
-        Where stages were searched a level at a time, `first_of` names the last that was found.
-        """
-        named = (one for one in self.differences if one.stage == self.first_of)
-        return next(named, next((one for one in self.differences if one.bad), None))
+        """Where they part; None where all is well."""
+        return self.verdict.first
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is bad."""
-        return self.first_bad is None
+        """Whether something was compared, and nothing is bad."""
+        return self.verdict.ok

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ipa.contract.errors import IncompatibleCaptures
+from ipa.contract.errors import IncompatibleCaptures, RequestError
 
-from .capture import Capture
+from .capture import Capture, Header
 from .fingerprints import agreement
 
 Found: TypeAlias = tuple[str, str, str]
@@ -19,6 +20,7 @@ FILE_NAMES = frozenset({"file"})
 FOLLOWS: Mapping[str, str] = {"seeds": "seed"}
 """Parts of a request that are made of others, and are told only where those are equal."""
 
+_LISTS = (list, tuple)
 _ABSENT = "nothing"
 _SHOWN = 60
 
@@ -32,22 +34,69 @@ def check_compatible(a: Capture, b: Capture, allow: Collection[str] = ()) -> Non
         allow: Names as the error lists them: parts of a request ("seed", "image_prompts.0.scale"),
             "weights.unet" and so on, "format", "stages". One covers all whose names go on from it
             after a dot: "weights" is all of them.
+
+    Raises:
+        RequestError: A name is of nothing that could differ.
     """
-    found = [one for one in differing(a, b) if not _allowed(one[0], allow)]
+    alone: list[Found] = []
+    if not a.stages.keys() & b.stages.keys():
+        alone.append(("stages", f"{len(a.stages)}", f"{len(b.stages)}, none of them in both"))
+    check_headers(a.header, b.header, allow, alone)
+
+
+def check_headers(
+    a: Header, b: Header, allow: Collection[str] = (), more: Sequence[Found] = ()
+) -> None:
+    """The same of what made two runs; `more` is what else is known to differ."""
+    _check_names(allow, a, b)
+    found = [one for one in (*differing(a, b), *more) if not _allowed(one[0], allow)]
     if found:
         raise IncompatibleCaptures(found)
 
 
-def differing(a: Capture, b: Capture) -> list[Found]:
+def _check_names(allow: Collection[str], *headers: Header) -> None:
+    known = {"format", "stages"}
+    for header in headers:
+        known |= {f"weights.{component}" for component in header.fingerprints}
+        known |= set(_names("", header.request))
+    heads = {name[:end] for name in known for end in _ends(name)}
+    for given in allow:
+        if given not in heads:
+            ends = sorted(name for name in heads if name.rpartition(".")[2] == given)
+            near = ends[:3] or difflib.get_close_matches(given, sorted(heads), 3, 0.5)
+            raise RequestError(
+                f"nothing that may differ is called {given!r}",
+                remedy=f"did you mean {' or '.join(near)}?"
+                if near
+                else f"one of {', '.join(sorted(name for name in heads if '.' not in name))}",
+            )
+
+
+def _names(name: str, value: Any) -> Iterator[str]:
+    """As `_request` calls what differs."""
+    if name:
+        yield name
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield from _names(f"{name}.{key}" if name else str(key), entry)
+    elif isinstance(value, _LISTS) and _deep(value):
+        for number, entry in enumerate(value):
+            yield from _names(f"{name}.{number}", entry)
+
+
+def _ends(name: str) -> Iterator[int]:
+    yield from (place for place, sign in enumerate(name) if sign == ".")
+    yield len(name)
+
+
+def differing(a: Header, b: Header) -> list[Found]:
     """Everything in which two runs were asked for different things, or had different weights."""
-    versions = a.header.format_version, b.header.format_version
+    versions = a.format_version, b.format_version
     found: list[Found] = []
     if versions[0] != versions[1]:
         found.append(("format", str(versions[0]), str(versions[1])))
-    found += _weights(a.header.fingerprints, b.header.fingerprints)
-    found += request_differences(a.header.request, b.header.request)
-    if not a.stages.keys() & b.stages.keys():
-        found.append(("stages", f"{len(a.stages)}", f"{len(b.stages)}, none of them in both"))
+    found += _weights(a.fingerprints, b.fingerprints)
+    found += request_differences(a.request, b.request)
     return found
 
 
@@ -78,14 +127,22 @@ def _request(name: str, a: Any, b: Any) -> Iterator[Found]:
         for key in dict.fromkeys((*a, *b)):
             if key not in FILE_NAMES:
                 yield from _request(f"{name}.{key}" if name else key, a.get(key), b.get(key))
-    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and _deep(a, b):
+    elif isinstance(a, _LISTS) and isinstance(b, _LISTS):
+        yield from _lists(name, [*a], [*b])
+    elif a != b:
+        yield name, _told(a), _told(b)
+
+
+def _lists(name: str, a: list[Any], b: list[Any]) -> Iterator[Found]:
+    """A tuple that was written to a file is a list there."""
+    if len(a) == len(b) and _deep(a, b):
         for number, (first, second) in enumerate(zip(a, b, strict=True)):
             yield from _request(f"{name}.{number}", first, second)
     elif a != b:
         yield name, _told(a), _told(b)
 
 
-def _deep(*values: list[Any]) -> bool:
+def _deep(*values: Sequence[Any]) -> bool:
     return all(isinstance(entry, Mapping) for value in values for entry in value)
 
 

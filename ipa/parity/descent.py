@@ -1,13 +1,15 @@
-"""The way down to a fault: from results to blocks, layers and operations, a level at a time.
+"""A search for faults in little memory: parts of a run at a time, each held whole and let go.
 
-All stages of a large model are gigabytes. Here each pass holds those of one level: the results of
-every phase; then, of the phase of the first bad one, what has no part in something larger; then the
-parts of the first bad one of those, until none is bad.
+All stages of a large model are gigabytes. Here the results of every phase are held first; then, of
+what comes before the steps, of the first step, of the decoder, and of the phases in which a result
+was bad, as many stages as a budget of memory takes, and in the next pass the next ones. Every stage
+that is held is forced, so an error as small as that of a norm's epsilon is seen where it is made,
+though in the result of its phase it is lost among rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ipa.contract.backend import Floats
@@ -16,61 +18,67 @@ from .against import Against, floors
 from .difference import Difference
 from .limits import Limits
 from .measuring import Kept
-from .stages import kind_of, split
+from .stages import kind_of, level_of, split, step_of
 from .tap import Tap
 
 Run = Callable[[Tap], object]
 
+HELD = 1 << 30
+"""Bytes of a reference's stages that a pass holds, unless one alone is more."""
+
+_ALWAYS = frozenset({"result", "block"})
+"""Levels that every pass holds of the phases that it looks into: what is not held is inherited."""
+
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """`path` has the first bad stage of every pass, the deepest last; () where none is bad.
+    """`first` is the first bad stage of the deepest pass, None where all is well.
 
-    `differences` are those of all passes.
+    `differences` are those of all passes, in the order of the run; `passes` is how many there were.
     """
 
-    path: tuple[Difference, ...]
+    first: Difference | None
     differences: tuple[Difference, ...]
+    passes: int
 
 
-def parent(stage: str) -> str | None:
-    """The stage that a stage is a part of, None for results and what stands by itself."""
-    phase, path = split(stage)
-    bare, at, number = path.partition("@")
-    head = bare
-    while "." in head:
-        head = head.rpartition(".")[0]
-        kind = kind_of(head)
-        if kind is not None and kind.level != "result":
-            return f"{phase}/{head}{at}{number}"
-    return None
-
-
-def descend(reference: Run, subject: Run, limits: Limits, exact: Run | None = None) -> Descent:
-    """Find where a run first parts from a reference, with the stages of one level at a time.
-
-    Every stage of a pass is forced to the reference's. An error that is small beside the rounding
-    of a whole phase is not seen on the way down: hold all stages against the reference at once for
-    that, where they fit.
+def descend(
+    reference: Run,
+    subject: Run,
+    limits: Limits,
+    exact: Run | None = None,
+    held: int = HELD,
+) -> Descent:
+    """Find where a run parts from a reference, with a part of the stages at a time.
 
     Args:
         reference: Makes the reference's run, given a tap.
         subject: Makes the other.
-        limits: On stages whose floor is not measured; its factor and dtype.
+        limits: On stages whose floor is not measured; its dtype, and limits of the user's own.
         exact: Makes the reference's run in a higher precision: measures floors.
+        held: Bytes that a pass may hold.
     """
-    path: list[Difference] = []
-    seen: dict[str, Difference] = {}
-    wanted: Callable[[str], bool] | None = _is_result
-    while wanted is not None:
-        found = _pass(reference, subject, limits, exact, wanted)
-        seen |= {one.stage: one for one in found}
-        bad = next((one for one in found if one.bad), None)
-        if bad is None or (path and bad.stage == path[-1].stage):
-            break
-        path.append(bad)
-        wanted = _deeper(path)
-    return Descent(tuple(path), tuple(seen.values()))
+    search = _Search(reference, subject, limits, exact, held)
+    search.take(_is_result)
+    bad = {split(one.stage)[0] for one in search.found.values() if one.bad}
+    looked_into = frozenset({_first_step(bad), *(phase for phase in bad if _step(phase) is None)})
+
+    def wanted(stage: str) -> bool:
+        phase = split(stage)[0]
+        step = _step(phase)
+        return step is None or step == 0 or phase in looked_into
+
+    search.take(wanted)
+    ordered = search.in_order()
+    return Descent(next((one for one in ordered if one.bad), None), tuple(ordered), search.passes)
+
+
+def _step(phase: str) -> int | None:
+    return step_of(f"{phase}/")
+
+
+def _first_step(phases: Iterable[str]) -> str:
+    return min((phase for phase in phases if _step(phase) is not None), default="")
 
 
 def _is_result(stage: str) -> bool:
@@ -78,45 +86,73 @@ def _is_result(stage: str) -> bool:
     return kind is not None and (kind.level == "result" or split(stage)[0] == "condition")
 
 
-def _deeper(path: list[Difference]) -> Callable[[str], bool]:
-    """Results, what stands by itself in the phase, and the parts of what was bad on the way."""
-    phase = split(path[-1].stage)[0]
-    whole = {one.stage.partition("@")[0] for one in path}
+class _Search:
+    """What was found so far, and in which order a run tells it."""
 
-    def wanted(stage: str) -> bool:
-        above = parent(stage)
-        return _is_result(stage) or (
-            split(stage)[0] == phase and (above is None or above.partition("@")[0] in whole)
-        )
+    def __init__(
+        self, reference: Run, subject: Run, limits: Limits, exact: Run | None, most: int
+    ) -> None:
+        self._reference, self._subject, self._exact = reference, subject, exact
+        self._limits, self._most = limits, most
+        self._held: set[str] = set()
+        self.found: dict[str, Difference] = {}
+        self.order: dict[str, int] = {}
+        self.passes = 0
 
-    return wanted
+    def take(self, wanted: Callable[[str], bool]) -> None:
+        """Hold all stages that are wanted and were not held yet, in as many passes as it takes."""
+        is_left = True
+        while is_left:
+            part = _Part(wanted, self._held, self._most)
+            self._reference(part)
+            self.order |= part.order
+            if part.stages.keys() <= self._held:
+                return
+            self._hold(part.stages)
+            self._held |= part.stages.keys()
+            is_left = part.is_full
+
+    def in_order(self) -> list[Difference]:
+        """As the reference's run tells them."""
+        return sorted(self.found.values(), key=lambda one: self.order[one.stage.partition("@")[0]])
+
+    def _hold(self, stages: Mapping[str, Kept]) -> None:
+        self.passes += 1
+        exact = self._exact
+        known = {} if exact is None else floors(stages, _only(exact, stages), forced=True)
+        tap = Against(stages, replace(self._limits, floors=known, forced=True), forced=True)
+        _only(self._subject, stages)(tap)
+        for one in tap.differences:
+            before = self.found.get(one.stage)
+            if before is None or (one.bad and not before.bad):
+                self.found[one.stage] = one
 
 
-def _pass(
-    reference: Run,
-    subject: Run,
-    limits: Limits,
-    exact: Run | None,
-    wanted: Callable[[str], bool],
-) -> list[Difference]:
-    kept = _Kept(wanted)
-    reference(kept)
-    known = {} if exact is None else floors(kept.stages, _only(exact, kept.stages), forced=True)
-    tap = Against(kept.stages, replace(limits, floors=known, forced=True), forced=True)
-    _only(subject, kept.stages)(tap)
-    return tap.differences
+class _Part:
+    """A tap that keeps what is wanted and was not held before, until it is full.
 
+    Results and blocks it keeps in any case.
+    """
 
-class _Kept:
-    def __init__(self, wanted: Callable[[str], bool]) -> None:
-        self._wanted = wanted
+    def __init__(self, wanted: Callable[[str], bool], held: Collection[str], most: int) -> None:
+        self._wanted, self._held, self._left = wanted, held, most
         self.stages: dict[str, Kept] = {}
+        self.order: dict[str, int] = {}
+        self.is_full = False
 
     def wants(self, stage: str) -> bool:
-        return self._wanted(stage)
+        """See `Tap`."""
+        self.order.setdefault(stage.partition("@")[0], len(self.order))
+        return self._wanted(stage) or _is_result(stage)
 
     def __call__(self, stage: str, array: Floats) -> None:
-        self.stages[stage] = array
+        """See `Tap`. A part holds one stage at least, however large."""
+        if _is_result(stage) or level_of(stage) in _ALWAYS:
+            self.stages[stage] = array
+        elif stage not in self._held and not self.is_full:
+            self.stages[stage] = array
+            self._left -= array.nbytes
+            self.is_full = self._left < 0
 
 
 def _only(run: Run, stages: Iterable[str]) -> Run:

@@ -33,7 +33,8 @@ class Difference:
     """A stage of both runs.
 
     `floor` is the relative L2 that rounding alone makes there, None where it is not known; `limit`
-    is what `relative_l2` may be; `bad` says that it is more.
+    is what `relative_l2` may be; `bad` says that it is more. `lost` is what keeping the stage in
+    float16 cost, which the limit allows beside.
     """
 
     stage: str
@@ -43,6 +44,19 @@ class Difference:
     limit: float
     bad: bool
     sketched: bool = False
+    lost: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.measures.finite:  # NaN is above no limit
+            object.__setattr__(self, "bad", True)
+
+    @property
+    def share(self) -> float:
+        """Of the limit, what is taken; infinite where there is no number."""
+        if not self.measures.finite:
+            return float("inf")
+        found = self.measures.relative_l2
+        return found / self.limit if self.limit else (float("inf") if found else 0.0)
 
     @property
     def ratio(self) -> float | None:

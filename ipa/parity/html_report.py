@@ -6,7 +6,6 @@ import base64
 import hashlib
 import importlib.resources
 import os
-from dataclasses import replace
 from pathlib import Path
 from string import Template
 
@@ -17,13 +16,13 @@ from .comparison import Comparison
 from .page.markup import Markup, element, joined
 from .page.sections import sections
 from .page.stage_data import stage_data
-from .verdict import parting, verdict
 
 _MODES = {
     "free-running": "Free-running: each run went on from its own results, so an error is handed on "
     "to what follows. What counts is where it begins.",
     "teacher-forced": "Teacher-forced: every stage of b was given what a computed before it, so an "
-    "error stays where it is made.",
+    "error stays where it is made. Nothing grows, and the picture would be a's own: both are left "
+    "out.",
 }
 
 
@@ -38,9 +37,6 @@ def report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 def page(comparison: Comparison) -> str:
     """The whole page. Whatever comes from a run is escaped, and the page may load nothing."""
-    # NaN is above no limit.
-    found = (replace(d, bad=d.bad or not d.measures.finite) for d in comparison.differences)
-    comparison = replace(comparison, differences=tuple(found))
     style, script = _text("report.css"), _text("report.js")
     sides = f"{comparison.b.name} against {comparison.a.name}"
     return Template(_text("report.html")).substitute(
@@ -59,7 +55,7 @@ def page(comparison: Comparison) -> str:
 
 
 def _verdict(comparison: Comparison) -> Markup:
-    is_good = bool(comparison.differences) and parting(comparison) is None
+    is_good = comparison.verdict.ok
     word = "✓ They agree" if is_good else "✗ They part"
     if not comparison.differences:
         word = "? Nothing was compared"
@@ -67,7 +63,8 @@ def _verdict(comparison: Comparison) -> Markup:
     return element(
         "div",
         element("p", word, class_="word"),
-        element("p", verdict(comparison), id="verdict"),
+        element("p", comparison.verdict.sentence, id="verdict"),
+        *(element("p", f"Note: {note}.") for note in comparison.notes),
         element("h2", "What it means, and what to look at next"),
         next_steps,
         class_="verdict good" if is_good else "verdict poor",

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from .advice import advice
 from .comparison import Comparison, Side
-from .difference import Difference
 from .figures import short
-from .verdict import parting, verdict
+from .verdict import rows
 
 _MOST = 10
 """Stages that are named."""
@@ -16,7 +15,12 @@ _MOST = 10
 
 def issue_text(comparison: Comparison) -> str:
     """Markdown: the verdict, what to look at, the stages that matter, the two sides."""
-    lines = [f"**{verdict(comparison)}**", "", *(f"- {line}" for line in advice(comparison)), ""]
+    lines = [
+        f"**{comparison.verdict.sentence}**",
+        "",
+        *(f"- {line}" for line in advice(comparison)),
+        "",
+    ]
     lines += _stages(comparison)
     of = comparison.pictures
     if of is not None:
@@ -26,18 +30,6 @@ def issue_text(comparison: Comparison) -> str:
     for name, a, b, _ in side_rows(comparison.a, comparison.b):
         lines.append(f"| {_cell(name)} | {_cell(a)} | {_cell(b)} |")
     return "\n".join(lines) + "\n"
-
-
-def notable(comparison: Comparison) -> list[Difference]:
-    """The first bad stages in the order of computation, or the largest parts of their limits."""
-    bad = [one for one in comparison.differences if one.bad or not one.measures.finite]
-    if parting(comparison) is not None:
-        return bad
-    return sorted(
-        comparison.differences,
-        key=lambda one: one.measures.relative_l2 / (one.limit or 1.0),
-        reverse=True,
-    )
 
 
 def side_rows(a: Side, b: Side) -> list[tuple[str, str, str, bool]]:
@@ -55,7 +47,7 @@ def _about(side: Side) -> Mapping[str, str]:
 
 
 def _stages(comparison: Comparison) -> Iterable[str]:
-    found = notable(comparison)[:_MOST]
+    found = list(rows(comparison))[:_MOST]
     if not found:
         return
     yield "| stage | relative L2 | limit | × floor | max abs | slope |"

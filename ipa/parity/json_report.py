@@ -7,19 +7,22 @@ from dataclasses import asdict
 from typing import Any
 
 from .comparison import Comparison
-from .text_report import verdict
+from .verdict import BadKind
 
 
 def json_report(comparison: Comparison) -> dict[str, Any]:
     """All numbers; those that are not finite are None (a PSNR of equal arrays is). No pixels."""
-    first, shown = comparison.first_bad, comparison.pictures
+    of, shown = comparison.verdict, comparison.pictures
     likeness = None
     if shown is not None:
         likeness = {name: getattr(shown, name) for name in ("psnr_db", "ssim", "clip_cosine")}
     report = {
-        "verdict": verdict(comparison),
-        "ok": comparison.ok,
-        "first_bad": None if first is None else first.stage,
+        "verdict": of.sentence,
+        "ok": of.ok,
+        "first_bad": None if of.first is None else of.first.stage,
+        "worst": None if of.worst is None else of.worst.stage,
+        "kinds": [_kind(kind) for kind in of.kinds],
+        "notes": list(comparison.notes),
         "mode": comparison.mode,
         "a": asdict(comparison.a),
         "b": asdict(comparison.b),
@@ -33,6 +36,18 @@ def json_report(comparison: Comparison) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _plain(report)
     return plain
+
+
+def _kind(kind: BadKind) -> dict[str, Any]:
+    worst = kind.worst
+    return {
+        "name": kind.name,
+        "count": kind.count,
+        "first": kind.first.stage,
+        "worst": worst.stage,
+        "relative_l2": worst.measures.relative_l2,
+        "ratio_to_floor": worst.ratio,
+    }
 
 
 def _plain(value: Any) -> Any:

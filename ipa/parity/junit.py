@@ -8,12 +8,11 @@ from xml.etree import ElementTree
 from .comparison import Comparison
 from .difference import Difference
 from .stages import split
-from .text_report import verdict
 
 
 def junit(comparison: Comparison) -> bytes:
     """One suite for each phase, one case for each stage; a stage of one run alone is skipped."""
-    root = ElementTree.Element("testsuites", name=verdict(comparison))
+    root = ElementTree.Element("testsuites", name=comparison.verdict.sentence)
     for phase, group in groupby(comparison.differences, lambda one: split(one.stage)[0]):
         cases = list(group)
         suite = _suite(root, phase, len(cases), sum(one.bad for one in cases))

@@ -44,16 +44,44 @@ NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
+class Floors:
+    """What rounding alone makes of stages, in relative L2, by stage.
+
+    `free` is of a whole run, where each stage inherits what those before have lost; `forced` of
+    each stage on the reference's own inputs. Either may be empty: it was not measured.
+    """
+
+    free: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
+    forced: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
+
+    def joined(self, other: Floors) -> Floors:
+        """Those of two machines: what either loses at a stage may be."""
+        return Floors(_larger(self.free, other.free), _larger(self.forced, other.forced))
+
+    def __bool__(self) -> bool:
+        return bool(self.free or self.forced)
+
+
+def _larger(a: Mapping[str, float], b: Mapping[str, float]) -> Mapping[str, float]:
+    return {stage: max(a.get(stage, 0.0), b.get(stage, 0.0)) for stage in dict.fromkeys((*a, *b))}
+
+
+NO_MEASURE = Floors()
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Limits on the relative L2 of stages.
 
     Args:
         dtype: The lower precision of the two runs, a key of `ROUNDING`.
-        floors: By stage, the relative L2 that rounding makes (`ipa.parity.floors`).
+        floors: By stage, the relative L2 that rounding makes (`ipa.parity.against.floors`).
         factor: How many times its floor a stage may be off; None is `FACTOR` where stages are
             forced, else `FREE_FACTOR`.
         own: By stage, limits that take the place of those.
         forced: Whether stages take the reference's input.
+        local: Of free runs, the floors that forced stages have: with them limits follow the run
+            (`ipa.parity.rising`).
     """
 
     dtype: str = "float32"
@@ -61,20 +89,41 @@ class Limits:
     factor: float | None = None
     own: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
     forced: bool = False
+    local: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
 
-    def floor(self, stage: str) -> float | None:
-        """What rounding makes, no less than that of a single number; None if nobody measured it."""
-        known = self.floors.get(stage)
-        return None if known is None else max(known, ROUNDING[self.dtype])
+    @classmethod
+    def of(
+        cls, dtype: str, floors: Floors, own: Mapping[str, float] = NO_FLOORS, *, forced: bool
+    ) -> Limits:
+        """By floors of either kind."""
+        if forced:
+            return cls(dtype, floors.forced, own=own, forced=True)
+        return cls(dtype, floors.free, own=own, local=floors.forced)
 
-    def limit(self, stage: str) -> float:
+    def floor(self, stage: str, least: float | None = None) -> float | None:
+        """What rounding makes, no less than that of a single number; None if nobody knows.
+
+        `least` is what can be told of a stage without a measurement (`ipa.parity.sinusoids`).
+        """
+        known = [one for one in (self.floors.get(stage), least) if one is not None]
+        return max(*known, ROUNDING[self.dtype]) if known else None
+
+    def limit(self, stage: str, least: float | None = None) -> float:
         """What the relative L2 may be."""
         if stage in self.own:
             return self.own[stage]
-        floor = self.floor(stage)
-        if floor is not None:
-            usual = FACTOR if self.forced else FREE_FACTOR
-            return (usual if self.factor is None else self.factor) * floor
+        floor = self.floor(stage, least)
+        usual = FACTOR if self.forced else FREE_FACTOR
+        times = 0.0 if floor is None else (usual if self.factor is None else self.factor) * floor
+        return times if stage in self.floors else max(times, self._unmeasured)
+
+    @property
+    def rounding(self) -> float:
+        """Of one number in the lower precision."""
+        return ROUNDING[self.dtype]
+
+    @property
+    def _unmeasured(self) -> float:
         return UNKNOWN_FORCED * ROUNDING[self.dtype] if self.forced else UNKNOWN[self.dtype]
 
 

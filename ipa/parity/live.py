@@ -10,15 +10,18 @@ from ipa.contract.backend import Floats
 from ipa.contract.errors import RequestError
 from ipa.contract.result import Result
 
-from .against import Against, floors
+from .against import Against, both_floors
+from .against import floors as floors_by
 from .capture import Capture, Header
-from .capturing import header_of
+from .capturing import Unfinished, finished, header_of
+from .caveats import notes_of
 from .choice import Choice
 from .collector import Collector
 from .comparing import PICTURE
-from .comparison import Comparison, Mode, Pictures, Side
-from .compatibility import check_compatible
-from .limits import NO_FLOORS, Limits, lower
+from .comparison import Comparison, Mode, Pictures, Side, Swap
+from .compatibility import check_headers
+from .limits import NO_FLOORS, NO_MEASURE, Floors, Limits, lower
+from .rising import risen
 from .similarity import pictures
 from .sketch import Sketch
 from .swaps import swaps
@@ -38,7 +41,7 @@ class Subject:
 
     side: Side
     run: Callable[[Tap], Result]
-    header: Callable[[Result], Header] | None = None
+    header: Callable[[Result | Unfinished], Header] | None = None
     bits: int | None = None
 
     @property
@@ -59,11 +62,19 @@ class Subject:
         )
 
     def capture(self, choice: Choice) -> Capture:
-        """A run, recorded."""
+        """A run, recorded; up to where it ended."""
         collector = Collector(choice)
-        return Capture(self.told(self.run(collector)), collector.stages)
+        return Capture(self.made(collector), collector.stages)
 
-    def told(self, result: Result) -> Header:
+    def made(self, tap: Tap) -> Header:
+        """Make a run: what made it, and, where numbers were lost on the way, that it is unfinished.
+
+        Raises:
+            NumericalError: Nothing of the run could be told.
+        """
+        return self.told(finished(lambda: self.run(tap)))
+
+    def told(self, result: Result | Unfinished) -> Header:
         """What made a result."""
         if self.header is not None:
             return self.header(result)
@@ -77,6 +88,7 @@ class Subject:
             environment=own.environment,
             fingerprints={},
             timings_s=info["timings_s"],
+            unfinished=result.why if isinstance(result, Unfinished) else "",
         )
 
 
@@ -86,6 +98,7 @@ def compare_live(
     *,
     mode: Mode = "free-running",
     exact: Subject | None = None,
+    floors: Floors = NO_MEASURE,
     own: Mapping[str, float] = NO_FLOORS,
     with_swaps: bool = False,
     allow: Collection[str] = (),
@@ -99,10 +112,11 @@ def compare_live(
             it is made; "free-running" each its own.
         exact: Makes the reference's run in a higher precision than `subject` computes in, or, where
             that is a lower one than the reference's, the reference's in that lower one: how far it
-            is from the reference is the floor of each stage. None: floors are not known.
+            is from the reference is the floor of each stage. None: floors are not measured.
+        floors: Those that are known already, of a capture; they take the place of a measurement.
         own: By stage, limits in the place of those by floors.
         with_swaps: Run once more for each component, with that of the reference.
-        allow: Names of what may differ; see `check_compatible`.
+        allow: Names of what may differ; see `ipa.parity.compatibility`.
 
     Raises:
         RequestError: Stages are to be forced, or swapped, that the reference has as sketches.
@@ -112,26 +126,42 @@ def compare_live(
     forced = mode == "teacher-forced"
     if forced or with_swaps:
         check_whole(reference)
-    known = {} if exact is None else floors(reference.stages, exact.run, forced=forced)
-    limits = Limits(
-        lower(reference.header.precision, subject.precision), known, own=own, forced=forced
-    )
+    if exact is not None and not (floors.forced if forced else floors.free):
+        floors = measured(reference, exact, forced=forced)
+    low = lower(reference.header.precision, subject.precision)
+    limits = Limits.of(low, floors, own, forced=forced)
     tap = _WithPicture(reference.stages, limits, forced=forced)
-    header = subject.told(subject.run(tap))
-    check_compatible(reference, Capture(header, reference.stages), allow)
-    whole, swapped = swaps(reference.stages, subject.run) if with_swaps else (None, ())
+    header = subject.made(tap)
+    check_headers(reference.header, header, allow)
+    whole: float | None = None
+    swapped: tuple[Swap, ...] = ()
+    if with_swaps and not (header.unfinished or reference.header.unfinished):
+        whole, swapped = swaps(reference.stages, subject.run)
     return Comparison(
         a=reference.header.side,
         b=header.side,
         mode=mode,
         request=reference.header.request,
-        differences=tuple(tap.differences),
+        differences=risen(tap.differences, limits),
         only_a=tap.missing(),
         only_b=tuple(tap.others),
-        pictures=_pictures(reference, tap.picture, header),
+        pictures=None if forced else _pictures(reference, tap.picture, header),
         swaps=swapped,
         unswapped=whole,
+        notes=notes_of(limits, reference, Capture(header, {})),
     )
+
+
+def measured(reference: Capture, exact: Subject, *, forced: bool) -> Floors:
+    """What rounding makes of a reference's stages, in one run of `exact` or, free, in two.
+
+    Nothing of a run that is unfinished.
+    """
+    if reference.header.unfinished:
+        return NO_MEASURE
+    if forced:
+        return Floors(forced=floors_by(reference.stages, exact.run, forced=True))
+    return both_floors(reference.stages, exact.run)
 
 
 def _pictures(reference: Capture, other: Floats | None, header: Header) -> Pictures | None:

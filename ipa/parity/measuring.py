@@ -83,9 +83,11 @@ def measure(a: Kept, b: Kept) -> Measures:
         size, moments = wide[0].size, (Moments.of(wide[0]), Moments.of(wide[1]))
         with np.errstate(invalid="ignore"):  # infinity less infinity
             gaps, scale = (wide[1] - wide[0]).reshape(-1), 1.0
-    if not np.isfinite([one.norm for one in moments]).all():
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = float(gaps @ gaps)
+    if not np.isfinite([*(one.norm for one in moments), gap]).all():
         return NOT_FINITE
-    return _measures(_Sums(size, *moments, float(gaps @ gaps)), np.abs(gaps) * scale)
+    return _measures(_Sums(size, *moments, gap), np.abs(gaps) * scale)
 
 
 def as_sketch(kept: Kept) -> Sketch:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from ipa.parity.budgets import BudgetLike
+    from ipa.parity.budgets import Budget, BudgetLike
     from ipa.parity.comparison import Comparison
 
 _INI, _OPTION, _SHOWN = "parity_budget", "--parity-report", 30
 _COMPARED = pytest.StashKey[list["Comparison"]]()
+_ROWS = pytest.StashKey[dict[str, bool]]()
+_TOLD = "parity_rows"
+"""Of a test's report: rows of the project's budget, and whether one of its comparisons had them."""
 
 
 class Parity:
@@ -37,21 +41,28 @@ class Parity:
         parity_budget, if there is one.
         """
         from ipa.parity.assertion import compared
-        from ipa.parity.budgets import Budget
         from ipa.parity.parting import PartingError
 
-        found = compared(a, b, Budget.of(self._budget(budget)), **options)
+        __tracebackhide__ = True
+        own = self._budget(budget)
+        found = compared(a, b, own, **options)
+        if not own.is_strict:
+            rows = self._item.stash.setdefault(_ROWS, {row.pattern: False for row in own.rows})
+            rows |= dict.fromkeys(own.matched(one.stage for one in found.differences), True)
         self._compared.append(found)
         if not found.ok:
             raise PartingError(found)
         return found
 
-    def _budget(self, given: BudgetLike) -> BudgetLike:
+    def _budget(self, given: BudgetLike) -> Budget:
+        """That of the project is for all of its tests: a row that one of them lacks is no error."""
+        from ipa.parity.budgets import Budget
+
         config = self._item.config
-        if given is None:
-            named = config.getini(_INI)
-            return config.rootpath / named if named else None
-        return self._item.path.parent / given if isinstance(given, str) else given
+        named = config.getini(_INI)
+        if given is None and named:
+            return replace(Budget.of(config.rootpath / named), is_strict=False)
+        return Budget.of(self._item.path.parent / given if isinstance(given, str) else given)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,6 +84,8 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the stages of a failed test's comparisons to its report; write all, if asked."""
     report = yield
+    if call.when == "call" and _ROWS in item.stash:
+        setattr(report, _TOLD, item.stash[_ROWS])  # goes from a worker of xdist to its master, too
     folder = item.config.getoption(_OPTION)
     compared = item.stash.get(_COMPARED, []) if call.when == "call" else []
     for number, comparison in enumerate(compared, 1):
@@ -83,17 +96,30 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Rows of the project's budget that no test of the session had: once, and no failure."""
+    rows: dict[str, bool] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for pattern, is_met in getattr(report, _TOLD, {}).items():
+                rows[pattern] = rows.get(pattern, False) or is_met
+    unmet = [pattern for pattern, is_met in rows.items() if not is_met]
+    if unmet:
+        named = config.getini(_INI)
+        terminalreporter.write_sep("=", "parity")
+        terminalreporter.write_line(f"{named}: of no stage of this session: {', '.join(unmet)}")
+
+
 def _shown(comparison: Comparison) -> str:
     """The verdict, and stages from a little before the first bad one on."""
     from ipa.parity.parting import table
-    from ipa.parity.text_report import verdict
 
     found = comparison.differences
     start = max(0, [one.bad for one in found].index(True) - 3)
     shown = found[start : start + _SHOWN]
     left = len(found) - len(shown)
     rest = [f"… and {left} stages more"] if left else []
-    return "\n".join([verdict(comparison), "", *table(shown), *rest])
+    return "\n".join([comparison.verdict.sentence, "", *table(shown), *rest])
 
 
 def _write(folder: Path, test: str, number: int, comparison: Comparison) -> None:

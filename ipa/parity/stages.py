@@ -61,6 +61,8 @@ RESULTS = (
         r"image\.\d+\.[\w.]+\.to_[kv]", "an image prompt's keys or values at a site", "operation"
     ),
     StageKind(r"image\.\d+\.[\w.]+\.mask", "an image prompt's mask at a site", "operation"),
+    StageKind(r"sizes", "SDXL's six numbers of every text", "result"),
+    StageKind(r"timestep", "the timestep that the UNet is given", "result"),
     StageKind(r"prediction", "what the UNet predicts", "result"),
     StageKind(r"guided", "the prediction after guidance", "result"),
     StageKind(r"denoised", "the estimate of the finished latents", "result"),
@@ -72,7 +74,10 @@ MODULES = (
     StageKind(rf"{UNET}time_proj", "the timestep's sinusoid", "operation"),
     StageKind(rf"{UNET}time_embedding(\.linear_[12])?", "the timestep, embedded", "operation"),
     StageKind(
-        rf"{UNET}add_embedding(\.linear_[12])?", "SDXL's sizes and pooled text", "operation", True
+        rf"{UNET}add_embedding(\.input|\.linear_[12])?",
+        "SDXL's pooled text and its sizes as sinusoids; the same, embedded",
+        "operation",
+        True,
     ),
     StageKind(rf"{UNET}controlnet_cond_embedding", "the control picture, embedded", "layer", True),
     StageKind(rf"{UNET}controlnet_(mid_block|down_blocks\.\d+)", "a ControlNet's result", "layer"),
@@ -137,6 +142,7 @@ MODULES = (
 )
 
 INPUTS = {
+    "add_embedding.linear_1": "add_embedding.input",
     "conv1": "conv1.input",
     "conv2": "conv2.input",
     "conv_out": "conv_out.input",

@@ -30,6 +30,10 @@ with a's everything before the UNet is made by UNet, guidance, sampler and VAE; 
 """
 
 
+SWAPPED = ("*/latents", *dict.fromkeys(p for own in COMPONENTS.values() for p in own))
+"""Of all stages that swaps need."""
+
+
 class Swapped:
     """A tap that puts some of a reference's stages in, and keeps the last that is compared."""
 

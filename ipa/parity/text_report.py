@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .comparison import Comparison
 from .difference import Difference
 from .stages import split
+from .verdict import worst_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +26,14 @@ def phases(comparison: Comparison) -> tuple[PhaseSummary, ...]:
     for one in comparison.differences:
         groups.setdefault(split(one.stage)[0], []).append(one)
     return tuple(
-        PhaseSummary(phase, len(group), sum(one.bad for one in group), worst(group))
+        PhaseSummary(phase, len(group), sum(one.bad for one in group), worst_first(group)[0])
         for phase, group in groups.items()
-    )
-
-
-def worst(differences: Iterable[Difference]) -> Difference:
-    """The one that takes most of its limit; the first of equal ones."""
-    return max(differences, key=share)
-
-
-def share(difference: Difference) -> float:
-    """Of the limit, what is taken; infinite where there is no number."""
-    if not difference.measures.finite:
-        return float("inf")
-    found, limit = difference.measures.relative_l2, difference.limit
-    return found / limit if limit else (float("inf") if found else 0.0)
-
-
-def verdict(comparison: Comparison) -> str:
-    """In one sentence."""
-    a, b, first = comparison.a.name, comparison.b.name, comparison.first_bad
-    count = len(comparison.differences)
-    if first is None:
-        near = worst(comparison.differences)
-        return (
-            f"{b} agrees with {a}: all {count} stages are within their limits, the worst, "
-            f"{near.stage}, at {_size(near)}."
-        )
-    bad = sum(one.bad for one in comparison.differences)
-    return (
-        f"{b} departs from {a} at {first.stage}: {_size(first)}; {bad} of {count} stages are bad."
     )
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
     """What a reader of the numbers should know beside them."""
-    found = []
+    found = list(comparison.notes)
     for name, only in (
         (comparison.a.name, comparison.only_a),
         (comparison.b.name, comparison.only_b),
@@ -77,11 +48,3 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
         likeness = "" if shown.clip_cosine is None else f", CLIP cosine {shown.clip_cosine:.4f}"
         found.append(f"pictures: PSNR {shown.psnr_db:.1f} dB, SSIM {shown.ssim:.5f}{likeness}")
     return tuple(found)
-
-
-def _size(difference: Difference) -> str:
-    if not difference.measures.finite:
-        return "NaN or infinity"
-    found = f"relative L2 {difference.measures.relative_l2:.2g} of {difference.limit:.2g} allowed"
-    ratio = difference.ratio
-    return found if ratio is None else f"{found}, {ratio:.1f} × floor"

@@ -1,85 +1,200 @@
-"""What a comparison says, in one sentence."""
+"""What a comparison comes down to: one value, which every report reads."""
 
 from __future__ import annotations
 
-from .comparison import Comparison
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from .difference import Difference
 from .explanation import explain_phase, explain_stage
 from .figures import short
+from .stages import kind_of
 
-__all__ = ["explain_stage", "parting", "place", "verdict", "worst"]
+if TYPE_CHECKING:
+    from .comparison import Comparison
 
-_FULL = frozenset({"float32", "float64"})
+MOST_KINDS = 4
+"""That the sentence names."""
+
+_PLACE = re.compile(
+    r"\.(?:(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)(?:\.(?=[a-z])|$)"
+    r"|(?:resnets|attentions|transformer_blocks|downsamplers|upsamplers|layers)\.\d+(?:\.(?=[a-z])|$))+"
+)
+"""Where in a network a module is."""
+
+_PROMPT = re.compile(r"(?<![a-z])image\.\d+")
+_MANY = 99.5
+_NUMBER = re.compile(r"\.\d+")
 
 
-def verdict(comparison: Comparison) -> str:
-    """Whether b follows a, how closely, and where they part or are furthest apart.
+@dataclass(frozen=True, slots=True)
+class BadKind:
+    """Bad stages of one kind: `name` is theirs without the place in the network.
 
-    One sentence, or a few short ones, for a person who knows none of the names. It claims nothing
-    of what was not compared: without a common stage it says so, and it counts the stages that only
-    one run has.
+    `first` is that which is computed first, `worst` that which takes most of its limit.
     """
-    first, far = parting(comparison), worst(comparison)
-    if first is not None:
-        said = _parted(comparison, first)
-    elif far is not None:
-        said = _followed(comparison, far)
-    else:
-        return "Nothing was compared: the two runs have no stage in common."
-    alone = len(comparison.only_a) + len(comparison.only_b)
-    if alone:
-        said += f" Not compared: {_counted(alone, 'stage')} that only one run has."
-    return said
+
+    name: str
+    count: int
+    first: Difference
+    worst: Difference
 
 
-def parting(comparison: Comparison) -> Difference | None:
-    """Where the runs part: the first stage that is bad, or that is not finite."""
-    if comparison.first_of is not None:
-        return comparison.first_bad
-    return next((d for d in comparison.differences if d.bad or not d.measures.finite), None)
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether b follows a, and if not, where they part and in how many kinds of stages.
 
-
-def worst(comparison: Comparison) -> Difference | None:
-    """The difference that is most times its floor; without floors, the largest share of its limit.
-
-    Only finite ones count; None where there are none.
+    Attributes:
+        ok: Something was compared and nothing is bad.
+        sentence: All of it, for a person; it claims nothing of what was not compared.
+        first: The stage at which they part: what a stage is made of is computed before it, so the
+            first bad one is the deepest. None where all is well.
+        worst: The stage that takes most of its limit, bad or not; None where nothing was compared.
+        kinds: Of bad stages, in the order of computation. A fault that comes first hides no other.
+        compared: How many stages both runs have.
+        bad: How many of them are bad.
     """
-    found = [one for one in comparison.differences if one.measures.finite]
-    with_floor = [one for one in found if one.ratio is not None]
-    if with_floor:
-        return max(with_floor, key=lambda one: one.ratio or 0.0)
-    return max(found, key=lambda one: one.measures.relative_l2 / (one.limit or 1.0), default=None)
+
+    ok: bool
+    sentence: str
+    first: Difference | None
+    worst: Difference | None
+    kinds: tuple[BadKind, ...]
+    compared: int
+    bad: int
+
+
+def verdict_of(comparison: Comparison) -> Verdict:
+    """See `Comparison.verdict`, which keeps it."""
+    found = comparison.differences
+    bad = [one for one in found if one.bad]
+    first = bad[0] if bad else None
+    worst = max(found, key=lambda one: one.share, default=None)
+    kinds = _kinds(bad)
+    said = _sentence(comparison, first, worst, kinds)
+    return Verdict(bool(found) and not bad, said, first, worst, kinds, len(found), len(bad))
+
+
+def kind_name(stage: str) -> str:
+    """A stage less its phase, its place in the network, and its run: "unet.….ff.net.0"."""
+    path = (stage.partition("/")[2] or stage).partition("@")[0]
+    if kind_of(path) is None:
+        return _NUMBER.sub("", path)
+    place = _PLACE.search(path)
+    if place is not None:
+        rest = path[place.end() :] or _last(place[0])
+        path = f"{path[: place.start()]}.….{rest}"
+    return _PROMPT.sub("image", path)
 
 
 def place(difference: Difference) -> str:
-    """Where a stage is: 'at step 0 in unet.conv_in (the first convolution, in the UNet)'."""
-    path = difference.stage.partition("/")[2] or difference.stage
-    return f"{explain_phase(difference.stage)} in {path} ({explain_stage(difference.stage)})"
+    """A stage by its name, and in words what and when it is."""
+    stage = difference.stage
+    if kind_of(stage.partition("/")[2]) is None:
+        return stage
+    return f"{stage} ({explain_stage(stage)}, {explain_phase(stage)})"
 
 
-def _parted(comparison: Comparison, first: Difference) -> str:
-    if first.measures.finite:
-        about = "about " if first.sketched else ""
-        how = f"relative L2 {about}{short(first.measures.relative_l2)}, limit {short(first.limit)}"
+def size(difference: Difference) -> str:
+    """How far a stage is off."""
+    if not difference.measures.finite:
+        return "NaN or infinity"
+    about = "about " if difference.sketched else ""
+    found = short(difference.measures.relative_l2)
+    told = f"relative L2 {about}{found} of {short(difference.limit)} allowed"
+    ratio = difference.ratio
+    return told if ratio is None else f"{told}, {_times(ratio, 'floor')}"
+
+
+def _kinds(bad: Sequence[Difference]) -> tuple[BadKind, ...]:
+    groups: dict[str, list[Difference]] = {}
+    for one in bad:
+        groups.setdefault(kind_name(one.stage), []).append(one)
+    return tuple(
+        BadKind(name, len(group), group[0], max(group, key=lambda one: one.share))
+        for name, group in groups.items()
+    )
+
+
+def _sentence(
+    comparison: Comparison,
+    first: Difference | None,
+    worst: Difference | None,
+    kinds: Sequence[BadKind],
+) -> str:
+    a, b = comparison.a.name, comparison.b.name
+    if worst is None:
+        said = "Nothing was compared: the two runs have no stage in common."
+    elif first is not None:
+        said = (
+            f"{b} departs from {a} at {place(first)}: {size(first)}; {_counted(comparison, kinds)}."
+        )
+    elif all(one.measures.max_abs == 0.0 and not one.sketched for one in comparison.differences):
+        said = f"{b} gives the same as {a}, number for number, in {_stages(comparison)}."
     else:
-        how = f"not every number of {comparison.b.name} or {comparison.a.name} is finite there"
-    is_first = first is comparison.differences[0]
-    before = "It is the first stage of all." if is_first else "Everything before agrees."
-    return f"They part {place(first)}: {how}. {before}"
+        said = (
+            f"{b} agrees with {a}: all {_stages(comparison)} are within their limits, the worst, "
+            f"{place(worst)}, at {size(worst)}."
+        )
+    alone = len(comparison.only_a) + len(comparison.only_b)
+    return f"{said} Not compared: {alone:,} that only one run has." if alone else said
 
 
-def _followed(comparison: Comparison, far: Difference) -> str:
-    a, b, found = comparison.a, comparison.b, comparison.differences
-    count = _counted(len(found), "stage")
-    if all(one.measures.max_abs == 0.0 and not one.sketched for one in found):
-        return f"{b.name} gives the same as {a.name}, number for number, in {count}."
-    if far.ratio is not None:
-        lossy = a.dtype if b.dtype in _FULL and a.dtype not in _FULL else b.dtype
-        how = f"at most {short(far.ratio)} times what {lossy} itself loses"
+def _stages(comparison: Comparison) -> str:
+    count = len(comparison.differences)
+    return f"{count:,} stage{'' if count == 1 else 's'}"
+
+
+def _counted(comparison: Comparison, kinds: Sequence[BadKind]) -> str:
+    bad = sum(kind.count for kind in kinds)
+    counted = f"{bad:,} of {_stages(comparison)} {'is' if bad == 1 else 'are'} bad"
+    if bad == 1:
+        return counted
+    if len(kinds) == 1:
+        return f"{counted}, all of the kind {_told(kinds[0])}"
+    shown = _shown(kinds)
+    more = len(kinds) - len(shown)
+    rest = f" and {more:,} more" if more else ""
+    return f"{counted}, of {len(kinds):,} kinds: {', '.join(map(_told, shown))}{rest}"
+
+
+def _shown(kinds: Sequence[BadKind]) -> list[BadKind]:
+    """The first and the worst of the others, in their order."""
+    others = sorted(kinds[1:], key=lambda kind: kind.worst.share, reverse=True)
+    chosen = {kind.name for kind in (kinds[0], *others[: MOST_KINDS - 1])}
+    return [kind for kind in kinds if kind.name in chosen]
+
+
+def _told(kind: BadKind) -> str:
+    worst = kind.worst
+    if not worst.measures.finite:
+        how = "NaN or infinity"
+    elif worst.ratio is not None:
+        how = _times(worst.ratio, "floor")
     else:
-        how = f"relative L2 at most {short(far.measures.relative_l2)}, limit {short(far.limit)}"
-    return f"{b.name} follows {a.name} in {count}: {how}; worst {place(far)}."
+        how = _times(worst.share, "limit")
+    return f"{kind.name} ×{kind.count:,} ({'' if kind.count == 1 else 'worst '}{how})"
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _times(factor: float, of: str) -> str:
+    return f"{factor:,.0f} × {of}" if factor >= _MANY else f"{short(factor)} × {of}"
+
+
+def _last(place: str) -> str:
+    """Of a module's place, what the module itself is: "resnets", "mid_block"."""
+    names = [part for part in place.split(".") if part and not part.isdigit()]
+    return names[-1]
+
+
+def rows(comparison: Comparison) -> Iterator[Difference]:
+    """Bad stages in the order of computation; where there are none, those nearest to a limit."""
+    if comparison.verdict.bad:
+        return (one for one in comparison.differences if one.bad)
+    return iter(worst_first(comparison.differences))
+
+
+def worst_first(differences: Sequence[Difference]) -> list[Difference]:
+    """Those that take most of their limits before others."""
+    return sorted(differences, key=lambda one: one.share, reverse=True)

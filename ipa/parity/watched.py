@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from ipa.contract.backend import Array, Backend, Branch, Floats, ImageTokens
 from ipa.contract.errors import ParityError, RequestError
-from ipa.contract.text import TextStates
+from ipa.contract.schedule import Step
+from ipa.contract.text import Sizes, TextStates
 from ipa.plan import Plan
 
 from .stages import kind_of
@@ -130,6 +132,8 @@ class Watched:
     ) -> Any:
         """See `Backend`."""
         with self._emit.phase("condition"):
+            if options.get("sizes"):
+                options["sizes"] = self._sizes(options["sizes"])
             return self._told(self._backend.condition(text, branches, **options))
 
     def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
@@ -138,13 +142,16 @@ class Watched:
             mean, deviation = self._backend.encode(pixels)
             return self._array("mean", mean), self._array("deviation", deviation)
 
-    def predict(self, latents: Array, *args: Any, **options: Any) -> Array:
+    def predict(self, latents: Array, step: Step, *args: Any, **options: Any) -> Array:
         """See `Backend`."""
         with self._emit.phase(self._step):
             if not self._steps:
                 with self._emit.phase("start"):
                     latents = self._told(latents, "latents")
-            return self._told(self._backend.predict(latents, *args, **options), "prediction")
+            told = self._array("timestep", np.array([[step.timestep]], np.float32))
+            if told[0, 0] != np.float32(step.timestep):
+                step = replace(step, timestep=float(told[0, 0]))
+            return self._told(self._backend.predict(latents, step, *args, **options), "prediction")
 
     def guide(self, *args: Any) -> Array:
         """See `Backend`."""
@@ -165,6 +172,14 @@ class Watched:
             return self._array(
                 "image", self._backend.decode(latents).transpose(0, 3, 1, 2)
             ).transpose(0, 2, 3, 1)
+
+    def _sizes(self, sizes: Sequence[Sizes]) -> Sequence[Sizes]:
+        numbers = np.array([one.numbers for one in sizes], np.float32)
+        told = self._array("sizes", numbers)
+        if np.array_equal(told, numbers):
+            return sizes
+        rows = [[int(number) for number in row] for row in told]
+        return [Sizes.of_numbers(row) for row in rows]
 
     @property
     def _step(self) -> str:

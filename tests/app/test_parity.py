@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import ipa_mlx.attention
+import ipa_mlx.conditioning
 import ipa_mlx.layers
 from ipa import demo
 from ipa.app.cli import app
@@ -148,13 +151,99 @@ def test_a_capture_is_as_good_as_its_backend(
     assert verdicts[0] == verdicts[1]
 
 
-def test_a_fault_is_found_a_level_at_a_time(
+def test_the_way_from_another_machine_sees_an_epsilon(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ipa_mlx.layers.ACTIVATIONS, "quick_gelu", ipa_mlx.layers.gelu)
-    found = call("parity", "compare", "torch", "mlx", "-r", "run.json", "--descend")
-    assert found.exit_code == 1, found.output
-    assert "layers.0.mlp.activation_fn" in found.stdout.splitlines()[-1]
+    """Group norms of 1e-5 for 1e-6: live, a level at a time, and by two captures."""
+    few = ("-r", "run.json", "--json", "found.json")
+    words = ("parity", "capture", "-r", "run.json", "--stages", "step.*", "--stages", "condition/*")
+    assert call(*words, "--backend", "torch", "-o", "ref.safetensors").exit_code == 0
+    assert call(*words, "--backend", "mlx", "-o", "good.safetensors").exit_code == 0
+    good = call("parity", "compare", "ref.safetensors", "good.safetensors")
+    assert good.exit_code == 0, good.output
+    norm = ipa_mlx.attention.Transformer2D.__init__
+
+    def loose(self: Any, *args: Any, **options: Any) -> None:
+        norm(self, *args, **options)
+        self.norm.eps *= 10
+
+    monkeypatch.setattr(ipa_mlx.attention.Transformer2D, "__init__", loose)
+    assert call(*words, "--backend", "mlx", "-o", "bad.safetensors").exit_code == 0
+    for sides in (
+        ("ref.safetensors", "bad.safetensors"),
+        ("ref.safetensors", "mlx", "--descend"),
+        ("torch", "mlx", "--descend"),
+    ):
+        found = call("parity", "compare", *sides, *few)
+        assert found.exit_code == 1, (sides, found.output)
+        told = json.loads(Path("found.json").read_text())
+        assert told["first_bad"] == "step.000/unet.down_blocks.1.attentions.0.norm", sides
+        assert told["kinds"][0]["name"] == "unet.….norm"
+
+
+def test_options_hold_in_every_way_to_compare(call: Callable[..., Result]) -> None:
+    """What has no meaning is refused; swaps are printed; a forced run shows no picture."""
+    few = ("-r", "run.json", "--no-floor", "--json", "found.json")
+    for way in (("--forced",), ("--descend",), ()):
+        found = call(
+            "parity", "compare", "torch", "mlx", *few, *way, "--limit", "*/unet.conv_in=1e-12"
+        )
+        assert found.exit_code == 1, found.output
+        told = json.loads(Path("found.json").read_text())
+        own = {one["limit"] for one in told["stages"] if one["stage"].endswith("unet.conv_in")}
+        assert own == {1e-12}
+        assert (told["pictures"] is None) == bool(way)
+        assert ("pictures and growth" in " ".join(found.stdout.split())) == bool(way)
+        for words, message in (
+            (("--allow", "sed"), "did you mean seed"),
+            (("--limit", "*/latent=1"), "no stage is called"),
+            (("--limit", "1e"), "--limit is a number"),
+        ):
+            refused = call("parity", "compare", "torch", "mlx", *few, *way, *words)
+            said = " ".join(refused.stderr.split())
+            assert (refused.exit_code, message in said) == (2, True), said
+    swapped = call("parity", "compare", "torch", "mlx", *few, "--descend", "--swaps")
+    assert swapped.exit_code == 0, swapped.output
+    for component in ("nothing", "text encoders", "projector", "everything before the VAE"):
+        assert component in swapped.stdout
+
+
+def test_reports_are_checked_before_anything_runs(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ipa.app.subjects.load", lambda *_, **__: pytest.fail("it ran"))
+    (tmp_path / "folder").mkdir()
+    for option in ("--html", "--json", "--junit"):
+        for path, words in (("none/x", "does not exist"), ("folder", "is a folder")):
+            done = call("parity", "compare", "torch", "mlx", "-r", "run.json", option, path)
+            assert (done.exit_code, words in done.stderr) == (2, True), done.output
+
+
+def test_a_run_that_gives_nan_is_captured_up_to_there(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("parity", "capture", "-r", "run.json", "--backend", "mlx")
+    assert call(*words, "-o", "good.safetensors", "--sketch").exit_code == 0
+    told = ipa_mlx.conditioning.Context.told
+
+    def lost(self: Any, part: str, array: Any) -> Any:
+        return told(self, part, array * float("nan") if part == "text" else array)
+
+    monkeypatch.setattr(ipa_mlx.conditioning.Context, "told", lost)
+    for name, options in {"whole": (), "sketch": ("--sketch",)}.items():
+        done = call(*words, "-o", f"{name}.safetensors", *options)
+        assert (done.exit_code, "step 1 of 2 gave NaN" in " ".join(done.stderr.split())) == (
+            5,
+            True,
+        )
+        found = call("parity", "compare", "good.safetensors", f"{name}.safetensors")
+        assert found.exit_code == 1
+        assert "attn2.text (what a site" in found.stdout or "attn2.text (the text" in found.stdout
+        assert "NaN or infinity" in found.stdout
+        assert "mlx float32 ended early: step 1 of 2" in " ".join(found.stdout.split())
+    live = call("parity", "compare", "good.safetensors", "mlx", "-r", "run.json", "--no-floor")
+    assert live.exit_code == 1, live.output
+    assert "ended early" in " ".join(live.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def test_arrays_that_part(pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
         parity.assert_close(a, b, {"stages": {"*": 1e-4, "layer.6": 1e-7}})
     head, *rows = str(caught.value).splitlines()
     assert head == (
-        "b departs from a at layer.5: relative L2 0.01 of 0.0001 allowed; 2 of 7 stages are bad."
+        "b departs from a at layer.5: relative L2 0.01 of 0.0001 allowed; 2 of 7 stages are bad, "
+        "all of the kind layer ×2 (worst 100 × limit)."
     )
     assert [row.split()[0] for row in rows[:3]] == ["stage", "layer.5", "layer.6"]
     assert len(rows) == 6

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from ipa.contract.errors import CaptureError, IncompatibleCaptures, RequestError
@@ -16,7 +18,8 @@ from ipa.parity.capture_file import read, write
 from ipa.parity.choice import Choice
 from ipa.parity.collector import Collector
 from ipa.parity.comparing import compare
-from ipa.parity.limits import Limits
+from ipa.parity.limits import Floors, Limits
+from ipa.parity.measuring import measure
 from ipa.parity.sketch import Sketch
 
 WEIGHTS = {"float32": "aa", "float16": "bb", "bfloat16": "cc"}
@@ -225,6 +228,132 @@ def test_damaged_files(file: bytes, tmp_path: Path, draw: np.random.Generator) -
         except CaptureError:
             refused += 1
     assert refused > 200
+
+
+def flipped(file: bytes, place: int) -> bytes:
+    return file[:place] + bytes([file[place] ^ 0x40]) + file[place + 1 :]
+
+
+@pytest.mark.parametrize("sketched", [False, True])
+def test_damaged_numbers(sketched: bool, tmp_path: Path, draw: np.random.Generator) -> None:
+    """One bit of any number, and of what the header says of numbers, is found."""
+    path = tmp_path / "a.safetensors"
+    told = stages(draw)
+    write(path, captured(told, sketched=sketched))
+    file = path.read_bytes()
+    begin = 8 + int.from_bytes(file[:8], "little")
+    for place in draw.integers(begin, len(file), 30):
+        path.write_bytes(flipped(file, int(place)))
+        with pytest.raises(CaptureError, match="its numbers are not those that were written"):
+            [found.shape for found in read(path).stages.values()]
+    place = file.index(b"a star")
+    path.write_bytes(file[:place] + b"a stab" + file[place + 6 :])
+    with pytest.raises(CaptureError, match="its metadata are not those that were written"):
+        read(path)
+
+
+def rewritten(path: Path, *left_out: str) -> None:
+    """A capture as older versions wrote it."""
+    with safe_open(path, framework="numpy") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k not in left_out}
+    save_file(load_file(path), path, metadata=metadata)
+
+
+def test_captures_without_checksums_are_read_and_said(
+    tmp_path: Path, draw: np.random.Generator
+) -> None:
+    told, path = stages(draw), tmp_path / "a.safetensors"
+    write(path, captured(told))
+    assert compare(read(path), captured(told)).notes == compare(*[captured(told)] * 2).notes
+    rewritten(path, "sum", "sums", "floors")
+    found = compare(read(path), captured(told))
+    assert found.ok
+    assert any("older version, without checksums" in note for note in found.notes)
+
+
+def test_a_sketch_that_is_not_finite(tmp_path: Path, draw: np.random.Generator) -> None:
+    """Also in a capture without checksums: distances to it would be told as none."""
+    told, path = stages(draw), tmp_path / "a.safetensors"
+    good = captured(told, sketched=True)
+    write(path, good)
+    lost = load_file(path)
+    lost["step.000/unet.conv_in"][:] = np.nan
+    with safe_open(path, framework="numpy") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k not in {"sum", "sums"}}
+    save_file(lost, path, metadata=metadata)
+    for pair in ((read(path), good), (good, read(path))):
+        with pytest.raises(CaptureError, match="the sketch of finite numbers is not finite"):
+            compare(*pair)
+    sketch = good.stages["step.000/unet.conv_in"]
+    broken = replace(sketch, projection=sketch.projection * np.float32("nan"))
+    assert not measure(sketch, broken).finite
+
+
+def test_nan_in_a_run_is_kept(tmp_path: Path, draw: np.random.Generator) -> None:
+    told, path = stages(draw), tmp_path / "a.safetensors"
+    lost = told | {"step.000/latents": told["step.000/latents"] * np.float32("nan")}
+    end = [*told].index("step.001/unet.conv_in")
+    lost = dict([*lost.items()][:end])
+    for sketched in (False, True):
+        collector = Collector(Choice(sketched=sketched))
+        for stage, array in lost.items():
+            collector(stage, array)
+        why = "step 1 of 2 gave NaN or infinity."
+        write(path, Capture(Header(**HEADER | {"unfinished": why}), collector.stages))
+        found = compare(captured(told), read(path))
+        assert found.first_bad is not None
+        assert found.first_bad.stage == "step.000/latents"
+        assert f"torch float32 ended early: {why}" in found.notes
+        assert found.only_a == ("step.001/unet.conv_in", "step.001/latents", "decode/image")
+
+
+def floors(told: dict[str, np.ndarray], each: float) -> Floors:
+    return Floors(dict.fromkeys(told, each), dict.fromkeys(told, each / 4))
+
+
+def test_floors_are_carried(tmp_path: Path, draw: np.random.Generator) -> None:
+    """What is beyond a limit by floors is far within a flat one."""
+    told, path = stages(draw), tmp_path / "a.safetensors"
+    own = {"float32": floors(told, 1e-6), "float16": Floors(forced={"start/latents": 3e-4})}
+    write(path, replace(captured(told), floors=own))
+    a = read(path)
+    assert a.floors == own
+    off = {name: array * np.float32(1 + 1e-6) for name, array in told.items()}
+    near, far = captured(off), dict(off)
+    assert compare(a, near).ok
+    far["step.000/latents"] = told["step.000/latents"] * np.float32(1 + 1.2e-5)
+    for pair in ((a, captured(far)), (captured(far), a)):  # whichever of the two carries them
+        found = compare(*pair)
+        assert found.first_bad is not None
+        assert found.first_bad.stage == "step.000/latents"
+    flat = compare(captured(told), captured(far))
+    assert flat.ok
+    assert any("limits are flat" in note for note in flat.notes)
+    wide = replace(captured(far), floors={"float32": floors(told, 1e-5)})
+    assert compare(a, wide).ok  # of two machines, what either loses
+
+
+def test_names_that_may_differ_are_checked(draw: np.random.Generator) -> None:
+    a = captured(stages(draw))
+    for name in ("seed", "weights", "weights.unet", "image_prompts", "image_prompts.0.scale"):
+        assert compare(a, a, allow=(name,)).ok
+    for name, near in (
+        ("sed", "seed"),
+        ("weights.vea", r"weights\.vae"),
+        ("xyzzy", "one of"),
+        ("scale", r"image_prompts\.0\.scale"),
+    ):
+        with pytest.raises(RequestError, match=f"is called '{name}'.*{near}"):
+            compare(a, a, allow=(name,))
+
+
+def test_pairs_of_a_request_are_lists_in_a_file(tmp_path: Path, draw: np.random.Generator) -> None:
+    """As SDXL's sizes are."""
+    pair = {"request": HEADER["request"] | {"original_size": (1024, 1000)}}
+    live = captured(stages(draw), pair)
+    write(tmp_path / "a.safetensors", live)
+    assert read(tmp_path / "a.safetensors").header.request["original_size"] == [1024, 1000]
+    assert compare(read(tmp_path / "a.safetensors"), live).ok
 
 
 def test_foreign_and_newer_files(file: bytes, tmp_path: Path) -> None:

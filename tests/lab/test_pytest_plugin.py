@@ -11,7 +11,8 @@ import pytest
 
 PROJECT = {
     "pytest.ini": "[pytest]\nparity_budget = limits/budget.toml\n",
-    "limits/budget.toml": '[stages]\n"*" = 1e-3\n',
+    "limits/budget.toml": '[stages]\n"*" = 1e-3\n"y.*" = 1e-4\n"mlp.act" = 1e-5\n',
+    "sub/lost.toml": '[stages]\n"mlp.act" = 1e-6\n',
     "sub/tight.toml": '[stages]\n"x.*" = 1e-6\n',
     "sub/test_own.py": """
 import numpy as np
@@ -29,6 +30,12 @@ def test_one_part(parity):
 
 def test_by_a_budget_beside_the_test(parity):
     parity.assert_close(a, same, "tight.toml")
+
+def test_another_row(parity):
+    parity.assert_close({"y.1": a["x.1"]}, {"y.1": a["x.1"]})
+
+def test_a_row_of_a_budget_of_its_own(parity):
+    parity.assert_close(a, same, "lost.toml")
 """,
 }
 
@@ -53,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 def test_failures_show_their_stages(run: tuple[str, Path]) -> None:
     told, _ = run
-    assert "2 failed, 1 passed" in told
+    assert "3 failed, 2 passed" in told
     head, section = told.split("parity, comparison 2", 1)
     assert "parity, comparison 1" not in head  # that one was good
     rows = [line.split()[0] for line in section.splitlines() if line.startswith("x.")]
@@ -61,6 +68,13 @@ def test_failures_show_their_stages(run: tuple[str, Path]) -> None:
     assert "b departs from a at x.7: relative L2 0.01 of 0.001 allowed" in section
     assert "… and 10 stages more" in section
     assert "40 of 40 stages are bad" in told
+
+
+def test_rows_of_a_project_are_for_all_of_its_tests(run: tuple[str, Path]) -> None:
+    """One that a single test lacks is no error; one that none has is told, once."""
+    told, _ = run
+    assert told.count("limits/budget.toml: of no stage of this session: mlp.act\n") == 1
+    assert "no stage is called 'mlp.act'" in told  # of the budget that a call named
 
 
 def test_reports_of_all_comparisons(run: tuple[str, Path]) -> None:
@@ -72,6 +86,7 @@ def test_reports_of_all_comparisons(run: tuple[str, Path]) -> None:
         f"{stem}one_part.1.json": True,
         f"{stem}one_part.2.json": False,
         f"{stem}by_a_budget_beside_the_test.1.json": False,
+        f"{stem}another_row.1.json": True,
     }
     assert found[f"{stem}one_part.2.json"]["first_bad"] == "x.7"
 

@@ -96,9 +96,11 @@ def test_the_page_is_whole_and_loads_nothing(good: bool) -> None:
 
 def test_the_verdict_says_where_they_part() -> None:
     words = " ".join(Page(page(comparison(good=False))).words)
-    assert "They part at step 0" in words
+    assert "mlx float32 departs from torch float32 at step.000/unet." in words
     assert "image prompt 0" in words
-    assert "mlx float32 follows torch float32" in " ".join(Page(page(comparison(good=True))).words)
+    assert "mlx float32 agrees with torch float32" in " ".join(
+        Page(page(comparison(good=True))).words
+    )
 
 
 def test_nothing_in_common_is_no_agreement() -> None:

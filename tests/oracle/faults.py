@@ -168,7 +168,7 @@ def _stale_scale(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _sine_first(pipe: ipa.Pipeline, patch: Patch) -> None:
-    patch.setattr(pipe._backend.unet.time_embedding, "flip", False)
+    patch.setattr(pipe._backend.unet.time_embedding.time_proj, "flip", False)
 
 
 def _gate_first(pipe: ipa.Pipeline, patch: Patch) -> None:

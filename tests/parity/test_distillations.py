@@ -22,6 +22,9 @@ import ipa
 from ipa.contract.errors import CheckpointError
 from ipa.contract.request import Request
 from ipa.contract.unet_spec import UNetSpec
+from ipa.parity.capturing import capture
+from ipa.parity.choice import Choice
+from ipa.parity.comparing import compare
 from ipa.plan import make_plan
 from ipa.prepare.sources import resolve_model
 from ipa.prepare.texts import open_tokenizers
@@ -197,3 +200,17 @@ def test_what_has_no_effect_on_such_a_network_is_told(bases: Bases) -> None:
 def test_a_scale_needs_two_waves() -> None:
     with pytest.raises(CheckpointError, match="time_cond_proj_dim must be 4 or more; found: 3"):
         UNetSpec.from_config(models.UNET | {"time_cond_proj_dim": 3})
+
+
+def test_the_timestep_is_watched_before_the_guidance_joins_it(bases: Bases) -> None:
+    """The two are added before the first layer: the timestep's sinusoid is a stage by itself."""
+    told = {}
+    for backend in ("torch", "mlx"):
+        pipe = ipa.load(bases.folders["lcm"], backend=backend, dtype="float32")
+        chosen = Choice(patterns=("step.*/unet.time_*",))
+        call = {"prompt": "a star", "guidance_scale": 4.0, **SHARED}
+        told[backend] = capture(pipe, call, chosen)
+    found = compare(told["torch"], told["mlx"])
+    assert found.ok, found.verdict.sentence
+    assert max(one.measures.relative_l2 for one in found.differences) < 2e-5
+    assert "step.000/unet.time_proj" in told["mlx"].stages

@@ -9,6 +9,7 @@ import typer
 
 from ipa.app import autoencoder as decoding
 from ipa.app import texts as words
+from ipa.app.capture_floors import AUTO, exact_runs, floor_precisions
 from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
 from ipa.app.generate import check_arguments, parse_scale
@@ -26,10 +27,12 @@ from ipa.app.parity import (
 from ipa.app.request_file import read_request
 from ipa.app.show import cancel_on_interrupt, progress_bar
 from ipa.app.terminal import explained
+from ipa.contract.errors import NumericalError
 from ipa.loading import choose_backend, load
 from ipa.parity.capture_file import check_target, write
 from ipa.parity.capturing import capture as run_capture
 from ipa.parity.choice import Choice, StoredDtype
+from ipa.pipeline import Pipeline
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
@@ -80,6 +83,14 @@ def capture(  # one parameter per option
     max_bytes: Annotated[
         int | None, typer.Option(help="Of the file; the largest stages become sketches first.")
     ] = None,
+    floor: Annotated[
+        str,
+        typer.Option(
+            help="Keep what rounding makes of each stage, for comparisons in these precisions "
+            "(float32,float16): two more runs of each, and all stages in memory. auto is float32 "
+            "for torch in float32, none nothing."
+        ),
+    ] = AUTO,
     backend: Backend = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
@@ -102,18 +113,30 @@ def capture(  # one parameter per option
         asked = read_request(request, picture or ())
         arguments, default_scale = asked.arguments, parse_scale(scale)
         parse_loras(lora or asked.sources.get("loras", ()))
-        chosen = choose_backend(backend)
+        chosen, precisions = choose_backend(backend), floor_precisions(floor)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         folder = with_vae(folder, vae, offline=offline)
         check_arguments(dict(arguments), folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_beside(pipe, context.params, asked, default_scale)
+
+        def opened(backend: str, dtype: str, device: str | None) -> Pipeline:
+            other = load(folder, backend=backend, dtype=dtype, device=device)
+            load_beside(other, context.params, asked, default_scale)
+            return other
+
+        exact = exact_runs(precisions, pipe.info(), opened, arguments, cancel)
         with progress_bar(steps_done(asked.arguments)) as bar:
             bar.describe("capturing")
-            made = run_capture(pipe, arguments, choice, bar, cancel)
+            made = run_capture(pipe, arguments, choice, bar, cancel, exact)
         check_described(asked, made)
         write(output, made)
     show_capture(made, output, as_json=as_json)
+    if made.header.unfinished:
+        with explained():
+            raise NumericalError(
+                f"{output} holds the run up to where it ended", found=made.header.unfinished
+            )
 
 
 @parity.command()
@@ -132,13 +155,19 @@ def compare(  # one parameter per option
         bool, typer.Option("--forced", help="Give every stage of B the inputs that A's had.")
     ] = False,
     descend: Annotated[
-        bool, typer.Option("--descend", help="Search a level at a time: little memory.")
+        bool,
+        typer.Option(
+            "--descend", help="As --forced, a part of the stages at a time: little memory."
+        ),
     ] = False,
     swaps: Annotated[
         bool, typer.Option("--swaps", help="Run B with each component of A: what costs how much.")
     ] = False,
     floor: Annotated[
-        bool, typer.Option(help="Measure what rounding alone makes of each stage of B's run.")
+        bool,
+        typer.Option(
+            help="Take from a capture, or measure, what rounding alone makes of each stage."
+        ),
     ] = True,
     request: Annotated[
         Path | None, typer.Option("--request", "-r", help="Of backends that run; see capture.")

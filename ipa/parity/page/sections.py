@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..comparison import Comparison
 from ..issue_text import issue_text
-from ..verdict import parting
 from .flow_chart import flow_chart
 from .heat_map import heat_map, legend
 from .log_scale import scale_of
@@ -39,11 +38,11 @@ def sections(comparison: Comparison) -> Markup:
     """All of them, in the order in which a reader asks."""
     found = comparison.differences
     curves = element("div", *step_curves(found), class_="curves")
-    heat = heat_map(found)
+    heat, grows = heat_map(found), comparison.mode == "free-running"
     shaded = joined() if heat is None else joined(legend(), _scroll(heat))
     made = (
         ("flow", "Where the error is made", _flow(comparison) if found else joined()),
-        ("steps", "How it grows over the steps", joined() if heat is None else curves),
+        ("steps", "How it grows over the steps", curves if heat and grows else joined()),
         ("heat", "Layers and steps", shaded),
         ("pictures", "The pictures", pictures(comparison)),
         ("swaps", "Which component costs how much", swap_table(comparison)),
@@ -73,16 +72,16 @@ def _flow(comparison: Comparison) -> Markup:
     hint = "Point at a bar: its stage is told here."
     return joined(
         element("p", *spans, class_="keys"),
-        _scroll(flow_chart(tree, scale, parting(comparison))),
+        _scroll(flow_chart(tree, scale, comparison.verdict.first)),
         element("p", hint, id="told", class_="script", hidden=True),
         element("p", "Phases open into blocks, layers and operations; the worst is open."),
         element("noscript", element("p", "The other phases open where scripts may run.")),
-        outline(tree, scale, parting(comparison)),
+        outline(tree, scale, comparison.verdict.first),
     )
 
 
 def _stages(comparison: Comparison) -> Markup:
-    is_bad = parting(comparison) is not None
+    is_bad = comparison.verdict.bad > 0
     which = (
         "bad stages, in the order of computation" if is_bad else "stages nearest to their limits"
     )

@@ -86,12 +86,7 @@ def holds(row: Group | Difference, one: Difference) -> bool:
 
 def farthest(differences: Iterable[Difference]) -> Difference:
     """The one that is the largest part of its limit; one that is not finite before all others."""
-    return max(differences, key=_severity)
-
-
-def _severity(one: Difference) -> tuple[bool, bool, float]:
-    is_lost = not one.measures.finite
-    return is_lost, one.bad, 0.0 if is_lost else one.measures.relative_l2 / (one.limit or 1.0)
+    return max(differences, key=lambda one: (one.bad, one.share))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""`ipa-mlx parity capture --floor`: who measures what rounding makes of a capture's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ipa.contract.errors import RequestError
+from ipa.parity.capturing import Exact
+from ipa.parity.tap import Tap
+from ipa.pipeline import Pipeline
+from ipa.run import CancelSignal
+
+AUTO = "auto"
+_NONE = "none"
+_PRECISIONS = ("float32", "float16", "bfloat16")
+
+Open = Callable[[str, str, str | None], Pipeline]
+"""By backend, precision and device, with everything loaded."""
+
+
+def floor_precisions(text: str) -> tuple[str, ...] | None:
+    """Those that are named; None where the choice is ours."""
+    if text in {AUTO, _NONE}:
+        return None if text == AUTO else ()
+    found = tuple(dict.fromkeys(text.split(",")))
+    unknown = [name for name in found if name not in _PRECISIONS]
+    if unknown:
+        raise RequestError(
+            "--floor names precisions of comparisons",
+            found=repr(unknown[0])[:80],
+            remedy=f"{AUTO}, {_NONE}, or some of {', '.join(_PRECISIONS)}",
+        )
+    return found
+
+
+def exact_runs(
+    precisions: tuple[str, ...] | None,
+    info: Mapping[str, Any],
+    opened: Open,
+    arguments: Mapping[str, Any],
+    cancel: CancelSignal | None,
+) -> dict[str, Exact]:
+    """By precision, who measures its floors; each is opened when it is asked for.
+
+    For float32 that is torch in float64, for a lower one the capture's own backend in it.
+    """
+    if precisions is None:
+        is_reference = (info["backend"], info["dtype"]) == ("torch", "float32")
+        precisions = ("float32",) if is_reference and "quantization" not in info else ()
+    device = info["device"] if str(info["device"]).startswith("cuda") else None
+
+    def exact(precision: str) -> Exact:
+        backend, dtype = (
+            ("torch", "float64")
+            if precision == "float32"
+            else (
+                info["backend"],
+                precision,
+            )
+        )
+
+        def run() -> Callable[[Tap], object]:
+            on = (device or "cpu") if backend == "torch" else None
+            pipe = opened(backend, dtype, on)
+            return lambda tap: pipe(**arguments, tap=tap, cancel=cancel)
+
+        return run
+
+    return {precision: exact(precision) for precision in precisions}
