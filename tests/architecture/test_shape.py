@@ -28,6 +28,7 @@ MLX_ONLY = {
 TORCH_ONLY = {
     "lora_file.py": "diffusers' own names, where MLX has the converters",
     "single_file.py": "diffusers' own loaders, where MLX has the converters",
+    "startup.py": "MKL and OpenMP ask the environment; MLX has its `blas.py`",
 }
 # Names that both backends have in files of the same name.
 SHARED_NAMES = {
