@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ start()  # before anything else loads torch, or its bits would rest on where mem
 
 def pytest_configure() -> None:
     """Before any test imports MLX, or a fast BLAS could not be put in front of its own."""
+    if os.environ.get("IPA_TESTS_BLAS") == "own":
+        import mlx.core  # noqa: F401 - once it is loaded, nothing is
     preload()
 
 
