@@ -4,14 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BACKEND ?= mlx
+# Of torch and BLAS in each of two processes: `make test THREADS=4`, or OMP_NUM_THREADS.
+THREADS ?= $(or $(OMP_NUM_THREADS),1)
 
-.PHONY: demo test lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
+.PHONY: demo test test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-machines: $(VENV)/.dev
+	PYTHONPATH=tests $(BIN)/python -m machines $(MACHINES_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -22,6 +22,9 @@ def open_backend(
     model: ModelFolder, *, dtype: str | None = None, device: str | None = None
 ) -> Runtime:
     """Load a model folder into the PyTorch backend; called by `ipa.load`."""
+    from .startup import start
+
+    start()  # before torch's own libraries are loaded, or it has no effect
     from . import backend
 
     return backend.load(model, dtype=dtype, device=device)
@@ -29,8 +32,15 @@ def open_backend(
 
 def environment() -> dict[str, str]:
     """What torch runs on here; loads torch."""
+    from .startup import has_steady_products, start
+
+    start()
     import torch
 
     from .loading import best_device
 
-    return {"device": best_device(), "threads": str(torch.get_num_threads())}
+    return {
+        "device": best_device(),
+        "threads": str(torch.get_num_threads()),
+        "products": "the same bits" if has_steady_products() else "bits vary with alignment",
+    }

@@ -33,6 +33,11 @@ _INTEL = (
     "This Python is built for Intel and runs translated: MLX needs one that is built for arm64 "
     "(`python -c 'import platform; print(platform.machine())'` says which)."
 )
+_UNSTEADY = (
+    "The bits of a product of matrices depend on where memory lies, so that one request can give "
+    "two pictures, a rounding apart: where torch has MKL, set MKL_CBWR to AUTO before the program "
+    "starts."
+)
 _ONE_THREAD = "OMP_NUM_THREADS is 1: torch computes on one core."
 
 
@@ -70,3 +75,5 @@ def notes(backend: str, facts: Mapping[str, str], *, tf32_set_off: bool) -> Iter
         yield _TORCH_TF32
     if device == "cpu" and facts.get("OMP_NUM_THREADS") == "1":
         yield _ONE_THREAD
+    if device == "cpu" and "vary" in facts.get("products", ""):
+        yield _UNSTEADY

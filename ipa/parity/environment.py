@@ -19,6 +19,7 @@ PACKAGES = ("numpy", "mlx", "torch", "diffusers", "transformers", "peft")
 VARIABLES = (
     *("NVIDIA_TF32_OVERRIDE", "PYTORCH_ENABLE_MPS_FALLBACK"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+    *("MKL_CBWR", "ATEN_CPU_CAPABILITY", "OMP_WAIT_POLICY"),
 )
 """Environment variables that change numbers or threads; those that are set are told."""
 

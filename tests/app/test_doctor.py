@@ -131,6 +131,7 @@ def test_backends_that_there_are_not() -> None:
         ("torch", {"device": "mps"}, "is not the reference"),
         ("torch", {"device": "cuda", "torch TF32 of matrices": "True"}, "allow_tf32"),
         ("torch", {"device": "cpu", "OMP_NUM_THREADS": "1"}, "one core"),
+        ("torch", {"device": "cpu", "products": "bits vary with alignment"}, "MKL_CBWR"),
     ],
 )
 def test_what_facts_mean(backend: str, facts: dict[str, str], words: str) -> None:

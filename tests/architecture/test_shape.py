@@ -31,6 +31,7 @@ TORCH_ONLY = {
     "pickle_reader.py": "pickles that torch's reader refuses, which the converters read for MLX",
     "single_file.py": "diffusers' own loaders, where MLX has the converters",
     "spellings.py": "diffusers' own conversions, where MLX has the converters",
+    "startup.py": "MKL and OpenMP ask the environment; MLX has its `blas.py`",
     "torch_file.py": "files of torch.save, which the converters read for MLX",
 }
 # Names that both backends have in files of the same name.

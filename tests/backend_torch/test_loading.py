@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import warnings
@@ -23,6 +24,7 @@ from ipa.prepare.model_folder import open_model_folder
 from ipa_torch.backend import Runtime, load
 from ipa_torch.loading import load_component, quiet
 from oracle import models
+from oracle.sealed import unseal
 
 Tensors = dict[str, torch.Tensor]
 Open = Callable[..., Runtime]
@@ -136,9 +138,14 @@ def test_damaged_adapter(name: str, kind: str, base: Runtime, tiny: Path, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def base(tiny: Path, open_reference: Open) -> Runtime:
-    """Without adapters."""
+def bare(tiny: Path, open_reference: Open) -> Runtime:
     return open_reference(tiny)
+
+
+@pytest.fixture
+def base(bare: Runtime) -> Runtime:
+    """Without adapters; a test's own."""
+    return unseal(copy.deepcopy(bare))
 
 
 def attach(runtime: Runtime, path: Path, encoder: Path | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ipa.parity.capture import Capture
 from ipa.parity.choice import Choice
 from ipa.parity.comparison import Mode, Side
 from ipa.parity.live import Subject, compare_live
+from oracle.sealed import once, seal
 
 EVERYTHING = Choice()
 
@@ -36,10 +36,11 @@ def subjects(
         "seed": 5,
     }
 
-    @functools.cache
+    @once
     def open_(backend: str, dtype: str = "float32") -> Subject:
         pipe = ipa.load(tiny, backend=backend, dtype=dtype)
         pipe.load_ip_adapter(tiny / "plus.safetensors", name="plus")
+        seal(pipe)
         side = Side(f"{backend} {dtype}", backend, dtype, {})
         return Subject(side, lambda tap: pipe(**request, tap=tap))
 

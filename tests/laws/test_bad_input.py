@@ -148,20 +148,20 @@ def test_without_adapters(tiny: Path, backend: str, open_pipeline: Open) -> None
         bare.unload_ip_adapter("style")
 
 
-def test_adapter_calls(pipe: Pipeline, tiny: Path) -> None:
+def test_adapter_calls(own: Pipeline, tiny: Path) -> None:
     wrong: dict[str, Callable[[], Any]] = {
-        "an adapter of this name is loaded": lambda: pipe.load_ip_adapter(
+        "an adapter of this name is loaded": lambda: own.load_ip_adapter(
             tiny / "linear.safetensors"
         ),
-        "scale must be a finite": lambda: pipe.set_ip_adapter_scale(float("nan")),
-        "one entry per adapter": lambda: pipe.set_ip_adapter_scale([0.1, 0.2, 0.3]),
-        "block_9": lambda: pipe.set_ip_adapter_scale({"down": {"block_9": 1}}),
+        "scale must be a finite": lambda: own.set_ip_adapter_scale(float("nan")),
+        "one entry per adapter": lambda: own.set_ip_adapter_scale([0.1, 0.2, 0.3]),
+        "block_9": lambda: own.set_ip_adapter_scale({"down": {"block_9": 1}}),
     }
-    before = pipe.info()
+    before = own.info()
     for words, call in wrong.items():
         with pytest.raises(RequestError, match=words):
             call()
-    assert pipe.info() == before
+    assert own.info() == before
 
 
 def damaged(tiny: Path, folder: Path, change: Callable[[Path], None]) -> Path:
@@ -223,11 +223,11 @@ def test_no_such_model(backend: str, open_pipeline: Open, tmp_path: Path) -> Non
         open_pipeline(tmp_path / "file", backend)
 
 
-def test_an_adapter_of_another_base(pipe: Pipeline) -> None:
-    before = pipe.info()
+def test_an_adapter_of_another_base(own: Pipeline) -> None:
+    before = own.info()
     with pytest.raises(CheckpointError, match=r"another base model; found: context width 128"):
-        pipe.load_ip_adapter(ipa.demo.adapter("base"))
-    assert pipe.info() == before
+        own.load_ip_adapter(ipa.demo.adapter("base"))
+    assert own.info() == before
 
 
 def test_an_image_encoder_of_the_wrong_size(

@@ -51,36 +51,34 @@ def latents(pipe: ipa.Pipeline, *controls: Control, **changes: Any) -> np.ndarra
     return pipe("a star", controls=controls, **(CALL | changes)).latents
 
 
-def test_off_is_the_base_model_bit_for_bit(pipe: ipa.Pipeline, net: Path) -> None:
-    base = latents(pipe)
-    assert not np.array_equal(latents(pipe, Control(EDGES)), base)
+def test_off_is_the_base_model_bit_for_bit(own: ipa.Pipeline, net: Path) -> None:
+    base = latents(own)
+    assert not np.array_equal(latents(own, Control(EDGES)), base)
     for off in (
         Control(EDGES, scale=0),
         Control(EDGES, scale=[0.0] * RESULTS),
         Control(EDGES, start=0.5, end=0.5),
         Control(EDGES, scale=0, guess_mode=True),
     ):
-        assert np.array_equal(latents(pipe, off), base)
-    pipe.load_controlnet(net, name="again")
-    pipe.unload_controlnet()
-    assert np.array_equal(latents(pipe), base)
-    pipe.load_controlnet(net)
+        assert np.array_equal(latents(own, off), base)
+    own.load_controlnet(net, name="again")
+    own.unload_controlnet()
+    assert np.array_equal(latents(own), base)
 
 
-def test_a_weight_of_zero_is_left_out(pipe: ipa.Pipeline, net: Path, tmp_path: Path) -> None:
+def test_a_weight_of_zero_is_left_out(own: ipa.Pipeline, net: Path, tmp_path: Path) -> None:
     """Not multiplied by 0, which would not undo an overflow."""
     tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
     tensors["controlnet_mid_block.weight"] *= 1e38
     (tmp_path / "config.json").write_bytes((net / "config.json").read_bytes())
     safetensors.torch.save_file(tensors, tmp_path / "diffusion_pytorch_model.safetensors")
-    name = pipe.load_controlnet(tmp_path, name="wild")
-    base, weights = latents(pipe), [0.5] * (RESULTS - 1) + [0.0]
-    assert np.array_equal(latents(pipe, Control(EDGES, name=name, scale=0)), base)
-    expected = latents(pipe, Control(EDGES, name="edges", scale=weights))
-    assert np.array_equal(latents(pipe, Control(EDGES, name=name, scale=weights)), expected)
+    name = own.load_controlnet(tmp_path, name="wild")
+    base, weights = latents(own), [0.5] * (RESULTS - 1) + [0.0]
+    assert np.array_equal(latents(own, Control(EDGES, name=name, scale=0)), base)
+    expected = latents(own, Control(EDGES, name="edges", scale=weights))
+    assert np.array_equal(latents(own, Control(EDGES, name=name, scale=weights)), expected)
     with pytest.raises(NumericalError):
-        latents(pipe, Control(EDGES, name=name, scale=1000))
-    pipe.unload_controlnet(name)
+        latents(own, Control(EDGES, name=name, scale=1000))
 
 
 def test_equal_requests_are_equal_bit_for_bit(
@@ -144,10 +142,10 @@ def test_prompts_of_a_batch_are_calls_of_their_own(pipe: ipa.Pipeline) -> None:
 
 
 def test_every_container_gives_the_same_bits(
-    pipe: ipa.Pipeline, backend: str, net: Path, tmp_path: Path
+    own: ipa.Pipeline, backend: str, net: Path, tmp_path: Path
 ) -> None:
     """A file in diffusers' naming and in lllyasviel's, with the base beside it; and for MLX."""
-    expected = latents(pipe, Control(EDGES))
+    expected = latents(own, Control(EDGES))
     tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
     original = controlnets.original(tensors, "control_model.") | controlnets.base_model()
     safetensors.torch.save_file(tensors, tmp_path / "plain.safetensors")
@@ -157,9 +155,9 @@ def test_every_container_gives_the_same_bits(
         sources.append(convert_component(net, tmp_path / "converted"))
     for source in sources:
         config = {} if source.is_dir() else {"config": net / "config.json"}
-        name = pipe.load_controlnet(source, **config)
-        assert np.array_equal(latents(pipe, Control(EDGES, name=name)), expected), source
-        pipe.unload_controlnet(name)
+        name = own.load_controlnet(source, **config)
+        assert np.array_equal(latents(own, Control(EDGES, name=name)), expected), source
+        own.unload_controlnet(name)
 
 
 @pytest.mark.parametrize(
@@ -177,16 +175,16 @@ def test_every_container_gives_the_same_bits(
     ],
 )
 def test_another_base_is_refused(
-    changes: dict[str, Any], words: str, pipe: ipa.Pipeline, net: Path, tmp_path: Path
+    changes: dict[str, Any], words: str, own: ipa.Pipeline, net: Path, tmp_path: Path
 ) -> None:
     """Before its weights are looked at: there are none."""
     config = json.loads((net / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=words):
-        pipe.load_controlnet(tmp_path, name="other")
+        own.load_controlnet(tmp_path, name="other")
 
 
-def test_bad_weights_are_refused(pipe: ipa.Pipeline, net: Path, tmp_path: Path) -> None:
+def test_bad_weights_are_refused(own: ipa.Pipeline, net: Path, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
     name = "controlnet_down_blocks.3.weight"
     for number, (wrong, words) in enumerate(
@@ -206,11 +204,11 @@ def test_bad_weights_are_refused(pipe: ipa.Pipeline, net: Path, tmp_path: Path) 
         kept = {k: v for k, v in (tensors | wrong).items() if v is not None}
         safetensors.torch.save_file(kept, folder / "diffusion_pytorch_model.safetensors")
         with pytest.raises(CheckpointError, match=words):
-            pipe.load_controlnet(folder, name="bad")
-    assert list(pipe.info()["controlnets"]) == ["edges"]
+            own.load_controlnet(folder, name="bad")
+    assert list(own.info()["controlnets"]) == ["edges"]
 
 
-def test_wrong_requests(pipe: ipa.Pipeline, net: Path, tiny: Path) -> None:
+def test_wrong_requests(own: ipa.Pipeline, net: Path, tiny: Path) -> None:
     for wrong, words in (
         ({"controls": [Control(EDGES, name="depth")]}, "depth"),
         ({"controls": [EDGES]}, "list of Control"),
@@ -223,15 +221,15 @@ def test_wrong_requests(pipe: ipa.Pipeline, net: Path, tiny: Path) -> None:
         ({"guess_mode": True}, "guess_mode"),
     ):
         with pytest.raises(RequestError, match=words):
-            pipe("", **wrong, **CALL)
+            own("", **wrong, **CALL)
     with pytest.raises(RequestError, match="is loaded"):
-        pipe.load_controlnet(net)
+        own.load_controlnet(net)
     with pytest.raises(RequestError, match="depth"):
-        pipe.unload_controlnet("depth")
+        own.unload_controlnet("depth")
     with pytest.raises(CheckpointError, match="whole model"):
-        pipe.load_controlnet(tiny)
+        own.load_controlnet(tiny)
     with pytest.raises(CheckpointError, match="plain ControlNet"):
-        pipe.load_controlnet(tiny / "linear.safetensors")
+        own.load_controlnet(tiny / "linear.safetensors")
 
 
 def test_batched_controls_go_one_to_each_prompt(pipe: ipa.Pipeline) -> None:

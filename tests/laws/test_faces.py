@@ -291,10 +291,10 @@ def test_a_prompt_needs_something() -> None:
     ],
 )
 def test_kinds_that_must_be_told(
-    name: str, kind: str | None, words: str, pipe: ipa.Pipeline, files: dict[str, Path]
+    name: str, kind: str | None, words: str, own: ipa.Pipeline, files: dict[str, Path]
 ) -> None:
     with pytest.raises(ipa.IpaError, match=f"(?s){words}"):
-        pipe.load_ip_adapter(files[name], name="again", kind=kind)
+        own.load_ip_adapter(files[name], name="again", kind=kind)
 
 
 def test_no_face_in_a_picture(

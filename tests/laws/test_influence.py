@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from ipa import ImagePrompt, Pipeline, RequestError
 from ipa.contract.backend import Branch, ImageTokens
 from ipa.contract.text import TextStates
 from oracle.influence import SiteWeights, Source, shares
+from oracle.sealed import once
 
 Open = Callable[..., Pipeline]
 CALL: dict[str, Any] = {
@@ -40,7 +40,7 @@ LEFT = np.tile(np.arange(96) < 48, (64, 1))
 @pytest.fixture(scope="module")
 def opened(open_pipeline: Open) -> Open:
     """Pipelines with two adapters, each loaded once; no test changes them."""
-    return functools.cache(lambda *which: open_pipeline(*which, "linear", "plus"))
+    return once(lambda *which: open_pipeline(*which, "linear", "plus"))
 
 
 @pytest.fixture(scope="module")

@@ -103,20 +103,20 @@ def test_influence_of_long_texts(pipe: Pipeline, references: list[Image.Image]) 
 
 
 def test_a_learned_word_is_there_until_it_is_unloaded(
-    pipe: Pipeline, model: str, tmp_path: Path
+    own: Pipeline, model: str, tmp_path: Path
 ) -> None:
-    before = run(pipe), run(pipe, "a <s> star")
-    pipe.load_textual_inversion(word_file(tmp_path / "s.safetensors", model), "<s>")
-    assert np.array_equal(run(pipe), before[0])
-    learned = run(pipe, "a <s> star")
+    before = run(own), run(own, "a <s> star")
+    own.load_textual_inversion(word_file(tmp_path / "s.safetensors", model), "<s>")
+    assert np.array_equal(run(own), before[0])
+    learned = run(own, "a <s> star")
     assert not np.array_equal(learned, before[1])
-    assert np.array_equal(run(pipe, "a <S> star"), learned)
-    assert np.array_equal(run(pipe, "a <s> star", long_prompts="chunks"), learned)
-    one = run(pipe, "a (<s>:1.0) star", prompt_syntax="a1111", negative_prompt="a")
-    assert np.array_equal(one, run(pipe, "a <s> star", negative_prompt="a"))
-    pipe.unload_textual_inversion("<s>")
-    assert np.array_equal(run(pipe, "a <s> star"), before[1])
-    assert pipe.info()["textual_inversions"] == []
+    assert np.array_equal(run(own, "a <S> star"), learned)
+    assert np.array_equal(run(own, "a <s> star", long_prompts="chunks"), learned)
+    one = run(own, "a (<s>:1.0) star", prompt_syntax="a1111", negative_prompt="a")
+    assert np.array_equal(one, run(own, "a <s> star", negative_prompt="a"))
+    own.unload_textual_inversion("<s>")
+    assert np.array_equal(run(own, "a <s> star"), before[1])
+    assert own.info()["textual_inversions"] == []
 
 
 def test_a_long_text_is_cut_and_said_so(pipe: Pipeline) -> None:
@@ -159,29 +159,29 @@ def test_refused(name: str, pipe: Pipeline) -> None:
         run(pipe, **arguments)
 
 
-def test_words_that_are_refused(pipe: Pipeline, model: str, tmp_path: Path) -> None:
+def test_words_that_are_refused(own: Pipeline, model: str, tmp_path: Path) -> None:
     path = word_file(tmp_path / "s.safetensors", model)
     for token in ("star", "Star", "a"):
         with pytest.raises(RequestError, match=f"{token!r} is a word already; found: it is in the"):
-            pipe.load_textual_inversion(path, token)
+            own.load_textual_inversion(path, token)
     with pytest.raises(RequestError, match="a token must be a word"):
-        pipe.load_textual_inversion(path, " ")
-    pipe.load_textual_inversion(path, "<t>")
+        own.load_textual_inversion(path, " ")
+    own.load_textual_inversion(path, "<t>")
     for token in ("<T>", "<t>_1"):
         with pytest.raises(RequestError, match="is a word already; found: it was loaded before"):
-            pipe.load_textual_inversion(path, token)
+            own.load_textual_inversion(path, token)
     with pytest.raises(RequestError, match=r"no such word was learned; found: 'x'.*loaded: <t>"):
-        pipe.unload_textual_inversion("x")
-    pipe.unload_textual_inversion()
+        own.unload_textual_inversion("x")
+    own.unload_textual_inversion()
     other = word_file(tmp_path / "other.safetensors", {"tiny": "tiny_xl", "tiny_xl": "tiny"}[model])
     with pytest.raises(
         CheckpointError, match=r"learned for another model.*found: embeddings of wid"
     ):
-        pipe.load_textual_inversion(other, "<u>")
+        own.load_textual_inversion(other, "<u>")
     with pytest.raises(
         CheckpointError, match=r"no file of textual inversion; found: none called l"
     ):
-        pipe.load_textual_inversion(tmp_path)
+        own.load_textual_inversion(tmp_path)
     with pytest.raises(CheckpointError, match="no such file here"):
-        pipe.load_textual_inversion(tmp_path / "none.pt")
-    assert pipe.info()["textual_inversions"] == []
+        own.load_textual_inversion(tmp_path / "none.pt")
+    assert own.info()["textual_inversions"] == []

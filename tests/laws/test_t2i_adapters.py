@@ -54,19 +54,19 @@ def latents(pipe: ipa.Pipeline, *controls: Control, **changes: Any) -> np.ndarra
     return pipe("a star", controls=controls, **(CALL | changes)).latents
 
 
-def test_off_is_the_base_model_bit_for_bit(pipe: ipa.Pipeline, model: Path) -> None:
-    base, whole = latents(pipe), latents(pipe, Control(EDGES))
+def test_off_is_the_base_model_bit_for_bit(own: ipa.Pipeline, model: Path) -> None:
+    base, whole = latents(own), latents(own, Control(EDGES))
     assert not np.array_equal(whole, base)
     for off in (
         Control(EDGES, scale=0),
         Control(EDGES, scale=[0.0] * FEATURES),
         Control(EDGES, start=0.5, end=0.5),
     ):
-        assert np.array_equal(latents(pipe, off), base)
-    pipe.unload_t2i_adapter("sketch")
-    assert np.array_equal(latents(pipe), base)
-    pipe.load_t2i_adapter(model / "sketch")
-    assert np.array_equal(latents(pipe, Control(EDGES)), whole)
+        assert np.array_equal(latents(own, off), base)
+    own.unload_t2i_adapter("sketch")
+    assert np.array_equal(latents(own), base)
+    own.load_t2i_adapter(model / "sketch")
+    assert np.array_equal(latents(own, Control(EDGES)), whole)
 
 
 def test_equal_requests_are_equal_bit_for_bit(pipe: ipa.Pipeline) -> None:
@@ -82,25 +82,24 @@ def test_equal_requests_are_equal_bit_for_bit(pipe: ipa.Pipeline) -> None:
     assert pipe.info()["controlnets"] == {}
 
 
-def test_a_weight_of_zero_is_left_out(pipe: ipa.Pipeline, model: Path, tmp_path: Path) -> None:
+def test_a_weight_of_zero_is_left_out(own: ipa.Pipeline, model: Path, tmp_path: Path) -> None:
     """Not multiplied by 0, which would not undo an overflow; each feature has its own."""
     tensors = safetensors.torch.load_file(model / "sketch" / FILE)
     tensors["adapter.body.3.resnets.1.block2.bias"] += 1e38
     (tmp_path / "config.json").write_bytes((model / "sketch" / "config.json").read_bytes())
     safetensors.torch.save_file(tensors, tmp_path / FILE)
-    name, weights = pipe.load_t2i_adapter(tmp_path, name="wild"), [0.5, 1.0, 0.3, 0.0]
-    expected = latents(pipe, Control(EDGES, name="sketch", scale=weights))
-    assert np.array_equal(latents(pipe, Control(EDGES, name=name, scale=weights)), expected)
+    name, weights = own.load_t2i_adapter(tmp_path, name="wild"), [0.5, 1.0, 0.3, 0.0]
+    expected = latents(own, Control(EDGES, name="sketch", scale=weights))
+    assert np.array_equal(latents(own, Control(EDGES, name=name, scale=weights)), expected)
     with pytest.raises(NumericalError):
-        latents(pipe, Control(EDGES, name=name, scale=1000))
-    pipe.unload_t2i_adapter(name)
+        latents(own, Control(EDGES, name=name, scale=1000))
 
 
 def test_every_container_gives_the_same_bits(
-    pipe: ipa.Pipeline, backend: str, model: Path, tmp_path: Path
+    own: ipa.Pipeline, backend: str, model: Path, tmp_path: Path
 ) -> None:
     """A file in diffusers' naming and in TencentARC's, a folder with a pickle; and for MLX."""
-    expected, folder = latents(pipe, Control(EDGES)), model / "sketch"
+    expected, folder = latents(own, Control(EDGES)), model / "sketch"
     net = t2i_adapters.read([folder])[0]
     (tmp_path / "plain.safetensors").write_bytes((folder / FILE).read_bytes())
     torch.save(t2i_adapters.original(net), tmp_path / "original.pth")
@@ -116,9 +115,9 @@ def test_every_container_gives_the_same_bits(
         convert_component(folder, tmp_path / "converted")
         sources += [{"subfolder": "converted"}, {"subfolder": "converted", "weight_name": FILE}]
     for source in sources:
-        name = pipe.load_t2i_adapter(tmp_path, **source)
-        assert np.array_equal(latents(pipe, Control(EDGES, name=name)), expected), source
-        pipe.unload_t2i_adapter(name)
+        name = own.load_t2i_adapter(tmp_path, **source)
+        assert np.array_equal(latents(own, Control(EDGES, name=name)), expected), source
+        own.unload_t2i_adapter(name)
 
 
 @pytest.mark.parametrize(
@@ -131,16 +130,16 @@ def test_every_container_gives_the_same_bits(
     ],
 )
 def test_another_base_is_refused(
-    changes: dict[str, Any], words: str, pipe: ipa.Pipeline, model: Path, tmp_path: Path
+    changes: dict[str, Any], words: str, own: ipa.Pipeline, model: Path, tmp_path: Path
 ) -> None:
     """Before its weights are looked at: there are none."""
     config = json.loads((model / "sketch" / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=words):
-        pipe.load_t2i_adapter(tmp_path)
+        own.load_t2i_adapter(tmp_path)
 
 
-def test_bad_weights_are_refused(pipe: ipa.Pipeline, model: Path, tmp_path: Path) -> None:
+def test_bad_weights_are_refused(own: ipa.Pipeline, model: Path, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(model / "sketch" / FILE)
     name = "adapter.body.1.in_conv.weight"
     for number, (wrong, words) in enumerate(
@@ -158,33 +157,33 @@ def test_bad_weights_are_refused(pipe: ipa.Pipeline, model: Path, tmp_path: Path
         safetensors.torch.save_file(kept, folder / FILE)
         for source in (folder, folder / FILE):
             with pytest.raises(CheckpointError, match=words):
-                pipe.load_t2i_adapter(source, name="bad")
-    assert list(pipe.info()["t2i_adapters"]) == ["sketch"]
+                own.load_t2i_adapter(source, name="bad")
+    assert list(own.info()["t2i_adapters"]) == ["sketch"]
 
 
-def test_the_other_call_is_named(pipe: ipa.Pipeline, model: Path) -> None:
+def test_the_other_call_is_named(own: ipa.Pipeline, model: Path) -> None:
     """By a folder and by a file."""
     for place in ("net", f"net/{FILE}"):
         with pytest.raises(CheckpointError, match="load it with load_controlnet"):
-            pipe.load_t2i_adapter(model / place)
+            own.load_t2i_adapter(model / place)
     for place in ("sketch", f"sketch/{FILE}"):
         with pytest.raises(CheckpointError, match="load it with load_t2i_adapter"):
-            pipe.load_controlnet(model / place)
+            own.load_controlnet(model / place)
 
 
-def test_names_are_shared_with_controlnets(pipe: ipa.Pipeline, model: Path) -> None:
+def test_names_are_shared_with_controlnets(own: ipa.Pipeline, model: Path) -> None:
     with pytest.raises(RequestError, match=r"a T2I-Adapter of this name.*unload_t2i_adapter"):
-        pipe.load_controlnet(model / "net", name="sketch")
-    pipe.load_controlnet(model / "net")
-    simple = pipe("a star", controlnet_image=EDGES, **CALL).latents  # of the ControlNet alone
-    assert np.array_equal(simple, latents(pipe, Control(EDGES, name="net")))
+        own.load_controlnet(model / "net", name="sketch")
+    own.load_controlnet(model / "net")
+    simple = own("a star", controlnet_image=EDGES, **CALL).latents  # of the ControlNet alone
+    assert np.array_equal(simple, latents(own, Control(EDGES, name="net")))
     with pytest.raises(RequestError, match="None; loaded: sketch, net"):
-        latents(pipe, Control(EDGES))
-    pipe.unload_controlnet()
-    assert list(pipe.info()["t2i_adapters"]) == ["sketch"]
+        latents(own, Control(EDGES))
+    own.unload_controlnet()
+    assert list(own.info()["t2i_adapters"]) == ["sketch"]
 
 
-def test_wrong_requests(pipe: ipa.Pipeline, model: Path, tmp_path: Path) -> None:
+def test_wrong_requests(own: ipa.Pipeline, model: Path, tmp_path: Path) -> None:
     for wrong, words in (
         ({"controls": [Control(EDGES, name="depth")]}, "depth.*load_t2i_adapter"),
         ({"controls": [Control(EDGES, scale=[1.0, 2.0])]}, "4 are needed, one for each feature"),
@@ -195,17 +194,17 @@ def test_wrong_requests(pipe: ipa.Pipeline, model: Path, tmp_path: Path) -> None
         ({"adapter_conditioning_factor": 0.5}, "end="),
     ):
         with pytest.raises(RequestError, match=words):
-            pipe("", **wrong, **CALL)
+            own("", **wrong, **CALL)
     with pytest.raises(RequestError, match="needs its picture"):
         Control(None, name="sketch")
     with pytest.raises(RequestError, match="is loaded"):
-        pipe.load_t2i_adapter(model / "sketch")
+        own.load_t2i_adapter(model / "sketch")
     with pytest.raises(RequestError, match="no T2I-Adapter of this name"):
-        pipe.unload_t2i_adapter("depth")
+        own.unload_t2i_adapter("depth")
     with pytest.raises(RequestError, match="config is for a file"):
-        pipe.load_t2i_adapter(model / "sketch", config=model / "sketch" / "config.json")
+        own.load_t2i_adapter(model / "sketch", config=model / "sketch" / "config.json")
     with pytest.raises(CheckpointError, match="does not exist"):
-        pipe.load_t2i_adapter(model, subfolder="nowhere")
+        own.load_t2i_adapter(model, subfolder="nowhere")
 
 
 def test_pictures_that_its_factor_does_not_divide() -> None:

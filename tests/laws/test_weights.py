@@ -142,7 +142,7 @@ NESTED: dict[str, dict[str, Any]] = {
 
 
 def test_a_table_is_what_a_dict_expands_to(
-    pipe: Pipeline, base: str, folder: Path, prompt: Callable[..., ImagePrompt]
+    own: Pipeline, base: str, folder: Path, prompt: Callable[..., ImagePrompt]
 ) -> None:
     config = json.loads((folder / "unet" / "config.json").read_text())
     nested, table = NESTED[base], {}
@@ -152,14 +152,10 @@ def test_a_table_is_what_a_dict_expands_to(
             value = value.get(f"block_{site.block}", 0.0)
         table[site.number] = value[site.attention] if isinstance(value, list) else value
     assert len(set(table.values())) > 2
-    by_dict = run(pipe, prompt(scale=nested))
-    assert np.array_equal(run(pipe, prompt(scale=table)), by_dict)
-    before = pipe.info()["adapters"]["linear"]["scale"]
-    pipe.set_ip_adapter_scale(table, name="linear")
-    try:
-        assert np.array_equal(run(pipe, prompt()), by_dict)
-    finally:
-        pipe.set_ip_adapter_scale(before, name="linear")
+    by_dict = run(own, prompt(scale=nested))
+    assert np.array_equal(run(own, prompt(scale=table)), by_dict)
+    own.set_ip_adapter_scale(table, name="linear")
+    assert np.array_equal(run(own, prompt()), by_dict)
 
 
 def test_a_window_is_a_curve_that_jumps(pipe: Pipeline, prompt: Callable[..., ImagePrompt]) -> None:

@@ -5,6 +5,7 @@ Nothing here is changed by a run: a pipeline is handed out with nothing loaded b
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -19,6 +20,7 @@ from ipa import demo
 from oracle import models
 from oracle.kept import Kept
 from oracle.pipelines import diffusers_pipeline
+from oracle.sealed import unseal
 
 Pictures = list[Image.Image]
 
@@ -53,6 +55,11 @@ def with_adapters(pipe: ipa.Pipeline, folder: Path, *adapters: str) -> ipa.Pipel
     for name in adapters:
         pipe.load_ip_adapter(folder / f"{name}.safetensors", name=name)
     return pipe
+
+
+def copied(pipe: ipa.Pipeline) -> ipa.Pipeline:
+    """A pipeline of its own, with what is loaded beside that one."""
+    return unseal(copy.deepcopy(pipe, dict(_whole(pipe))))
 
 
 class Workshop:

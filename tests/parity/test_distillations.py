@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from oracle import loras, models
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 from oracle.schedulers import diffusers_scheduler
+from oracle.sealed import once
 
 # Relative L2 of the final latents. Measured over all cases: torch 4.6e-7, mlx 5.7e-7.
 LIMITS = {"torch": 2e-6, "mlx": 2e-6}
@@ -113,7 +113,7 @@ def bases(tiny: Path, tiny_xl: Path, tmp_path_factory: pytest.TempPathFactory) -
 def stock(bases: Bases) -> Callable[[str], DiffusionPipeline]:
     """diffusers' pipeline of a base, with its LoRA and adapter."""
 
-    @cache
+    @once
     def opened(base: str) -> DiffusionPipeline:
         pipe = diffusers_pipeline(bases.folders[base], [bases.adapter(base)])
         if base in CHANGED:
@@ -154,7 +154,7 @@ def pipes(
 ) -> Callable[[str, str], ipa.Pipeline]:
     """Ours, likewise."""
 
-    @cache
+    @once
     def opened(base: str, backend: str) -> ipa.Pipeline:
         pipe = open_pipeline(bases.folders[base], backend, "linear")
         if base in CHANGED:

@@ -29,6 +29,7 @@ from ipa.parity.live import Subject, compare_live
 from ipa.parity.rising import risen
 from ipa.parity.tap import Tap
 from oracle.faults import FAULTS, Fault
+from oracle.sealed import once
 
 OTHER = {"mlx": "torch", "torch": "mlx"}
 SLOPE = np.tile(np.linspace(0, 1, 128, dtype=np.float32) ** 2, (128, 1))
@@ -129,7 +130,7 @@ def labs(
     open_pipeline: Callable[..., ipa.Pipeline],
 ) -> dict[str, Lab]:
     large = [picture.resize((128, 128)) for picture in references]
-    opened = functools.cache(open_pipeline)
+    opened = once(open_pipeline)
     folders = {"sd": tiny, "xl": tiny_xl}
     return {name: Lab(folder, name, large, opened) for name, folder in folders.items()}
 

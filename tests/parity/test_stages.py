@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ipa.parity.pytest_plugin import Parity
 from ipa.parity.stages import chosen, kind_of, split
 from oracle import controlled, loras, models
 from oracle.pipelines import diffusers_pipeline
+from oracle.sealed import once
 
 Open = Callable[..., ipa.Pipeline]
 # The towers' last layer is run by transformers even where only the layer before is used.
@@ -62,7 +62,7 @@ def opened(
     pairs = loras.weak(loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=4))
     lora = loras.write(root / "lora.safetensors", loras.kohya(pairs, "sd"))
 
-    @functools.cache
+    @once
     def open_(family: str, backend: str) -> ipa.Pipeline:
         folder = {"sd": tiny, "xl": tiny_xl}[family]
         pipe = open_pipeline(folder, backend, "plus", "linear")

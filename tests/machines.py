@@ -1,0 +1,74 @@
+"""`make test-machines`: what rests on bits once more, as other processors and other users compute.
+
+A green suite says something about the machine that it ran on. Libraries choose their kernels by the
+processor, and can be told to take those of another one; so each setting stands for a machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "without AVX": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "MKL_CBWR": "COMPATIBLE",
+        "OMP_NUM_THREADS": "1",
+    },
+    "AVX2, 2 threads": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "MKL_CBWR": "AUTO",
+        "OMP_NUM_THREADS": "2",
+    },
+    "more threads than cores": {"MKL_CBWR": "AVX2", "OMP_NUM_THREADS": "4"},
+    "MLX's own BLAS": {"IPA_TESTS_BLAS": "own", "OMP_NUM_THREADS": "1"},
+}
+"""What a process is told; a setting that a library does not know changes nothing."""
+
+CHOSEN = (
+    "laws/test_laws.py",
+    "laws/test_loras.py",
+    "laws/test_masks.py",
+    "laws/test_t2i_adapters.py",
+    "backend_torch/test_attention.py",
+    "backend_torch/test_stages.py",
+    "backend_torch/test_startup.py",
+    "app/test_doctor.py::test_torch_computes_what_was_recorded",
+    "app/test_doctor.py::test_mlx_computes_what_was_recorded_without_torch",
+)
+"""Both backends against themselves, torch against diffusers, and both against the recorded run."""
+
+
+def main() -> int:
+    """All settings, also after one that fails; how long each took."""
+    parser = argparse.ArgumentParser(prog="make test-machines")
+    parser.add_argument("--only", choices=SETTINGS, action="append", help="one of the settings")
+    parser.add_argument("tests", nargs="*", help="instead of those chosen")
+    options = parser.parse_args()
+    folder = Path(__file__).parent
+    tests = options.tests or [str(folder / name) for name in CHOSEN]
+    ended = {}
+    for name in options.only or SETTINGS:
+        began = time.monotonic()
+        ended[name] = _run(SETTINGS[name], tests)
+        print(f"{name}: exit {ended[name]}, {time.monotonic() - began:.0f} s", flush=True)
+    return int(any(ended.values()))
+
+
+def _run(setting: Mapping[str, str], tests: list[str]) -> int:
+    words = ["-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", *tests]
+    command = [sys.executable, "-m", "pytest", *words]
+    return subprocess.run(command, env=os.environ | setting, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
