@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ipa.contract.checked import checked
+from ipa.contract.ignoring import Ignore
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.loaded import Loaded
@@ -29,6 +32,7 @@ class Companions(Loaded):
         offline: bool = False,
         config: str | Path | None = None,
         global_pool_conditions: bool | None = None,
+        ignore: Sequence[str] | None = None,
     ) -> str:
         """Load a ControlNet beside those already loaded; see `ipa.prepare.controlnet_files`.
 
@@ -41,6 +45,8 @@ class Companions(Loaded):
             offline: Use the local cache only.
             config: For a file that is of no public size: its config.json.
             global_pool_conditions: For a file that lies alone: True for shuffle.
+            ignore: Names of tensors that it does not know and that may be left out, with * for any
+                characters.
 
         Returns:
             The ControlNet's name.
@@ -57,6 +63,7 @@ class Companions(Loaded):
             config=config,
             global_pool_conditions=global_pool_conditions,
         )
+        files = replace(files, ignore=Ignore.of(ignore))
         chosen = name or files.name
         with self._changed():
             self._controlnets.load(chosen, files)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipa.contract.backend import Backend
 from ipa.contract.control import Control, check_controls
-from ipa.contract.controlnet import ControlBranch, ControlFiles, ControlSpec
+from ipa.contract.controlnet import ControlBranch, ControlFiles, ControlNetFiles, ControlSpec
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.editing import Crop
 from ipa.contract.errors import RequestError
@@ -34,6 +34,12 @@ class AttachedControlNet:
     def file(self) -> str:
         """The name of its file, folder or repository."""
         return self.files.label
+
+    @property
+    def ignored(self) -> dict[str, list[str]]:
+        """Names of what was left out of its file, as it was asked for; for a record."""
+        asked = self.files.ignore.patterns if isinstance(self.files, ControlNetFiles) else ()
+        return {"ignored": list(asked)} if asked else {}
 
     @property
     def spec(self) -> ControlSpec:
@@ -122,6 +128,7 @@ class ControlNets(Registry[AttachedControlNet]):
                 "file": attached.file,
                 "results": attached.spec.results,
                 "bytes": attached.nbytes,
+                **attached.ignored,
             }
             for name, attached in self.of(kind).items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -116,5 +117,9 @@ def load_controlnet(
 
 def _converted(files: ControlNetFiles) -> Converted:
     if files.path.is_dir():
-        return read_component("controlnet", files.path, files.spec, variant=files.variant)
-    return open_component(files.path, files.config).converted
+        how: dict[str, Any] = {"variant": files.variant, "ignore": files.ignore}
+        converted = read_component("controlnet", files.path, files.spec, **how)
+        names = [tensor.stored.name for tensor in converted.values()]
+        files.ignore.check(converted.dropped, names, str(files.path))
+        return converted
+    return open_component(files.path, files.config, files.ignore.patterns).converted

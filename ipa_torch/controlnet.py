@@ -6,12 +6,20 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetModel
-from diffusers.loaders.single_file_utils import convert_controlnet_checkpoint
 
 from ipa.contract.controlnet import ControlNetFiles
 from ipa.contract.errors import CheckpointError
 
-from .loading import MALFORMED, check_finite, load_component, quiet, read_tensors, reason
+from .loading import (
+    MALFORMED,
+    Account,
+    check_finite,
+    load_component,
+    quiet,
+    read_tensors,
+    reason,
+)
+from .spellings import controlnet_spelling
 
 _PREFIX = "control_model."  # of a ControlNet beside its base model
 
@@ -24,16 +32,22 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
             for MLX.
     """
     if files.path.is_dir():
-        return _pooling(
-            load_component(ControlNetModel, "controlnet", files.path, dtype, files.variant), files
-        )
-    own = _own(read_tensors(files.path, dtype))
+        account, kind = Account(files.ignore), ControlNetModel
+        how = (dtype, files.variant, account)
+        net = _pooling(load_component(kind, "controlnet", files.path, *how), files)
+        account.left_out(str(files.path))
+        return net
+    tensors = read_tensors(files.path, dtype)
+    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
+    given = [name for name in tensors if name.startswith(prefix)]
     try:
         with quiet(), torch.device("meta"):
             net = ControlNetModel.from_config(dict(files.config))
-        weights = convert_controlnet_checkpoint(dict(own), net.config)
-        if len(weights) != len(own):
-            raise ValueError(f"{len(own)} tensors, {len(weights)} needed")
+        spelling = controlnet_spelling(given, prefix, net.state_dict().keys(), net.config)
+        surplus = [name for name in spelling.surplus if not files.ignore.matches(name)]
+        if surplus:
+            raise ValueError(f"{len(surplus)} left over: {', '.join(surplus[:3])}")
+        weights = {key: tensors[name] for key, name in spelling.names.items()}
         net.load_state_dict(weights, strict=True, assign=True)
     except MALFORMED as error:
         raise CheckpointError(
@@ -42,14 +56,9 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
             remedy="it is damaged, or of a structure that its tensors do not tell: use a folder "
             "with its config.json",
         ) from error
+    files.ignore.check(spelling.surplus, given, str(files.path))
     check_finite(net.state_dict(), str(files.path))
     return net.eval().requires_grad_(requires_grad=False)
-
-
-def _own(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A ControlNet's tensors without its base model's."""
-    own = {n.removeprefix(_PREFIX): t for n, t in tensors.items() if n.startswith(_PREFIX)}
-    return own or tensors
 
 
 def _pooling(net: Any, files: ControlNetFiles) -> ControlNetModel:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from diffusers.loaders.single_file_utils import (
+    convert_controlnet_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
 )
@@ -80,6 +81,19 @@ def vae_spelling(given: Iterable[str], prefix: str, keys: Collection[str], confi
     found = _converted(bare, keys, lambda m: convert_ldm_vae_checkpoint(m, config), _VAE_ROOT)
     twice = set(kept.values()) - set(bare.values())
     return Spelling(found.names, idle, (*found.surplus, *sorted(twice)))
+
+
+def controlnet_spelling(
+    given: Iterable[str], prefix: str, keys: Collection[str], config: Any
+) -> Spelling:
+    """A ControlNet's tensors among names that begin with a prefix."""
+    bare = {name.removeprefix(prefix): name for name in given}
+
+    def convert(marks: dict[str, Any]) -> dict[str, Any]:
+        is_original = "time_embed.0.weight" in marks
+        return convert_controlnet_checkpoint(marks, config) if is_original else {}
+
+    return _converted(bare, keys, convert, "")
 
 
 def _renamed(name: str, rules: Iterable[tuple[str, str]]) -> str:

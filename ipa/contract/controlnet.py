@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .controlnet_spec import ControlNetSpec
+from .ignoring import NOTHING, Ignore
 from .t2i_adapter import T2IAdapterFiles
 from .t2i_adapter_spec import T2IAdapterSpec
 
@@ -24,6 +25,7 @@ class ControlNetFiles:
 
     `path` is a folder in diffusers' layout (original or converted), or a file. `name` is what a
     person would call it. `config` is in diffusers' words; a file's is told from its tensors.
+    `ignore` names tensors that it does not know and that may be left out.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ControlNetFiles:
     config: Mapping[str, Any]
     spec: ControlNetSpec
     variant: str | None = None
+    ignore: Ignore = NOTHING
 
     @property
     def label(self) -> str:

@@ -48,12 +48,13 @@ class Ignore:
 
         Args:
             left_out: Names of the tensors that were left out.
-            names: Those of all tensors.
+            names: Those of all others.
             where: The file or folder, for messages.
         """
         if not self.patterns:
             return
-        gone, known = tuple(left_out), tuple(names)
+        gone = tuple(left_out)
+        known = tuple(dict.fromkeys((*names, *gone)))
         for pattern in self.patterns:
             if any(fnmatchcase(name, pattern) for name in gone):
                 continue

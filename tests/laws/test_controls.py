@@ -208,6 +208,32 @@ def test_bad_weights_are_refused(own: ipa.Pipeline, net: Path, tmp_path: Path) -
     assert list(own.info()["controlnets"]) == ["edges"]
 
 
+def test_unknown_tensors_are_ignored_by_name(
+    backend: str, tiny: Path, net: Path, tmp_path: Path, open_pipeline: Callable[..., ipa.Pipeline]
+) -> None:
+    """From its folder, and from a file that lies alone."""
+    tensors = safetensors.torch.load_file(net / "diffusion_pytorch_model.safetensors")
+    (tmp_path / "config.json").write_bytes((net / "config.json").read_bytes())
+    file = tmp_path / "diffusion_pytorch_model.safetensors"
+    safetensors.torch.save_file(tensors | {"gate.weight": torch.ones(2)}, file)
+    found = {}
+    for source, options in ((tmp_path, {}), (file, {"config": net / "config.json"})):
+        pipe = open_pipeline(tiny, backend)
+        with pytest.raises(CheckpointError, match=r"gate\.weight"):
+            pipe.load_controlnet(source, name="edges", **options)
+        with pytest.raises(RequestError, match="did you mean"):
+            pipe.load_controlnet(source, ignore=["gate.weigh", "gate.*"], **options)
+        pipe.load_controlnet(source, name="edges", ignore=["gate.*"], **options)
+        assert pipe.info()["controlnets"]["edges"]["ignored"] == ["gate.*"]
+        found[source] = latents(pipe, Control(EDGES))
+        pipe.unload_controlnet()
+    pipe.load_controlnet(net, name="edges")
+    expected = latents(pipe, Control(EDGES))
+    # Relative L2 between equal weights, which torch may round by their place in memory.
+    for other in found.values():
+        assert np.linalg.norm(other - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
 def test_wrong_requests(own: ipa.Pipeline, net: Path, tiny: Path) -> None:
     for wrong, words in (
         ({"controls": [Control(EDGES, name="depth")]}, "depth"),
