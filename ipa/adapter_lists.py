@@ -64,19 +64,5 @@ def wanted_adapters(**given: Any) -> Sequence[WantedAdapter]:
 def _entry(name: str, value: Any, number: int, count: int) -> Any:
     if isinstance(value, (list, tuple)):
         value = value[number if len(value) == count else 0]
-    if name == "source":
-        check_in_files(value, "an adapter")
     check_plain(name, value, _KINDS.get(name))
     return value
-
-
-def check_in_files(source: object, what: str) -> None:
-    """Raise RequestError for tensors in memory, which diffusers takes: here weights are files."""
-    if isinstance(source, Mapping):
-        raise RequestError(
-            f"{what} is loaded from a file, not from tensors in memory",
-            found=f"a dict of {len(source)}",
-            remedy='write them first: safetensors.torch.save_file({"name": tensor, …}, '
-            '"weights.safetensors") with flat names such as "image_proj.proj.weight", and pass '
-            "the path",
-        )

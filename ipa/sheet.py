@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -86,7 +86,7 @@ def draw_sheet(
     return sheet
 
 
-def _check_sheet(blocks: object, title: object, notes: object, cell: object) -> None:
+def _check_sheet(blocks: Any, title: Any, notes: Any, cell: Any) -> None:
     """Raise RequestError for what cannot be drawn."""
     if not isinstance(blocks, (list, tuple)) or not all(isinstance(b, SheetBlock) for b in blocks):
         raise RequestError("blocks of a sheet are a list of SheetBlock", found=shown(blocks))

@@ -69,6 +69,13 @@ def check_plain(name: str, value: object, kinds: tuple[type, ...] | None) -> Non
     """Raise RequestError unless a value is of one of these kinds; None checks nothing."""
     if kinds is None:
         return
+    if isinstance(value, Mapping) and Path in kinds:
+        raise RequestError(
+            f"{name} must be a file: tensors in memory are not taken",
+            found=f"a dict of {len(value)}",
+            remedy='write them first, under flat names such as "image_proj.proj.weight": '
+            'safetensors.torch.save_file(tensors, "weights.safetensors"), and pass the path',
+        )
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         words = [_WORDS[kind] for kind in kinds if kind is not type(None)]
         raise RequestError(

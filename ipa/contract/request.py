@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from .checked import check_plain
 from .control import Control, check_controls
 from .custom_steps import CustomSteps
 from .editing import Masks, Start, check_editing
@@ -15,7 +16,7 @@ from .errors import RequestError, shown
 from .image_prompt import ImagePrompt, check_image_prompts
 from .lora import plain_lora_scales
 from .text import LONG_PROMPTS, PROMPT_SYNTAXES, Pair
-from .weights import is_finite
+from .weights import is_finite, is_one_of
 
 SIZE_NAMES = tuple(
     f"{prefix}{name}"
@@ -151,6 +152,8 @@ class Request:
 
     def __post_init__(self) -> None:
         self._check_prompts()
+        for name in ("scheduler", "timestep_spacing", "profile"):
+            check_plain(name, getattr(self, name), (str, type(None)))
         object.__setattr__(self, "controls", check_controls(self.controls))
         for name in SIZE_NAMES:
             if getattr(self, name) is not None:
@@ -169,7 +172,7 @@ class Request:
             value = getattr(self, name)
             if not is_finite(value) or not 0.0 <= value <= 1.0:
                 raise RequestError(f"{name} must be a number from 0 to 1", found=shown(value))
-        if self.preview not in PREVIEWS:
+        if not is_one_of(self.preview, PREVIEWS):
             raise RequestError(
                 'preview must be None, "latent" or "tiny"', found=shown(self.preview)
             )
@@ -179,7 +182,7 @@ class Request:
             object.__setattr__(self, "loras", plain_lora_scales(self.loras))
         if not isinstance(self.influence, bool):
             raise RequestError("influence must be True or False", found=shown(self.influence))
-        if self.output_type not in {"pil", "np", "latent"}:
+        if not is_one_of(self.output_type, {"pil", "np", "latent"}):
             raise RequestError(
                 'output_type must be "pil", "np" or "latent"', found=shown(self.output_type)
             )
