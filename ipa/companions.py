@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
@@ -11,7 +12,7 @@ from ipa.prepare.controlnet_files import resolve_controlnet
 from ipa.prepare.lora_source import resolve_lora
 from ipa.prepare.preview_decoder import resolve_preview_decoder
 from ipa.prepare.t2i_adapter_files import resolve_t2i_adapter
-from ipa.prepare.textual_inversion import find_inversion
+from ipa.prepare.textual_inversion import Words, find_inversion, listed_sources
 
 
 class Companions(Loaded):
@@ -120,44 +121,52 @@ class Companions(Loaded):
 
     def load_textual_inversion(
         self,
-        source: str | Path,
-        token: str | None = None,
+        source: str | Path | Sequence[str | Path],
+        token: Words = None,
         *,
         weight_name: str | None = None,
         subfolder: str = "",
         revision: str | None = None,
         offline: bool = False,
-    ) -> str:
+    ) -> str | list[str]:
         """Load a word that was learned; see `ipa.prepare.textual_inversion`. The model stays as is.
 
         Args:
             source: A file, a folder or a name on the hub, as for `load_ip_adapter`; without
-                `weight_name` a folder's learned_embeds.safetensors or .bin.
-            token: The word that stands for it in texts; None takes what the file says.
+                `weight_name` a folder's learned_embeds.safetensors or .bin. Or a list of them.
+            token: The word that stands for it in texts; None takes what the file says, or else its
+                name. A list has a word for each of several sources; of one source, for each of its
+                embeddings.
             weight_name: File inside the folder or repository.
             subfolder: Folder of the file inside it.
             revision: Branch, tag or commit on the hub.
             offline: Use the local cache only.
 
         Returns:
-            The word.
+            The word, or a list of them where lists were given.
 
         Raises:
-            CheckpointError: The file is damaged, or its embeddings do not fit the text encoders.
-            RequestError: The word is one already.
+            CheckpointError: A file is damaged, or its embeddings do not fit the text encoders.
+            RequestError: A word is one already, or there are not as many as are needed.
         """
-        path = find_inversion(
-            source,
-            weight_name=weight_name,
-            subfolder=subfolder,
-            revision=revision,
-            offline=offline,
-        )
+        sources = listed_sources(source)
+        paths = [
+            find_inversion(
+                one,
+                weight_name=weight_name,
+                subfolder=subfolder,
+                revision=revision,
+                offline=offline,
+            )
+            for one in sources
+        ]
         with self._owned():
-            return self._inversions.load(path, token)
+            words = self._inversions.load(paths, token)
+        alone = isinstance(source, (str, Path)) and not isinstance(token, (list, tuple))
+        return words[0] if alone else list(words)
 
-    def unload_textual_inversion(self, token: str | None = None) -> None:
-        """Forget one learned word, or all of them."""
+    def unload_textual_inversion(self, token: str | Sequence[str] | None = None) -> None:
+        """Forget one learned word, some, or all of them."""
         with self._owned():
             self._inversions.unload(token)
 

@@ -20,8 +20,8 @@ def read_textual_inversion(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     """The tensors of a file by name, as float32: (D,) or (N, D) each.
 
     A name is the word that was learned (diffusers), that of the embedding in A1111's files of
-    torch.save ("*" where they have none), "emb_params" in those of safetensors, or tells the text
-    encoder in files for SDXL.
+    torch.save ("*" where they have none, and of a tensor that lies alone), "emb_params" in those of
+    safetensors, or tells the text encoder in files for SDXL.
 
     Raises:
         CheckpointError: It is damaged, or holds anything but such embeddings of finite numbers.
