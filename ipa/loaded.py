@@ -35,7 +35,7 @@ class Loaded:
         self._inversions = Inversions(backend.model, open_tokenizers(backend.model))
         self._adapters = Adapters(backend)
         self._controlnets = ControlNets(backend)
-        self._loras = Loras(backend)
+        self._loras = Loras(backend, self._inversions)
         self._lock = threading.Lock()
         self._owner: int | None = None
 

@@ -10,23 +10,33 @@ from typing import Any
 
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
-from ipa.contract.lora import LoadedLora
+from ipa.contract.lora import LoadedLora, LoraScale, left_out_warnings
 from ipa.contract.weights import plain_number
+from ipa.prepare.textual_inversion import Inversions, bundled_words
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedLora:
-    """A loaded LoRA as the pipeline keeps it: its file, its scale, and how it is applied."""
+    """A loaded LoRA as the pipeline keeps it: its file, its scale, and how it is applied.
+
+    `words` are those that were learned with it, and lie in its file.
+    """
 
     path: Path
     loaded: LoadedLora
     scale: float
     fuse: bool
+    words: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
         """The name of its file."""
         return self.path.name
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of its file is not used, and why."""
+        return left_out_warnings(self.file, self.loaded.left_out)
 
 
 class Loras(Mapping[str, AttachedLora]):
@@ -35,8 +45,8 @@ class Loras(Mapping[str, AttachedLora]):
     Between calls the backend uses every LoRA at its own scale.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, inversions: Inversions) -> None:
+        self._backend, self._inversions = backend, inversions
         self._known: dict[str, AttachedLora] = {}
 
     def __getitem__(self, name: str) -> AttachedLora:
@@ -62,19 +72,25 @@ class Loras(Mapping[str, AttachedLora]):
                 remedy="pass another name=, or unload_lora first",
             )
         number = plain_number(scale, "scale")
+        words, left_out = bundled_words(path, name, self._backend.model)
         loaded = self._backend.loras.load(name, path, fuse=fuse)
         try:
-            self._use(self.chosen(None) | {name: number})
+            self._use(self.chosen(None) | {name: LoraScale.of(number)})
+            left_out |= self._inversions.add_bundled(words)
         except BaseException:  # also when interrupted: nothing is half loaded
+            self._use(self.chosen(None))
             self._backend.loras.unload(name)
             raise
-        self._known[name] = AttachedLora(path, loaded, number, fuse)
+        known = self._inversions.bundled(name)
+        loaded = replace(loaded, left_out={**loaded.left_out, **left_out})
+        self._known[name] = AttachedLora(path, loaded, number, fuse, known)
 
     def unload(self, name: str | None) -> None:
         """Forget one, or all of them."""
         names = self.named(name)
         kept = {other: lora for other, lora in self._known.items() if other not in names}
-        self._use({other: lora.scale for other, lora in kept.items()})
+        self._use({other: LoraScale.of(lora.scale) for other, lora in kept.items()})
+        self._inversions.forget_bundled(names)
         for gone in names:
             self._backend.loras.unload(gone)
         self._known = kept
@@ -86,7 +102,7 @@ class Loras(Mapping[str, AttachedLora]):
             self._known[changed] = replace(self._known[changed], scale=number)
         self._use(self.chosen(None))
 
-    def chosen(self, given: Mapping[str, float] | None) -> dict[str, float]:
+    def chosen(self, given: Mapping[str, LoraScale] | None) -> dict[str, LoraScale]:
         """The scale of each in a call that gives some of them its own.
 
         Raises:
@@ -95,10 +111,10 @@ class Loras(Mapping[str, AttachedLora]):
         own = {} if given is None else given
         for name in own:
             self.named(name)
-        return {name: own.get(name, lora.scale) for name, lora in self.items()}
+        return {name: own.get(name, LoraScale.of(lora.scale)) for name, lora in self.items()}
 
     @contextmanager
-    def used(self, scales: Mapping[str, float]) -> Iterator[None]:
+    def used(self, scales: Mapping[str, LoraScale]) -> Iterator[None]:
         """Have the backend use other scales for a while; those unloaded meanwhile are left out."""
         self._use({name: scale for name, scale in scales.items() if name in self._known})
         try:
@@ -123,19 +139,21 @@ class Loras(Mapping[str, AttachedLora]):
                 "scale": lora.scale,
                 "fused": lora.fuse,
                 "layers": dict(lora.loaded.layers),
+                "words": list(lora.words),
+                "left_out": dict(lora.loaded.left_out),
                 "bytes": lora.loaded.nbytes,
                 **({"bytes_of_originals": lora.loaded.originals_nbytes} if lora.fuse else {}),
             }
             for name, lora in self.items()
         }
 
-    def describe_call(self, scales: Mapping[str, float]) -> dict[str, Any]:
+    def describe_call(self, scales: Mapping[str, LoraScale]) -> dict[str, Any]:
         """JSON-able: those of one call, for its description."""
         return {
-            name: {"file": lora.file, "scale": scales[name], "fused": lora.fuse}
+            name: {"file": lora.file, "scale": scales[name].unet, "fused": lora.fuse}
             for name, lora in self.items()
             if name in scales
         }
 
-    def _use(self, scales: Mapping[str, float]) -> None:
-        self._backend.loras.use({name: scale for name, scale in scales.items() if scale != 0.0})
+    def _use(self, scales: Mapping[str, LoraScale]) -> None:
+        self._backend.loras.use({name: scale for name, scale in scales.items() if scale})

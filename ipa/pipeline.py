@@ -18,6 +18,7 @@ from ipa.contract.batch import make_batch
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
+from ipa.contract.lora import LoraScale
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
 from ipa.controls import requested_controls
@@ -186,14 +187,16 @@ class Pipeline(Companions):
         model, loaded = self._backend.model, (self._adapters, self._controlnets)
         plans = plan_batch(batch, model, self._tokenizers, *loaded)
         check_weights(weights)
-        loras = self._loras.chosen(batch.requests[0].loras)
+        loras = self._loras.chosen(
+            {name: LoraScale.of(scale) for name, scale in (batch.requests[0].loras or {}).items()}
+        )
         told = self._loras.describe_call(loras)
         backend, hooks = watched(self._backend, tap, plans)
         run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, told)
         return self._run(run, loras, hooks)
 
     def _run(
-        self, run: BatchRun, loras: Mapping[str, float], hooks: AbstractContextManager[None]
+        self, run: BatchRun, loras: Mapping[str, LoraScale], hooks: AbstractContextManager[None]
     ) -> Iterator[Progress]:
         with self._owned(), self._loras.used(loras), hooks:
             yield from run.events()

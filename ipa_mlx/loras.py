@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ipa.contract.errors import RequestError
-from ipa.contract.lora import LoadedLora
+from ipa.contract.lora import LoadedLora, LoraScale
 from ipa.contract.model import ModelFolder
 from ipa_convert import Converted, ConvertedTensor, Lora, LoraPair, LoraTargets, read_lora
 
@@ -44,7 +44,7 @@ class Loras:
     precision: mx.Dtype
     _attached: dict[str, _Attached] = field(default_factory=dict)
     _originals: dict[Place, nn.Module] = field(default_factory=dict)
-    _scales: dict[str, float] = field(default_factory=dict)
+    _scales: dict[str, LoraScale] = field(default_factory=dict)
 
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
@@ -63,18 +63,24 @@ class Loras:
             dict(Counter(network for network, _ in lora)),
             sum(change.nbytes for change in self._attached[name].changes.values()),
             sum(layer.weight.nbytes for layer in layers.values()) if fuse else 0,
+            lora.dropped,
         )
 
     def unload(self, name: str) -> None:
         """See `LoraSet.unload`."""
         del self._attached[name]
 
-    def use(self, scales: Mapping[str, float]) -> None:
+    def use(self, scales: Mapping[str, LoraScale]) -> None:
         """See `LoraSet.use`. Evaluated, so that any thread may go on."""
-        wanted = {name: scale for name, scale in scales.items() if scale != 0.0}
+        wanted = {name: scale for name, scale in scales.items() if scale}
         if wanted == self._scales:
             return
-        places = {place: None for name in wanted for place in self._attached[name].changes}
+        places = {
+            place: None
+            for name, scale in wanted.items()
+            for place in self._attached[name].changes
+            if scale.at(place[0]) != 0.0
+        }
         layers = {place: self._changed(place, wanted) for place in places}
         mx.eval([layer.change.up for layer in layers.values() if isinstance(layer, ChangedLayer)])
         mx.eval([layer.parameters() for layer in layers.values()])
@@ -85,13 +91,15 @@ class Loras:
             self._put(place, layer)
         self._scales = wanted
 
-    def _changed(self, place: Place, scales: Mapping[str, float]) -> nn.Module:
+    def _changed(self, place: Place, scales: Mapping[str, LoraScale]) -> nn.Module:
         layer = self._original(place)
         for fuse in (True, False):
             changes = [
-                attached.changes[place].scaled(scale)
+                attached.changes[place].scaled(own)
                 for name, scale in scales.items()
-                if (attached := self._attached[name]).fuse is fuse and place in attached.changes
+                if (attached := self._attached[name]).fuse is fuse
+                and place in attached.changes
+                and (own := scale.at(place[0])) != 0.0
             ]
             if changes:
                 layer = (merged if fuse else ChangedLayer)(layer, joined(changes))

@@ -1,4 +1,6 @@
-"""LoRA files: names and layouts by diffusers' own conversions, with nothing left over."""
+"""LoRA files: names that are a layer's looked up, others by diffusers' own conversions, with nothing
+left over.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,27 @@ from safetensors.torch import load_file
 from ipa.contract.base_sites import base_name
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import container
+from ipa.contract.lora import BUNDLED, DIFFERENT, EQUAL
 
 from .loading import MALFORMED, check_finite, quiet, read_tensors, reason, require_weights
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
+Parts: TypeAlias = dict[str, Tensors]
+"""By network, as PEFT names them."""
 Networks: TypeAlias = Mapping[str, torch.nn.Module]
 
 _METADATA = "lora_adapter_metadata"  # diffusers keeps PEFT's configuration there
 _TEXTS = ("text_encoder", "text_encoder_2")
-_KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+_KOHYA_OF: Mapping[str, tuple[str, ...]] = {
+    "unet": ("lora_unet_",),
+    "text_encoder": ("lora_te_", "lora_te1_"),
+    "text_encoder_2": ("lora_te2_",),
+}
+_KOHYA = tuple(prefix for prefixes in _KOHYA_OF.values() for prefix in prefixes)
+_HALVES = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
+_ORIGINAL = re.compile(
+    r"input_blocks|middle_block|output_blocks|label_emb|time_embed[._]\d|unet_out[._]\d"
+)
 _CONTEXT = re.compile(r".*attn2\.to_k\.lora_A\.weight")
 _DOWN = re.compile(r".+(?:\.lora_down|\.lora_A|\.lora\.down|_layer\.down|_lora\.down)\.weight")
 _UP = re.compile(r".+(?:\.lora_up|\.lora_B|\.lora\.up|_layer\.up|_lora\.up)\.weight")
@@ -34,7 +48,9 @@ _UP = re.compile(r".+(?:\.lora_up|\.lora_B|\.lora\.up|_layer\.up|_lora\.up)\.wei
 _SPELLED = ((r"(\.lora_[AB])\.[^.]+\.weight$", r"\1.weight"), (r"base_model\.model\.", ""))
 
 
-def read_lora(path: Path, networks: Networks) -> tuple[dict[str, Tensors], dict[str, Any]]:
+def read_lora(
+    path: Path, networks: Networks
+) -> tuple[dict[str, Tensors], dict[str, Any], dict[str, str]]:
     """The matrices of each network, as PEFT names them, and PEFT's configuration if there is one.
 
     The alphas of other files are within the matrices: diffusers 0.42 forgets those of kohya's that
@@ -46,35 +62,27 @@ def read_lora(path: Path, networks: Networks) -> tuple[dict[str, Tensors], dict[
 
     Returns:
         By network "<path>.lora_A.weight" and "….lora_B.weight", in float32 and in the shapes that
-        their layers need; and the configurations' fields, "unet.lora_alpha" and so on.
+        their layers need; the configurations' fields, "unet.lora_alpha" and so on; and the names
+        of tensors that are not used, with the reason.
 
     Raises:
         CheckpointError: It is damaged, or a tensor has no layer in this model.
     """
     tensors, config = _read(path)
+    tensors = {name: t for name, t in tensors.items() if not name.startswith(BUNDLED)}
+    origin = {_spelled(name): name for name in tensors}
     tensors = _with_alphas({_spelled(name): t.float() for name, t in tensors.items()}, path)
     count = sum(bool(_DOWN.fullmatch(name)) for name in tensors)
     _refuse("holds what no LoRA has", path, [n for n in tensors if not _known(n)])
-    try:
-        with quiet():
-            parts = _parts(tensors, networks)
-    except MALFORMED as error:
-        raise CheckpointError(
-            f"{path.name} cannot be read as a LoRA by diffusers",
-            found=reason(error),
-            remedy="use the mlx backend, or a file in kohya's or PEFT's names",
-        ) from error
+    parts, left_out = _chosen(_by_spelling(tensors, networks, path))
     absent = [n for part in parts.keys() - networks.keys() for n in parts[part]]
     _refuse("is for a text encoder that this model has not", path, absent)
     for name, part in parts.items():
         _fit(part, networks[name], path)
-    if sum(len(part) for part in parts.values()) != 2 * count or not count:
-        raise CheckpointError(
-            f"diffusers does not know all names in {path.name}",
-            found=f"{count} pairs, of which it read {sum(map(len, parts.values())) // 2}",
-            remedy="use the mlx backend, or a file in kohya's or PEFT's names",
-        )
-    return {name: part for name, part in parts.items() if part}, config
+    if sum(len(part) for part in parts.values()) + len(left_out) != 2 * count or not count:
+        raise _unread(path, f"{count} pairs, of which it read {sum(map(len, parts.values())) // 2}")
+    left_out = {origin.get(name, name): why for name, why in left_out.items()}
+    return {name: part for name, part in parts.items() if part}, config, left_out
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -123,12 +131,93 @@ def _with_alphas(tensors: Tensors, path: Path) -> Tensors:
     return found
 
 
-def _parts(tensors: Tensors, networks: Networks) -> dict[str, Tensors]:
+def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[tuple[Tensors, Parts]]:
+    """What each way of spelling says, those that diffusers takes first at the end.
+
+    A file may hold a layer twice. diffusers takes names with dots where there are any; else its own
+    blocks' names, and then none of the original blocks'.
+    """
+    groups: dict[tuple[int, str], Tensors] = {}
+    for name, tensor in tensors.items():
+        groups.setdefault(_group(name), {})[name] = tensor
+    found = []
+    for _, group in sorted(groups.items()):
+        known, rest = _looked_up(group, networks)
+        try:
+            with quiet():
+                others = _parts(rest, networks) if rest else {}
+        except MALFORMED as error:
+            raise _unread(path, reason(error)) from error
+        for part, own in others.items():
+            known.setdefault(part, {}).update(own)
+        found.append((group, known))
+    return found
+
+
+def _group(name: str) -> tuple[int, str]:
+    """The rank of a way to spell, and what tells it from others of that rank."""
+    stem, _, ending = name.rpartition(".lora")
+    blocks = 0 if _ORIGINAL.search(name) else 1
+    if name.startswith(_KOHYA):
+        return blocks, next(prefix for prefix in _KOHYA if name.startswith(prefix))
+    return 2, re.sub("down|up|A|B", "", ending) if stem else "_lora"
+
+
+def _chosen(found: list[tuple[Tensors, Parts]]) -> tuple[Parts, dict[str, str]]:
+    """One pair for each layer, and the names of the others, with the reason."""
+    chosen: Parts = {}
+    left_out: dict[str, str] = {}
+    for tensors, parts in reversed(found):
+        names = {id(tensor): name for name, tensor in tensors.items()}
+        for part, own in parts.items():
+            used = chosen.setdefault(part, {})
+            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in own):
+                pair = [f"{stem}.lora_{half}.weight" for half in "AB"]
+                if not used.keys() & set(pair):
+                    used.update({name: own[name] for name in pair if name in own})
+                    continue
+                same = all(n in own and n in used and _is_same(own[n], used[n]) for n in pair)
+                why = EQUAL if same else DIFFERENT
+                left_out |= {names[id(own[name])]: why for name in pair if name in own}
+    return chosen, left_out
+
+
+def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.reshape(-1), other.reshape(-1))
+
+
+def _looked_up(tensors: Tensors, networks: Networks) -> tuple[Parts, Tensors]:
+    """kohya's names that are those of a layer, by network, as PEFT has them; and all others.
+
+    diffusers takes such names apart, and loses the numbers of add_embedding's layers.
+    """
+    table = {
+        f"{prefix}{spelled.replace('.', '_')}": (part, path)
+        for part, network in networks.items()
+        for path in _layers(network)
+        for spelled in (path, path.removeprefix("text_model."), f"text_model.{path}")
+        for prefix in _KOHYA_OF[part]
+    }
+    found: Parts = {}
+    rest: Tensors = {}
+    for name, tensor in tensors.items():
+        stem, _, half = name.partition(".")
+        place = table.get(stem)
+        if place is None or half not in _HALVES:
+            rest[name] = tensor
+        else:
+            part, path = place
+            found.setdefault(part, {})[f"{path}.{_HALVES[half]}"] = tensor
+    return found, rest
+
+
+def _parts(tensors: Tensors, networks: Networks) -> Parts:
     """By network, as PEFT names them; what diffusers passes over is missing."""
-    unet: Any = networks["unet"]
-    config = unet.config if "text_encoder_2" in networks else None  # as diffusers' two pipelines
-    state, *_ = StableDiffusionLoraLoaderMixin.lora_state_dict(dict(tensors), unet_config=config)
-    parts: dict[str, Tensors] = {}
+    unet: Any = networks["unet"]  # diffusers renames the original blocks of SDXL alone
+    state, *_ = StableDiffusionLoraLoaderMixin.lora_state_dict(
+        dict(tensors), unet_config=unet.config
+    )
+    parts: Parts = {}
     for name in ("unet", *_TEXTS):
         own = {k.removeprefix(f"{name}."): t for k, t in state.items() if k.startswith(f"{name}.")}
         if not own:
@@ -149,14 +238,19 @@ def _in_text(key: str, network: torch.nn.Module | None) -> str:
     return f"text_model.{bare}" if hasattr(network, "text_model") and "encoder." in bare else bare
 
 
-def _fit(part: Tensors, network: torch.nn.Module, path: Path) -> None:
-    """Every pair at a layer, in its shapes: a matrix may be stored as a 1×1 convolution."""
+def _layers(network: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers that a LoRA may change by path, whatever PEFT has put around them."""
     layers = {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d) and ".lora_" not in name
     }
-    layers |= {n.removesuffix(".base_layer"): m for n, m in layers.items() if "base_layer" in n}
+    return {name.removesuffix(".base_layer"): module for name, module in layers.items()}
+
+
+def _fit(part: Tensors, network: torch.nn.Module, path: Path) -> None:
+    """Every pair at a layer, in its shapes: a matrix may be stored as a 1×1 convolution."""
+    layers = _layers(network)
     stems = {name: name.rpartition(".lora_")[0] for name in part}
     _refuse("has no place in this model", path, [n for n, s in stems.items() if s not in layers])
     _check_base(part, network, path)
@@ -187,6 +281,14 @@ def _check_base(part: Tensors, network: Any, path: Path) -> None:
             found=f"one for {base_name(min(widths))}, the model is {base_name(needed)}",
             remedy=f"use a LoRA that was trained for {base_name(needed)}",
         )
+
+
+def _unread(path: Path, found: str) -> CheckpointError:
+    return CheckpointError(
+        f"diffusers does not know all names in {path.name}",
+        found=found,
+        remedy="use the mlx backend, or a file in kohya's or PEFT's names",
+    )
 
 
 def _refuse(what: str, path: Path, names: list[str]) -> None:

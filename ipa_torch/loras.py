@@ -14,7 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.lora import LoadedLora
+from ipa.contract.lora import LoadedLora, LoraScale
 
 from .loading import MALFORMED, quiet, reason
 from .lora_file import Networks, Tensors, read_lora
@@ -41,13 +41,13 @@ class Loras:
     networks: Networks
     _attached: dict[str, _Attached] = field(default_factory=dict)
     _originals: dict[LoraLayer, torch.nn.Parameter] = field(default_factory=dict)
-    _scales: dict[str, float] = field(default_factory=dict)
+    _scales: dict[str, LoraScale] = field(default_factory=dict)
     _count: int = 0
 
     @torch.no_grad()
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
-        parts, config = read_lora(path, self.networks)
+        parts, config, left_out = read_lora(path, self.networks)
         self._count += 1
         label = f"file{self._count}"
         try:
@@ -62,7 +62,7 @@ class Loras:
                 found=reason(error),
                 remedy="check that it is a LoRA for this model",
             ) from error
-        layers = [layer for layer in self._layers() if label in layer.scaling]
+        layers = [layer for _, layer in self._layers() if label in layer.scaling]
         strengths = {layer: float(layer.scaling[label]) for layer in layers}
         self._attached[name] = _Attached(label, fuse, strengths)
         self._act()
@@ -70,6 +70,7 @@ class Loras:
             {part: len(tensors) // 2 for part, tensors in parts.items()},
             sum(t.numel() for part in parts.values() for t in part.values()) * self._itemsize,
             sum(layer.get_base_layer().weight.nbytes for layer in layers) if fuse else 0,
+            left_out,
         )
 
     def unload(self, name: str) -> None:
@@ -77,9 +78,9 @@ class Loras:
         self._remove(self._attached.pop(name).label)
 
     @torch.no_grad()
-    def use(self, scales: Mapping[str, float]) -> None:
+    def use(self, scales: Mapping[str, LoraScale]) -> None:
         """See `LoraSet.use`."""
-        self._scales = {name: scale for name, scale in scales.items() if scale != 0.0}
+        self._scales = {name: scale for name, scale in scales.items() if scale}
         self._act()
 
     @property
@@ -87,20 +88,21 @@ class Loras:
         unet: Any = self.networks["unet"]
         return int(unet.dtype.itemsize)
 
-    def _layers(self) -> Iterator[LoraLayer]:
-        for network in self.networks.values():
-            yield from (module for module in network.modules() if isinstance(module, LoraLayer))
+    def _layers(self) -> Iterator[tuple[str, LoraLayer]]:
+        """Every layer of PEFT's, and the network that it is in."""
+        for part, network in self.networks.items():
+            yield from ((part, m) for m in network.modules() if isinstance(m, LoraLayer))
 
     def _act(self) -> None:
         """Bring every layer into the state that the scales describe."""
         for layer, original in self._originals.items():
             layer.get_base_layer().weight = original
         self._originals.clear()
-        for layer in self._layers():
+        for part, layer in self._layers():
             active, change = [], None
-            for name, scale in self._scales.items():
-                attached = self._attached[name]
-                if layer not in attached.strengths:
+            for name, both in self._scales.items():
+                attached, scale = self._attached[name], both.at(part)
+                if layer not in attached.strengths or scale == 0.0:
                     continue
                 layer.scaling[attached.label] = scale * attached.strengths[layer]
                 if attached.fuse:

@@ -21,6 +21,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.lora import BUNDLED
 from ipa.contract.model import ModelFolder
 from ipa.contract.textual_inversion import Floats, TextualInversion
 
@@ -44,6 +45,7 @@ _ENCODERS: Mapping[str, int] = {
     "text_encoders_0": 0,
     "text_encoders_1": 1,
 }
+_PARTS = (("*", "clip_l"), ("clip_g",))  # of words in a LoRA's file, by text encoder
 _BASES: Mapping[tuple[int, ...], str] = {
     (768,): "Stable Diffusion 1.x",
     (1024,): "Stable Diffusion 2.x",
@@ -88,15 +90,20 @@ class Inversions:
         return tuple(added)
 
     def add_bundled(self, inversions: Iterable[TextualInversion]) -> dict[str, str]:
-        """Know the words that came with a LoRA; those that are words already, and why, are left."""
+        """Know the words that came with a LoRA; what is not known, and why, since it is a word."""
         left_out: dict[str, str] = {}
         for inversion in inversions:
             fault = self._fault(inversion, self._known.values())
             if fault:
-                left_out[inversion.token] = f"{fault[0]!r} is a word already: {fault[1]}"
+                why = f"{fault[0]!r} is a word already ({fault[1]})"
+                left_out[f"{BUNDLED}{inversion.token}"] = why
             else:
                 self._set(self._known | {inversion.token: inversion})
         return left_out
+
+    def bundled(self, lora: str) -> tuple[str, ...]:
+        """The words that came with a LoRA."""
+        return tuple(word for word, own in self._known.items() if own.lora == lora)
 
     def forget_bundled(self, loras: Collection[str]) -> None:
         """Forget the words that came with LoRAs."""
@@ -241,6 +248,47 @@ def _read(path: Path, model: ModelFolder) -> tuple[str, tuple[Floats, ...]]:
         )
     _check_fit(path, vectors, model)
     return name, vectors
+
+
+def bundled_words(
+    path: Path, lora: str, model: ModelFolder
+) -> tuple[tuple[TextualInversion, ...], dict[str, str]]:
+    """The learned words in the file of a LoRA that this model can use.
+
+    Args:
+        path: The file.
+        lora: What the LoRA is called.
+        model: The model.
+
+    Returns:
+        The words, and the names in the file of other tensors of words, with the reason.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    import ipa_convert
+
+    needed = [spec.width for spec in _specs(model)]
+    found: list[TextualInversion] = []
+    left_out: dict[str, str] = {}
+    for word, parts in ipa_convert.read_bundled_words(path).items():
+        own = [parts.get(names[0], parts.get(names[-1])) for names in _PARTS[: len(needed)]]
+        rows = tuple(np.atleast_2d(values) for values in own if values is not None)
+        used = {part for part, values in parts.items() if any(values is o for o in own)}
+        fits = [values.shape[1] for values in rows] == needed
+        if not (fits and len({len(values) for values in rows}) == 1 and word.strip().isprintable()):
+            used = set()
+            why = f"{word!r} was learned for other text encoders than {model.name} has"
+        else:
+            why = f"{model.name} has no place for this part of the word {word!r}"
+            found.append(TextualInversion(word.strip(), path.name, rows, lora))
+        left_out |= {spelled(word, part): why for part in parts.keys() - used}
+    return tuple(found), left_out
+
+
+def spelled(word: str, part: str) -> str:
+    """What a part of a learned word is called in the file of a LoRA."""
+    return f"{BUNDLED}{word}.{'string_to_param.*' if part == '*' else part}"
 
 
 def listed_sources(source: str | Path | Sequence[str | Path]) -> list[str | Path]:
