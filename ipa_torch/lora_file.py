@@ -1,6 +1,4 @@
-"""LoRA files: names that are a layer's looked up, others by diffusers' own conversions, with nothing
-left over.
-"""
+"""LoRA files: names of layers are looked up, others go by diffusers' conversions; none is lost."""
 
 from __future__ import annotations
 
@@ -44,6 +42,7 @@ _ORIGINAL = re.compile(
 _CONTEXT = re.compile(r".*attn2\.to_k\.lora_A\.weight")
 _DOWN = re.compile(r".+(?:\.lora_down|\.lora_A|\.lora\.down|_layer\.down|_lora\.down)\.weight")
 _UP = re.compile(r".+(?:\.lora_up|\.lora_B|\.lora\.up|_layer\.up|_lora\.up)\.weight")
+_COMFY = re.compile(r"diffusion_model\.(.+)\.lora_(A|B)\.weight")  # kohya's for diffusers
 # PEFT's names that diffusers does not read: an adapter's name inside, a wrapper around.
 _SPELLED = ((r"(\.lora_[AB])\.[^.]+\.weight$", r"\1.weight"), (r"base_model\.model\.", ""))
 
@@ -71,17 +70,20 @@ def read_lora(
     tensors, config = _read(path)
     tensors = {name: t for name, t in tensors.items() if not name.startswith(BUNDLED)}
     origin = {_spelled(name): name for name in tensors}
+    if len(origin) < len(tensors):
+        twice = [name for name in tensors if origin[_spelled(name)] != name]
+        _refuse("gives some tensors twice under one name", path, twice)
     tensors = _with_alphas({_spelled(name): t.float() for name, t in tensors.items()}, path)
     count = sum(bool(_DOWN.fullmatch(name)) for name in tensors)
     _refuse("holds what no LoRA has", path, [n for n in tensors if not _known(n)])
-    parts, left_out = _chosen(_by_spelling(tensors, networks, path))
+    names = {id(tensor): origin[name] for name, tensor in tensors.items()}
+    parts, left_out = _chosen(_by_spelling(tensors, networks, path), names)
     absent = [n for part in parts.keys() - networks.keys() for n in parts[part]]
     _refuse("is for a text encoder that this model has not", path, absent)
     for name, part in parts.items():
         _fit(part, networks[name], path)
     if sum(len(part) for part in parts.values()) + len(left_out) != 2 * count or not count:
         raise _unread(path, f"{count} pairs, of which it read {sum(map(len, parts.values())) // 2}")
-    left_out = {origin.get(name, name): why for name, why in left_out.items()}
     return {name: part for name, part in parts.items() if part}, config, left_out
 
 
@@ -109,6 +111,10 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
 def _spelled(name: str) -> str:
     for pattern, replacement in _SPELLED:
         name = re.sub(pattern, replacement, name)
+    comfy = _COMFY.fullmatch(name)
+    if comfy:
+        half = {"A": "down", "B": "up"}[comfy[2]]
+        return f"lora_unet_{comfy[1].replace('.', '_')}.lora_{half}.weight"
     told = name.startswith((*_KOHYA, *(f"{part}." for part in ("unet", *_TEXTS))))
     return name if told or not re.match(r"[a-z_]+\.", name) else f"unet.{name}"
 
@@ -131,17 +137,13 @@ def _with_alphas(tensors: Tensors, path: Path) -> Tensors:
     return found
 
 
-def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[tuple[Tensors, Parts]]:
-    """What each way of spelling says, those that diffusers takes first at the end.
-
-    A file may hold a layer twice. diffusers takes names with dots where there are any; else its own
-    blocks' names, and then none of the original blocks'.
-    """
+def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[Parts]:
+    """What each way of spelling says, read by itself: a file may hold a layer in several."""
     groups: dict[tuple[int, str], Tensors] = {}
     for name, tensor in tensors.items():
         groups.setdefault(_group(name), {})[name] = tensor
     found = []
-    for _, group in sorted(groups.items()):
+    for group in groups.values():
         known, rest = _looked_up(group, networks)
         try:
             with quiet():
@@ -150,40 +152,55 @@ def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[tuple
             raise _unread(path, reason(error)) from error
         for part, own in others.items():
             known.setdefault(part, {}).update(own)
-        found.append((group, known))
+        found.append(known)
     return found
 
 
+def _level(name: str) -> int:
+    """Which names diffusers takes: those with dots before others, of its blocks before original."""
+    if _ORIGINAL.search(name):
+        return 0
+    return 2 if "." in (name.rpartition(".lora")[0] or name) else 1
+
+
 def _group(name: str) -> tuple[int, str]:
-    """The rank of a way to spell, and what tells it from others of that rank."""
-    stem, _, ending = name.rpartition(".lora")
-    blocks = 0 if _ORIGINAL.search(name) else 1
+    """The level of a way to spell, and what tells it from others of that level."""
     if name.startswith(_KOHYA):
-        return blocks, next(prefix for prefix in _KOHYA if name.startswith(prefix))
-    return 2, re.sub("down|up|A|B", "", ending) if stem else "_lora"
+        return _level(name), next(prefix for prefix in _KOHYA if name.startswith(prefix))
+    return _level(name), re.sub("down|up|A|B", "", name.rpartition(".lora")[2]) + str(
+        ".processor." in name
+    )
 
 
-def _chosen(found: list[tuple[Tensors, Parts]]) -> tuple[Parts, dict[str, str]]:
-    """One pair for each layer, and the names of the others, with the reason."""
+def _chosen(found: list[Parts], names: Mapping[int, str]) -> tuple[Parts, dict[str, str]]:
+    """One pair for each layer, and the names of the others, with the reason.
+
+    Of names that diffusers treats alike the last in the alphabet is taken, as it stands last.
+    """
+    pairs: dict[tuple[str, str], list[Tensors]] = {}
+    for parts in found:
+        for part, own in parts.items():
+            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in own):
+                halves = {n: own[n] for half in "AB" if (n := f"{stem}.lora_{half}.weight") in own}
+                pairs.setdefault((part, stem), []).append(halves)
     chosen: Parts = {}
     left_out: dict[str, str] = {}
-    for tensors, parts in reversed(found):
-        names = {id(tensor): name for name, tensor in tensors.items()}
-        for part, own in parts.items():
-            used = chosen.setdefault(part, {})
-            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in own):
-                pair = [f"{stem}.lora_{half}.weight" for half in "AB"]
-                if not used.keys() & set(pair):
-                    used.update({name: own[name] for name in pair if name in own})
-                    continue
-                same = all(n in own and n in used and _is_same(own[n], used[n]) for n in pair)
-                why = EQUAL if same else DIFFERENT
-                left_out |= {names[id(own[name])]: why for name in pair if name in own}
+    for (part, _), several in pairs.items():
+        told = {id(pair): names[id(next(iter(pair.values())))] for pair in several}
+        best = max(several, key=lambda pair: (_level(told[id(pair)]), told[id(pair)]))
+        chosen.setdefault(part, {}).update(best)
+        for pair in several:
+            if pair is not best:
+                why = EQUAL if _is_same(pair, best) else DIFFERENT
+                left_out |= {names[id(tensor)]: why for tensor in pair.values()}
     return chosen, left_out
 
 
-def _is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return torch.equal(one.reshape(-1), other.reshape(-1))
+def _is_same(one: Tensors, other: Tensors) -> bool:
+    """Alphas are within."""
+    return one.keys() == other.keys() and all(
+        torch.equal(one[name].reshape(-1), other[name].reshape(-1)) for name in one
+    )
 
 
 def _looked_up(tensors: Tensors, networks: Networks) -> tuple[Parts, Tensors]:

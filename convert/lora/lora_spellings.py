@@ -33,7 +33,6 @@ class Spelled:
     """The tensors of one layer under one name, with the ending of one tool."""
 
     stem: str
-    spelling: str
     parts: Mapping[Role, Stored]
 
     @property
@@ -42,10 +41,11 @@ class Spelled:
         return {"down", "up"} <= self.parts.keys()
 
     @property
-    def rank(self) -> tuple[int, str, str]:
+    def rank(self) -> tuple[int, str]:
         """By which the largest is used."""
-        blocks = 0 if _ORIGINAL.search(self.stem) else 1
-        return (2 if "." in self.stem and blocks else blocks, self.stem, self.spelling)
+        if _ORIGINAL.search(self.stem):
+            return 0, self.parts["down"].name
+        return 2 if "." in self.stem else 1, self.parts["down"].name
 
 
 class Spellings:
@@ -66,7 +66,7 @@ class Spellings:
         """
         alphas = {stem: parts for (stem, word), parts in self._found.items() if not word}
         named = [
-            Spelled(stem, word, {**parts, **alphas.get(stem, {})})
+            Spelled(stem, {**parts, **alphas.get(stem, {})})
             for (stem, word), parts in self._found.items()
             if word
         ]

@@ -89,14 +89,16 @@ class Inversions:
         self._set(known)
         return tuple(added)
 
-    def add_bundled(self, inversions: Iterable[TextualInversion]) -> dict[str, str]:
-        """Know the words that came with a LoRA; what is not known, and why, since it is a word."""
+    def add_bundled(self, inversions: Mapping[TextualInversion, Iterable[str]]) -> dict[str, str]:
+        """Know the words that came with a LoRA, but those that are words already: the names of
+        their tensors, and why.
+        """
         left_out: dict[str, str] = {}
-        for inversion in inversions:
+        for inversion, names in inversions.items():
             fault = self._fault(inversion, self._known.values())
             if fault:
                 why = f"{fault[0]!r} is a word already ({fault[1]})"
-                left_out[f"{BUNDLED}{inversion.token}"] = why
+                left_out |= dict.fromkeys(names, why)
             else:
                 self._set(self._known | {inversion.token: inversion})
         return left_out
@@ -252,7 +254,7 @@ def _read(path: Path, model: ModelFolder) -> tuple[str, tuple[Floats, ...]]:
 
 def bundled_words(
     path: Path, lora: str, model: ModelFolder
-) -> tuple[tuple[TextualInversion, ...], dict[str, str]]:
+) -> tuple[dict[TextualInversion, list[str]], dict[str, str]]:
     """The learned words in the file of a LoRA that this model can use.
 
     Args:
@@ -261,7 +263,8 @@ def bundled_words(
         model: The model.
 
     Returns:
-        The words, and the names in the file of other tensors of words, with the reason.
+        The words, each with the names of its tensors; and the names of other tensors of words, with
+        the reason.
 
     Raises:
         CheckpointError: They are damaged.
@@ -269,26 +272,24 @@ def bundled_words(
     import ipa_convert
 
     needed = [spec.width for spec in _specs(model)]
-    found: list[TextualInversion] = []
+    found: dict[TextualInversion, list[str]] = {}
     left_out: dict[str, str] = {}
     for word, parts in ipa_convert.read_bundled_words(path).items():
-        own = [parts.get(names[0], parts.get(names[-1])) for names in _PARTS[: len(needed)]]
-        rows = tuple(np.atleast_2d(values) for values in own if values is not None)
-        used = {part for part, values in parts.items() if any(values is o for o in own)}
+        own = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
+        rows = tuple(np.atleast_2d(parts[part]) for part in own if part)
         fits = [values.shape[1] for values in rows] == needed
-        if not (fits and len({len(values) for values in rows}) == 1 and word.strip().isprintable()):
-            used = set()
-            why = f"{word!r} was learned for other text encoders than {model.name} has"
-        else:
+        if fits and len({len(values) for values in rows}) == 1 and word.strip().isprintable():
+            found[TextualInversion(word.strip(), path.name, rows, lora)] = _spelled(word, own)
             why = f"{model.name} has no place for this part of the word {word!r}"
-            found.append(TextualInversion(word.strip(), path.name, rows, lora))
-        left_out |= {spelled(word, part): why for part in parts.keys() - used}
-    return tuple(found), left_out
+        else:
+            own, why = [], f"{word!r} was learned for other text encoders than {model.name} has"
+        left_out |= dict.fromkeys(_spelled(word, parts.keys() - set(own)), why)
+    return found, left_out
 
 
-def spelled(word: str, part: str) -> str:
-    """What a part of a learned word is called in the file of a LoRA."""
-    return f"{BUNDLED}{word}.{'string_to_param.*' if part == '*' else part}"
+def _spelled(word: str, parts: Iterable[str]) -> list[str]:
+    """What parts of a learned word are called in the file of a LoRA."""
+    return [f"{BUNDLED}{word}.{'string_to_param.*' if part == '*' else part}" for part in parts]
 
 
 def listed_sources(source: str | Path | Sequence[str | Path]) -> list[str | Path]:
