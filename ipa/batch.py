@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ipa.adapters import AttachedAdapter
+from ipa.call_loras import ActingLoras
 from ipa.contract.backend import Backend
 from ipa.contract.batch import Batch
 from ipa.contract.errors import RequestError
@@ -21,25 +22,25 @@ from ipa.controls import AttachedControlNet
 from ipa.description import describe_batch
 from ipa.plan import Plan, make_plan
 from ipa.prepare.tokenizer import ClipTokenizer
-from ipa.run import NOTHING, CancelSignal, Run
+from ipa.run import CancelSignal, Run
 
 
 def plan_batch(
     batch: Batch,
     model: ModelFolder,
-    tokenizers: Sequence[ClipTokenizer],
+    tokenizers: Sequence[Sequence[ClipTokenizer]],
     adapters: Mapping[str, AttachedAdapter],
     controlnets: Mapping[str, AttachedControlNet],
 ) -> list[Plan]:
-    """A plan for each prompt of a call.
+    """A plan for each prompt of a call; `tokenizers` has those of each.
 
     Raises:
         RequestError: One of them cannot be honoured; with several prompts it says which.
     """
     plans: list[Plan] = []
-    for request in batch.requests:
+    for request, own in zip(batch.requests, tokenizers, strict=True):
         try:
-            plans.append(make_plan(request, model, tokenizers, adapters, controlnets))
+            plans.append(make_plan(request, model, own, adapters, controlnets))
         except RequestError as error:
             if len(batch.requests) == 1:
                 raise
@@ -63,11 +64,14 @@ class BatchRun:
         plans: Sequence[Plan],
         cancel: CancelSignal | None,
         adapters: Mapping[str, AttachedAdapter],
-        weights: StepWeights | None = None,
-        loras: Mapping[str, Any] = NOTHING,
+        weights: StepWeights | None,
+        loras: Sequence[ActingLoras],
     ) -> None:
         self.batch, self.plans, self.adapters = batch, plans, adapters
-        self.runs = [Run(backend, plan, cancel, adapters, weights, loras) for plan in plans]
+        self.runs = [
+            Run(backend, plan, cancel, adapters, weights, own)
+            for plan, own in zip(plans, loras, strict=True)
+        ]
 
     def events(self) -> Iterator[Progress]:
         """Those of every run, with steps counted over all of them, and one result at the end."""

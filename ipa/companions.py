@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ipa.call_loras import lora_folder
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.tiling import VaeTiling, check_tiling
 from ipa.loaded import Loaded
@@ -218,7 +219,9 @@ class Companions(Loaded):
         """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
 
         The base model's weights are never written to: after unloading, or at scale 0, its output is
-        the same, bit for bit.
+        the same, bit for bit. Words that were learned with it and lie in its file are known as
+        long as it is loaded, at any scale; what of the file is not used is in `info()` and in the
+        warnings of results.
 
         Args:
             source: A file, a folder, or a name on the hub; see `ipa.prepare.lora_source`.
@@ -250,6 +253,17 @@ class Companions(Loaded):
         with self._owned():
             self._loras.load(chosen, path, scale, fuse=fuse)
         return chosen
+
+    @property
+    def lora_folder(self) -> Path | None:
+        """Where LoRAs that prompts name in A1111's way (`<lora:name:0.8>`) are looked for, besides
+        those that are loaded; the pipeline's to set. They are loaded for the call alone.
+        """
+        return self._lora_folder
+
+    @lora_folder.setter
+    def lora_folder(self, folder: str | Path | None) -> None:
+        self._lora_folder = lora_folder(folder)
 
     def set_lora_scale(self, scale: float, name: str | None = None) -> None:
         """Set how strongly one LoRA acts, or each of them; a call's `loras` may say otherwise."""

@@ -36,6 +36,7 @@ class Loaded:
         self._adapters = Adapters(backend)
         self._controlnets = ControlNets(backend)
         self._loras = Loras(backend, self._inversions)
+        self._lora_folder: Path | None = None
         self._lock = threading.Lock()
         self._owner: int | None = None
 

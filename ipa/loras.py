@@ -114,13 +114,22 @@ class Loras(Mapping[str, AttachedLora]):
         return {name: own.get(name, LoraScale.of(lora.scale)) for name, lora in self.items()}
 
     @contextmanager
-    def used(self, scales: Mapping[str, LoraScale]) -> Iterator[None]:
-        """Have the backend use other scales for a while; those unloaded meanwhile are left out."""
-        self._use({name: scale for name, scale in scales.items() if name in self._known})
+    def lent(self, files: Mapping[str, Path]) -> Iterator[None]:
+        """Have other files beside these for a while, and other scales (`use`) if need be."""
+        added: list[str] = []
         try:
+            for name, path in files.items():
+                self.load(name, path, 0.0, fuse=False)
+                added.append(name)
             yield
         finally:
+            for name in added:
+                self.unload(name)
             self._use(self.chosen(None))
+
+    def use(self, scales: Mapping[str, LoraScale]) -> None:
+        """Have the backend use other scales inside `lent`; those that are gone are left out."""
+        self._use({name: scale for name, scale in scales.items() if name in self._known})
 
     def named(self, name: str | None) -> list[str]:
         """One LoRA, or all of them for None. Raises RequestError if there is no such."""
@@ -145,14 +154,6 @@ class Loras(Mapping[str, AttachedLora]):
                 **({"bytes_of_originals": lora.loaded.originals_nbytes} if lora.fuse else {}),
             }
             for name, lora in self.items()
-        }
-
-    def describe_call(self, scales: Mapping[str, LoraScale]) -> dict[str, Any]:
-        """JSON-able: those of one call, for its description."""
-        return {
-            name: {"file": lora.file, "scale": scales[name].unet, "fused": lora.fuse}
-            for name, lora in self.items()
-            if name in scales
         }
 
     def _use(self, scales: Mapping[str, LoraScale]) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ipa.adapters import adapter_name
 from ipa.batch import BatchRun, plan_batch
+from ipa.call_loras import ActingLoras, CallLoras, plan_loras
 from ipa.companions import Companions
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Floats
@@ -18,7 +19,6 @@ from ipa.contract.batch import make_batch
 from ipa.contract.embeds import ImageEmbeds
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt, Picture
-from ipa.contract.lora import LoraScale
 from ipa.contract.result import Progress, Result
 from ipa.contract.weights import StepWeights
 from ipa.controls import requested_controls
@@ -33,6 +33,8 @@ from ipa.prepare.picture_parts import listed
 from ipa.prepare.profiles import profile_named
 from ipa.prepare.step_weights import check_weights
 from ipa.prepare.text_direction import plan_direction
+from ipa.prepare.textual_inversion import bundled_words
+from ipa.prepare.tokenizer import ClipTokenizer
 from ipa.run import CancelSignal
 from ipa.views import views
 
@@ -184,19 +186,24 @@ class Pipeline(Companions):
             arguments.get("controls", ()), controlnet_image, self._controlnets
         )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
+        calls = [plan_loras(r, self._loras, self._lora_folder) for r in batch.requests]
         model, loaded = self._backend.model, (self._adapters, self._controlnets)
-        plans = plan_batch(batch, model, self._tokenizers, *loaded)
+        plans = plan_batch(batch, model, [self._told(call) for call in calls], *loaded)
         check_weights(weights)
-        loras = self._loras.chosen(
-            {name: LoraScale.of(scale) for name, scale in (batch.requests[0].loras or {}).items()}
-        )
-        told = self._loras.describe_call(loras)
         backend, hooks = watched(self._backend, tap, plans)
-        run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, told)
-        return self._run(run, loras, hooks)
+        loras = [ActingLoras(call, self._loras) for call in calls]
+        run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, loras)
+        files = {name: path for call in calls for name, path in call.files.items()}
+        return self._run(run, files, hooks)
+
+    def _told(self, call: CallLoras) -> tuple[ClipTokenizer, ...]:
+        """The tokenizers of a prompt: with the words that its own LoRAs bring."""
+        model = self._backend.model
+        words = (bundled_words(path, name, model)[0] for name, path in call.files.items())
+        return self._inversions.tokenizers_with(word for own in words for word in own)
 
     def _run(
-        self, run: BatchRun, loras: Mapping[str, LoraScale], hooks: AbstractContextManager[None]
+        self, run: BatchRun, loras: Mapping[str, Path], hooks: AbstractContextManager[None]
     ) -> Iterator[Progress]:
-        with self._owned(), self._loras.used(loras), hooks:
+        with self._owned(), self._loras.lent(loras), hooks:
             yield from run.events()

@@ -31,6 +31,7 @@ from ipa.prepare.noise import NoiseStream
 from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.picture_parts import prompt_parts
 from ipa.prepare.profiles import HOUSE, Profile, profile_named
+from ipa.prepare.prompt_notes import syntax_warnings
 from ipa.prepare.schedules import (
     make_schedule,
     pipeline_config,
@@ -127,7 +128,7 @@ def make_plan(
     _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     edits = plan_edits(request, model, width, height)
     texts = plan_texts(request, model, tokenizers, (height, width))
-    warnings = text_warnings(texts)
+    warnings = text_warnings(texts) + syntax_warnings(request, texts[-1].inversions)
     schedule, times, notes = plan_schedule(request, model, edits)
     warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()

@@ -6,12 +6,12 @@ import importlib.metadata
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from ipa.adapters import AttachedAdapter, lora_scale
+from ipa.call_loras import ActingLoras
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError
 from ipa.contract.result import Progress, Result
@@ -25,8 +25,6 @@ from ipa.prepare.step_weights import prompt_factors
 from ipa.previews import Previews
 from ipa.recording import Recording
 from ipa.start import Start, begin
-
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class CancelSignal(Protocol):
@@ -45,18 +43,19 @@ class Run:
         plan: Plan,
         cancel: CancelSignal | None,
         adapters: Mapping[str, AttachedAdapter],
-        weights: StepWeights | None = None,
-        loras: Mapping[str, Any] = NOTHING,
+        weights: StepWeights | None,
+        loras: ActingLoras,
     ) -> None:
         self.backend, self.plan, self.cancel, self.adapters = backend, plan, cancel, adapters
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None
         self.timings: dict[str, float] = {}
-        self.loras = loras  # as `Loras.describe_call` describes them
+        self.loras = loras
 
     def events(self) -> Iterator[Progress]:
         """Encode, denoise, decode."""
+        self.loras.act()
         self.backend.reset()
         steps = len(self.plan.schedule.steps)
         yield Progress(stage="encode", step=0, total=1)
@@ -206,11 +205,15 @@ class Run:
             "vae": other.name if (other := self.backend.model.other_vae) else None,
             "request": describe_request(self.plan, self.adapters)
             | {"weights": None if self.weights is None else "callable"}
-            | {"loras": dict(self.loras)},
+            | {"loras": self.loras.describe()},
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
-            "warnings": [*self.plan.warnings, *described.pop("warnings", ())],
+            "warnings": [
+                *self.plan.warnings,
+                *self.loras.warnings(),
+                *described.pop("warnings", ()),
+            ],
             **described,
         }
 

@@ -127,15 +127,26 @@ class Inversions:
         """JSON-able."""
         return [inversion.describe() for inversion in self._known.values()]
 
+    def tokenizers_with(self, inversions: Iterable[TextualInversion]) -> tuple[ClipTokenizer, ...]:
+        """Those of a call that brings words of its own; what is a word already stays what it is."""
+        known = dict(self._known)
+        for inversion in inversions:
+            if self._fault(inversion, known.values()) is None:
+                known[inversion.token] = inversion
+        return self.tokenizers if len(known) == len(self._known) else self._teach(known)
+
     def _set(self, known: Mapping[str, TextualInversion]) -> None:
         self._known = dict(known)
-        self.tokenizers = self._own
-        if known:
-            sizes = [spec.vocabulary for spec in _specs(self._model)]
-            self.tokenizers = tuple(
-                _taught(tokenizer, size, tuple(known.values()), rank)
-                for rank, (tokenizer, size) in enumerate(zip(self._own, sizes, strict=True))
-            )
+        self.tokenizers = self._teach(known)
+
+    def _teach(self, known: Mapping[str, TextualInversion]) -> tuple[ClipTokenizer, ...]:
+        if not known:
+            return self._own
+        sizes = [spec.vocabulary for spec in _specs(self._model)]
+        return tuple(
+            _taught(tokenizer, size, tuple(known.values()), rank)
+            for rank, (tokenizer, size) in enumerate(zip(self._own, sizes, strict=True))
+        )
 
     def _fault(
         self, inversion: TextualInversion, known: Iterable[TextualInversion]
