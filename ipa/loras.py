@@ -114,13 +114,14 @@ class Loras(Mapping[str, AttachedLora]):
         return {name: own.get(name, LoraScale.of(lora.scale)) for name, lora in self.items()}
 
     @contextmanager
-    def lent(self, files: Mapping[str, Path]) -> Iterator[None]:
-        """Have other files beside these for a while, and other scales (`use`) if need be."""
+    def lent(self, files: Mapping[str, Path], scales: Mapping[str, LoraScale]) -> Iterator[None]:
+        """Have other files beside these for a while, and other scales, which `use` may change."""
         added: list[str] = []
         try:
             for name, path in files.items():
                 self.load(name, path, 0.0, fuse=False)
                 added.append(name)
+            self.use(scales)
             yield
         finally:
             for name in added:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Unpack
@@ -191,10 +191,10 @@ class Pipeline(Companions):
         plans = plan_batch(batch, model, [self._told(call) for call in calls], *loaded)
         check_weights(weights)
         backend, hooks = watched(self._backend, tap, plans)
-        loras = [ActingLoras(call, self._loras) for call in calls]
-        run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, loras)
+        acting = [ActingLoras(call, self._loras) for call in calls]
+        run = BatchRun(backend, batch, plans, cancel, self._adapters, weights, acting)
         files = {name: path for call in calls for name, path in call.files.items()}
-        return self._run(run, files, hooks)
+        return self._run(run, self._loras.lent(files, calls[0].scales), hooks)
 
     def _told(self, call: CallLoras) -> tuple[ClipTokenizer, ...]:
         """The tokenizers of a prompt: with the words that its own LoRAs bring."""
@@ -203,7 +203,10 @@ class Pipeline(Companions):
         return self._inversions.tokenizers_with(word for own in words for word in own)
 
     def _run(
-        self, run: BatchRun, loras: Mapping[str, Path], hooks: AbstractContextManager[None]
+        self,
+        run: BatchRun,
+        loras: AbstractContextManager[None],
+        hooks: AbstractContextManager[None],
     ) -> Iterator[Progress]:
-        with self._owned(), self._loras.lent(loras), hooks:
+        with self._owned(), loras, hooks:
             yield from run.events()

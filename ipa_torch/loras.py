@@ -80,8 +80,10 @@ class Loras:
     @torch.no_grad()
     def use(self, scales: Mapping[str, LoraScale]) -> None:
         """See `LoraSet.use`."""
-        self._scales = {name: scale for name, scale in scales.items() if scale}
-        self._act()
+        wanted = {name: scale for name, scale in scales.items() if scale}
+        if wanted != self._scales:
+            self._scales = wanted
+            self._act()
 
     @property
     def _itemsize(self) -> int:
