@@ -74,7 +74,7 @@ def run(pipe: ipa.Pipeline, folder: Path) -> Run:
 
 
 def test_a_name_is_as_loading(pipe: ipa.Pipeline, run: Run, folder: Path, backend: str) -> None:
-    """For one call, after which no bit is left; the parts of the text encoder and of the UNet by themselves."""
+    """For one call, of which no bit is left; in text encoder and UNet by themselves too."""
     base = run("a (star:1.2)")
     named = {
         tag: run(f"a (star{tag}:1.2)")
