@@ -23,7 +23,7 @@ TAG = re.compile(r"<(\w+):([^>]+)>")
 """What A1111 takes out of a prompt."""
 
 LORA_KINDS = ("lora", "lyco")
-_POSITIONS = ("name", "te", "unet", "dyn")  # of arguments without a name
+_POSITIONS = ("te", "unet", "dyn")  # of arguments without a name, behind that of the LoRA
 TEXTS = ("prompt", "prompt_2")
 """The texts in which a LoRA may be named."""
 
@@ -73,25 +73,25 @@ def lora_tags(request: Request) -> tuple[LoraTag, ...]:
     return tuple(found.values())
 
 
-def _lora_tag(text: str, arguments: str) -> LoraTag:
+def _lora_tag(text: str, inside: str) -> LoraTag:
+    name, *arguments = inside.split(":")
     given: dict[str, str] = {}
     positions = iter(_POSITIONS)
-    for argument in arguments.split(":"):
+    for argument in arguments:
         key, equals, value = argument.partition("=")
-        if equals and key in _POSITIONS[1:]:
+        if equals:
             given[key] = value
         else:
             given.setdefault(next(positions, "more"), argument)
-    weights = {key: _weight(given[key], text) for key in ("te", "unet") if key in given}
-    more = sorted(given.keys() - {"name", "te", "unet"})
-    if more:
+    weights = {key: _weight(given.pop(key), text) for key in ("te", "unet") if key in given}
+    if given:
         raise RequestError(
             "a LoRA in a prompt has a name and one or two weights",
             found=text[:_SHOWN],
-            remedy="write <lora:name:0.8>; its rank cannot be changed",
+            remedy="write <lora:name:0.8>; other ranks and weights by block are not supported",
         )
     first = weights.get("te", 1.0)
-    return LoraTag(given["name"].strip(), LoraScale(weights.get("unet", first), first), text)
+    return LoraTag(name.strip(), LoraScale(weights.get("unet", first), first), text)
 
 
 def _weight(value: str, text: str) -> float:

@@ -52,7 +52,8 @@ def test_tags(text: str) -> None:
         ("<lora:pixel:much>", "finite number; found: <lora:pixel:much>"),
         ("<lora:pixel:nan>", "must be a finite number"),
         ("<lora:pixel:1:1:8>", "one or two weights"),
-        ("<lora:pixel:1:dyn=8>", "its rank cannot be changed"),
+        ("<lora:pixel:1:dyn=8>", "other ranks and weights by block are not supported"),
+        ("<lora:pixel:1:lbw=MIDD>", "one or two weights; found: <lora:pixel:1:lbw=MIDD>"),
         ("<lora:pixel:1> <lora:pixel:1>", "names the LoRA 'pixel' twice"),
     ],
 )
