@@ -35,6 +35,7 @@ _KOHYA_OF: Mapping[str, tuple[str, ...]] = {
     "text_encoder_2": ("lora_te2_",),
 }
 _KOHYA = tuple(prefix for prefixes in _KOHYA_OF.values() for prefix in prefixes)
+_KOHYA_UP = ".lora_up.weight"
 _HALVES = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
 _ORIGINAL = re.compile(
     r"input_blocks|middle_block|output_blocks|label_emb|time_embed[._]\d|unet_out[._]\d"
@@ -84,6 +85,8 @@ def read_lora(
         _fit(part, networks[name], path)
     if sum(len(part) for part in parts.values()) + len(left_out) != 2 * count or not count:
         raise _unread(path, f"{count} pairs, of which it read {sum(map(len, parts.values())) // 2}")
+    alphas = {f"{n.removesuffix(_KOHYA_UP)}.alpha": n for n in left_out if n.endswith(_KOHYA_UP)}
+    left_out |= {alpha: left_out[n] for alpha, n in alphas.items() if alpha in origin}
     return {name: part for name, part in parts.items() if part}, config, left_out
 
 
