@@ -16,7 +16,7 @@ from .reading.lone import Kind, kind_of, open_component
 from .reading.model import read_model
 from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
 from .reading.t2i_adapter_config import open_t2i_adapter
-from .reading.textual_inversion import read_textual_inversion
+from .reading.textual_inversion import read_bundled_words, read_textual_inversion
 from .tables.converted import Converted, ConvertedTensor
 from .tables.quantized_layers import is_quantized
 from .writing.adapter_file import convert_adapter
@@ -49,6 +49,7 @@ __all__ = [
     "open_controlnet",
     "open_t2i_adapter",
     "read_adapter",
+    "read_bundled_words",
     "read_component",
     "read_lora",
     "read_model",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ipa.call_loras import ActingLoras
 from ipa.contract.backend import Backend
 from ipa.contract.batch import Batch
 from ipa.contract.editing import sources
@@ -72,10 +73,11 @@ class BatchRun:
         backend: Backend,
         batch: Batch,
         plans: Sequence[Plan],
+        loras: ActingLoras,
         cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
     ) -> None:
-        self.runs = [Run(backend, plan, cancel, weights) for plan in plans]
+        self.runs = [Run(backend, plan, loras, cancel, weights) for plan in plans]
         self.request = describe_batch(batch, plans) if len(plans) > 1 else None
 
     def events(self) -> Iterator[Progress]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ipa.call_loras import lora_folder
 from ipa.contract.checked import checked
 from ipa.contract.ignoring import Ignore
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
@@ -15,7 +16,7 @@ from ipa.prepare.controlnet_files import resolve_controlnet
 from ipa.prepare.lora_source import resolve_lora
 from ipa.prepare.preview_decoder import resolve_preview_decoder
 from ipa.prepare.t2i_adapter_files import resolve_t2i_adapter
-from ipa.prepare.textual_inversion import find_inversion
+from ipa.prepare.textual_inversion import Words, find_inversion, listed_sources
 
 
 class Companions(Loaded):
@@ -133,45 +134,53 @@ class Companions(Loaded):
     @checked
     def load_textual_inversion(
         self,
-        source: str | Path,
-        token: str | None = None,
+        source: str | Path | Sequence[str | Path],
+        token: Words = None,
         *,
         weight_name: str | None = None,
         subfolder: str = "",
         revision: str | None = None,
         offline: bool = False,
-    ) -> str:
+    ) -> str | list[str]:
         """Load a word that was learned; see `ipa.prepare.textual_inversion`. The model stays as is.
 
         Args:
             source: A file, a folder or a name on the hub, as for `load_ip_adapter`; without
-                `weight_name` a folder's learned_embeds.safetensors or .bin.
-            token: The word that stands for it in texts; None takes what the file says.
+                `weight_name` a folder's learned_embeds.safetensors or .bin. Or a list of them.
+            token: The word that stands for it in texts; None takes what the file says, or else its
+                name. A list has a word for each of several sources; of one source, for each of its
+                embeddings.
             weight_name: File inside the folder or repository.
             subfolder: Folder of the file inside it.
             revision: Branch, tag or commit on the hub.
             offline: Use the local cache only.
 
         Returns:
-            The word.
+            The word, or a list of them where lists were given.
 
         Raises:
-            CheckpointError: The file is damaged, or its embeddings do not fit the text encoders.
-            RequestError: The word is one already.
+            CheckpointError: A file is damaged, or its embeddings do not fit the text encoders.
+            RequestError: A word is one already, or there are not as many as are needed.
         """
-        path = find_inversion(
-            source,
-            weight_name=weight_name,
-            subfolder=subfolder,
-            revision=revision,
-            offline=offline,
-        )
+        sources = listed_sources(source)
+        paths = [
+            find_inversion(
+                one,
+                weight_name=weight_name,
+                subfolder=subfolder,
+                revision=revision,
+                offline=offline,
+            )
+            for one in sources
+        ]
         with self._changed():
-            return self._inversions.load(path, token)
+            words = self._inversions.load(paths, token)
+        alone = isinstance(source, (str, Path)) and not isinstance(token, (list, tuple))
+        return words[0] if alone else list(words)
 
     @checked
-    def unload_textual_inversion(self, token: str | None = None) -> None:
-        """Forget one learned word, or all of them."""
+    def unload_textual_inversion(self, token: str | Sequence[str] | None = None) -> None:
+        """Forget one learned word, some, or all of them."""
         with self._changed():
             self._inversions.unload(token)
 
@@ -225,7 +234,9 @@ class Companions(Loaded):
         """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
 
         The base model's weights are never written to: after unloading, or at scale 0, its output is
-        the same, bit for bit.
+        the same, bit for bit. Words that were learned with it and lie in its file are known as
+        long as it is loaded, at any scale; what of the file is not used is in `info()` and in the
+        warnings of results.
 
         Args:
             source: A file, a folder, or a name on the hub; see `ipa.prepare.lora_source`.
@@ -257,6 +268,19 @@ class Companions(Loaded):
         with self._changed():
             self._loras.load(chosen, path, scale, fuse=fuse)
         return chosen
+
+    @property
+    def lora_folder(self) -> Path | None:
+        """Where LoRAs that prompts name in A1111's way (`<lora:name:0.8>`) are looked for, besides
+        those that are loaded; the pipeline's to set. They are loaded for the call alone.
+        """
+        return self._lora_folder
+
+    @lora_folder.setter
+    def lora_folder(self, folder: str | Path | None) -> None:
+        chosen = lora_folder(folder)
+        with self._changing:
+            self._lora_folder = chosen
 
     @checked
     def set_lora_scale(self, scale: float, name: str | None = None) -> None:

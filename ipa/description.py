@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ipa.adapters import AttachedAdapter, lora_scale
+from ipa.call_loras import describe_loras
 from ipa.contract.batch import Batch
 from ipa.contract.editing import is_latents, sources
 from ipa.contract.embeds import ImageEmbeds
@@ -20,7 +21,6 @@ from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
 from ipa.contract.masks import describe_mask
 from ipa.contract.pictures import picture_sha256
 from ipa.contract.request import SIZE_NAMES
-from ipa.loras import describe_scales
 from ipa.plan import Plan
 from ipa.prepare.faces import shortcut_scale
 from ipa.prepare.profiles import Profile
@@ -61,7 +61,7 @@ def describe_request(plan: Plan) -> dict[str, Any]:
         "timestep_spacing": request.timestep_spacing,
         **asdict(request.custom_steps),
         **_describe_editing([plan]),
-        "loras": describe_scales(plan.loaded.loras, plan.loras),
+        "loras": describe_loras(plan.loras, plan.loaded.loras),
     }
 
 
@@ -81,6 +81,9 @@ def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
             _joined_control([control.describe() for control in own])
             for own in zip(*(plan.controls for plan in plans), strict=True)
         ],
+        "loras": dict(
+            item for plan in plans for item in describe_loras(plan.loras, plan.loaded.loras).items()
+        ),
         "seeds": [seed for plan in plans for seed in plan.seeds],
         "given_latents_sha256": _sha256(np.concatenate(given)) if given else None,
         **_describe_editing(plans),

@@ -37,7 +37,8 @@ class Loaded:
         self._inversions = Inversions(backend.model, open_tokenizers(backend.model))
         self._adapters = Adapters(backend)
         self._controlnets = ControlNets(backend)
-        self._loras = Loras(backend)
+        self._loras = Loras(backend, self._inversions)
+        self._lora_folder: Path | None = None
         self._lock, self._changing = threading.Lock(), threading.Lock()
         self._owner: int | None = None
 
@@ -192,6 +193,8 @@ class Loaded:
                 adapters=self._adapters.frozen(),
                 controlnets=self._controlnets.frozen(),
                 loras=self._loras.frozen(),
+                lora_folder=self._lora_folder,
+                inversions=self._inversions.copy(),
             )
             return loaded, self._backend.frozen()
 

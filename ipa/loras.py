@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ipa.contract.backend import Backend
 from ipa.contract.errors import RequestError
-from ipa.contract.lora import LoadedLora, LoraSet
+from ipa.contract.lora import LoadedLora, LoraScale, LoraSet, left_out_warnings
 from ipa.contract.weights import plain_number
+from ipa.prepare.textual_inversion import Inversions, bundled_words
 from ipa.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedLora:
-    """A loaded LoRA as the pipeline keeps it: its file, its scale, and how it is applied."""
+    """A loaded LoRA as the pipeline keeps it: its file, its scale, and how it is applied.
+
+    `words` are those that were learned with it, and lie in its file.
+    """
 
     path: Path
     loaded: LoadedLora
     scale: float
     fuse: bool
+    words: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
         """The name of its file."""
         return self.path.name
 
+    @property
+    def warnings(self) -> list[str]:
+        """What of its file is not used, and why."""
+        return left_out_warnings(self.file, self.loaded.left_out)
+
 
 class Loras(Registry[AttachedLora]):
     """By name, in the order of loading. Between calls the backend uses each at its own scale."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, inversions: Inversions) -> None:
         super().__init__()
-        self._backend = backend
+        self._backend, self._inversions = backend, inversions
 
     def load(self, name: str, path: Path, scale: float, *, fuse: bool) -> None:
         """Load a file, all or nothing.
@@ -51,19 +60,25 @@ class Loras(Registry[AttachedLora]):
                 remedy="pass another name=, or unload_lora first",
             )
         number = plain_number(scale, "scale")
+        words, left_out = bundled_words(path, name, self._backend.model)
         loaded = self._backend.loras.load(name, path, fuse=fuse)
         try:
-            self._use({**self._own_scales(), name: number})
+            self._use(chosen_scales(self, None) | {name: LoraScale.of(number)})
+            left_out |= self._inversions.add_bundled(words)
         except BaseException:  # also when interrupted: nothing is half loaded
+            self.restore()
             self._backend.loras.unload(name)
             raise
-        self._put(name, AttachedLora(path, loaded, number, fuse))
+        learned = self._inversions.bundled(name)
+        loaded = replace(loaded, left_out={**loaded.left_out, **left_out})
+        self._put(name, AttachedLora(path, loaded, number, fuse, learned))
 
     def unload(self, name: str | None) -> None:
         """Forget one, or all of them."""
         names = self.named(name)
         kept = {other: lora for other, lora in self._known.items() if other not in names}
-        self._use({other: lora.scale for other, lora in kept.items()})
+        self._use(chosen_scales(kept, None))
+        self._inversions.forget_bundled(names)
         for gone in names:
             self._backend.loras.unload(gone)
         self._known = kept
@@ -73,16 +88,11 @@ class Loras(Registry[AttachedLora]):
         number = plain_number(scale, "scale")
         for changed in self.named(name):
             self._put(changed, replace(self[changed], scale=number))
-        self._use(self._own_scales())
+        self.restore()
 
-    @contextmanager
-    def used(self, loras: LoraSet, scales: Mapping[str, float]) -> Iterator[None]:
-        """Have those of a moment (`Backend.frozen`) act for a while; then these again."""
-        _use(loras, scales)
-        try:
-            yield
-        finally:
-            self._use(self._own_scales())
+    def restore(self) -> None:
+        """Have each act at its own scale, and no others."""
+        self._use(chosen_scales(self, None))
 
     def named(self, name: str | None) -> list[str]:
         """One LoRA, or all of them for None. Raises RequestError if there is no such."""
@@ -98,22 +108,21 @@ class Loras(Registry[AttachedLora]):
                 "scale": lora.scale,
                 "fused": lora.fuse,
                 "layers": dict(lora.loaded.layers),
+                "words": list(lora.words),
+                "left_out": dict(lora.loaded.left_out),
                 "bytes": lora.loaded.nbytes,
                 **({"bytes_of_originals": lora.loaded.originals_nbytes} if lora.fuse else {}),
             }
             for name, lora in self.items()
         }
 
-    def _own_scales(self) -> dict[str, float]:
-        return chosen_scales(self, None)
-
-    def _use(self, scales: Mapping[str, float]) -> None:
-        _use(self._backend.loras, scales)
+    def _use(self, scales: Mapping[str, LoraScale]) -> None:
+        use(self._backend.loras, scales)
 
 
 def chosen_scales(
-    loras: Mapping[str, AttachedLora], given: Mapping[str, float] | None
-) -> dict[str, float]:
+    loras: Mapping[str, AttachedLora], given: Mapping[str, LoraScale] | None
+) -> dict[str, LoraScale]:
     """The scale of each LoRA in a call that gives some of them its own.
 
     Raises:
@@ -122,24 +131,15 @@ def chosen_scales(
     own = {} if given is None else given
     for name in own:
         _check_loaded(name, loras)
-    return {name: own.get(name, lora.scale) for name, lora in loras.items()}
+    return {name: own.get(name, LoraScale.of(lora.scale)) for name, lora in loras.items()}
 
 
-def describe_scales(
-    loras: Mapping[str, AttachedLora], scales: Mapping[str, float]
-) -> dict[str, Any]:
-    """JSON-able: the LoRAs of one call, for its description."""
-    return {
-        name: {"file": loras[name].file, "scale": scale, "fused": loras[name].fuse}
-        for name, scale in scales.items()
-    }
+def use(loras: LoraSet, scales: Mapping[str, LoraScale]) -> None:
+    """Have a backend use LoRAs at these scales, and no others."""
+    loras.use({name: scale for name, scale in scales.items() if scale})
 
 
 def _check_loaded(name: str, loras: Mapping[str, AttachedLora]) -> None:
     if name not in loras:
         loaded = ", ".join(loras) or "none; load one with load_lora"
         raise RequestError("no such LoRA", found=name, remedy=f"loaded: {loaded}")
-
-
-def _use(loras: LoraSet, scales: Mapping[str, float]) -> None:
-    loras.use({name: scale for name, scale in scales.items() if scale != 0.0})

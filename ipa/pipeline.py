@@ -11,6 +11,7 @@ from PIL import Image
 
 from ipa.adapters import adapter_name, joins_faces, named
 from ipa.batch import BatchRun, plan_batch
+from ipa.call_loras import ActingLoras
 from ipa.companions import Companions
 from ipa.contract.arguments import RequestArguments, check_names
 from ipa.contract.backend import Floats
@@ -210,8 +211,9 @@ class Pipeline(Companions):
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, now)
         backend, hooks = watched(frozen, tap, plans)
-        run = BatchRun(backend, batch, plans, cancel, weights)
-        return self._run(run, self._loras.used(frozen.loras, plans[0].loras), hooks)
+        acting = ActingLoras(frozen.loras, [plan.loras for plan in plans], self._loras.restore)
+        run = BatchRun(backend, batch, plans, acting, cancel, weights)
+        return self._run(run, acting.lent(), hooks)
 
     def _run(
         self,

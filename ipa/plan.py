@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa.adapters import AttachedAdapter, DefaultScale, adapter_name
+from ipa.call_loras import CallLoras, plan_loras
 from ipa.contract.backend import Floats
 from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
@@ -21,7 +22,6 @@ from ipa.contract.schedule import Schedule
 from ipa.contract.weights import Scale
 from ipa.controls import PlannedControl, plan_controls
 from ipa.encoding import PlannedFeatures, Reader, plan_features
-from ipa.loras import chosen_scales
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.control_pixels import has_holes
 from ipa.prepare.edits import Edits, plan_edits, shared_crop, start_size
@@ -34,6 +34,7 @@ from ipa.prepare.noise import OwnStreams, Share, SharedStream, Streams
 from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.picture_parts import prompt_parts
 from ipa.prepare.profiles import AS_MEANT, HOUSE, Profile, profile_named
+from ipa.prepare.prompt_notes import syntax_warnings
 from ipa.prepare.schedules import (
     make_schedule,
     pipeline_config,
@@ -73,7 +74,7 @@ class Plan:
     """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,).
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
-    what it was planned with, and `loras` the scales of those. `share` is its part of a call with
+    what it was planned with, and `loras` those that act. `share` is its part of a call with
     several prompts, where one generator draws for all of them.
     """
 
@@ -92,7 +93,7 @@ class Plan:
     guidance_scale: float = 1.0
     guidance: Floats | None = None
     edits: Edits | None = None
-    loras: Mapping[str, float] = field(default_factory=dict)
+    loras: CallLoras = field(default_factory=CallLoras)
     share: Share | None = None
 
     @property
@@ -128,8 +129,10 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     shape = (model.vae.latent_channels, height // factor, width // factor)
     _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     edits = plan_edits(request, model, width, height)
-    texts = plan_texts(request, model, loaded.tokenizers, (height, width))
-    warnings = text_warnings(texts)
+    loras = plan_loras(request, loaded)
+    texts = plan_texts(request, model, loras.tokenizers, (height, width))
+    warnings = text_warnings(texts) + syntax_warnings(request, texts[-1].inversions)
+    warnings += loras.warnings
     schedule, times, notes = plan_schedule(request, model, edits)
     warnings += notes + guidance_warnings(request, model)
     warnings += model.single_file.notes if model.single_file else ()
@@ -158,7 +161,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         guidance_scale=scale,
         guidance=guidance_embedding(scale, model),
         edits=edits,
-        loras=chosen_scales(loaded.loras, request.loras),
+        loras=loras,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ipa.adapters import AttachedAdapter
     from ipa.controls import AttachedControlNet
     from ipa.loras import AttachedLora
+    from ipa.prepare.textual_inversion import Inversions
 
 T = TypeVar("T")
 
@@ -60,3 +62,5 @@ class Snapshot:
     adapters: Mapping[str, AttachedAdapter] = field(default_factory=dict)
     controlnets: Mapping[str, AttachedControlNet] = field(default_factory=dict)
     loras: Mapping[str, AttachedLora] = field(default_factory=dict)
+    lora_folder: Path | None = None
+    inversions: Inversions | None = None

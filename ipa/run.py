@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ipa.adapters import lora_scale
+from ipa.call_loras import ActingLoras
 from ipa.contract.backend import Array, Backend, Branch, Floats
 from ipa.contract.errors import Cancelled, NumericalError, RequestError
 from ipa.contract.result import Progress, Result
@@ -58,10 +59,12 @@ class Run:
         self,
         backend: Backend,
         plan: Plan,
+        loras: ActingLoras,
         cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
     ) -> None:
         self.backend, self.plan, self.asked = backend, plan, cancel_question(cancel)
+        self.loras = loras
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None
@@ -77,6 +80,7 @@ class Run:
             raise
 
     def _events(self) -> Iterator[Progress]:
+        self.loras.act(self.plan.loras)
         self.backend.reset()
         steps = len(self.plan.schedule.steps)
         yield Progress(stage="encode", step=0, total=1)
@@ -239,7 +243,11 @@ class Run:
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
-            "warnings": [*self.plan.warnings, *self.backend.warnings],
+            "warnings": [
+                *self.plan.warnings,
+                *self.loras.warnings(self.plan.loras),
+                *self.backend.warnings,
+            ],
         }
 
     def _check_cancel(self, where: str) -> None:

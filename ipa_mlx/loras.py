@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ipa.contract.errors import RequestError
-from ipa.contract.lora import LoadedLora
+from ipa.contract.lora import LoadedLora, LoraScale
 from ipa.contract.model import ModelFolder
 from ipa_convert import Converted, ConvertedTensor, Lora, LoraPair, LoraTargets, read_lora
 
@@ -35,7 +35,7 @@ class _Attached:
 class _Acting:
     """What acts in the networks, and the layers to be put back."""
 
-    scales: Mapping[_Attached, float] = field(default_factory=dict)
+    scales: Mapping[_Attached, LoraScale] = field(default_factory=dict)
     originals: dict[Place, nn.Module] = field(default_factory=dict)
 
 
@@ -75,18 +75,24 @@ class Loras:
             dict(Counter(network for network, _ in lora)),
             sum(change.nbytes for change in self._attached[name].changes.values()),
             sum(layer.weight.nbytes for layer in layers.values()) if fuse else 0,
+            lora.dropped,
         )
 
     def unload(self, name: str) -> None:
         """See `LoraSet.unload`."""
         del self._attached[name]
 
-    def use(self, scales: Mapping[str, float]) -> None:
+    def use(self, scales: Mapping[str, LoraScale]) -> None:
         """See `LoraSet.use`. Evaluated, so that any thread may go on."""
-        wanted = {self._attached[name]: scale for name, scale in scales.items() if scale != 0.0}
+        wanted = {self._attached[name]: scale for name, scale in scales.items() if scale}
         if wanted == self._acting.scales:
             return
-        places = {place: None for attached in wanted for place in attached.changes}
+        places = {
+            place: None
+            for attached, scale in wanted.items()
+            for place in attached.changes
+            if scale.at(place[0]) != 0.0
+        }
         layers = {place: self._changed(place, wanted) for place in places}
         changed = [layer.change for layer in layers.values() if isinstance(layer, ChangedLayer)]
         mx.eval([(change.down, change.up) for change in changed])
@@ -98,13 +104,15 @@ class Loras:
             self._put(place, layer)
         self._acting.scales = wanted
 
-    def _changed(self, place: Place, scales: Mapping[_Attached, float]) -> nn.Module:
+    def _changed(self, place: Place, scales: Mapping[_Attached, LoraScale]) -> nn.Module:
         layer = self._original(place)
         for fuse in (True, False):
             changes = [
-                attached.changes[place].scaled(scale)
+                attached.changes[place].scaled(own)
                 for attached, scale in scales.items()
-                if attached.fuse is fuse and place in attached.changes
+                if attached.fuse is fuse
+                and place in attached.changes
+                and (own := scale.at(place[0])) != 0.0
             ]
             if changes:
                 layer = (merged if fuse else ChangedLayer)(layer, joined(changes))

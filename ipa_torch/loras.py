@@ -15,7 +15,7 @@ from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.lora import LoadedLora
+from ipa.contract.lora import LoadedLora, LoraScale
 
 from .loading import MALFORMED, quiet, reason
 from .lora_file import Networks, Tensors, read_lora
@@ -39,7 +39,7 @@ class _Acting:
     `unloaded` goes once nothing frozen has it any more; `count` is of all that were ever loaded.
     """
 
-    scales: Mapping[_Attached, float] = field(default_factory=dict)
+    scales: Mapping[_Attached, LoraScale] = field(default_factory=dict)
     originals: dict[LoraLayer, torch.nn.Parameter] = field(default_factory=dict)
     unloaded: list[tuple[str, weakref.ref[_Attached]]] = field(default_factory=list)
     count: int = 0
@@ -64,7 +64,7 @@ class Loras:
     @torch.no_grad()
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
-        parts, config = read_lora(path, self.networks)
+        parts, config, left_out = read_lora(path, self.networks)
         self._acting.count += 1
         label = f"file{self._acting.count}"
         try:
@@ -79,7 +79,7 @@ class Loras:
                 found=reason(error),
                 remedy="check that it is a LoRA for this model",
             ) from error
-        layers = [layer for layer in self._layers() if label in layer.scaling]
+        layers = [layer for _, layer in self._layers() if label in layer.scaling]
         strengths = {layer: float(layer.scaling[label]) for layer in layers}
         self._attached[name] = _Attached(label, fuse, strengths)
         self._act()
@@ -87,6 +87,7 @@ class Loras:
             {part: len(tensors) // 2 for part, tensors in parts.items()},
             sum(t.numel() for part in parts.values() for t in part.values()) * self._itemsize,
             sum(layer.get_base_layer().weight.nbytes for layer in layers) if fuse else 0,
+            left_out,
         )
 
     def unload(self, name: str) -> None:
@@ -97,7 +98,7 @@ class Loras:
         self._forget()
 
     @torch.no_grad()
-    def use(self, scales: Mapping[str, float]) -> None:
+    def use(self, scales: Mapping[str, LoraScale]) -> None:
         """See `LoraSet.use`."""
         self._acting.scales = {self._attached[n]: scale for n, scale in scales.items() if scale}
         self._act()
@@ -108,9 +109,10 @@ class Loras:
         unet: Any = self.networks["unet"]
         return int(unet.dtype.itemsize)
 
-    def _layers(self) -> Iterator[LoraLayer]:
-        for network in self.networks.values():
-            yield from (module for module in network.modules() if isinstance(module, LoraLayer))
+    def _layers(self) -> Iterator[tuple[str, LoraLayer]]:
+        """Every layer of PEFT's, and the network that it is in."""
+        for part, network in self.networks.items():
+            yield from ((part, m) for m in network.modules() if isinstance(m, LoraLayer))
 
     def _act(self) -> None:
         """Bring every layer into the state that the scales describe."""
@@ -118,10 +120,11 @@ class Loras:
         for layer, original in originals.items():
             layer.get_base_layer().weight = original
         originals.clear()
-        for layer in self._layers():
+        for part, layer in self._layers():
             active, change = [], None
-            for attached, scale in self._acting.scales.items():
-                if layer not in attached.strengths:
+            for attached, both in self._acting.scales.items():
+                scale = both.at(part)
+                if layer not in attached.strengths or scale == 0.0:
                     continue
                 layer.scaling[attached.label] = scale * attached.strengths[layer]
                 if attached.fuse:

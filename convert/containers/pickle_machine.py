@@ -11,7 +11,18 @@ import mmap
 from typing import Any, TypeAlias
 
 from .pickle_names import GLOBALS
-from .pickle_values import Function, Inert, Opaque, RefusedError, Storage, kind, put, storage
+from .pickle_values import (
+    Function,
+    Holder,
+    Inert,
+    Opaque,
+    Parameters,
+    RefusedError,
+    Storage,
+    kind,
+    put,
+    storage,
+)
 
 Buffer: TypeAlias = bytes | mmap.mmap
 
@@ -178,8 +189,12 @@ class Machine:
         self.push(made)
 
     def make(self, _: None) -> None:
-        """An object of a listed class, which only training runs have."""
+        """An object of a listed class: a dict of parameters, or what only training runs have."""
         arguments, made_of = self.pop(), self.pop()
+        if isinstance(made_of, Holder) and arguments == ():
+            self.charge(2 * _ENTRY)
+            self.push(Parameters())
+            return
         if not isinstance(made_of, Inert):
             raise RefusedError(f"an object of a {kind(made_of)}", TRUST)
         self._opaque(made_of, arguments)
@@ -191,8 +206,13 @@ class Machine:
         self.push(Opaque(made_of.name))
 
     def build(self, _: None) -> None:
-        """The state of a state dict (its `_metadata`) and of what is ignored: thrown away."""
-        self.pop()
+        """The parameters of a ParameterDict; any other state (`_metadata` of a state dict, that of
+        what is ignored) is thrown away.
+        """
+        state, target = self.pop(), self.top()
+        if isinstance(target, Parameters):
+            self.charge(_ENTRY * target.restore(state))
+            return
         if not isinstance(self.top(), (dict, Opaque)):
             raise RefusedError(f"a state for a {kind(self.top())}", TRUST)
 

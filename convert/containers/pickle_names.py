@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from .pickle_values import (
     DType,
     Function,
+    Holder,
     Inert,
     Known,
     StorageType,
@@ -96,6 +97,8 @@ GLOBALS: Mapping[tuple[str, str], Known] = {
     ("torch.storage", "UntypedStorage"): StorageType(None),
     **{("torch", name): DType(tag) for name, tag in _DTYPES.items()},
     **{key: Function(key[1], call) for key, call in _CALLS.items()},
+    # What the authors of textual inversion keep its embeddings in.
+    ("torch.nn.modules.container", "ParameterDict"): Holder("torch.nn.ParameterDict"),
     **{
         (module, name): Inert(f"{module}.{name}")
         for module, names in _INERT.items()

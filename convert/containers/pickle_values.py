@@ -90,12 +90,37 @@ class DType:
     dtype: str
 
 
-Known: TypeAlias = Function | Inert | StorageType | DType
+@dataclass(frozen=True, slots=True, eq=False)
+class Holder:
+    """A class of torch whose objects are a dict of parameters, and nothing else that is used."""
+
+    name: str
+
+
+class Parameters(dict[object, object]):
+    """An object of a `Holder`: empty until its state is set, then the parameters in it."""
+
+    def restore(self, state: object) -> int:
+        """Take the parameters out of a module's state, once; how many there are.
+
+        What else is in it (hooks, buffers, other modules) must be empty, or is never asked for.
+        """
+        found = state.get("_parameters") if isinstance(state, dict) else None
+        if self or not isinstance(found, dict):
+            raise RefusedError(f"a ParameterDict whose state is a {kind(state)}")
+        for key, value in found.items():
+            if not isinstance(value, View):
+                raise RefusedError(f"a parameter that is a {kind(value)}")
+            put(self, key, value)
+        return len(self)
+
+
+Known: TypeAlias = Function | Inert | Holder | StorageType | DType
 
 
 def kind(value: object) -> str:
     """What a value is, for a message."""
-    if isinstance(value, (Inert, Opaque, Function)):
+    if isinstance(value, (Inert, Opaque, Function, Holder)):
         return value.name
     return type(value).__name__
 

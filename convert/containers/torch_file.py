@@ -23,6 +23,7 @@ _READERS: Mapping[Container, Callable[[Buffer], Contents]] = {
 }
 _STATE = "state_dict"  # of a training run: the rest of the file is not the network's
 _LEARNED = "string_to_param"  # in A1111's files of textual inversion
+_UNNAMED = "*"  # what A1111 calls embeddings that have no other name
 _SINGLE = "tensor"  # the name of the one of a file that is no list
 _MAX_TENSORS = 100_000
 _MAX_NAME = 256
@@ -59,8 +60,9 @@ def open_tensor_list(path: Path) -> tuple[list[MappedTensor], bool]:
 def open_embeddings(path: Path, kind_of_file: Container) -> Mapping[str, MappedTensor]:
     """The tensors of a file of textual inversion by name, which is never run.
 
-    A1111's keep them in `string_to_param`, beside their name and how they were trained; theirs is
-    then the name of the file's. Others are a dict of tensors.
+    A1111's and those of its authors keep them in `string_to_param`, beside their name and how they
+    were trained; theirs is then the name of the file's. Others are a dict of tensors, or one tensor
+    without a name, which is called "*".
 
     Raises:
         CheckpointError: It is damaged, or holds anything else.
@@ -111,6 +113,8 @@ def _listed(value: object) -> dict[str, View]:
 
 
 def _learned(value: object) -> dict[str, View]:
+    if isinstance(value, View):
+        return {_UNNAMED: value}
     if not isinstance(value, dict) or _LEARNED not in value:
         return _views(value)
     found = _views({_STATE: value[_LEARNED]})

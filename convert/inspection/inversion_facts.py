@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .description import Facts
 
 TITLE = "textual inversion"
 
+_TRAINED = re.compile(r"string_to_param\.")  # beside which A1111 and the authors keep more
 _UNNAMED = {"emb_params", "*"}
 _ENCODERS = ({"clip_l", "clip_g"}, {"text_encoders_0", "text_encoders_1"})
 _WIDTHS_XL = {768, 1280}
@@ -23,18 +25,19 @@ _WIDTHS = {768, 1024, 1280}  # of the text encoders of Stable Diffusion
 
 
 def open_any(path: Path) -> Checkpoint:
-    """The checkpoint in a file, also where A1111 keeps a learned word beside its training.
+    """The checkpoint in a file, also where a learned word lies beside its training, or alone.
 
     Raises:
         CheckpointError: See `open_file`; a file that is neither is told of as a checkpoint.
     """
     try:
-        return open_file(path)
+        found = open_file(path)
     except CheckpointError:
         word = _learned(path)
         if word is None:
             raise
         return word
+    return (_learned(path) or found) if any(map(_TRAINED.match, found)) else found
 
 
 def _learned(path: Path) -> Checkpoint | None:
@@ -42,9 +45,10 @@ def _learned(path: Path) -> Checkpoint | None:
     if kind == "safetensors":
         return None
     try:
-        return Checkpoint(str(path), open_embeddings(path, kind), converted=False)
+        word = Checkpoint(str(path), open_embeddings(path, kind), converted=False)
     except CheckpointError:
         return None
+    return word if is_inversion(word) else None
 
 
 def is_inversion(checkpoint: Checkpoint) -> bool:

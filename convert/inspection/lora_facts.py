@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ipa.contract.base_sites import base_name
 from ipa.contract.errors import CheckpointError
+from ipa.contract.lora import BUNDLED
 
 from ..containers.checkpoint import Checkpoint
 from ..lora.lora_alpha import peft_configs, scalar
@@ -17,6 +18,7 @@ from .description import Facts
 _TAILS = ("to_q", "to_k", "to_v", "to_out", "to_out_0", "to_out.0")
 _FACE_TAILS = (*_TAILS, "q_proj", "k_proj", "v_proj", "out_proj")
 _ORIGINAL = ("input_blocks", "middle_block", "output_blocks")
+_MAX_REMARK = 120
 _LONGEST = 40  # characters of a name that a file gives itself
 _TEXT = ("self_attn", "text_model", "text_projection")
 # FaceID's own LoRA: its rank, and four layers in every one of 32 or 140 attentions.
@@ -39,7 +41,12 @@ def lora_facts(checkpoint: Checkpoint) -> Facts:
         remarks.append(
             "it may be that of an IP-Adapter FaceID, whose .bin holds the same LoRA: apply one only"
         )
-    strange = [name for name in checkpoint if name not in keys]
+    bundled = sorted(
+        {name.removeprefix(BUNDLED) for name in checkpoint if name.startswith(BUNDLED)}
+    )
+    if bundled:
+        remarks.append(f"learned words lie in it: {', '.join(bundled[:3])}"[:_MAX_REMARK])
+    strange = [n for n in checkpoint if n not in keys and not n.startswith(BUNDLED)]
     if strange:
         remarks.append(f"not of a plain LoRA: {', '.join(strange[:3])}")
     return Facts(

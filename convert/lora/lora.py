@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..containers.stored import Stored
 from ..containers.values import cast, check_finite
 from ..tables.converted import ConvertedTensor
 from .lora_names import LoraComponent, LoraModule
@@ -53,13 +54,16 @@ class Lora(Mapping[tuple[LoraComponent, str], LoraPair]):
         where: The file, for messages.
         base: The base model that it is for, in words.
         pairs: The pairs, in the order of the model's layers.
-        dropped: Names in the file that were left out because the caller asked for it, and why.
+        dropped: Names in the file that were left out, and why: the caller asked for it, or the
+            layer stands in the file under another name too.
+        bundled: Learned words that lie in the file (OneTrainer), which change no layer, by name.
     """
 
     where: str
     base: str
     pairs: Mapping[tuple[LoraComponent, str], LoraPair]
     dropped: Mapping[str, str] = field(default_factory=dict)
+    bundled: Mapping[str, Stored] = field(default_factory=dict)
 
     def __getitem__(self, key: tuple[LoraComponent, str]) -> LoraPair:
         return self.pairs[key]

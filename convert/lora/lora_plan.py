@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ipa.contract.base_sites import base_name
 from ipa.contract.errors import CheckpointError
+from ipa.contract.lora import BUNDLED
 
 from ..containers.checkpoint import Checkpoint, open_file
 from ..containers.dtypes import WEIGHTS
@@ -34,6 +35,7 @@ from .lora_names import (
     split,
     stems,
 )
+from .lora_spellings import Spellings
 
 _CONTEXT = re.compile(r".*attn2[._](?:processor\.)?(?:to_k|k_proj)")
 _ABSENT = "of a text encoder that this model has not"
@@ -44,8 +46,9 @@ _PEFT_HALVES: Mapping[Role, str] = {"down": "lora_A", "up": "lora_B"}
 class _Matching:
     """A file's tensors by layer, and whatever is wrong with them."""
 
-    groups: dict[LoraModule, dict[Role, Stored]] = field(default_factory=lambda: defaultdict(dict))
+    groups: dict[LoraModule, Spellings] = field(default_factory=lambda: defaultdict(Spellings))
     dropped: dict[str, str] = field(default_factory=dict)
+    bundled: dict[str, Stored] = field(default_factory=dict)
     problems: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     where: str = ""
 
@@ -77,6 +80,7 @@ def read_lora(path: Path, targets: LoraTargets, *, skip: Collection[LoraComponen
         base=base_name(targets.unet.context_width),
         pairs={(pair.module.component, pair.module.target): pair for pair in pairs},
         dropped=matching.dropped,
+        bundled=matching.bundled,
     )
 
 
@@ -121,16 +125,15 @@ def _match(
         key = split(name)
         module = table.get(key.stem) if key else None
         component = module.component if module else component_of(name)
-        if component in skip:
+        if name.startswith(BUNDLED):
+            matching.bundled[name] = stored
+        elif component in skip:
             matching.dropped[name] = f"the part for {component}, left out on request"
         elif key is None or module is None:
             absent = component is not None and component not in present
             matching.problems[_ABSENT if absent else "without a place in this model"].append(name)
-        elif key.role in matching.groups[module]:
-            other = matching.groups[module][key.role]
+        elif other := matching.groups[module].put(key, stored):
             matching.problems["given twice"].append(f"{other.name} and {name}")
-        else:
-            matching.groups[module][key.role] = stored
     return matching
 
 
@@ -141,7 +144,9 @@ def _pair(
     checkpoint: Checkpoint,
 ) -> LoraPair | None:
     """The pair of a layer; None, and a problem more, if it is not in order."""
-    stored, problems = matching.groups[module], matching.problems
+    problems = matching.problems
+    stored, others = matching.groups[module].chosen()
+    matching.dropped.update(others)
     lone = {"down", "up"} - stored.keys()
     if lone:
         present = [stored[role] for role in ("down", "up") if role in stored]

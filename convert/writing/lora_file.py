@@ -16,10 +16,14 @@ from ipa.contract.files import container
 from ..containers.checkpoint import CONVERTED
 from ..containers.dtypes import NAMES, NUMPY, Array
 from ..containers.safetensors_file import Writable
+from ..containers.stored import Stored
 from ..lora.lora import Lora, LoraPair
 from ..lora.lora_alpha import METADATA
 from ..lora.lora_names import LoraComponent, LoraTargets
 from ..lora.lora_plan import read_lora
+from ..tables.converted import ConvertedTensor
+from ..tables.layout import Layout as TensorLayout
+from ..tables.layout import Tensor
 from .appearing import require_new
 from .manifest import Source, Sources
 from .progress import Progress
@@ -68,7 +72,8 @@ def convert_lora(
         target: The file to make.
         targets: The networks of the model that it is for.
         dtype: Precision of the matrices; None keeps every tensor's own. Alphas are kept exactly.
-        layout: "mlx", or "diffusers" for PEFT's names, which diffusers loads.
+        layout: "mlx", or "diffusers" for PEFT's names, which diffusers loads: without the learned
+            words of a file, which it does not take.
         skip: Networks whose part of the LoRA is left out.
         on_progress: Called after every tensor with the bytes that are written and those in all.
 
@@ -87,6 +92,7 @@ def convert_lora(
         metadata = {**CONVERTED, "kind": KIND, "base": lora.base}
     else:
         metadata = {"format": "pt", **_peft_metadata(lora)}
+    metadata |= _left_out(lora, layout)
     write_file(target, tuple(_rows(lora, dtype, layout)), sources, metadata, on_progress)
     return target
 
@@ -99,6 +105,25 @@ def _rows(lora: Lora, dtype: DType | None, layout: Layout) -> Iterator[Writable]
             yield Row(tensor=apart, dtype=tag, layout=layout)
         if layout == "mlx" and pair.alpha is not None:
             yield Alpha(f"{component}.{module}.alpha", pair.alpha)
+    for stored in lora.bundled.values() if layout == "mlx" else ():
+        yield _as_is(stored, dtype, layout)
+
+
+def _as_is(stored: Stored, dtype: DType | None, layout: Layout) -> Row:
+    """A learned word, of no layer."""
+    tensor = Tensor(stored.name, stored.shape, TensorLayout.AS_IS)
+    whole = ConvertedTensor(
+        name=stored.name, tensor=tensor, layout=TensorLayout.AS_IS, stored=stored.apart()
+    )
+    return Row(tensor=whole, dtype=stored.dtype if dtype is None else NAMES[dtype], layout=layout)
+
+
+def _left_out(lora: Lora, layout: Layout) -> dict[str, str]:
+    """What of the file is not written, and why, for its metadata."""
+    left_out = dict(lora.dropped)
+    if layout != "mlx":
+        left_out |= dict.fromkeys(lora.bundled, "diffusers takes no learned words in a LoRA")
+    return {"left_out": json.dumps(left_out, sort_keys=True)} if left_out else {}
 
 
 def _peft_metadata(lora: Lora) -> Mapping[str, str]:

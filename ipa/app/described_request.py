@@ -56,7 +56,10 @@ def _arguments(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any
     arguments = {name: value for name, value in told.items() if name in _ARGUMENTS}
     arguments["image_prompts"] = [_prompt(one, pictures) for one in told["image_prompts"]]
     arguments["controls"] = [_control(one, pictures) for one in told.get("controls", ())]
-    arguments["loras"] = {name: one["scale"] for name, one in told.get("loras", {}).items()}
+    # Those with a tag are named in the prompt.
+    arguments["loras"] = {
+        name: one["scale"] for name, one in told.get("loras", {}).items() if "tag" not in one
+    }
     for name in ("image", "mask_image"):
         if told.get(f"{name}_sha256"):
             arguments[name] = _one_or_all([pictures.picture(h) for h in told[f"{name}_sha256"]])

@@ -20,6 +20,10 @@ LoraOption: TypeAlias = Annotated[
         help="A LoRA: a file, a folder, or owner/repository/path on the hub; may be repeated.",
     ),
 ]
+LoraFolderOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="Where LoRAs that a prompt names (<lora:name:0.8>, a1111) are looked for."),
+]
 
 
 @dataclass(frozen=True, slots=True)

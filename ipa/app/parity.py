@@ -125,6 +125,7 @@ def load_beside(
         return given
 
     offline = options["offline"]
+    pipe.lora_folder = options["lora_folder"]
     load_loras(pipe, parse_loras(named("lora", "loras")), offline=offline)
     load_adapters(pipe, named("adapter", "adapters"), scale, offline=offline)
     nets = named("controlnet", "controlnets")

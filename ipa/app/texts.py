@@ -34,17 +34,21 @@ InversionOption = Annotated[
     list[str] | None,
     typer.Option(
         "--textual-inversion",
-        metavar="[TOKEN=]SOURCE",
-        help="A learned word: a file, or owner/repository on the hub; may be repeated.",
+        metavar="[TOKEN[,TOKEN…]=]SOURCE",
+        help="A learned word, or one for each embedding: a file, or owner/repository on the hub; "
+        "may be repeated.",
     ),
 ]
 CUT, PLAIN = Request().long_prompts, Request().prompt_syntax
 
 
 def load_inversions(pipe: Pipeline, sources: Sequence[str] | None, *, offline: bool) -> None:
-    """Load [TOKEN=]SOURCE for each."""
+    """Load [TOKEN[,TOKEN…]=]SOURCE for each."""
     for text in sources or ():
         token, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             token, source = "", text
-        pipe.load_textual_inversion(source, token or None, offline=offline)
+        words = token.split(",")
+        pipe.load_textual_inversion(
+            source, words if len(words) > 1 else token or None, offline=offline
+        )

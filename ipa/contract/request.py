@@ -77,7 +77,8 @@ class Request:
             warning that says what was lost; or "chunks": 75 tokens each, one after another
             (`ipa.prepare.prompt_chunks`).
         prompt_syntax: Whether parentheses are weights, and whose: "plain" is never, "a1111" or
-            "comfyui" (`ipa.prepare.prompt_syntax`).
+            "comfyui" (`ipa.prepare.prompt_syntax`). LoRAs that a prompt names in A1111's way act
+            on it, and ComfyUI's names of learned words are these (`ipa.prepare.prompt_tags`).
         guidance_rescale: From 0 to 1: how far guided outputs are brought back to the deviation of
             the conditional ones, against overexposure (arXiv 2305.08891, section 3.4).
         eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.

@@ -20,11 +20,13 @@ class TextualInversion:
         token: The word that stands for it in texts.
         file: The name of its file.
         vectors: For each text encoder of the model (N, D): N embeddings, in order.
+        lora: The name of the LoRA in whose file it lies; None of a word of its own.
     """
 
     token: str
     file: str
     vectors: tuple[Floats, ...]
+    lora: str | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -41,4 +43,5 @@ class TextualInversion:
             "file": self.file,
             "vectors": len(self.vectors[0]),
             "sha256": digest.hexdigest(),
+            **({} if self.lora is None else {"lora": self.lora}),
         }

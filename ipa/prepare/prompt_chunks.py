@@ -19,6 +19,7 @@ import numpy as np
 from ipa.contract.errors import RequestError
 
 from .prompt_syntax import Fragment, parse
+from .prompt_tags import named_words
 from .tokenizer import ClipTokenizer
 from .tokens import Tokens
 
@@ -32,8 +33,9 @@ def encode_prompt(tokenizer: ClipTokenizer, text: str, *, syntax: str, long_prom
     Raises:
         RequestError: A weight is no finite number, or BREAK stands where there are no chunks.
     """
+    fragments = _fragments(tokenizer, text, syntax)
     if long_prompts == "chunks":
-        groups = [_pieces(tokenizer, group) for group in _groups(parse(text, syntax))]
+        groups = [_pieces(tokenizer, group) for group in _groups(fragments)]
         room = tokenizer.length - 2
         chunks = [
             group[begin : begin + room]
@@ -43,7 +45,6 @@ def encode_prompt(tokenizer: ClipTokenizer, text: str, *, syntax: str, long_prom
         return _tokens(tokenizer, chunks)
     if syntax == "plain":
         return tokenizer.encode(text)
-    fragments = parse(text, syntax)
     if any(_BREAK.search(part.text) for part in fragments):
         raise RequestError(
             "BREAK has no effect on a prompt that is cut",
@@ -51,6 +52,15 @@ def encode_prompt(tokenizer: ClipTokenizer, text: str, *, syntax: str, long_prom
             remedy='pass long_prompts="chunks", or leave it out',
         )
     return _cut(tokenizer, fragments)
+
+
+def _fragments(tokenizer: ClipTokenizer, text: str, syntax: str) -> Sequence[Fragment]:
+    """What a syntax reads; ComfyUI's names of learned words are these words."""
+    parts = parse(text, syntax)
+    if syntax != "comfyui":
+        return parts
+    known = () if tokenizer.learned is None else tokenizer.learned.inversions
+    return [Fragment(named_words(part.text, known), part.weight) for part in parts]
 
 
 def evened(texts: Sequence[Tokens], tokenizers: Sequence[ClipTokenizer]) -> tuple[Tokens, ...]:

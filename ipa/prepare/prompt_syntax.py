@@ -5,13 +5,13 @@
 "a1111" (modules/prompt_parser.py, parse_prompt_attention): `(x)` is 1.1, `[x]` is 1/1.1, `(x:1.3)`
 is 1.3; nested ones are multiplied; a backslash makes the next parenthesis a character. It is
 lenient: what is never closed is closed at the end of the text, and what was never opened is a
-character.
+character. `<kind:arguments>` is taken out first.
 
 "comfyui" (comfy/sd1_clip.py, token_weights): `(x)` is 1.1 times what is around it, `(x:1.3)` is 1.3
 whatever is around it; brackets are characters, and so is what is never closed.
 
-Prompt editing (`[a:b:0.5]`) and AND of A1111 are none of this. What weights do to states says
-`prompt_weights`.
+What else there is in such texts (`<lora:name:1>`, `[a:b:0.5]`, AND, `embedding:NAME`) says
+`prompt_tags`; what weights do to states, `prompt_weights`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ipa.contract.errors import RequestError, shown
+
+from .prompt_tags import without_tags
 
 _STEP = 1.1
 _FACTORS: Mapping[str, float] = {"(": _STEP, "[": 1 / _STEP}
@@ -71,7 +73,7 @@ def _a1111(text: str) -> list[Fragment]:
     def weigh(start: int, factor: float) -> None:
         found[start:] = [Fragment(part.text, part.weight * factor) for part in found[start:]]
 
-    for match in _A1111.finditer(text):
+    for match in _A1111.finditer(without_tags(text)):
         mark, weight = match[0], match["weight"]
         opener = _OPENED_BY.get(mark, "")
         if mark in opened:

@@ -1,8 +1,10 @@
 """Words that were learned (textual inversion, arXiv 2208.01618), beside a model's own.
 
 Files are diffusers' (`learned_embeds`: the word and its embeddings), A1111's (`string_to_param`, or
-`emb_params` in safetensors) and those for SDXL, with embeddings for each of its text encoders. As
-in diffusers, a word of several embeddings stands for `word word_1 word_2 …`, one token each.
+`emb_params` in safetensors), those of the method's authors (a ParameterDict), a tensor alone, and
+those for SDXL, with embeddings for each of its text encoders. As in diffusers, a word of several
+embeddings stands for `word word_1 word_2 …`, one token each; and a list of words takes one
+embedding each.
 
 Nothing is written into the model: the tokenizer gives a learned word ids that follow the text
 encoder's vocabulary, and the embeddings go with the ids as an argument.
@@ -10,15 +12,17 @@ encoder's vocabulary, and the embeddings go with the ids as an argument.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import copy
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from ipa.contract.errors import CheckpointError, RequestError, shown
+from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.lora import BUNDLED
 from ipa.contract.model import ModelFolder
 from ipa.contract.textual_inversion import Floats, TextualInversion
 
@@ -31,6 +35,9 @@ from .tokens import LearnedWords
 NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
 """What diffusers calls such files."""
 
+Words: TypeAlias = "str | Sequence[str | None] | None"
+"""One word, one for each file, or one for each embedding of a file; None is the file's own."""
+
 _UNNAMED = {"emb_params", "*"}
 # Files for SDXL name the text encoder instead of the word.
 _ENCODERS: Mapping[str, int] = {
@@ -39,6 +46,7 @@ _ENCODERS: Mapping[str, int] = {
     "text_encoders_0": 0,
     "text_encoders_1": 1,
 }
+_PARTS = (("*", "clip_l"), ("clip_g",))  # of words in a LoRA's file, by text encoder
 _BASES: Mapping[tuple[int, ...], str] = {
     (768,): "Stable Diffusion 1.x",
     (1024,): "Stable Diffusion 2.x",
@@ -54,59 +62,163 @@ class Inversions:
         self._known: dict[str, TextualInversion] = {}
         self.tokenizers = self._own
 
-    def load(self, path: Path, token: str | None) -> str:
-        """Learn the word of a file.
+    def load(self, paths: Sequence[Path], words: Words) -> tuple[str, ...]:
+        """Learn the words of files, all or none; see `read_inversions`.
 
         Raises:
-            CheckpointError: The file is damaged, or its embeddings do not fit the text encoders.
-            RequestError: The word is one already.
+            CheckpointError: A file is damaged, or its embeddings do not fit the text encoders.
+            RequestError: A word is one already, or there are not as many as are needed.
         """
-        inversion = read_inversion(path, token, self._model)
-        self._check(inversion)
-        self._set(self._known | {inversion.token: inversion})
-        return inversion.token
+        return self.add(read_inversions(paths, words, self._model))
 
-    def unload(self, token: str | None) -> None:
-        """Forget one word, or all of them."""
-        if token is not None and token not in self._known:
-            raise RequestError(
-                "no such word was learned",
-                found=shown(token),
-                remedy=f"loaded: {', '.join(self._known) or 'none'}",
-            )
-        kept = {} if token is None else {k: v for k, v in self._known.items() if k != token}
-        self._set(kept)
+    def add(self, inversions: Iterable[TextualInversion]) -> tuple[str, ...]:
+        """Know words that were read, all or none. Raises RequestError if one is a word already."""
+        known = dict(self._known)
+        added = []
+        for inversion in inversions:
+            fault = self._fault(inversion, known.values())
+            if fault:
+                word, found = fault
+                raise RequestError(
+                    f"{word!r} is a word already",
+                    found=found,
+                    remedy='pass another token=, such as "<my-word>"; or '
+                    "unload_textual_inversion first",
+                )
+            known[inversion.token] = inversion
+            added.append(inversion.token)
+        self._set(known)
+        return tuple(added)
+
+    def add_bundled(self, inversions: Mapping[TextualInversion, Iterable[str]]) -> dict[str, str]:
+        """Know the words that came with a LoRA, but those that are words already: the names of
+        their tensors, and why.
+        """
+        left_out: dict[str, str] = {}
+        for inversion, names in inversions.items():
+            fault = self._fault(inversion, self._known.values())
+            if fault:
+                why = f"{fault[0]!r} is a word already ({fault[1]})"
+                left_out |= dict.fromkeys(names, why)
+            else:
+                self._set(self._known | {inversion.token: inversion})
+        return left_out
+
+    def bundled(self, lora: str) -> tuple[str, ...]:
+        """The words that came with a LoRA."""
+        return tuple(word for word, own in self._known.items() if own.lora == lora)
+
+    def forget_bundled(self, loras: Collection[str]) -> None:
+        """Forget the words that came with LoRAs."""
+        self._set({k: v for k, v in self._known.items() if v.lora not in loras})
+
+    def unload(self, token: str | Sequence[str] | None) -> None:
+        """Forget one word, some, or all of them."""
+        gone = list(self._known) if token is None else _listed(token)
+        for one in gone:
+            if one not in self._known:
+                raise RequestError(
+                    "no such word was learned",
+                    found=repr(one)[:80],
+                    remedy=f"loaded: {', '.join(self._known) or 'none'}",
+                )
+        self._set({k: v for k, v in self._known.items() if k not in gone})
 
     def describe(self) -> list[dict[str, Any]]:
         """JSON-able."""
         return [inversion.describe() for inversion in self._known.values()]
 
+    def copy(self) -> Inversions:
+        """The same words, whose changes are its own."""
+        return copy.copy(self)
+
     def _set(self, known: Mapping[str, TextualInversion]) -> None:
         self._known = dict(known)
-        self.tokenizers = self._own
-        if known:
-            sizes = [spec.vocabulary for spec in _specs(self._model)]
-            self.tokenizers = tuple(
-                _taught(tokenizer, size, tuple(known.values()), rank)
-                for rank, (tokenizer, size) in enumerate(zip(self._own, sizes, strict=True))
-            )
+        self.tokenizers = self._teach(known)
 
-    def _check(self, inversion: TextualInversion) -> None:
-        learned = {word.lower() for known in self._known.values() for word in known.words}
+    def _teach(self, known: Mapping[str, TextualInversion]) -> tuple[ClipTokenizer, ...]:
+        if not known:
+            return self._own
+        sizes = [spec.vocabulary for spec in _specs(self._model)]
+        return tuple(
+            _taught(tokenizer, size, tuple(known.values()), rank)
+            for rank, (tokenizer, size) in enumerate(zip(self._own, sizes, strict=True))
+        )
+
+    def _fault(
+        self, inversion: TextualInversion, known: Iterable[TextualInversion]
+    ) -> tuple[str, str] | None:
+        """Which of its words is one already, and where."""
+        learned = {word.lower() for other in known for word in other.words}
         for word in inversion.words:
             small = word.lower()  # texts are compared in lower case
             spellings = (word, small, f"{small}</w>")
-            if small in learned or any(
+            if small in learned:
+                return word, "it was loaded before"
+            if any(
                 tokenizer.model.token_to_id(spelling) is not None
                 for tokenizer in self._own
                 for spelling in spellings
             ):
-                raise RequestError(
-                    f"{word!r} is a word already",
-                    found="it was loaded before" if small in learned else "it is in the vocabulary",
-                    remedy='pass another token=, such as "<my-word>"; or '
-                    "unload_textual_inversion first",
-                )
+                return word, "it is in the vocabulary"
+        return None
+
+
+def read_inversions(
+    paths: Sequence[Path], words: Words, model: ModelFolder
+) -> tuple[TextualInversion, ...]:
+    """What files teach.
+
+    Args:
+        paths: The files; never run.
+        words: One word for one file; a list with a word for each of several files; or, of one file,
+            a list with a word for each of its embeddings. None takes what the files say.
+        model: The model.
+
+    Raises:
+        CheckpointError: A file is damaged, or its embeddings do not fit.
+        RequestError: A token is no word, or there are not as many as are needed.
+    """
+    told: list[str | None] = [None] * len(paths) if words is None else _listed(words)
+    if len(paths) == 1 and len(told) > 1:
+        return _by_rows(paths[0], told, model)
+    if len(told) != len(paths):
+        raise RequestError(
+            "a list of files needs as many words",
+            found=f"{len(paths)} files, {len(told)} words",
+            remedy="pass token= as a list with one for each file, or None for their own",
+        )
+    return tuple(read_inversion(p, word, model) for p, word in zip(paths, told, strict=True))
+
+
+def _by_rows(
+    path: Path, words: Sequence[str | None], model: ModelFolder
+) -> tuple[TextualInversion, ...]:
+    """A word for each embedding of a file."""
+    _, whole = _read(path, model)
+    rows = len(whole[0])
+    if rows != len(words):
+        raise RequestError(
+            f"{path.name} has another number of embeddings than there are words",
+            found=f"{rows} embeddings, {len(words)} words",
+            remedy="pass a list with a word for each, or one word for all of them",
+        )
+    return tuple(
+        TextualInversion(
+            _checked_word(word), path.name, tuple(vectors[row : row + 1] for vectors in whole)
+        )
+        for row, word in enumerate(words)
+    )
+
+
+def _checked_word(word: object) -> str:
+    if not isinstance(word, str) or not word.strip() or not word.isprintable():
+        raise RequestError("a token must be a word", found=repr(word)[:80], remedy="pass token=")
+    return word.strip()
+
+
+def _listed(given: str | Sequence[Any]) -> list[Any]:
+    return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
 def read_inversion(path: Path, token: str | None, model: ModelFolder) -> TextualInversion:
@@ -121,6 +233,12 @@ def read_inversion(path: Path, token: str | None, model: ModelFolder) -> Textual
         CheckpointError: The file is damaged, or its embeddings do not fit.
         RequestError: The token is no word.
     """
+    name, vectors = _read(path, model)
+    return TextualInversion(_checked_word(name if token is None else token), path.name, vectors)
+
+
+def _read(path: Path, model: ModelFolder) -> tuple[str, tuple[Floats, ...]]:
+    """The name that a file has for its embeddings, or its own; and they, by text encoder."""
     import ipa_convert
 
     tensors = ipa_convert.read_textual_inversion(path)
@@ -139,10 +257,60 @@ def read_inversion(path: Path, token: str | None, model: ModelFolder) -> Textual
             remedy="it has one, or one for each text encoder (clip_l and clip_g)",
         )
     _check_fit(path, vectors, model)
-    word = name if token is None else token
-    if not isinstance(word, str) or not word.strip() or not word.isprintable():
-        raise RequestError("a token must be a word", found=shown(word), remedy="pass token=")
-    return TextualInversion(word.strip(), path.name, vectors)
+    return name, vectors
+
+
+def bundled_words(
+    path: Path, lora: str, model: ModelFolder
+) -> tuple[dict[TextualInversion, list[str]], dict[str, str]]:
+    """The learned words in the file of a LoRA that this model can use.
+
+    Args:
+        path: The file.
+        lora: What the LoRA is called.
+        model: The model.
+
+    Returns:
+        The words, each with the names of its tensors; and the names of other tensors of words, with
+        the reason.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    import ipa_convert
+
+    needed = [spec.width for spec in _specs(model)]
+    found: dict[TextualInversion, list[str]] = {}
+    left_out: dict[str, str] = {}
+    for word, parts in ipa_convert.read_bundled_words(path).items():
+        own = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
+        rows = tuple(np.atleast_2d(parts[part]) for part in own if part)
+        fits = [values.shape[1] for values in rows] == needed
+        if fits and len({len(values) for values in rows}) == 1 and word.strip().isprintable():
+            found[TextualInversion(word.strip(), path.name, rows, lora)] = _spelled(word, own)
+            why = f"{model.name} has no place for this part of the word {word!r}"
+        else:
+            own, why = [], f"{word!r} was learned for other text encoders than {model.name} has"
+        left_out |= dict.fromkeys(_spelled(word, parts.keys() - set(own)), why)
+    return found, left_out
+
+
+def _spelled(word: str, parts: Iterable[str]) -> list[str]:
+    """What parts of a learned word are called in the file of a LoRA."""
+    return [f"{BUNDLED}{word}.{'string_to_param.*' if part == '*' else part}" for part in parts]
+
+
+def listed_sources(source: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """One source or several, as a list. Raises RequestError for what is none."""
+    sources = [source] if isinstance(source, (str, Path)) else source
+    good = isinstance(sources, (list, tuple)) and len(sources) > 0
+    if not good or not all(isinstance(one, (str, Path)) for one in sources):
+        raise RequestError(
+            "a learned word is loaded from a file, a folder, or a name on the hub",
+            found=f"{source!r:.80}",
+            remedy="pass a path or a name, or a list of them",
+        )
+    return list(sources)
 
 
 def find_inversion(

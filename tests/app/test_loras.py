@@ -55,6 +55,29 @@ def test_two_of_them(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "stray" in done.output
 
 
+def test_named_in_the_prompt(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a folder; the same picture as with --lora, and its description says how."""
+    monkeypatch.chdir(tmp_path)
+    Path("loras").mkdir()
+    pairs = loras.random_pairs(dict([*loras.layers(diffusers_pipeline(tiny)).items()][::9]), seed=1)
+    loras.write(Path("loras/a.safetensors"), loras.kohya(loras.weak(pairs), "sd"))
+    words = ("generate", "-m", str(tiny), *QUICK, "--prompt-syntax", "a1111", "-p")
+    named = ("a star <lora:a:0.5>", "--lora-folder", "loras", "-o", "named.png")
+    loaded = ("a star", "--lora", "loras/a.safetensors:0.5", "-o", "loaded.png")
+    for options in (named, loaded):
+        done = CliRunner().invoke(app, [*words, *options])
+        assert done.exit_code == 0, done.output
+    pictures = [Image.open(f"{name}.png") for name in ("named", "loaded")]
+    assert pictures[0].tobytes() == pictures[1].tobytes()
+    told = json.loads(pictures[0].text[METADATA_KEY])["request"]
+    assert told["prompt"] == "a star <lora:a:0.5>"
+    expected = {"file": "a.safetensors", "scale": 0.5, "fused": False, "tag": "<lora:a:0.5>"}
+    assert told["loras"] == {"a": expected}
+    done = CliRunner().invoke(app, [*words, "a star <lora:b:0.5>", "--lora-folder", "loras"])
+    assert done.exit_code != 0
+    assert "no LoRA called 'b'" in " ".join(done.output.split())
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_interrupted_while_it_is_loaded(
     times: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

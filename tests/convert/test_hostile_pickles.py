@@ -98,6 +98,7 @@ for row in range(60):
     LAUGHS = b"}(" + text("a") + LAUGHS + text("b") + b"h%cuq%c" % (row, row + 1)
 DEEP = b"".join(b"}" + text("a") for _ in range(40)) + tensor() + b"s" * 40
 PARAMETER = name("torch._utils", "_rebuild_parameter")
+PARAMETERS = name("torch.nn.modules.container", "ParameterDict")
 LARGE = tensor((4096,), source=storage(count=4096))
 
 # Calls and names: what must be said to be found.
@@ -141,6 +142,30 @@ CALLS: dict[str, tuple[bytes, str]] = {
     "new object without a tuple": (
         name("argparse", "Namespace") + b"]\x81",
         "a call of argparse.Namespace with a list",
+    ),
+    "parameters called": (PARAMETERS + b")R", "a call of a torch.nn.ParameterDict"),
+    "parameters with arguments": (
+        PARAMETERS + group(text("a")) + b"\x81",
+        "an object of a torch.nn.ParameterDict",
+    ),
+    "parameters without a state": (PARAMETERS + b")\x81Nb", "whose state is a NoneType"),
+    "parameters of a list": (
+        PARAMETERS + b")\x81}" + text("_parameters") + b"]sb",
+        "whose state is a dict",
+    ),
+    "parameters that are none": (
+        PARAMETERS + b")\x81}" + text("_parameters") + b"}" + text("a") + b"K\1ssb",
+        "a parameter that is a int",
+    ),
+    "parameters as a dict": (
+        PARAMETERS + b")\x81" + text("a") + b"K\1s",
+        "an entry in a Parameters",
+    ),
+    "parameters twice": (
+        PARAMETERS
+        + b")\x81"
+        + 2 * (b"}" + text("_parameters") + b"}" + text("a") + tensor() + b"ssb"),
+        "whose state is a dict",
     ),
     "new object with keywords": (b")})\x92", r"the pickle opcode b'\x92'"),
     "extension": (b"\x82\x01", r"the pickle opcode b'\x82'"),

@@ -273,6 +273,17 @@ def a1111(name: str, rows: torch.Tensor) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("file", "contents", "variant", "base", "word"),
     [
+        (
+            "a.pt",
+            {
+                "string_to_token": {"*": torch.tensor(265)},
+                "string_to_param": torch.nn.ParameterDict({"*": torch.ones(2, 768)}),
+            },
+            "2 embeddings",
+            "SD1.5",
+            "any other",
+        ),
+        ("a.pt", torch.ones(2, 1024), "2 embeddings", "SD2", "any other"),
         ("a.safetensors", {"<cat>": torch.ones(768)}, "one embedding", "SD1.5", "'<cat>'"),
         ("a.bin", {"cat": torch.ones(2, 1024)}, "2 embeddings", "SD2", "'cat'"),
         ("a.safetensors", {"emb_params": torch.ones(3, 768)}, "3 embeddings", "SD1.5", "any other"),
@@ -287,7 +298,7 @@ def a1111(name: str, rows: torch.Tensor) -> dict[str, Any]:
     ],
 )
 def test_learned_words(
-    file: str, contents: dict[str, Any], variant: str, base: str, word: str, tmp_path: Path
+    file: str, contents: Any, variant: str, base: str, word: str, tmp_path: Path
 ) -> None:
     if file.endswith(".safetensors"):
         save(tmp_path / file, contents)

@@ -213,9 +213,9 @@ WRONG: dict[str, tuple[Tensors, str]] = {
         {n: t.to(torch.float8_e4m3fn) for n, t in sound().items()},
         "2 of an unsupported type: " + QUERY,
     ),
-    "two spellings": (
+    "half of a second spelling": (
         {**sound(), f"{DOTTED}.lora_A.weight": torch.ones(2, 16)},
-        "1 given twice: ",
+        f"1 without the other half: {DOTTED}.lora_A.weight",
     ),
     "two adapters": (
         {f"{DOTTED}.lora_{x}.{n}.weight": torch.ones(2, 2) for n in ("a", "b") for x in "AB"},

@@ -146,7 +146,7 @@ VECTORS = 0.2 * torch.randn(3, 40, generator=torch.Generator().manual_seed(4))
 ABOUT: dict[str, Any] = {"string_to_token": {"*": torch.tensor(265)}, "step": 500}
 ABOUT |= {"sd_checkpoint": None, "sd_checkpoint_name": "base"}
 # Which file, what it holds, and the word that it gives itself.
-FILES: dict[str, tuple[str, dict[str, Any], str]] = {
+FILES: dict[str, tuple[str, Any, str]] = {
     "diffusers": ("learned_embeds.bin", {"<cat>": VECTORS[0]}, "<cat>"),
     "diffusers, several": ("a.safetensors", {"<cat>": VECTORS}, "<cat>"),
     "A1111": ("b.pt", ABOUT | {"string_to_param": {"*": VECTORS}, "name": "kitty"}, "kitty"),
@@ -157,11 +157,18 @@ FILES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "A1111, without a name": ("file-name.pt", {"string_to_param": {"*": VECTORS}}, "file-name"),
     "A1111, safetensors": ("file-name.safetensors", {"emb_params": VECTORS}, "file-name"),
+    "its authors'": (
+        "embeddings_gs-5000.pt",
+        ABOUT | {"string_to_param": torch.nn.ParameterDict({"*": torch.nn.Parameter(VECTORS)})},
+        "embeddings_gs-5000",
+    ),
+    "a tensor alone": ("bare.pt", VECTORS, "bare"),
+    "a parameter alone, one embedding": ("bare.bin", torch.nn.Parameter(VECTORS[0]), "bare"),
     "half precision": ("c.safetensors", {"<cat>": VECTORS.half()}, "<cat>"),
 }
 
 
-def write(path: Path, contents: dict[str, Any]) -> Path:
+def write(path: Path, contents: Any) -> Path:
     if path.suffix == ".safetensors":
         safetensors.torch.save_file({k: v.contiguous() for k, v in contents.items()}, path)
     else:
@@ -175,8 +182,8 @@ def test_files_of_learned_words(name: str, tiny: Path, tmp_path: Path) -> None:
     model = open_model_folder(tiny, name="tiny")
     path = write(tmp_path / file, contents)
     found = read_inversion(path, None, model)
-    held = contents.get("string_to_param", contents)
-    (tensor,) = held.values()
+    held = contents if isinstance(contents, dict) else {"*": contents}
+    (tensor,) = held.get("string_to_param", held).values()
     assert found.token == token
     assert read_inversion(path, "other", model).token == "other"
     expected = tensor.detach().float().numpy().reshape(-1, 40)
@@ -203,7 +210,7 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a cube": ("c.bin", {"<a>": torch.ones(1, 2, 40)}, r"shape \(1, 2, 40\)"),
     "nothing": ("e.bin", {"string_to_param": {}}, "found: 0 tensors"),
     "more than weights": ("m.pt", {"<a>": VECTORS, "step": 4}, "holds more than weights"),
-    "code": ("p.pt", {"string_to_param": torch.nn.ParameterDict({"*": VECTORS})}, "damaged"),
+    "code": ("p.pt", {"string_to_param": torch.nn.ParameterList([VECTORS])}, "damaged"),
 }
 
 
@@ -220,7 +227,7 @@ def test_ids_of_learned_words(token: str, tiny: Path, tmp_path: Path, folder: Pa
     """As transformers' tokenizer with the words added, and diffusers' expansion, give them."""
     model = open_model_folder(tiny, name="tiny")
     inversions = Inversions(model, open_tokenizers(model))
-    inversions.load(write(tmp_path / "a.safetensors", {token: VECTORS}), None)
+    inversions.load([write(tmp_path / "a.safetensors", {token: VECTORS})], None)
     theirs = CLIPTokenizer.from_pretrained(folder)
     theirs.add_tokens([token, f"{token}_1", f"{token}_2"])
     text = f"a red {token}, star{token}s {token}_2 and {token}"
@@ -235,13 +242,40 @@ def test_ids_of_learned_words(token: str, tiny: Path, tmp_path: Path, folder: Pa
     assert tokenizer.count(f"{token} {token}") == 6
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["<a>", "<b>"], "3 embeddings, 2 words"),
+        (["<a>", "<b>", None], "must be a word; found: None"),
+        (["<a>", "<b>", "<A>"], "'<A>' is a word already; found: it was loaded before"),
+        (["<a>", "star", "<b>"], "'star' is a word already; found: it is in the vocabulary"),
+        ([], "1 files, 0 words"),
+        (7, "must be a word; found: 7"),
+    ],
+)
+def test_lists_of_words_that_do_not_fit(
+    words: Any, message: str, tiny: Path, tmp_path: Path
+) -> None:
+    """Nothing is learned then."""
+    model = open_model_folder(tiny, name="tiny")
+    inversions = Inversions(model, open_tokenizers(model))
+    path = write(tmp_path / "a.safetensors", {"emb_params": VECTORS})
+    with pytest.raises(RequestError, match=message):
+        inversions.load([path], words)
+    with pytest.raises(RequestError, match="2 files, 3 words"):
+        inversions.load([path, path], ["<a>", "<b>", "<c>"])
+    assert inversions.describe() == []
+
+
 def test_readers_raise_only_their_own(
     tiny: Path, tmp_path: Path, draw: np.random.Generator
 ) -> None:
     """Bytes of a sound file changed anywhere: an embedding, or an error of ours."""
     model = open_model_folder(tiny, name="tiny")
-    whole = write(tmp_path / "a.pt", FILES["A1111"][1]).read_bytes()
-    for number in range(120):
+    kinds = ("A1111", "its authors'", "a tensor alone")
+    wholes = [write(tmp_path / "a.pt", FILES[kind][1]).read_bytes() for kind in kinds]
+    for number in range(150):
+        whole = wholes[number % len(wholes)]
         damaged = bytearray(whole)
         for place in draw.integers(0, len(whole), 3):
             damaged[place] = draw.integers(0, 256)

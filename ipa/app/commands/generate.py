@@ -18,7 +18,7 @@ from ipa.app.faces import FaceOption, FindOption, KindOption
 from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.influence import InfluenceOption, check_influence, save_influence
-from ipa.app.loras import LoraOption, load_loras, parse_loras
+from ipa.app.loras import LoraFolderOption, LoraOption, load_loras, parse_loras
 from ipa.app.masks import MaskFitOption, MaskOption
 from ipa.app.options import (
     Backend,
@@ -80,6 +80,7 @@ def generate(  # one parameter per option
         ),
     ] = None,
     lora: LoraOption = None,
+    lora_folder: LoraFolderOption = None,
     scale: DefaultScale = "1.0",
     layers: LayerChoice = None,
     curve: CurveChoice = None,
@@ -146,6 +147,7 @@ def generate(  # one parameter per option
         options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
         pipe = load(folder, backend=chosen, ignore=ignore, **options)
         decoding.prepare(pipe, context.params)
+        pipe.lora_folder = lora_folder
         load_loras(pipe, loras, offline=offline)
         faces: dict[str, Any] = {"kinds": adapter_kind or (), "find_faces": find_faces}
         load_adapters(pipe, adapter or (), default_scale, offline=offline, **faces)

@@ -14,7 +14,7 @@ from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
 from ipa.app.generate import check_arguments, parse_scale
 from ipa.app.live_comparison import compare_named
-from ipa.app.loras import LoraOption, parse_loras
+from ipa.app.loras import LoraFolderOption, LoraOption, parse_loras
 from ipa.app.options import Backend, DefaultScale, Json, Quantize
 from ipa.app.parity import (
     check_described,
@@ -65,6 +65,7 @@ def capture(  # one parameter per option
     model: ModelOption = "demo",
     adapter: AdapterOption = None,
     lora: LoraOption = None,
+    lora_folder: LoraFolderOption = None,
     controlnet: ControlNetOption = None,
     textual_inversion: words.InversionOption = None,
     scale: DefaultScale = "1.0",
@@ -176,6 +177,7 @@ def compare(  # one parameter per option
     model: ModelOption = "demo",
     adapter: AdapterOption = None,
     lora: LoraOption = None,
+    lora_folder: LoraFolderOption = None,
     controlnet: ControlNetOption = None,
     textual_inversion: words.InversionOption = None,
     scale: DefaultScale = "1.0",
