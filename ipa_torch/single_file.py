@@ -138,7 +138,7 @@ class _Reader:
             module: torch.nn.Module = kind.from_config({**config, **changes})
         needed = module.state_dict()
         spelling = spell(given, prefix, needed.keys(), module.config)
-        self._settle(name, spelling, [key for key in needed if key not in spelling.names])
+        self._settle(name, spelling)
         state = {
             key: self._fitted(self._checkpoint[stored], needed[key].shape)
             for key, stored in spelling.names.items()
@@ -165,7 +165,7 @@ class _Reader:
         with torch.device("meta"):
             keys = kind(config).state_dict().keys()
         spelling = text_spelling(given, prefix, keys)
-        self._settle(name, spelling, [])
+        self._settle(name, spelling)
         state = {bare: self._checkpoint[own] for bare, own in spelling.names.items()}
         in_open_clip = "token_embedding.weight" in state
         if in_open_clip and "text_projection.weight" in state:
@@ -217,12 +217,12 @@ class _Reader:
         self._seen |= set(given)
         return given
 
-    def _settle(self, name: str, spelling: Spelling, missing: list[str]) -> None:
-        """Note what is left out; raise CheckpointError for what is neither that nor known."""
+    def _settle(self, name: str, spelling: Spelling) -> None:
+        """Note what is left out; raise CheckpointError for what is not known, or is missing."""
         ignored = [key for key in spelling.surplus if self._account.ignore.matches(key)]
         surplus = [key for key in spelling.surplus if key not in ignored]
         self._account.gone += [*spelling.idle, *ignored]
-        rows = {"missing": missing, "left over": surplus}
+        rows = {"missing": spelling.missing, "left over": surplus}
         found = [
             f"{len(keys)} {kind}: {', '.join(sorted(keys)[:_SHOWN])}"
             for kind, keys in rows.items()

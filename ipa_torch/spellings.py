@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from diffusers.loaders.single_file_utils import (
@@ -57,11 +57,13 @@ class Spelling:
         names: Where each of its tensors is.
         idle: What belongs to its training, or to a part that this model has not.
         surplus: What it does not know.
+        missing: What it lacks, by the name that would be looked for.
     """
 
     names: Names
     idle: tuple[str, ...]
     surplus: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def unet_spelling(
@@ -80,7 +82,7 @@ def vae_spelling(given: Iterable[str], prefix: str, keys: Collection[str], confi
     bare = {_renamed(name, _VAE_WHOLE): stored for name, stored in kept.items()}
     found = _converted(bare, keys, lambda m: convert_ldm_vae_checkpoint(m, config), _VAE_ROOT)
     twice = set(kept.values()) - set(bare.values())
-    return Spelling(found.names, idle, (*found.surplus, *sorted(twice)))
+    return replace(found, idle=idle, surplus=(*found.surplus, *sorted(twice)))
 
 
 def controlnet_spelling(
@@ -116,7 +118,8 @@ def _converted(
     names = {key: mark.name for key, mark in marks.items() if key in keys and mark is not None}
     names |= {name: stored for name, stored in bare.items() if name in keys}
     used = set(names.values())
-    return Spelling(names, (), tuple(n for n in bare.values() if n not in used))
+    missing = tuple(key for key in keys if key not in names)
+    return Spelling(names, (), tuple(n for n in bare.values() if n not in used), missing)
 
 
 _TEXT_OUTER = re.compile(
@@ -124,9 +127,15 @@ _TEXT_OUTER = re.compile(
     r"(?=(?:text_model|embeddings|encoder|final_layer_norm)\.|text_projection\.weight$)"
 )
 _FLAT = re.compile(r"(?:embeddings|encoder|final_layer_norm)\.")
-_BLOCK = re.compile(
-    r"transformer\.resblocks\.(\d+)\.(?:attn\.(?:in_proj_weight|in_proj_bias|out_proj\.(?:weight|bias))"
-    r"|(?:ln_1|ln_2|mlp\.c_fc|mlp\.c_proj)\.(?:weight|bias))"
+# Of a layer in OpenCLIP.
+_PARTS = (
+    "attn.in_proj_weight",
+    "attn.in_proj_bias",
+    *(
+        f"{part}.{kind}"
+        for part in ("attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        for kind in ("weight", "bias")
+    ),
 )
 _OPEN_CLIP = ("token_embedding.weight", "positional_embedding", "ln_final.weight", "ln_final.bias")
 _IDLE = re.compile(
@@ -152,8 +161,8 @@ def text_spelling(given: Iterable[str], prefix: str, keys: Collection[str]) -> S
     layers = len({match[1] for match in map(_LAYER.search, keys) if match})
     own = {f"text_model.{key.removeprefix('text_model.')}" for key in keys} - {_NO_PROJECTION}
     if "token_embedding.weight" in plain:
-        numbers = {name: int(match[1]) for name in plain if (match := _BLOCK.fullmatch(name))}
-        own = {*_OPEN_CLIP, *(name for name, number in numbers.items() if number < layers)}
+        own = set(_OPEN_CLIP)
+        own |= {f"transformer.resblocks.{n}.{part}" for n in range(layers) for part in _PARTS}
     own |= set(_PROJECTION if is_projected else ())
     idle = [n for n in plain if n not in own and _IDLE.fullmatch(n)]
     if not is_projected:
@@ -161,7 +170,8 @@ def text_spelling(given: Iterable[str], prefix: str, keys: Collection[str]) -> S
         idle += [n for n in plain if n in _PROJECTION or (layers == _CUT and last.fullmatch(n))]
     names = {name: stored for name, stored in plain.items() if name in own}
     surplus = [stored for name, stored in plain.items() if name not in own and name not in idle]
-    return Spelling(names, tuple(plain[n] for n in idle), tuple(surplus))
+    missing = own - names.keys() - ({*_PROJECTION} if names.keys() & {*_PROJECTION} else set())
+    return Spelling(names, tuple(plain[n] for n in idle), tuple(surplus), tuple(sorted(missing)))
 
 
 def _text_name(name: str) -> str:

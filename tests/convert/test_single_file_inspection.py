@@ -86,8 +86,8 @@ ODD: dict[str, tuple[str, Callable[[Shapes], Shapes], str]] = {
     "playground": ("sdxl", plus(edm_mean=(4,), edm_std=(4,)), "it is Playground 2.5"),
     "more": (
         "sd15",
-        plus(**{"control_model.a": (2,), "control_model.b": (2,), "model_sampling.x": (2,)}),
-        "beside its networks: control_model.* (2), model_sampling.x",
+        plus(**{"model_sampling.a": (2,), "model_sampling.b": (2,), "stray": (2,)}),
+        "beside its networks: model_sampling.* (2), stray",
     ),
     "lcm": ("sd15", plus(**{f"{UNET}time_embed.cond_proj.weight": (320, 256)}), "distilled UNet"),
 }
