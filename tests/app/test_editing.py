@@ -88,6 +88,10 @@ def test_an_array_with_holes_is_told_to_be_lost(folder: Path) -> None:
     pipe.load_controlnet(demo.controlnet(), name="edges")
     holed = np.full((64, 64, 3), -1, np.float32)
     result = pipe("heart", controlnet_image=holed, num_inference_steps=1)
+    written = {"prompt": "heart", "controls": [{"image": "start.png", "mask": "mask.png"}]}
+    Path("written.json").write_text(json.dumps(written))
+    (control,) = read_request(Path("written.json")).arguments["controls"]
+    assert control.mask.shape == (64, 64) and control.mask.mean() == 400 / 4096
     Path("run.json").write_text(json.dumps(result.info))
     with pytest.raises(ipa.RequestError, match=r"a control picture with -1.*Control\.mask"):
         read_request(Path("run.json"), [folder])
