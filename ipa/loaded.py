@@ -11,7 +11,7 @@ from typing import Any, Unpack, overload
 from ipa.adapter_lists import LoadOptions, wanted_adapters
 from ipa.adapters import AdapterOptions, Adapters
 from ipa.contract.backend import Backend
-from ipa.contract.checked import checked
+from ipa.contract.checked import check_callback, checked
 from ipa.contract.controlnet_spec import ControlNetSpec
 from ipa.contract.errors import RequestError
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
@@ -121,6 +121,7 @@ class Loaded:
             RequestError: The name is taken, the scale does not fit the UNet, or it must be told
                 which kind of adapter it is.
         """
+        check_callback("face_embedder", face.get("face_embedder"))
         wanted = wanted_adapters(
             source=source, weight_name=weight_name, subfolder=subfolder, name=name, scale=scale
         )
