@@ -20,7 +20,7 @@ from ipa.parity.compatibility import check_headers
 from ipa.parity.descent import descend
 from ipa.parity.limits import NO_MEASURE, Floors, Limits, lower
 from ipa.parity.live import Subject, compare_live, measured
-from ipa.parity.swaps import SWAPPED, swaps
+from ipa.parity.swaps import Swappable, swaps
 from ipa.parity.tap import Tap
 
 _LIVE_ONLY = {"forced": "--forced", "descend": "--descend", "swaps": "--swaps"}
@@ -156,8 +156,9 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
     whole: float | None = None
     swapped: tuple[Swap, ...] = ()
     if asked.is_set("swaps"):
-        kept = reference.capture(Choice(patterns=SWAPPED))
-        whole, swapped = swaps(kept.stages, subject.run)
+        kept = Swappable()
+        reference.run(kept)
+        whole, swapped = swaps(kept, subject.run)
     known = {one.stage: one.floor for one in found.differences if one.floor is not None}
     return Comparison(
         a=a.told().side,

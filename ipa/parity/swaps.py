@@ -30,8 +30,19 @@ with a's everything before the UNet is made by UNet, guidance, sampler and VAE; 
 """
 
 
-SWAPPED = ("*/latents", *dict.fromkeys(p for own in COMPONENTS.values() for p in own))
-"""Of all stages that swaps need."""
+_NEEDED = ("*/latents", "decode/image", *(p for own in COMPONENTS.values() for p in own))
+
+
+class Swappable(dict[str, Kept]):
+    """A tap that keeps what swaps need of a reference, and no more."""
+
+    def wants(self, stage: str) -> bool:
+        """See `Tap`."""
+        return any(fnmatchcase(stage, pattern) for pattern in _NEEDED)
+
+    def __call__(self, stage: str, array: Floats) -> None:
+        """See `Tap`."""
+        self[stage] = array
 
 
 class Swapped:

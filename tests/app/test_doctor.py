@@ -89,7 +89,7 @@ def test_a_fault_is_named(open_with: Callable[..., None]) -> None:
     open_with(lambda pipe: pipe._backend.unet.up_blocks[1].resnets[1].conv1.bias.data.zero_())
     code, told = call("--backend", "torch", "--device", "cpu")
     assert code == 1
-    assert "They part at step 0 in unet.up_blocks.1.resnets.1" in told["verdict"]
+    assert "departs from torch float32 at step.000/unet.up_blocks.1.resnets.1" in told["verdict"]
     bad = {check["name"]: check["ok"] for check in told["checks"]}
     assert bad["demo in float32"] is False
     assert bad["demo in float16"] is True  # of the same fault in float32

@@ -62,8 +62,6 @@ def test_in_float32_all_is_rounding(mode: Mode, subjects: Callable[..., Subject]
     assert found.ok, found.first_bad
     assert max(one.ratio for one in found.differences if one.ratio) > 1
     assert all(one.floor for one in found.differences)
-    sampled = [one for one in found.differences if one.stage.endswith(("/guided", "/denoised"))]
-    assert all(one.floor > 1.05 * 2.0**-24 for one in sampled)  # its inputs' rounding, magnified
     forced = mode == "teacher-forced"
     assert (found.pictures is None) == forced
     assert forced or found.pictures.psnr_db > 60

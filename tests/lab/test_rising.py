@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ipa.parity.against import difference
+from ipa.parity.against import difference, floors
 from ipa.parity.difference import Difference
 from ipa.parity.limits import FREE_FACTOR, Floors, Limits
 from ipa.parity.rising import risen
+from ipa.parity.tap import Tap
 
 FLOOR, OWN = 1e-6, 1e-7
 STAGES = [f"step.{n // 4:03d}/{path}" for n, path in enumerate(
@@ -56,3 +57,19 @@ def test_what_keeping_lost_is_no_growth() -> None:
     bad = run([1.0, 8.0, *[1.0] * (len(STAGES) - 2)], limits())[1]
     marked = risen([half, bad, *found[2:]], limits())
     assert [one.bad for one in marked[:3]] == [False, True, False]
+
+
+def test_guidance_magnifies_the_last_bits_of_its_input(draw: np.random.Generator) -> None:
+    """A run in float64 has it in float32, too, and would find no rounding at all."""
+    empty = draw.standard_normal((1, 4, 8, 8)).astype(np.float32)
+    rows = np.concatenate([empty, empty * np.float32(1.001)])
+
+    def guide(rows: np.ndarray) -> np.ndarray:
+        return rows[:1] + np.float32(7.5) * (rows[1:] - rows[:1])
+
+    def run(tap: Tap) -> None:
+        instead = tap("step.000/prediction", rows)
+        tap("step.000/guided", guide(rows if instead is None else instead))
+
+    known = {"step.000/prediction": rows, "step.000/guided": guide(rows)}
+    assert floors(known, run, forced=True)["step.000/guided"] > 5 * 2.0**-24
