@@ -18,7 +18,7 @@ class SingleFile:
 
     Attributes:
         path: The file.
-        vocabulary: Folder with the tokenizer's vocab.json and merges.txt.
+        vocabulary: Folder with the tokenizer's words.
         changes: What differs from the configs in the model's folder: values by key, by the config's
             path in the folder.
         notes: What was decided that the file does not tell, in words.
