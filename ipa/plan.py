@@ -32,6 +32,7 @@ from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.picture_parts import prompt_parts
 from ipa.prepare.profiles import HOUSE, Profile, profile_named
 from ipa.prepare.schedules import (
+    clipping_warning,
     make_schedule,
     pipeline_config,
     scheduler_name,
@@ -130,12 +131,16 @@ def make_plan(
     warnings = text_warnings(texts)
     schedule, times, notes = plan_schedule(request, model, edits)
     warnings += notes + guidance_warnings(request, model)
-    warnings += model.single_file.notes if model.single_file else ()
+    warnings += model.notes
     scale = guidance_scale(request, model)
     canvas = Canvas.of(model, width, height)
     prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
     for prompt in prompts:
         warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
+    controls = plan_controls(request.controls, controlnets, (width, height), len(times.steps))
+    unread = [text for prompt in prompts for text in adapters[prompt.adapter].loaded.unread]
+    unread += [text for own in controls for text in controlnets[own.branch.name].spec.unread]
+    warnings += dict.fromkeys(unread)
     if any(prompt.masks is not None for prompt in prompts):
         warnings += canvas.warnings(profile.mask_rule)
     return Plan(
@@ -149,7 +154,7 @@ def make_plan(
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
-        controls=plan_controls(request.controls, controlnets, (width, height), len(times.steps)),
+        controls=controls,
         guidance_scale=scale,
         guidance=guidance_embedding(scale, model),
         edits=edits,
@@ -206,7 +211,8 @@ def plan_schedule(
     )
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
-    return schedule, times, [*([warning] if warning else ()), *schedule.warnings]
+    clipping = clipping_warning(name, model.scheduler, is_xl=model.is_xl)
+    return schedule, times, [*([warning] if warning else ()), *clipping, *schedule.warnings]
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:

@@ -33,6 +33,7 @@ from ipa.contract.schedule import Step
 from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
 from ipa.contract.tiling import Tiling, VaeTiling
 from ipa.contract.tiny_vae_spec import TinyVaeFiles
+from ipa.contract.unet_spec import ADAPTER_INSIDE, NO_ADAPTER
 
 from .adapters import Adapters
 from .attention import install
@@ -289,8 +290,13 @@ def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Modul
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
+    more: dict[str, dict[str, Any]] = {}
+    if model.unet.adapter_inside:
+        more["unet"] = {"left_out": ADAPTER_INSIDE, "changes": NO_ADAPTER}
     return apart | {
-        name: load_component(kind, name, model.path / name, dtype, model.variant)
+        name: load_component(
+            kind, name, model.path / name, dtype, model.variant_of(name), **more.get(name, {})
+        )
         for name, kind in kinds.items()
         if name not in apart
     }

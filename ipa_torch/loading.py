@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,6 +15,7 @@ import transformers.utils.logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 
+from ipa.contract.config import Config
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
 
@@ -64,9 +66,26 @@ def find_device(device: str | None) -> str:
 
 
 def load_component(
-    kind: Any, component: str, folder: Path, dtype: torch.dtype, variant: str | None
+    kind: Any,
+    component: str,
+    folder: Path,
+    dtype: torch.dtype,
+    variant: str | None,
+    *,
+    left_out: Sequence[str] = (),
+    changes: Config | None = None,
 ) -> torch.nn.Module:
     """One module from its folder, whose weights are safetensors or files of torch.save.
+
+    Args:
+        kind: Its class.
+        component: Which part of a model it is.
+        folder: Its folder.
+        dtype: The precision to compute in.
+        variant: "fp16" and the like, in the file names.
+        left_out: Tensors that are not of this class, as dotted paths in which `**` stands for one
+            or more parts.
+        changes: What to read in place of values of its config.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite, or the folder was
@@ -77,7 +96,7 @@ def load_component(
     for file in files:
         _require_ending(file)
         read_shapes(file)
-    options: dict[str, Any] = {"variant": variant, "dtype": dtype}
+    options: dict[str, Any] = {"variant": variant, "dtype": dtype, **(changes or {})}
     if kind.__module__.startswith("transformers."):
         # It names misshapen tensors only in its report, and only if it may go on.
         options["ignore_mismatched_sizes"] = True
@@ -96,7 +115,7 @@ def load_component(
             found=reason(error),
             remedy="check that config.json belongs to these weights",
         ) from error
-    _refuse(report, folder)
+    _refuse(report, folder, left_out)
     check_finite(module.state_dict(), str(folder))
     return module.eval().requires_grad_(requires_grad=False)
 
@@ -214,11 +233,15 @@ def reason(error: Exception) -> str:
     return first[:_MAX_REASON] or type(error).__name__
 
 
-def _refuse(report: dict[str, Any], folder: Path) -> None:
+def _refuse(report: dict[str, Any], folder: Path, left_out: Sequence[str]) -> None:
     wrong = {
         kind: sorted(_spell(k) for k in report.get(f"{kind}_keys", ()) if _IGNORED not in str(k))
         for kind in ("missing", "unexpected", "mismatched")
     }
+    patterns = [pattern.replace("**", "*") for pattern in left_out]
+    wrong["unexpected"] = [
+        key for key in wrong["unexpected"] if not any(fnmatchcase(key, p) for p in patterns)
+    ]
     found = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in wrong.items() if keys]
     if found:
         raise CheckpointError(

@@ -41,7 +41,9 @@ def read_model(
         found = _parts(source.single_file, specs, optional=("vae",) if source.other_vae else ())
         return {**_from_file(found, wanted), **apart}
     return {
-        component: read_component(component, source.path / component, spec, variant=source.variant)
+        component: read_component(
+            component, source.path / component, spec, variant=source.variant_of(component)
+        )
         for component, spec in wanted.items()
     } | apart
 

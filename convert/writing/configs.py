@@ -10,6 +10,7 @@ from typing import Any
 
 from ipa.contract.files import read_json
 from ipa.contract.model import ModelFolder
+from ipa.contract.unet_spec import NO_ADAPTER
 
 _FOLDERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
@@ -20,6 +21,7 @@ _INDEX = ".safetensors.index."  # shard indices: the converted weights are one f
 def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -> None:
     """Copy a model's configs; those of a single file are its base's, with what it changes.
 
+    An IP-Adapter that the model was saved with is left out, in its weights and here.
     Small text files only, from a closed list of folders; links are followed (hub caches).
     """
     for name in (".", *components, *_FOLDERS):
@@ -33,6 +35,9 @@ def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -
         if name in _TOKENIZERS and source.vocabulary is not None:
             for file in source.vocabulary.iterdir():
                 shutil.copyfile(file, target / name / file.name)
+    if source.unet.adapter_inside:
+        path = target / "unet" / "config.json"
+        _write(path, {**read_json(path), **NO_ADAPTER})
     if source.single_file is not None:
         for path, changes in source.single_file.changes.items():
             _write(target / path, {**read_json(target / path), **changes})

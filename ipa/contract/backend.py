@@ -98,6 +98,11 @@ class LoadedAdapter:
     preprocessing: Mapping[str, Any]
     nbytes: int
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Warnings of what its image encoder's config says and nobody knows."""
+        return self.encoder.unread if self.encoder else ()
+
 
 class Backend(Protocol):
     """One framework, one loaded model. Not thread-safe: the pipeline serialises its calls."""
