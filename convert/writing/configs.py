@@ -15,7 +15,8 @@ from ipa.contract.unet_spec import NO_ADAPTER
 _FOLDERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 _SUFFIXES = {".json", ".txt", ".md"}
-_INDEX = ".safetensors.index."  # shard indices: the converted weights are one file
+# Shard indices: the converted weights are one file.
+_INDICES = (".safetensors.index.", ".bin.index.")
 
 
 def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -> None:
@@ -30,14 +31,15 @@ def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -
         (target / name).mkdir(exist_ok=True)
         for file in sorted((source.path / name).iterdir()):
             wanted = file.suffix in _SUFFIXES or file.stem == "LICENSE"
-            if wanted and file.is_file() and _INDEX not in file.name:
+            if wanted and file.is_file() and not any(part in file.name for part in _INDICES):
                 shutil.copyfile(file, target / name / file.name)
         if name in _TOKENIZERS and source.vocabulary is not None:
             for file in source.vocabulary.iterdir():
-                shutil.copyfile(file, target / name / file.name)
+                if not (target / name / file.name).exists():
+                    shutil.copyfile(file, target / name / file.name)
     if source.unet.adapter_inside:
-        path = target / "unet" / "config.json"
-        _write(path, {**read_json(path), **NO_ADAPTER})
+        config = target / "unet" / "config.json"
+        _write(config, {**read_json(config), **NO_ADAPTER})
     if source.single_file is not None:
         for path, changes in source.single_file.changes.items():
             _write(target / path, {**read_json(target / path), **changes})
