@@ -31,6 +31,7 @@ from ipa.contract.schedule import Step
 from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
 from ipa.contract.tiling import Tiling, VaeTiling
 from ipa.contract.tiny_vae_spec import TinyVaeFiles
+from ipa.contract.unet_spec import LEFT_OUT
 from ipa_convert import read_model
 
 from .adapters import Adapters
@@ -57,7 +58,8 @@ _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 class Runtime:
     """`ipa.contract.backend.Backend` on MLX. Latents are (N, h, w, C) float32 inside.
 
-    `quantization` is what was asked for, and what image encoders of adapters get.
+    `quantization` is what was asked for, and what image encoders of adapters get. `notes` are what
+    loading left out of the files.
     """
 
     model: ModelFolder
@@ -68,6 +70,7 @@ class Runtime:
     text_encoder_2: TextEncoder | None = None
     quantization: Quantization | None = None
     name: str = "mlx"
+    notes: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     vae_tiling: VaeTiling = None
     preview_decoder: PreviewDecoder | None = None
@@ -242,7 +245,7 @@ class Runtime:
             "backend": self.name,
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
-            "warnings": list(self.warnings),
+            "warnings": [*self.notes, *self.warnings],
             **report(dict(networks(self))),
         }
 
@@ -287,7 +290,9 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
         place(module, converted[name], DTYPES[chosen], f"{model.name}/{name}", how)
     if how is not None:
         require_quantized(modules.values())
-    return Runtime(model=model, dtype=chosen, quantization=how, **modules)
+    dropped = {why for part in converted.values() for why in part.dropped.values()}
+    notes = tuple(note for note in dict.fromkeys(LEFT_OUT.values()) if note in dropped)
+    return Runtime(model=model, dtype=chosen, quantization=how, notes=notes, **modules)
 
 
 def _channels_last(array: Floats) -> mx.array:

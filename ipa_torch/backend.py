@@ -33,13 +33,13 @@ from ipa.contract.schedule import Step
 from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
 from ipa.contract.tiling import Tiling, VaeTiling
 from ipa.contract.tiny_vae_spec import TinyVaeFiles
-from ipa.contract.unet_spec import ADAPTER_INSIDE, NO_ADAPTER
+from ipa.contract.unet_spec import LEFT_OUT, NO_ADAPTER
 
 from .adapters import Adapters
 from .attention import install
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import DTYPES, find_device, load_component
+from .loading import DTYPES, LeftOut, find_device, load_component
 from .loras import Loras
 from .pictures import decode, encode
 from .prediction import predict
@@ -62,7 +62,10 @@ def precise() -> Iterator[None]:
 
 @dataclass
 class Runtime:
-    """`ipa.contract.backend.Backend` on diffusers' and transformers' modules."""
+    """`ipa.contract.backend.Backend` on diffusers' and transformers' modules.
+
+    `notes` are what loading left out of the files.
+    """
 
     model: ModelFolder
     dtype: str
@@ -73,6 +76,7 @@ class Runtime:
     attentions: list[Attention]
     text_encoder_2: CLIPTextModelWithProjection | None = None
     name: str = "torch"
+    notes: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     vae_tiling: VaeTiling = None
     preview_decoder: PreviewDecoder | None = None
@@ -241,7 +245,7 @@ class Runtime:
             "device": self.device,
             "dtype": self.dtype,
             "vae_tiling": self.vae_tiling,
-            "warnings": list(self.warnings),
+            "warnings": [*self.notes, *self.warnings],
             **report(dict(networks(self))),
         }
 
@@ -278,21 +282,23 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     chosen = dtype or ("float32" if torch.device(place).type == "cpu" else "float16")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
-    parts: dict[str, Any] = {k: v.to(place) for k, v in _modules(model, DTYPES[chosen]).items()}
-    attentions = install(parts["unet"], model.sites)
-    return Runtime(model=model, dtype=chosen, device=place, attentions=attentions, **parts)
+    left_out = LeftOut(LEFT_OUT)
+    modules = _modules(model, DTYPES[chosen], left_out)
+    parts: dict[str, Any] = {name: module.to(place) for name, module in modules.items()}
+    parts |= {"attentions": install(parts["unet"], model.sites), "notes": tuple(left_out.notes)}
+    return Runtime(model=model, dtype=chosen, device=place, **parts)
 
 
-def _modules(model: ModelFolder, dtype: torch.dtype) -> dict[str, torch.nn.Module]:
+def _modules(
+    model: ModelFolder, dtype: torch.dtype, left_out: LeftOut
+) -> dict[str, torch.nn.Module]:
     apart = {"vae": load_vae(model, model.other_vae, dtype)} if model.other_vae else {}
     if model.single_file is not None:
         return {**load_single_file(model, model.single_file, dtype), **apart}
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    more: dict[str, dict[str, Any]] = {}
-    if model.unet.adapter_inside:
-        more["unet"] = {"left_out": ADAPTER_INSIDE, "changes": NO_ADAPTER}
+    more = {"unet": {"left_out": left_out, "changes": NO_ADAPTER}}
     return apart | {
         name: load_component(
             kind, name, model.path / name, dtype, model.variant_of(name), **more.get(name, {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from pickle import UnpicklingError
@@ -72,7 +73,7 @@ def load_component(
     dtype: torch.dtype,
     variant: str | None,
     *,
-    left_out: Sequence[str] = (),
+    left_out: LeftOut | None = None,
     changes: Config | None = None,
 ) -> torch.nn.Module:
     """One module from its folder, whose weights are safetensors or files of torch.save.
@@ -83,8 +84,7 @@ def load_component(
         folder: Its folder.
         dtype: The precision to compute in.
         variant: "fp16" and the like, in the file names.
-        left_out: Tensors that are not of this class, as dotted paths in which `**` stands for one
-            or more parts.
+        left_out: Tensors of its files that are not of this class.
         changes: What to read in place of values of its config.
 
     Raises:
@@ -233,15 +233,32 @@ def reason(error: Exception) -> str:
     return first[:_MAX_REASON] or type(error).__name__
 
 
-def _refuse(report: dict[str, Any], folder: Path, left_out: Sequence[str]) -> None:
+@dataclass
+class LeftOut:
+    """Tensors that are not of the class that is loaded, and what was said of those that there were.
+
+    `patterns` are dotted paths, in which `**` stands for one or more parts, with what to say.
+    """
+
+    patterns: Config
+    notes: list[str] = field(default_factory=list)
+
+    def takes(self, key: str) -> bool:
+        """Whether a tensor is one of them; it is noted."""
+        for pattern, reason in self.patterns.items():
+            if fnmatchcase(key, pattern.replace("**", "*")):
+                self.notes += [] if reason in self.notes else [reason]
+                return True
+        return False
+
+
+def _refuse(report: dict[str, Any], folder: Path, left_out: LeftOut | None) -> None:
     wrong = {
         kind: sorted(_spell(k) for k in report.get(f"{kind}_keys", ()) if _IGNORED not in str(k))
         for kind in ("missing", "unexpected", "mismatched")
     }
-    patterns = [pattern.replace("**", "*") for pattern in left_out]
-    wrong["unexpected"] = [
-        key for key in wrong["unexpected"] if not any(fnmatchcase(key, p) for p in patterns)
-    ]
+    if left_out is not None:
+        wrong["unexpected"] = [key for key in wrong["unexpected"] if not left_out.takes(key)]
     found = [f"{len(keys)} {kind} ({', '.join(keys[:3])})" for kind, keys in wrong.items() if keys]
     if found:
         raise CheckpointError(

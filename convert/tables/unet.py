@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.unet_spec import ADAPTER_INSIDE, DownSpec, UNetSpec
+from ipa.contract.unet_spec import LEFT_OUT, DownSpec, UNetSpec
 
 from . import ldm
 from .layout import Tensor
@@ -26,10 +26,7 @@ DOWN_RENAMES = (
 )
 RENAMES = (*DOWN_RENAMES, Rename("**.upsamplers.0.conv.*", "**.upsample.*"))
 
-_DROPS = tuple(
-    Drop(pattern, "an IP-Adapter that the UNet was saved with: its own file is to be loaded")
-    for pattern in ADAPTER_INSIDE
-)
+_DROPS = tuple(Drop(pattern, reason) for pattern, reason in LEFT_OUT.items())
 
 # Of a UNet that was saved alone, but as it lies in a single file.
 PREFIX = Rename("model.diffusion_model.**", "**")
@@ -44,7 +41,7 @@ def table(spec: UNetSpec) -> Table:
         tensors=rows,
         renames=RENAMES,
         aliases=(PREFIX, Names(names)),
-        drops=_DROPS if spec.adapter_inside else (),
+        drops=_DROPS,
     )
 
 

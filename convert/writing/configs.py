@@ -37,9 +37,10 @@ def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -
             for file in source.vocabulary.iterdir():
                 if not (target / name / file.name).exists():
                     shutil.copyfile(file, target / name / file.name)
-    if source.unet.adapter_inside:
-        config = target / "unet" / "config.json"
-        _write(config, {**read_json(config), **NO_ADAPTER})
+    config = target / "unet" / "config.json"
+    told = read_json(config) if config.is_file() else {}
+    if any(told.get(key) for key in NO_ADAPTER):
+        _write(config, {**told, **NO_ADAPTER})
     if source.single_file is not None:
         for path, changes in source.single_file.changes.items():
             _write(target / path, {**read_json(target / path), **changes})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ipa.app.base_configs import adapter_sites, component_config, lora_networks
 from ipa.app.show import bytes_bar
 from ipa.contract.errors import RequestError
+from ipa.contract.files import read_json
+from ipa.contract.unet_spec import LEFT_OUT
 from ipa.prepare.clip_recipe import ClipRecipe
 from ipa.prepare.encoders import preprocessing
 from ipa.prepare.hub_name import hub_name
@@ -141,7 +143,10 @@ def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
         _check_opens(written)
         return ipa_convert.verify_model(model, written, **more)
 
-    return _run(write, verify, options, model.notes)
+    done = _run(write, verify, options, model.notes)
+    dropped = read_json(target / "conversion.json")["dropped"].values()
+    left_out = [note for note in dict.fromkeys(LEFT_OUT.values()) if note in dropped]
+    return replace(done, notes=(*done.notes, *left_out))
 
 
 def _check_opens(model: ModelFolder) -> None:

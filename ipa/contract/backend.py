@@ -259,7 +259,9 @@ class Backend(Protocol):
         """Load a tiny decoder as `preview_decoder`. All or nothing."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: versions, device, dtype, bytes of each component, warnings of this run."""
+        """JSON-able: versions, device, dtype, bytes of each component; warnings of this run, and of
+        what loading left out.
+        """
 
     def peak_memory(self) -> int | None:
         """Peak bytes since `reset`, or None where the framework does not count."""

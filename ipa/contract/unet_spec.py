@@ -8,6 +8,7 @@ implements is refused by name; see `Keys`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -84,10 +85,18 @@ _ADAPTER_TYPE = "encoder_hid_dim_type"
 NO_ADAPTER: Config = {_ADAPTER_TYPE: None}
 """What the config of a UNet says that holds no IP-Adapter."""
 
-_WITH_ADAPTER = "ip_image_proj"  # what diffusers writes there once an IP-Adapter is loaded
-ADAPTER_INSIDE = ("encoder_hid_proj.**", "**.processor.to_k_ip.**", "**.processor.to_v_ip.**")
-"""Tensors of an IP-Adapter in a UNet that was saved with one, as dotted paths in which `**` stands
-for one or more parts."""
+_WITH_ADAPTER = "ip_image_proj"  # what it is in diffusers while an IP-Adapter is loaded
+_ADAPTER_LEFT_OUT = (
+    "an IP-Adapter was loaded when this model was saved; it is left out: load its own file with "
+    "load_ip_adapter"
+)
+LEFT_OUT: Mapping[str, str] = {
+    "encoder_hid_proj.**": _ADAPTER_LEFT_OUT,
+    "**.processor.to_k_ip.**": _ADAPTER_LEFT_OUT,
+    "**.processor.to_v_ip.**": _ADAPTER_LEFT_OUT,
+}
+"""Tensors in the files of UNets that are not the UNet's, and what to say of them; dotted paths in
+which `**` stands for one or more parts."""
 
 _UNET_KEYS = Keys(
     read=DOWN_READ
@@ -177,27 +186,19 @@ class DownSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetSpec(DownSpec):
-    """A UNet of the Stable Diffusion family.
-
-    `adapter_inside` says that it was saved with an IP-Adapter in it, which is left out.
-    """
+    """A UNet of the Stable Diffusion family."""
 
     keys: ClassVar[Keys] = _UNET_KEYS
 
     out_channels: int
     up_attention: tuple[bool, ...]  # in the order of execution: coarsest level first
     sample_size: int | None
-    adapter_inside: bool = False
 
     @classmethod
     def from_config(cls, config: Config, where: str = "unet/config.json") -> UNetSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
-        unread, inside = cls.keys.check(config, where), _adapter_inside(config, where)
-        if inside:
-            unread += (
-                f"{where}: an IP-Adapter was loaded when this model was saved; it is left out: "
-                "load its own file with load_ip_adapter",
-            )
+        unread = cls.keys.check(config, where)
+        _check_adapter_type(config, where)
         down = down_fields(config, where, fewest_transformers=1)
         levels = len(down["channels"])
         return cls(
@@ -208,12 +209,11 @@ class UNetSpec(DownSpec):
             sample_size=integer(config, "sample_size", where, 64)
             if config.get("sample_size") is not None
             else None,
-            adapter_inside=inside,
             unread=unread,
         )
 
 
-def _adapter_inside(config: Config, where: str) -> bool:
+def _check_adapter_type(config: Config, where: str) -> None:
     kind = config.get(_ADAPTER_TYPE)
     if kind not in {None, _WITH_ADAPTER}:
         raise CheckpointError(
@@ -221,7 +221,6 @@ def _adapter_inside(config: Config, where: str) -> bool:
             found=repr(kind)[:80],
             remedy="use a model of Stable Diffusion 1.x, 2.x or XL",
         )
-    return kind is not None
 
 
 def _guidance_width(config: Config, where: str) -> int | None:

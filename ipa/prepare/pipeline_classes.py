@@ -19,7 +19,7 @@ _CLAIMED = frozenset(
         "ControlNetInpaint",
         "Adapter",
     )
-) | {"LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline", "DiffusionPipeline"}
+) | {"LatentConsistencyModelPipeline", "DiffusionPipeline"}
 """Pipelines whose models are run here as they run them."""
 
 _READ = frozenset(
