@@ -23,7 +23,8 @@ _READ = DOWN_READ | {
     "controlnet_conditioning_channel_order",
     "global_pool_conditions",
 }
-_KEYS = Keys(read=_READ, fixed={**DOWN_FIXED, **NO_ADAPTER}, inert=DOWN_INERT)
+_UNION: Config = {"num_control_type": None}  # of networks for several kinds of picture
+_KEYS = Keys(read=_READ, fixed={**DOWN_FIXED, **NO_ADAPTER, **_UNION}, inert=DOWN_INERT)
 _EMBEDDING = (16, 32, 96, 256)  # of diffusers' class, and of every public ControlNet
 
 

@@ -57,6 +57,7 @@ _TOKEN_FIELDS = ("lstrip", "rstrip", "single_word", "normalized")
 class ClipTokenizer:
     """Text to ids. `start`, `end` and `pad` are ids; `length` is that of every result.
 
+    `embeddings` is how many ids the text encoder knows; None: it is not said.
     `series` are the ids of an added token that stands for several, as a model has them that was
     saved with learned words in it. `learned` are words whose embeddings are given beside the model
     (`prepare.textual_inversion`).
@@ -69,6 +70,7 @@ class ClipTokenizer:
     model: Tokenizer = field(repr=False)
     series: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     learned: LearnedWords | None = None
+    embeddings: int | None = None
 
     @classmethod
     def from_folder(cls, folder: Path, words: Path | None = None) -> ClipTokenizer:
@@ -109,10 +111,18 @@ class ClipTokenizer:
     def pieces(self, text: str) -> list[tuple[int, int]]:
         """The ids of a text without start and end, each with its place in the text."""
         encoding = self.model.encode(_checked(text), add_special_tokens=False)
-        pieces = expanded(
-            zip(encoding.ids, (start for start, _ in encoding.offsets), strict=True), self.series
-        )
-        return list(pieces if self.learned is None else expanded(pieces, self.learned.ids))
+        starts = (start for start, _ in encoding.offsets)
+        pieces = list(expanded(zip(encoding.ids, starts, strict=True), self.series))
+        learned = {} if self.learned is None else self.learned.ids
+        for number, place in pieces:
+            if self.embeddings is not None and number >= self.embeddings and number not in learned:
+                raise RequestError(
+                    "a word of the prompt has no embedding in the text encoder",
+                    found=f"{text[place : place + 40].strip()!r}, id {number} of {self.embeddings}",
+                    remedy="its tokenizer was taught it, its text encoder was not: leave it out, "
+                    "or load_textual_inversion under another token",
+                )
+        return list(expanded(pieces, learned))
 
     def row(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
         """(length,): start, ids, end, padding."""

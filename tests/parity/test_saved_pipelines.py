@@ -6,6 +6,7 @@ Each is saved, opened on both backends, and run against the pipeline that was sa
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from safetensors import safe_open
 
 import ipa
 from ipa.app.conversion import ConversionOptions, run_conversion
-from ipa.contract.errors import CheckpointError
+from ipa.contract.errors import CheckpointError, RequestError
 from ipa_torch.loading import quiet
 from oracle import controlled, models, t2i_adapters
 from oracle.pipelines import diffusers_pipeline
@@ -370,3 +371,91 @@ def test_a_conversion_is_of_what_can_be_opened(
     with pytest.raises(CheckpointError, match="tokenizer"):
         run_conversion(str(tmp_path / "saved"), tmp_path / "made", ConversionOptions(verify=True))
     assert not (tmp_path / "made").exists()
+
+
+MIXTURES = (("unet",), ("vae", "text_encoder"), ("image_encoder",))
+
+
+@pytest.mark.parametrize("having", MIXTURES, ids="+".join)
+def test_a_variant_that_some_components_have(
+    workshop: Workshop, tmp_path: Path, having: tuple[str, ...]
+) -> None:
+    """Those that have it are other networks than their plain files; diffusers is the judge."""
+    plain = workshop.model("saved_sd", FAMILIES["sd"], seed=70)
+    other = workshop.model("saved_sd_other", FAMILIES["sd"], seed=79)
+    shutil.copytree(plain, tmp_path / "mixed", ignore=shutil.ignore_patterns("*.safetensors.*"))
+    for component in having:
+        for file in (other / component).glob("*.safetensors"):
+            name = file.with_suffix(".other.safetensors").name
+            shutil.copy(file, tmp_path / "mixed" / component / name)
+    with quiet():
+        pipe = DiffusionPipeline.from_pretrained(
+            tmp_path / "mixed", variant="other", dtype=torch.float32, local_files_only=True
+        )
+    pipe.set_progress_bar_config(disable=True)
+    call = {k: v for k, v in CALL.items() if k != "num_inference_steps"}
+    made = pipe(
+        "a star", generator=torch.Generator().manual_seed(3), num_inference_steps=1, **call
+    ).images[0]
+    options = ConversionOptions(variant="other", verify=True)
+    done = run_conversion(str(tmp_path / "mixed"), tmp_path / "made", options)
+    for backend, folder, variant in (
+        ("mlx", "mixed", "other"),
+        ("torch", "mixed", "other"),
+        ("mlx", "made", None),
+    ):
+        loaded = ipa.load(tmp_path / folder, backend=backend, dtype="float32", variant=variant)
+        mine = loaded("a star", seed=3, num_inference_steps=1, **call).images[0]
+        assert np.abs(np.asarray(mine, int) - np.asarray(made, int)).max() <= 1
+        told = [] if folder == "made" else list(done.notes)
+        assert loaded.info()["warnings"] == told
+    assert len(done.notes) == 1 and "the plain ones are taken" in done.notes[0]
+    assert not any(f"{component}," in done.notes[0] for component in having)
+
+
+def test_a_variant_that_no_component_has(workshop: Workshop) -> None:
+    plain = workshop.model("saved_sd", FAMILIES["sd"], seed=70)
+    with pytest.raises(ValueError, match="no such modeling files"):
+        DiffusionPipeline.from_pretrained(plain, variant="fp8", local_files_only=True)
+    for backend in BACKENDS:
+        with pytest.raises(CheckpointError, match="no weights of the variant 'fp8'"):
+            ipa.load(plain, backend=backend, variant="fp8")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_config_that_still_names_the_adapter(
+    adapted: tuple[Path, Path], tmp_path: Path, backend: str
+) -> None:
+    """As diffusers' object has it while one is loaded, and some tools write it down."""
+    plain, saved = adapted
+    shutil.copytree(saved, tmp_path / "named")
+    path = tmp_path / "named" / "unet" / "config.json"
+    told = json.loads(path.read_text()) | {"encoder_hid_dim_type": "ip_image_proj"}
+    path.write_text(json.dumps(told))
+    pipe = _load(tmp_path / "named", backend)
+    assert len(pipe.info()["warnings"]) == 1
+    _near(pipe, _diffusers(diffusers_pipeline(plain)))
+    run_conversion(str(tmp_path / "named"), tmp_path / "made", ConversionOptions())
+    made = json.loads((tmp_path / "made" / "unet" / "config.json").read_text())
+    assert made["encoder_hid_dim_type"] is None
+    path.write_text(json.dumps(told | {"encoder_hid_dim_type": "text_proj"}))
+    with pytest.raises(CheckpointError, match="text_proj"):
+        _load(tmp_path / "named", backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_word_that_its_text_encoder_does_not_know(
+    workshop: Workshop, tmp_path: Path, backend: str
+) -> None:
+    """An error before anything runs; diffusers' is an IndexError in the middle."""
+    pipe = diffusers_pipeline(workshop.model("saved_sd", FAMILIES["sd"], seed=70))
+    pipe.tokenizer.add_tokens(["<cat-toy>"])
+    with quiet():
+        pipe.save_pretrained(tmp_path)
+    loaded = _load(tmp_path, backend)
+    with pytest.raises(RequestError, match="'<cat-toy>', id 674 of 674"):
+        loaded("a <cat-toy>", **CALL)
+    with pytest.raises(IndexError):
+        _diffusers(pipe, "a <cat-toy>")
+    pipe = diffusers_pipeline(workshop.model("saved_sd", FAMILIES["sd"], seed=70))
+    _near(loaded, _diffusers(pipe, "a star"))
