@@ -121,7 +121,7 @@ class Loaded:
             RequestError: The name is taken, the scale does not fit the UNet, or it must be told
                 which kind of adapter it is.
         """
-        check_callback("face_embedder", face.get("face_embedder"))
+        check_callback("face_embedder", options.get("face_embedder"))
         wanted = wanted_adapters(
             source=source, weight_name=weight_name, subfolder=subfolder, name=name, scale=scale
         )
@@ -165,7 +165,7 @@ class Loaded:
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
-        model = self._backend.model
+        model, described = self._backend.model, self._backend.describe()
         return {
             "model": model.name,
             "vae": model.other_vae.name if model.other_vae else None,
@@ -175,8 +175,16 @@ class Loaded:
             "t2i_adapters": self._controlnets.describe(T2IAdapterSpec),
             "loras": self._loras.describe(),
             "textual_inversions": self._inversions.describe(),
-            **self._backend.describe(),
+            **described,
+            "warnings": [*model.notes, *self._unread(), *described["warnings"]],
         }
+
+    def _unread(self) -> Iterator[str]:
+        """What the configs of things beside the model say and nobody knows."""
+        for control in self._controlnets.values():
+            yield from control.spec.unread
+        for adapter in self._adapters.values():
+            yield from adapter.loaded.unread
 
     def fingerprints(self) -> dict[str, dict[str, str]]:
         """Hashes of all weights that are loaded, the same for a model and what was made of it.

@@ -36,6 +36,7 @@ from ipa.prepare.picture_parts import prompt_parts
 from ipa.prepare.profiles import AS_MEANT, HOUSE, Profile, profile_named
 from ipa.prepare.prompt_notes import syntax_warnings
 from ipa.prepare.schedules import (
+    clipping_warning,
     make_schedule,
     pipeline_config,
     scheduler_name,
@@ -135,16 +136,16 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     warnings += loras.warnings
     schedule, times, notes = plan_schedule(request, model, edits)
     warnings += notes + guidance_warnings(request, model)
-    warnings += model.single_file.notes if model.single_file else ()
+    warnings += model.notes
     scale = guidance_scale(request, model)
     crop = shared_crop(request, edits)
     canvas = Canvas.of(model, width, height, crop)
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
-    warnings += _prompt_warnings(prompts, canvas, profile)
-    for name in dict.fromkeys(prompt.adapter for prompt in prompts):
-        warnings += loaded.adapters[name].loaded.left_out.warnings()
-    warnings += _crop_warnings(request, canvas)
     size, steps = (width, height), len(times.steps)
+    controls = plan_controls(request.controls, loaded.controlnets, size, steps, crop)
+    warnings += _prompt_warnings(prompts, canvas, profile)
+    warnings += _loaded_warnings(prompts, controls, loaded)
+    warnings += _crop_warnings(request, canvas)
     return Plan(
         request=request,
         loaded=loaded,
@@ -157,12 +158,24 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
-        controls=plan_controls(request.controls, loaded.controlnets, size, steps, crop),
+        controls=controls,
         guidance_scale=scale,
         guidance=guidance_embedding(scale, model),
         edits=edits,
         loras=loras,
     )
+
+
+def _loaded_warnings(
+    prompts: Sequence[PlannedPrompt], controls: Sequence[PlannedControl], loaded: Snapshot
+) -> Iterator[str]:
+    """What was left out, or not understood, of the files of what a run uses."""
+    for name in dict.fromkeys(prompt.adapter for prompt in prompts):
+        attached = loaded.adapters[name].loaded
+        yield from attached.left_out.warnings()
+        yield from attached.unread
+    for name in dict.fromkeys(control.branch.name for control in controls):
+        yield from loaded.controlnets[name].spec.unread
 
 
 def _prompt_warnings(
@@ -243,7 +256,8 @@ def plan_schedule(
     )
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
-    return schedule, times, [*([warning] if warning else ()), *schedule.warnings]
+    clipping = clipping_warning(name, model.scheduler, is_xl=model.is_xl)
+    return schedule, times, [*([warning] if warning else ()), *clipping, *schedule.warnings]
 
 
 def _seeds(request: Request, profile: Profile) -> tuple[int, ...]:

@@ -59,7 +59,8 @@ _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 class Runtime:
     """`ipa.contract.backend.Backend` on MLX. Latents are (N, h, w, C) float32 inside.
 
-    `quantization` is what was asked for, and what image encoders of adapters get.
+    `quantization` is what was asked for, and what image encoders of adapters get. `notes` are what
+    loading left out of the files.
     """
 
     model: ModelFolder

@@ -63,7 +63,10 @@ def precise() -> Iterator[None]:
 
 @dataclass
 class Runtime:
-    """`ipa.contract.backend.Backend` on diffusers' and transformers' modules."""
+    """`ipa.contract.backend.Backend` on diffusers' and transformers' modules.
+
+    `notes` are what loading left out of the files.
+    """
 
     model: ModelFolder
     dtype: str
@@ -312,7 +315,7 @@ def _modules(
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
     return apart | {
-        name: load_component(kind, name, model.path / name, dtype, model.variant, account)
+        name: load_component(kind, name, model.path / name, dtype, model.variant_of(name), account)
         for name, kind in kinds.items()
         if name not in apart
     }

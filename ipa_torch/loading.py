@@ -17,10 +17,12 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from ipa.contract.config import Config
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
 from ipa.contract.ignoring import NOTHING, Ignore
 from ipa.contract.left_out import LeftOut
+from ipa.contract.unet_spec import NO_ADAPTER
 
 from .torch_file import read_state
 
@@ -36,11 +38,14 @@ _IGNORED = "position_ids"  # a table 0, 1, 2, … that old transformers saved wi
 _TOWER = r"logit_scale|attn_mask|text_projection\.weight|visual_projection\.weight"
 # What files of a component hold beside it, where its class has no place for it.
 _IDLE: Mapping[str, re.Pattern[str]] = {
+    "unet": re.compile(r"encoder_hid_proj\..+|.+\.processor\.to_[kv]_ip\..+"),
     "vae": re.compile(r"(?:loss|model_ema)\..+"),
     "text_encoder": re.compile(rf"{_TOWER}|vision_model\..+"),
     "text_encoder_2": re.compile(rf"{_TOWER}|vision_model\..+"),
     "image_encoder": re.compile(rf"{_TOWER}|text_model\..+"),
 }
+# What is read in place of values of a component's config: a saved IP-Adapter is not loaded.
+_CHANGES: Mapping[str, Config] = {"unet": NO_ADAPTER}
 _MAX_REASON = 300
 _DEVICES = ("cpu", "cuda", "mps")
 # What libraries raise for contents that they did not expect.
@@ -119,7 +124,7 @@ def load_component(
     for file in files:
         _require_ending(file)
         read_shapes(file)
-    options: dict[str, Any] = {"variant": variant, "dtype": dtype}
+    options: dict[str, Any] = {"variant": variant, "dtype": dtype, **_CHANGES.get(component, {})}
     if kind.__module__.startswith("transformers."):
         # It names misshapen tensors only in its report, and only if it may go on.
         options["ignore_mismatched_sizes"] = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.ignoring import NOTHING, Ignore
@@ -43,8 +42,16 @@ def read_model(
         found = _parts(source.single_file, specs, optional=("vae",) if source.other_vae else ())
         read = {**_from_file(found, wanted, source.ignore), **read}
     else:
-        how: Any = {"variant": source.variant, "ignore": source.ignore}
-        read |= {c: read_component(c, source.path / c, spec, **how) for c, spec in wanted.items()}
+        read |= {
+            component: read_component(
+                component,
+                source.path / component,
+                spec,
+                variant=source.variant_of(component),
+                ignore=source.ignore,
+            )
+            for component, spec in wanted.items()
+        }
     _check_ignore(source, read)
     return read
 

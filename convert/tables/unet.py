@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ipa.contract.left_out import SAVED_ADAPTER
 from ipa.contract.unet_spec import DownSpec, UNetSpec
 
 from . import ldm
 from .layout import Tensor
 from .modules import convolution, linear, norm, pointwise, resnet
-from .rules import Rename
+from .rules import Drop, Rename
 from .spelling import Names
 from .table import Table
 
@@ -26,6 +27,7 @@ DOWN_RENAMES = (
 )
 RENAMES = (*DOWN_RENAMES, Rename("**.upsamplers.0.conv.*", "**.upsample.*"))
 
+_DROPS = tuple(Drop(pattern, reason) for pattern, reason in SAVED_ADAPTER.items())
 
 # Of a UNet that was saved alone, but as it lies in a single file.
 PREFIX = Rename("model.diffusion_model.**", "**")
@@ -35,7 +37,13 @@ def table(spec: UNetSpec) -> Table:
     """The table of a UNet; single files and ComfyUI spell it as its first authors did."""
     rows = tuple(tensors(spec))
     names = ldm.unet_names((row.name for row in rows), spec)
-    return Table(title=TITLE, tensors=rows, renames=RENAMES, aliases=(PREFIX, Names(names)))
+    return Table(
+        title=TITLE,
+        tensors=rows,
+        renames=RENAMES,
+        aliases=(PREFIX, Names(names)),
+        drops=_DROPS,
+    )
 
 
 def tensors(spec: UNetSpec) -> Iterator[Tensor]:

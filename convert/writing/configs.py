@@ -10,16 +10,19 @@ from typing import Any
 
 from ipa.contract.files import read_json
 from ipa.contract.model import ModelFolder
+from ipa.contract.unet_spec import NO_ADAPTER
 
 _FOLDERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
 _SUFFIXES = {".json", ".txt", ".md"}
-_INDEX = ".safetensors.index."  # shard indices: the converted weights are one file
+# Shard indices: the converted weights are one file.
+_INDICES = (".safetensors.index.", ".bin.index.")
 
 
 def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -> None:
     """Copy a model's configs; those of a single file are its base's, with what it changes.
 
+    An IP-Adapter that the model was saved with is left out, in its weights and here.
     Small text files only, from a closed list of folders; links are followed (hub caches).
     """
     for name in (".", *components, *_FOLDERS):
@@ -28,11 +31,16 @@ def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -
         (target / name).mkdir(exist_ok=True)
         for file in sorted((source.path / name).iterdir()):
             wanted = file.suffix in _SUFFIXES or file.stem == "LICENSE"
-            if wanted and file.is_file() and _INDEX not in file.name:
+            if wanted and file.is_file() and not any(part in file.name for part in _INDICES):
                 shutil.copyfile(file, target / name / file.name)
         if name in _TOKENIZERS and source.vocabulary is not None:
             for file in source.vocabulary.iterdir():
-                shutil.copyfile(file, target / name / file.name)
+                if not (target / name / file.name).exists():
+                    shutil.copyfile(file, target / name / file.name)
+    config = target / "unet" / "config.json"
+    told = read_json(config) if config.is_file() else {}
+    if any(told.get(key) for key in NO_ADAPTER):
+        _write(config, {**told, **NO_ADAPTER})
     if source.single_file is not None:
         for path, changes in source.single_file.changes.items():
             _write(target / path, {**read_json(target / path), **changes})

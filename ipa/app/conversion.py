@@ -15,11 +15,15 @@ from ipa.contract.errors import RequestError
 from ipa.contract.files import read_json
 from ipa.contract.ignoring import Ignore
 from ipa.contract.left_out import LeftOut
+from ipa.prepare.clip_recipe import ClipRecipe
+from ipa.prepare.encoders import preprocessing
 from ipa.prepare.hub_name import hub_name
 from ipa.prepare.model_folder import open_model_folder
 from ipa.prepare.sources import resolve_file, resolve_model
+from ipa.prepare.texts import open_tokenizers
 
 if TYPE_CHECKING:
+    from ipa.contract.model import ModelFolder
     from ipa_convert import Kind
     from ipa_convert.writing.row import DType, Layout
 
@@ -149,13 +153,23 @@ def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
         ema=options.ema,
     )
     model = replace(model, ignore=Ignore.of(options.ignore))
+    _check_opens(model)
     write = partial(ipa_convert.convert_model, model, target, **_writing(options))
 
     def verify(**more: Any) -> int:
-        return ipa_convert.verify_model(model, open_model_folder(target, name=str(target)), **more)
+        written = open_model_folder(target, name=str(target))
+        _check_opens(written)
+        return ipa_convert.verify_model(model, written, **more)
 
-    notes = model.single_file.notes if model.single_file else ()
-    return _run(write, verify, options, notes)
+    return _run(write, verify, options, model.notes)
+
+
+def _check_opens(model: ModelFolder) -> None:
+    """Raise CheckpointError for what would stop a model from loading, but for its weights."""
+    open_tokenizers(model)
+    if model.image_encoder is not None:
+        folder = model.path / "image_encoder"
+        ClipRecipe.from_config(preprocessing(folder, model.path, model.image_encoder.image_size))
 
 
 def _component(source: str, target: Path, options: ConversionOptions) -> _Written:

@@ -101,6 +101,11 @@ class LoadedAdapter:
     nbytes: int
     left_out: LeftOut = NOTHING
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Warnings of what its image encoder's config says and nobody knows."""
+        return self.encoder.unread if self.encoder else ()
+
 
 class Backend(Protocol):
     """One framework, one loaded model. Not thread-safe: the pipeline serialises its calls."""
@@ -266,7 +271,8 @@ class Backend(Protocol):
         """Load a tiny decoder as `preview_decoder`. All or nothing."""
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: versions, device, dtype, settings, bytes of each component, `warnings`.
+        """JSON-able: versions, device, dtype, settings, bytes of each component, `warnings` of this
+        run, and of what loading left out.
 
         LoRAs do not count among the bytes of the networks that they change.
         """

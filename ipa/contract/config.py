@@ -1,8 +1,13 @@
-"""Reading config.json: every value is checked, and none is ignored that could matter."""
+"""Reading config.json: every value is checked, and none is ignored that could matter.
+
+A key is read here, or has one value that is implemented, or is known to change nothing. One that is
+none of these is told in a warning: diffusers and transformers pass over keys that they do not know.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import CheckpointError, shown
@@ -15,27 +20,69 @@ MOST_LAYERS = 256
 """Most layers of a network or level (48 in the deepest known), and most attention heads (40)."""
 
 
-def require_fixed(config: Config, fixed: Config, where: str) -> None:
-    """Raise CheckpointError where a key has another value than the one implemented."""
-    for key, needed in fixed.items():
-        found = config.get(key, needed)
-        if found != needed and not (found is None and not needed):
-            raise CheckpointError(
-                f"{where}: {key} is not supported with this value",
-                found=shown(found),
-                remedy=f"only {needed!r} is implemented: use a Stable Diffusion 1.x model",
-            )
+QUANTIZED: Config = {"quantization_config": None}
+"""What a network's config says of weights that another library quantised."""
+
+_TRAINING_AVERAGE = frozenset(
+    {
+        "decay",
+        "inv_gamma",
+        "min_decay",
+        "optimization_step",
+        "power",
+        "update_after_step",
+        "use_ema_warmup",
+    }
+)
+"""How the weights were averaged in training (EMA): diffusers keeps it in the network's config."""
+_SHOWN = 60
 
 
-def require_known(config: Config, known: frozenset[str], where: str, network: str = "UNet") -> None:
-    """Raise CheckpointError for a key that says something and that nobody reads."""
-    unknown = [k for k, v in config.items() if k not in known and not k.startswith("_") and v]
-    if unknown:
-        raise CheckpointError(
-            f"{where}: keys that this version does not know",
-            found=", ".join(f"{key}={config[key]!r}" for key in unknown),
-            remedy=f"they may change the computation; use a plain Stable Diffusion {network}",
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    """What is known of the config of a class of diffusers or transformers.
+
+    Attributes:
+        read: Keys that are parsed.
+        fixed: Keys with the only value that is implemented, which is also that of a missing key.
+        inert: Keys that do not change what inference computes, beside a training's average.
+        families: What to use instead, for messages.
+    """
+
+    read: frozenset[str]
+    fixed: Config = field(default_factory=dict)
+    inert: frozenset[str] = frozenset()
+    families: str = "Stable Diffusion 1.x, 2.x or XL"
+
+    def check(self, config: Config, where: str) -> tuple[str, ...]:
+        """Raise CheckpointError where a key has another value than the one implemented.
+
+        Returns:
+            A warning for every key that is not known; those that begin with "_" are diffusers'
+            notes to itself.
+        """
+        for key, needed in self.fixed.items():
+            found = config.get(key, needed)
+            if not _is_same(found, needed):
+                raise CheckpointError(
+                    f"{where}: {key} is not supported with this value",
+                    found=shown(found),
+                    remedy=f"only {needed!r} is implemented: use a model of {self.families}",
+                )
+        known = self.read | self.fixed.keys() | self.inert | _TRAINING_AVERAGE
+        return tuple(
+            f"{where}: {key} = {repr(value)[:_SHOWN]} is unknown, and ignored as diffusers and "
+            "transformers ignore it"
+            for key, value in config.items()
+            if key not in known and not key.startswith("_") and value is not None
         )
+
+
+def _is_same(found: object, needed: object) -> bool:
+    """Also null for "no", and one value for each level."""
+    if isinstance(found, (list, tuple)) and found:
+        return all(_is_same(entry, needed) for entry in found)
+    return found == needed or (found is None and not needed)
 
 
 def block_kinds(

@@ -1,7 +1,7 @@
 """What a ControlNet is, as a frozen value: parsed once from config.json, then trusted.
 
 Source: diffusers' `ControlNetModel`. A key that changes the computation in a way nobody here
-implements is refused by name; it is never ignored.
+implements is refused by name; see `Keys`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from .config import Config, integer, integers, require_fixed, require_known
+from .config import Config, Keys, integer, integers
 from .errors import CheckpointError, shown
 from .model import ModelFolder
-from .unet_spec import DOWN_FIXED, DOWN_INERT, DOWN_READ, DownSpec, down_fields
+from .unet_spec import DOWN_FIXED, DOWN_INERT, DOWN_READ, NO_ADAPTER, DownSpec, down_fields
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -23,6 +23,8 @@ _READ = DOWN_READ | {
     "controlnet_conditioning_channel_order",
     "global_pool_conditions",
 }
+_UNION: Config = {"num_control_type": None}  # of networks for several kinds of picture
+_KEYS = Keys(read=_READ, fixed={**DOWN_FIXED, **NO_ADAPTER, **_UNION}, inert=DOWN_INERT)
 _EMBEDDING = (16, 32, 96, 256)  # of diffusers' class, and of every public ControlNet
 
 
@@ -43,6 +45,7 @@ class ControlNetSpec(DownSpec):
 
     title: ClassVar[str] = "ControlNet"
     word: ClassVar[str] = "controlnet"
+    keys: ClassVar[Keys] = _KEYS
 
     conditioning_channels: int
     embedding_channels: tuple[int, ...]
@@ -95,8 +98,7 @@ class ControlNetSpec(DownSpec):
     def from_config(cls, config: Config, where: str = "controlnet/config.json") -> ControlNetSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
         _require_class(config, where)
-        require_fixed(config, DOWN_FIXED, where)
-        require_known(config, _READ | DOWN_FIXED.keys() | DOWN_INERT, where, "ControlNet")
+        unread = cls.keys.check(config, where)
         embedding = {"conditioning_embedding_out_channels": _EMBEDDING} | dict(config)
         return cls(
             **down_fields(config, where, fewest_transformers=0),
@@ -104,6 +106,7 @@ class ControlNetSpec(DownSpec):
             embedding_channels=integers(embedding, "conditioning_embedding_out_channels", where),
             channel_order=_channel_order(config, where),
             global_pool_conditions=bool(config.get("global_pool_conditions") or False),
+            unread=unread,
         )
 
 

@@ -137,6 +137,12 @@ def find_weights(folder: Path, stem: str, variant: str | None = None) -> Weights
     return weights
 
 
+def has_weights(folder: Path, stem: str, variant: str | None = None) -> bool:
+    """Whether a component's weights lie in a folder, or the index of their shards."""
+    names = weight_names(stem, variant)
+    return any((folder / name).is_file() for pair in names for name in pair)
+
+
 def _no_weights(folder: Path, names: list[str]) -> CheckpointError:
     present = sorted(p.name for p in folder.glob("*")) if folder.is_dir() else []
     return CheckpointError(

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 _COUNTING = "position_ids"  # 0, 1, 2, … beside CLIP's weights in every older file: not worth a word
 _SHOWN = 6
+_ADAPTER = (
+    "an IP-Adapter was loaded when this model was saved; it is left out: load its own file with "
+    "load_ip_adapter"
+)
+SAVED_ADAPTER: Mapping[str, str] = {
+    "encoder_hid_proj.**": _ADAPTER,
+    "**.processor.to_k_ip.**": _ADAPTER,
+    "**.processor.to_v_ip.**": _ADAPTER,
+}
+"""Tensors in the files of UNets that are not the UNet's, and what to say of them; dotted paths in
+which `**` stands for one or more parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +56,16 @@ class LeftOut:
         return {"left_out": self.describe()} if self.names else {}
 
     def warnings(self) -> list[str]:
-        """One line that names them; none where nothing was left out."""
+        """A line that names them, and what is known of them; none where nothing was left out."""
+        if not self.names:
+            return []
         what = f"{len(self.names)} tensors that are no part of what was loaded"
-        return [f"left out of {self.where}: {what}: {self.listed()}"] if self.names else []
+        known = (
+            reason
+            for pattern, reason in SAVED_ADAPTER.items()
+            if any(fnmatchcase(name, pattern.replace("**", "*")) for name in self.names)
+        )
+        return [f"left out of {self.where}: {what}: {self.listed()}", *dict.fromkeys(known)]
 
     def listed(self) -> str:
         """The names, counted and shortened, for a line."""

@@ -19,7 +19,7 @@ class SingleFile:
 
     Attributes:
         path: The file.
-        vocabulary: Folder with the tokenizer's vocab.json and merges.txt.
+        vocabulary: Folder with the tokenizer's words.
         changes: What differs from the configs in the model's folder: values by key, by the config's
             path in the folder.
         notes: What was decided that the file does not tell, in words.
@@ -55,7 +55,9 @@ class ModelFolder:
     model has none. `force_zeros_for_empty_prompt` is model_index.json's: zeros stand for a negative
     prompt that is not given. With `single_file` the folder holds configs alone, and the file the
     weights. With `other_vae` the weights of the VAE lie there, and `vae` is its spec. `ignore`
-    names tensors in the files that no network knows and that may be left out.
+    names tensors in the files that no network knows and that may be left out. `plain` are
+    components that have no files of the variant, whose plain files are taken. `warnings` are what
+    reading the folder's configs left to say, but for those of its networks.
     """
 
     name: str
@@ -71,6 +73,22 @@ class ModelFolder:
     single_file: SingleFile | None = None
     other_vae: OtherVae | None = None
     ignore: Ignore = NOTHING
+    plain: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+    def variant_of(self, component: str) -> str | None:
+        """The variant of a component's own weights."""
+        return None if component in self.plain else self.variant
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the model was read."""
+        networks = (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.image_encoder)
+        return (
+            *(self.single_file.notes if self.single_file else ()),
+            *self.warnings,
+            *(text for spec in networks if spec is not None for text in spec.unread),
+        )
 
     @property
     def is_xl(self) -> bool:

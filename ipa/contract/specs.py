@@ -2,40 +2,105 @@
 
 Sources: diffusers' `AutoencoderKL`, transformers' `CLIPTextConfig` and `CLIPVisionConfig`; the UNet
 has a file of its own. A key that changes the computation in a way nobody here implements is refused
-by name; it is never ignored.
+by name; see `Keys`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 from .config import (
     MOST_LAYERS,
+    QUANTIZED,
     Config,
+    Keys,
     block_kinds,
     integer,
     integers,
     number,
     require_divisible,
-    require_fixed,
     width_and_heads,
 )
 from .errors import CheckpointError, shown
 
 Activation = Literal["quick_gelu", "gelu"]
 
-_VAE_FIXED: Config = {
-    "act_fn": "silu",
-    "latents_mean": None,
-    "latents_std": None,
-    "shift_factor": None,
-}
+_VAE_KEYS = Keys(
+    read=frozenset(
+        {
+            "in_channels",
+            "out_channels",
+            "latent_channels",
+            "block_out_channels",
+            "down_block_types",
+            "up_block_types",
+            "layers_per_block",
+            "norm_num_groups",
+            "mid_block_add_attention",
+            "use_quant_conv",
+            "use_post_quant_conv",
+            "scaling_factor",
+            "force_upcast",
+            "sample_size",
+        }
+    ),
+    fixed={
+        **QUANTIZED,
+        "act_fn": "silu",
+        "latents_mean": None,
+        "latents_std": None,
+        "shift_factor": None,
+    },
+)
+_CLIP_READ = frozenset(
+    {
+        "architectures",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "hidden_act",
+        "layer_norm_eps",
+        "projection_dim",
+    }
+)
+# What transformers' configs of every model hold: notes, and settings of training, of texts that are
+# written, and of what a call returns. Versions 4 wrote all of them, versions 5 write a few.
+_GENERIC_KEYS = """
+    add_cross_attention attention_dropout bad_words_ids begin_suppress_tokens bos_token_id
+    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty
+    do_sample dropout dtype early_stopping encoder_no_repeat_ngram_size eos_token_id
+    exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
+    gradient_checkpointing id2label initializer_factor initializer_range is_decoder
+    is_encoder_decoder label2id length_penalty max_length min_length model_type
+    no_repeat_ngram_size num_beam_groups num_beams num_return_sequences output_attentions
+    output_hidden_states output_scores pad_token_id prefix problem_type pruned_heads
+    remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers_version
+    typical_p use_bfloat16 use_cache use_return_dict
+"""
+_GENERIC = frozenset(_GENERIC_KEYS.split())
+_TEXT_KEYS = Keys(
+    read=_CLIP_READ | {"max_position_embeddings", "vocab_size"}, fixed=QUANTIZED, inert=_GENERIC
+)
+_VISION_KEYS = Keys(
+    read=_CLIP_READ | {"image_size", "patch_size", "num_channels"},
+    # A config of both towers: transformers would read the vision tower's part of it.
+    fixed={**QUANTIZED, "text_config": None, "vision_config": None},
+    inert=_GENERIC,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VaeSpec:
-    """An `AutoencoderKL`: pixels in [-1, 1] to latents and back."""
+    """An `AutoencoderKL`: pixels in [-1, 1] to latents and back.
+
+    Here and below, `unread` are warnings of what its config says and nobody knows.
+    """
+
+    keys: ClassVar[Keys] = _VAE_KEYS
 
     in_channels: int
     out_channels: int
@@ -49,6 +114,7 @@ class VaeSpec:
     scaling_factor: float
     force_upcast: bool
     sample_size: int = 32  # pixels of a training picture's side: what diffusers makes its tiles of
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def scale_factor(self) -> int:
@@ -58,7 +124,7 @@ class VaeSpec:
     @classmethod
     def from_config(cls, config: Config, where: str = "vae/config.json") -> VaeSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
-        require_fixed(config, _VAE_FIXED, where)
+        unread = cls.keys.check(config, where)
         channels = integers(config, "block_out_channels", where)
         for key, kind in (
             ("down_block_types", "DownEncoderBlock2D"),
@@ -80,12 +146,15 @@ class VaeSpec:
             scaling_factor=number(config, "scaling_factor", where, 0.18215),
             force_upcast=bool(config.get("force_upcast", True)),
             sample_size=_side(config, where),
+            unread=unread,
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipTextSpec:
     """CLIP's text tower."""
+
+    keys: ClassVar[Keys] = _TEXT_KEYS
 
     width: int
     intermediate: int
@@ -97,10 +166,12 @@ class ClipTextSpec:
     vocabulary: int
     projection: int | None  # None: the class without text_projection
     end_token: int | None  # whose row is projected; 2, a mistake of old configs: the largest id's
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def from_config(cls, config: Config, where: str = "text_encoder/config.json") -> ClipTextSpec:
         """Parse transformers' CLIPTextConfig; its many generic keys are left unread."""
+        unread = cls.keys.check(config, where)
         projected = "CLIPTextModelWithProjection" in str(config.get("architectures"))
         width, heads = width_and_heads(config, where, 512, 8)
         return cls(
@@ -114,12 +185,15 @@ class ClipTextSpec:
             vocabulary=integer(config, "vocab_size", where, 49408),
             projection=integer(config, "projection_dim", where, 512) if projected else None,
             end_token=integer(config, "eos_token_id", where, 49407, least=0) if projected else None,
+            unread=unread,
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipVisionSpec:
     """CLIP's image tower with its projection."""
+
+    keys: ClassVar[Keys] = _VISION_KEYS
 
     width: int
     intermediate: int
@@ -131,6 +205,7 @@ class ClipVisionSpec:
     patch_size: int
     channels: int
     projection: int
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def tokens(self) -> int:
@@ -142,6 +217,7 @@ class ClipVisionSpec:
         cls, config: Config, where: str = "image_encoder/config.json"
     ) -> ClipVisionSpec:
         """Parse transformers' CLIPVisionConfig; its many generic keys are left unread."""
+        unread = cls.keys.check(config, where)
         width, heads = width_and_heads(config, where, 768, 12)
         return cls(
             width=width,
@@ -154,6 +230,7 @@ class ClipVisionSpec:
             patch_size=integer(config, "patch_size", where, 32),
             channels=integer(config, "num_channels", where, 3),
             projection=integer(config, "projection_dim", where, 512),
+            unread=unread,
         )
 
 

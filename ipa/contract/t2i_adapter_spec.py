@@ -6,10 +6,10 @@ features are the same at every step, and are added inside the half of the UNet t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeAlias, cast
 
-from .config import MOST_LAYERS, Config, integer, integers, require_known
+from .config import MOST_LAYERS, QUANTIZED, Config, Keys, integer, integers
 from .errors import CheckpointError, shown
 from .model import ModelFolder
 from .unet_spec import DownSpec
@@ -51,16 +51,19 @@ class T2IAdapterSpec:
         resnets: Residual blocks in every block.
         downscale_factor: Pixels of the picture that become channels, along a side: its width and
             height must be multiples of that.
+        unread: Warnings of what its config says and nobody knows.
     """
 
     title: ClassVar[str] = "T2I-Adapter"
     word: ClassVar[str] = "t2i_adapter"
+    keys: ClassVar[Keys] = Keys(read=_READ, fixed=QUANTIZED)
 
     adapter_type: AdapterType
     in_channels: int
     channels: tuple[int, ...]
     resnets: int
     downscale_factor: int
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def is_light(self) -> bool:
@@ -119,7 +122,7 @@ class T2IAdapterSpec:
     def from_config(cls, config: Config, where: str = "config.json") -> T2IAdapterSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
         _require_class(config, where)
-        require_known(config, _READ, where, cls.title)
+        unread = cls.keys.check(config, where)
         config = {"channels": _CHANNELS} | dict(config)
         kind = config.get("adapter_type", "full_adapter")
         if kind not in _TYPES:
@@ -134,6 +137,7 @@ class T2IAdapterSpec:
             channels=integers(config, "channels", where),
             resnets=integer(config, "num_res_blocks", where, 2, MOST_LAYERS),
             downscale_factor=integer(config, "downscale_factor", where, 8, MOST_LAYERS),
+            unread=unread,
         )
         spec._check(where)
         return spec

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from .config import MOST_LAYERS, Config, integer, integers, number, require_fixed
+from .config import MOST_LAYERS, QUANTIZED, Config, Keys, integer, integers, number
 from .errors import CheckpointError, shown
 
 STEM = "diffusion_pytorch_model"
 """File stem of its weights in diffusers' folder layout."""
 
-_FIXED: Config = {
-    "act_fn": "relu",
-    "upsample_fn": "nearest",
-    "upsampling_scaling_factor": 2,
-    "shift_factor": 0.0,
-}
+_KEYS = Keys(
+    read=frozenset(
+        {
+            "latent_channels",
+            "out_channels",
+            "decoder_block_out_channels",
+            "num_decoder_blocks",
+            "scaling_factor",
+        }
+    ),
+    fixed={
+        **QUANTIZED,
+        "act_fn": "relu",
+        "upsample_fn": "nearest",
+        "upsampling_scaling_factor": 2,
+        "shift_factor": 0.0,
+    },
+    # The encoder's, and how its latents were kept in files as bytes.
+    inert=frozenset(
+        {
+            "in_channels",
+            "encoder_block_out_channels",
+            "num_encoder_blocks",
+            "latent_magnitude",
+            "latent_shift",
+            "force_upcast",
+        }
+    ),
+)
 _PUBLIC: Config = {
     "latent_channels": 4,
     "out_channels": 3,
@@ -27,13 +51,19 @@ _PUBLIC: Config = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TinyVaeSpec:
-    """Convolutions of one width; `blocks` says how many residual blocks each level has."""
+    """Convolutions of one width; `blocks` says how many residual blocks each level has.
+
+    `unread` are warnings of what its config says and nobody knows.
+    """
+
+    keys: ClassVar[Keys] = _KEYS
 
     latent_channels: int
     out_channels: int
     width: int
     blocks: tuple[int, ...]
     scaling_factor: float = 1.0
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def from_config(cls, config: Config, where: str = "config.json") -> TinyVaeSpec:
@@ -46,7 +76,7 @@ class TinyVaeSpec:
                 remedy="AutoencoderTiny is needed, such as madebyollin/taesd",
             )
         config = {**_PUBLIC, **config}
-        require_fixed(config, _FIXED, where)
+        unread = cls.keys.check(config, where)
         widths = integers(config, "decoder_block_out_channels", where)
         blocks = integers(config, "num_decoder_blocks", where, MOST_LAYERS)
         if len(set(widths)) > 1 or len(widths) != len(blocks):
@@ -64,6 +94,7 @@ class TinyVaeSpec:
             width=widths[0],
             blocks=blocks,
             scaling_factor=scaling,
+            unread=unread,
         )
 
 

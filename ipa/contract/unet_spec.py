@@ -3,34 +3,34 @@
 The half that goes down has a value of its own, since a ControlNet is a copy of it.
 
 Source: diffusers' `UNet2DConditionModel`. A key that changes the computation in a way nobody here
-implements is refused by name; it is never ignored.
+implements is refused by name; see `Keys`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from .config import (
+    QUANTIZED,
     Config,
+    Keys,
     block_kinds,
     integer,
     integers,
     number,
     per_level,
     require_divisible,
-    require_fixed,
-    require_known,
 )
 from .errors import CheckpointError, shown
 
 # Keys with the only value that is implemented. A missing key means that value.
 DOWN_FIXED: Config = {
+    **QUANTIZED,
     "act_fn": "silu",
     "class_embed_type": None,
     "downsample_padding": 1,
     "encoder_hid_dim": None,
-    "encoder_hid_dim_type": None,
     "mid_block_scale_factor": 1,
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "num_attention_heads": None,
@@ -59,7 +59,6 @@ _UNET_FIXED: Config = {
 }
 DOWN_INERT = frozenset({"addition_embed_type_num_heads"})
 """Keys that do not change what inference computes."""
-_UNET_INERT = DOWN_INERT | {"dropout"}
 DOWN_READ = frozenset(
     {
         "addition_embed_type",
@@ -81,7 +80,17 @@ DOWN_READ = frozenset(
     }
 )
 """Keys that `down_fields` reads."""
-_UNET_READ = DOWN_READ | {"out_channels", "up_block_types", "sample_size", "time_cond_proj_dim"}
+_ADAPTER_TYPE = "encoder_hid_dim_type"
+NO_ADAPTER: Config = {_ADAPTER_TYPE: None}
+"""What the config of a UNet says that holds no IP-Adapter."""
+
+_WITH_ADAPTER = "ip_image_proj"  # what it is in diffusers while an IP-Adapter is loaded
+_UNET_KEYS = Keys(
+    read=DOWN_READ
+    | {"out_channels", "up_block_types", "sample_size", "time_cond_proj_dim", _ADAPTER_TYPE},
+    fixed=_UNET_FIXED,
+    inert=DOWN_INERT | {"dropout"},
+)
 _LEAST_GUIDANCE_WIDTH = 4  # two waves, or their frequencies have no range
 _ADDED_NUMBERS = 6  # original height and width, crop top and left, target height and width
 _DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
@@ -135,7 +144,8 @@ class DownSpec:
     Tuples have one entry per resolution level, from the finest (first) to the coarsest.
     `heads` is what diffusers calls `attention_head_dim`: a number of heads, not a width. `addition`
     is SDXL's; None elsewhere. `guidance_width` is that of the guidance scale's sinusoid, of
-    distilled models (LCM) that are told the scale with the timestep; None elsewhere.
+    distilled models (LCM) that are told the scale with the timestep; None elsewhere. `unread` are
+    warnings of what its config says and nobody knows.
     """
 
     in_channels: int
@@ -153,6 +163,7 @@ class DownSpec:
     upcast_attention: bool
     addition: Addition | None = None
     guidance_width: int | None = None
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def time_width(self) -> int:
@@ -164,6 +175,8 @@ class DownSpec:
 class UNetSpec(DownSpec):
     """A UNet of the Stable Diffusion family."""
 
+    keys: ClassVar[Keys] = _UNET_KEYS
+
     out_channels: int
     up_attention: tuple[bool, ...]  # in the order of execution: coarsest level first
     sample_size: int | None
@@ -171,8 +184,8 @@ class UNetSpec(DownSpec):
     @classmethod
     def from_config(cls, config: Config, where: str = "unet/config.json") -> UNetSpec:
         """Parse diffusers' config. Raises CheckpointError for what is not implemented."""
-        require_fixed(config, _UNET_FIXED, where)
-        require_known(config, _UNET_READ | _UNET_FIXED.keys() | _UNET_INERT, where)
+        unread = cls.keys.check(config, where)
+        _check_adapter_type(config, where)
         down = down_fields(config, where, fewest_transformers=1)
         levels = len(down["channels"])
         return cls(
@@ -183,6 +196,17 @@ class UNetSpec(DownSpec):
             sample_size=integer(config, "sample_size", where, 64)
             if config.get("sample_size") is not None
             else None,
+            unread=unread,
+        )
+
+
+def _check_adapter_type(config: Config, where: str) -> None:
+    kind = config.get(_ADAPTER_TYPE)
+    if kind not in {None, _WITH_ADAPTER}:
+        raise CheckpointError(
+            f"{where}: {_ADAPTER_TYPE} is not supported with this value",
+            found=repr(kind)[:80],
+            remedy="use a model of Stable Diffusion 1.x, 2.x or XL",
         )
 
 

@@ -51,7 +51,8 @@ def find_encoder(
             read_json(folder / "config.json"), str(folder / "config.json")
         )
     elif model.image_encoder is not None:
-        folder, variant, spec = model.path / "image_encoder", model.variant, model.image_encoder
+        folder, spec = model.path / "image_encoder", model.image_encoder
+        variant = model.variant_of("image_encoder")
     else:
         raise CheckpointError(
             f"{files.weights.name} needs an image encoder",
@@ -63,7 +64,7 @@ def find_encoder(
         folder=folder,
         variant=variant,
         spec=spec,
-        preprocessing=_preprocessing(folder, model.path, spec.image_size),
+        preprocessing=preprocessing(folder, model.path, spec.image_size),
     )
 
 
@@ -102,7 +103,7 @@ def fingerprint(weights: Iterable[Floats]) -> str:
     return digest.hexdigest()
 
 
-def _preprocessing(folder: Path, model: Path, image_size: int) -> Mapping[str, Any]:
+def preprocessing(folder: Path, model: Path, image_size: int) -> Mapping[str, Any]:
     """The encoder's own settings, or the model's where they are of the right size, or CLIP's."""
     for path in (folder / _PREPROCESSING, model / "feature_extractor" / _PREPROCESSING):
         if path.is_file():

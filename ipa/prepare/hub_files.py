@@ -22,7 +22,8 @@ _CONFIGS = (
     "tokenizer/*",
     "tokenizer_2/*",
 )
-_CONTROL = "controlnet"  # a model is used without the one that it may have been saved with
+# A model is used without those that it may have been saved with.
+_BESIDE = ("controlnet", "t2i_adapter")
 _OPTIONAL = "image_encoder"
 _SHOWN = 6
 
@@ -53,9 +54,11 @@ def weight_files(
 def model_files(names: Collection[str], where: str, variant: str | None = None) -> tuple[str, ...]:
     """Configs, tokenizers, and the weights of each component in one precision.
 
+    A component that has none in that precision is taken plain, as diffusers does.
+
     Raises:
-        CheckpointError: It is no model, or a component has no weights in that precision; `where`
-            names the repository.
+        CheckpointError: It is no model, a component has no weights, or none has that precision;
+            `where` names the repository.
     """
     if MODEL_INDEX not in names:
         raise CheckpointError(
@@ -64,13 +67,18 @@ def model_files(names: Collection[str], where: str, variant: str | None = None) 
             remedy=f"a single file is named by its path: {where}/FILE.safetensors",
         )
     found = [n for n in names if n.count("/") < 2 and any(fnmatchcase(n, p) for p in _CONFIGS)]
+    having = False
     for component, stem in STEMS.items():
-        if component == _CONTROL or f"{component}/{CONFIG}" not in names:
+        if component in _BESIDE or f"{component}/{CONFIG}" not in names:
             continue
-        weights = weight_files(names, component, stem, variant)
+        wanted = weight_files(names, component, stem, variant)
+        weights = wanted or weight_files(names, component, stem)
         if not weights and component != _OPTIONAL:
             raise _no_precision(names, where, component, variant)
+        having = having or bool(wanted)
         found += weights
+    if not having:
+        raise _no_precision(names, where, "", variant)
     return tuple(found)
 
 

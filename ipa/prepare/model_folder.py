@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipa.contract.errors import CheckpointError, shown
-from ipa.contract.files import STEMS, find_weights, read_json
+from ipa.contract.files import STEMS, find_weights, has_weights, read_json
 from ipa.contract.model import ModelFolder, SingleFile
 from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
+
+from .pipeline_classes import require_supported, unread_index
+from .sampler_classes import unread_scheduler
 
 _CLASSES = {
     "unet": "UNet2DConditionModel",
@@ -18,6 +22,7 @@ _CLASSES = {
     "text_encoder": "CLIPTextModel",
 }
 _SECOND = ("text_encoder_2", "CLIPTextModelWithProjection")  # of SDXL
+_ENCODER = "image_encoder"
 
 
 def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> ModelFolder:
@@ -26,7 +31,8 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
     Args:
         path: A folder in diffusers' layout, original or converted.
         name: What the user called it.
-        variant: "fp16" and the like, in the weights' file names.
+        variant: "fp16" and the like, in the weights' file names. A component that has none of
+            that name is taken plain, as diffusers does, but one must have it.
 
     Raises:
         CheckpointError: The folder is missing, incomplete, or of a family that is not supported.
@@ -37,10 +43,46 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
             found=f"{path} is a file" if path.is_file() else f"nothing at {path}",
             remedy='give a diffusers folder (with model_index.json), a hub id, or "demo"',
         )
-    classes = _component_classes(path)
-    for component in classes:
-        find_weights(path / component, STEMS[component], variant)
-    return _parse(_Configs(path, name, {}), variant=variant, single_file=None)
+    components = [*_component_classes(path), _ENCODER]
+    plain = _without(components, path, variant)
+    for component in components:
+        if component != _ENCODER:
+            own = None if component in plain else variant
+            find_weights(path / component, STEMS[component], own)
+    model = _parse(_Configs(path, name, {}), variant=variant, single_file=None)
+    return replace(model, plain=plain, warnings=(*model.warnings, *_mixture(plain, variant)))
+
+
+def _without(components: Sequence[str], path: Path, variant: str | None) -> frozenset[str]:
+    """Components of a folder that have no files of a variant. Raises CheckpointError if none has.
+
+    Those that have no weights at all are not among them: what is missing is told elsewhere.
+    """
+    if variant is None:
+        return frozenset()
+    having = [c for c in components if has_weights(path / c, STEMS[c], variant)]
+    if not having:
+        raise CheckpointError(
+            f"{path} has no weights of the variant {variant!r}",
+            found=", ".join(sorted(_tags(path, components))) or "no weights at all",
+            remedy="variant= is a part of file names, such as fp16 of *.fp16.safetensors; leave it "
+            "out for plain files",
+        )
+    return frozenset(c for c in components if c not in having and has_weights(path / c, STEMS[c]))
+
+
+def _tags(path: Path, components: Sequence[str]) -> set[str]:
+    """The weights that there are, by their names."""
+    names = {STEMS[c] for c in components} | {"pytorch_model"}
+    found = (file.name for c in components for file in sorted((path / c).glob("*")))
+    return {name for name in found if name.startswith(tuple(names))}
+
+
+def _mixture(plain: frozenset[str], variant: str | None) -> list[str]:
+    if not plain:
+        return []
+    listed = ", ".join(sorted(plain))
+    return [f"there are no files of the variant {variant!r} of {listed}: the plain ones are taken"]
 
 
 def open_configs(path: Path, *, name: str, single_file: SingleFile) -> ModelFolder:
@@ -80,6 +122,8 @@ def _parse(
     configs: _Configs, *, variant: str | None, single_file: SingleFile | None
 ) -> ModelFolder:
     classes = _component_classes(configs.path)
+    index = configs.read("model_index.json")
+    scheduler = configs.read("scheduler/scheduler_config.json")
     unet = UNetSpec.from_config(*configs.component("unet"))
     vae = VaeSpec.from_config(*configs.component("vae"))
     text = ClipTextSpec.from_config(*configs.component("text_encoder"))
@@ -89,8 +133,8 @@ def _parse(
     _check_widths(unet, text, second, configs.name)
     _check_channels(unet, vae, configs.name)
     encoder = None
-    if configs.has("image_encoder"):
-        encoder = ClipVisionSpec.from_config(*configs.component("image_encoder"))
+    if configs.has(_ENCODER):
+        encoder = ClipVisionSpec.from_config(*configs.component(_ENCODER))
     return ModelFolder(
         name=configs.name,
         path=configs.path,
@@ -101,8 +145,12 @@ def _parse(
         text_encoder_2=second,
         force_zeros_for_empty_prompt=second is not None and _forces_zeros(configs),
         image_encoder=encoder,
-        scheduler=configs.read("scheduler/scheduler_config.json"),
+        scheduler=scheduler,
         single_file=single_file,
+        warnings=(
+            *unread_index(index, f"{configs.name}/model_index.json"),
+            *unread_scheduler(scheduler, f"{configs.name}/scheduler/scheduler_config.json"),
+        ),
     )
 
 
@@ -120,6 +168,7 @@ def _forces_zeros(configs: _Configs) -> bool:
 def _component_classes(path: Path) -> dict[str, str]:
     """The components with weights and the classes that they must have; the index is checked."""
     index = read_json(path / "model_index.json")
+    require_supported(index, f"{path}/model_index.json")
     classes = _CLASSES | (dict([_SECOND]) if _SECOND[0] in index else {})
     for component, needed in classes.items():
         entry = index.get(component)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
-Config: TypeAlias = Mapping[str, Any]
+from ipa.contract.config import Config, Keys
+
 Levels = Literal["training", "karras", "exponential", "beta"]
 Family = Literal[
     "ddim",
@@ -252,3 +253,28 @@ FAMILIES: Mapping[Family, SamplerClass] = {
     ),
 }
 """Every family."""
+
+# Of diffusers' schedulers what no family reads by itself: what only goes with another key that is
+# refused, and what names a sampler.
+_INERT = frozenset(
+    {
+        "dynamic_thresholding_ratio",
+        "flow_shift",
+        "sample_max_value",
+        "shift_terminal",
+        "skip_prk_steps",
+        "time_shift_type",
+        "use_beta_sigmas",
+        "use_exponential_sigmas",
+        "use_karras_sigmas",
+    }
+)
+_KEYS = Keys(
+    read=frozenset().union(*(kind.known | kind.fixed.keys() for kind in FAMILIES.values())),
+    inert=_INERT | {"sigma_min", "sigma_max"},
+)
+
+
+def unread_scheduler(config: Config, where: str) -> tuple[str, ...]:
+    """A warning for every key of scheduler_config.json that is none of any sampler's."""
+    return _KEYS.check(config, where)

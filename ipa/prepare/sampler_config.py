@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from ipa.contract.config import Config
 from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.errors import CheckpointError, shown
 from ipa.contract.schedule import MAX_HISTORY
 
-from .sampler_classes import FAMILIES, Config, Family, Levels
+from .sampler_classes import FAMILIES, Family, Levels
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["leading", "linspace", "trailing"]

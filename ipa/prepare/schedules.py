@@ -81,6 +81,15 @@ _FLAGS: Mapping[str, Levels] = {
     "use_exponential_sigmas": "exponential",
     "use_beta_sigmas": "beta",
 }
+_CLIP, _DEFAULTED = "clip_sample", "_use_default_values"
+_CLIPS = (
+    "{name} cuts latents off at ±{limit:g}, as scheduler_config.json says (clip_sample): if "
+    "pictures are flat and grey, set it to false there"
+)
+_WOULD_CLIP = (
+    "{name} does not cut latents off: scheduler_config.json says nothing of clip_sample, for which "
+    "diffusers would take its default for pixels, true"
+)
 _CLASSES_WITHOUT_LEVELS = frozenset({"DDIMScheduler", "EulerAncestralDiscreteScheduler"})
 
 
@@ -179,9 +188,30 @@ def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[s
     """A scheduler's config as diffusers' Stable Diffusion 1 and 2 pipelines correct it on loading.
 
     Their constructors force steps_offset to 1 and clip_sample to false, whatever the file says and
-    also where it says nothing (pipeline_stable_diffusion.py); SDXL's pipelines do not.
+    also where it says nothing (pipeline_stable_diffusion.py); SDXL's pipelines do not. There the
+    default of DDIM and DDPM, made for pixels, would cut latents off at ±1: only a file that says so
+    has that here.
     """
-    return dict(config) if is_xl else {**config, "steps_offset": 1, "clip_sample": False}
+    corrected: dict[str, Any] = {} if is_xl else {"steps_offset": 1, _CLIP: False}
+    if not _says_clip(config):
+        corrected[_CLIP] = False
+        corrected[_DEFAULTED] = [k for k in config.get(_DEFAULTED) or () if k != _CLIP]
+    return {**config, **corrected}
+
+
+def clipping_warning(name: str, config: Mapping[str, Any], *, is_xl: bool = False) -> list[str]:
+    """What to say where a sampler clips latents, or would in diffusers; see `pipeline_config`."""
+    family, _ = _parts(name)
+    if not is_xl or _CLIP not in FAMILIES[family].known:
+        return []
+    if _says_clip(config):
+        clips = _sampler(name, config).clip
+        return [] if clips is None else [_CLIPS.format(name=name, limit=clips)]
+    return [_WOULD_CLIP.format(name=name)] if FAMILIES[family].own.get(_CLIP) else []
+
+
+def _says_clip(config: Mapping[str, Any]) -> bool:
+    return config.get(_CLIP) is not None and _CLIP not in (config.get(_DEFAULTED) or ())
 
 
 def _nearest(name: str) -> str:
@@ -220,8 +250,8 @@ def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[s
         )
     if "timestep_spacing" not in FAMILIES[family].known:
         raise RequestError(f"{family} has timesteps of its own, and no timestep_spacing")
-    defaulted = [k for k in config.get("_use_default_values") or () if k != "timestep_spacing"]
-    return {**config, "timestep_spacing": spacing, "_use_default_values": defaulted}
+    defaulted = [k for k in config.get(_DEFAULTED) or () if k != "timestep_spacing"]
+    return {**config, "timestep_spacing": spacing, _DEFAULTED: defaulted}
 
 
 def _check_eta(family: Family, eta: float) -> None:

@@ -13,6 +13,7 @@ from ipa.contract.errors import CheckpointError
 from ipa.contract.model import ModelFolder, SingleFile
 
 from .model_folder import open_configs
+from .tokenizer import has_words
 
 if TYPE_CHECKING:
     from ipa.bases import Base
@@ -51,7 +52,7 @@ def open_single_file(
             f"{config} holds no configs of a model", remedy="a folder with model_index.json"
         )
     words = config / "tokenizer" if config else None
-    vocabulary = words if words and (words / "vocab.json").is_file() else bases.vocabulary()
+    vocabulary = words if words and has_words(words) else bases.vocabulary()
     return open_configs(
         config or bases.folder(cast("Base", found.base)),
         name=name,

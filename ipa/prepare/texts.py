@@ -7,7 +7,7 @@ argument in silence, the argument is refused here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +59,13 @@ def open_tokenizers(model: ModelFolder) -> tuple[ClipTokenizer, ...]:
         CheckpointError: One is missing or damaged, or they make texts of different lengths.
     """
     names = ("tokenizer", "tokenizer_2") if model.is_xl else ("tokenizer",)
+    specs = (model.text_encoder, model.text_encoder_2)
     tokenizers = tuple(
-        ClipTokenizer.from_folder(model.path / name, model.vocabulary) for name in names
+        replace(
+            ClipTokenizer.from_folder(model.path / name, model.vocabulary),
+            embeddings=spec.vocabulary if spec else None,
+        )
+        for name, spec in zip(names, specs, strict=False)
     )
     lengths = [tokenizer.length for tokenizer in tokenizers]
     if len(set(lengths)) > 1:

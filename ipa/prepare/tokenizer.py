@@ -1,11 +1,14 @@
-"""CLIP's tokenizer: text to 77 ids, from vocab.json and merges.txt.
+"""CLIP's tokenizer: text to 77 ids, from tokenizer.json, or from vocab.json and merges.txt.
 
 Source: transformers 5's `CLIPTokenizer` (tokenization_clip.py) and how `from_pretrained` reads
-special tokens (tokenization_utils_base.py), rebuilt on the `tokenizers` library alone.
+words and special tokens (tokenization_utils_base.py, tokenization_utils_tokenizers.py), rebuilt on
+the `tokenizers` library alone. Of tokenizer.json that class takes the words, the merges and the
+added tokens; how texts are cut into pieces is always its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +23,9 @@ from tokenizers.models import BPE
 from ipa.contract.errors import CheckpointError, RequestError, shown
 from ipa.contract.files import read_json
 
-from .tokens import LearnedWords, Tokens
+from .tokens import LearnedWords, Tokens, expanded
 
+_SERIALIZED = "tokenizer.json"  # all that newer versions of transformers write
 _END_OF_WORD = "</w>"
 _PIECES = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -44,6 +48,8 @@ _SPECIAL_KEYS = (
 )
 _DEFAULT_LENGTH = 77
 _MAX_LENGTH = 4096  # transformers writes 1e30 for "no limit"
+_EXTRA_KEYS = ("extra_special_tokens", "additional_special_tokens")  # the second is the older
+_SIDES = {"padding_side": "padding", "truncation_side": "truncation"}
 _TOKEN_FIELDS = ("lstrip", "rstrip", "single_word", "normalized")
 
 
@@ -51,7 +57,10 @@ _TOKEN_FIELDS = ("lstrip", "rstrip", "single_word", "normalized")
 class ClipTokenizer:
     """Text to ids. `start`, `end` and `pad` are ids; `length` is that of every result.
 
-    `learned` are words whose embeddings are given beside the model (`prepare.textual_inversion`).
+    `embeddings` is how many ids the text encoder knows; None: it is not said.
+    `series` are the ids of an added token that stands for several, as a model has them that was
+    saved with learned words in it. `learned` are words whose embeddings are given beside the model
+    (`prepare.textual_inversion`).
     """
 
     start: int
@@ -59,7 +68,9 @@ class ClipTokenizer:
     pad: int
     length: int
     model: Tokenizer = field(repr=False)
+    series: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     learned: LearnedWords | None = None
+    embeddings: int | None = None
 
     @classmethod
     def from_folder(cls, folder: Path, words: Path | None = None) -> ClipTokenizer:
@@ -67,25 +78,19 @@ class ClipTokenizer:
 
         Args:
             folder: The folder.
-            words: Where vocab.json and merges.txt lie, if not in it.
+            words: Where the vocabulary lies, if not in it.
 
         Raises:
-            CheckpointError: vocab.json or merges.txt is missing or damaged, or the configuration
-                asks for something that is not implemented.
+            CheckpointError: The vocabulary is missing or damaged, or the configuration asks for
+                something that is not implemented.
         """
         folder = Path(folder)
-        words = words or folder
-        vocabulary = _read_vocabulary(words / "vocab.json")
-        merges = _read_merges(words / "merges.txt", vocabulary)
+        words = folder if words is None or has_words(folder) else words
+        serialized = _optional(words / _SERIALIZED)
+        vocabulary, merges = _words(words, serialized)
         config = _optional(folder / "tokenizer_config.json")
-        for key in ("padding_side", "truncation_side"):
-            if config.get(key, "right") != "right":
-                raise CheckpointError(
-                    f"{folder}/tokenizer_config.json: {key} is not supported",
-                    found=shown(config[key]),
-                    remedy='only "right" is implemented',
-                )
-        special, added = _special_tokens(folder, config)
+        _check_sides(folder, config, serialized)
+        special, added = _special_tokens(folder, config, serialized if words == folder else {})
         model = _build(vocabulary, merges, special["unk_token"], added)
         for key in _DEFAULT_TOKENS:
             if special[key] not in vocabulary:
@@ -95,7 +100,7 @@ class ClipTokenizer:
         start, end, pad = (
             vocabulary[special[key]] for key in ("bos_token", "eos_token", "pad_token")
         )
-        return cls(start, end, pad, _length(config, folder), model)
+        return cls(start, end, pad, _length(config, folder), model, _series(model, added))
 
     def encode(self, text: str) -> Tokens:
         """Ids of a text; what does not fit is cut, the end token kept."""
@@ -106,8 +111,18 @@ class ClipTokenizer:
     def pieces(self, text: str) -> list[tuple[int, int]]:
         """The ids of a text without start and end, each with its place in the text."""
         encoding = self.model.encode(_checked(text), add_special_tokens=False)
-        pieces = zip(encoding.ids, (start for start, _ in encoding.offsets), strict=True)
-        return list(pieces if self.learned is None else self.learned.expand(pieces))
+        starts = (start for start, _ in encoding.offsets)
+        pieces = list(expanded(zip(encoding.ids, starts, strict=True), self.series))
+        learned = {} if self.learned is None else self.learned.ids
+        for number, place in pieces:
+            if self.embeddings is not None and number >= self.embeddings and number not in learned:
+                raise RequestError(
+                    "a word of the prompt has no embedding in the text encoder",
+                    found=f"{text[place : place + 40].strip()!r}, id {number} of {self.embeddings}",
+                    remedy="its tokenizer was taught it, its text encoder was not: leave it out, "
+                    "or load_textual_inversion under another token",
+                )
+        return list(expanded(pieces, learned))
 
     def row(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
         """(length,): start, ids, end, padding."""
@@ -162,13 +177,75 @@ def _build(
     return model
 
 
+def has_words(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's vocabulary, in either form."""
+    return any((folder / name).is_file() for name in (_SERIALIZED, "vocab.json"))
+
+
+def _words(
+    folder: Path, serialized: Mapping[str, Any]
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges; tokenizer.json decides where both forms lie side by side."""
+    if not serialized:
+        if not has_words(folder):
+            raise CheckpointError(
+                f"{folder} holds no tokenizer",
+                found=", ".join(sorted(p.name for p in folder.glob("*"))) or "nothing",
+                remedy=f"{_SERIALIZED}, or vocab.json and merges.txt, is needed: check the path, "
+                "or finish the download",
+            )
+        path = folder / "vocab.json"
+        vocabulary = _vocabulary(read_json(path), path)
+        return vocabulary, _read_merges(folder / "merges.txt", vocabulary)
+    path, model = folder / _SERIALIZED, serialized.get("model")
+    if not isinstance(model, Mapping) or model.get("type", "BPE") != "BPE":
+        found = model.get("type") if isinstance(model, Mapping) else model
+        raise CheckpointError(
+            f"{path} is no tokenizer of CLIP's kind",
+            found=f"model {found!r:.80}",
+            remedy="byte-pair encoding (BPE) is needed: take the tokenizer of the same model",
+        )
+    vocabulary = _vocabulary(model.get("vocab"), path)
+    pairs = model.get("merges")
+    if not isinstance(pairs, list):
+        raise CheckpointError(f"{path} holds no merges", found=type(pairs).__name__)
+    split = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
+    return vocabulary, [
+        _merge(pair, vocabulary, f"{path}: merge {number}") for number, pair in enumerate(split, 1)
+    ]
+
+
+def _check_sides(folder: Path, config: Mapping[str, Any], serialized: Mapping[str, Any]) -> None:
+    """Raise CheckpointError unless texts are cut and padded at their right end."""
+    for key, part in _SIDES.items():
+        told = serialized.get(part)
+        own = str(told.get("direction", "right")).lower() if isinstance(told, Mapping) else "right"
+        if config.get(key, own) != "right":
+            raise CheckpointError(
+                f"{folder}/tokenizer_config.json: {key} is not supported",
+                found=shown(config.get(key, own)),
+                remedy='only "right" is implemented',
+            )
+
+
+def _series(model: Tokenizer, added: Sequence[AddedToken]) -> dict[int, tuple[int, ...]]:
+    """<word> with <word>_1, <word>_2, … behind it: what diffusers makes of one in a text."""
+    ids = {token.content: int(model.token_to_id(token.content) or 0) for token in added}
+    found: dict[int, tuple[int, ...]] = {}
+    for word, number in ids.items():
+        rest = itertools.takewhile(ids.__contains__, (f"{word}_{n}" for n in itertools.count(1)))
+        if own := tuple(ids[name] for name in rest):
+            found[number] = (number, *own)
+    return found
+
+
 def _special_tokens(
-    folder: Path, config: Mapping[str, Any]
+    folder: Path, config: Mapping[str, Any], serialized: Mapping[str, Any]
 ) -> tuple[dict[str, str], list[AddedToken]]:
     """The named special tokens, and all added tokens in the order of registration.
 
     tokenizer_config.json's `added_tokens_decoder` decides where it exists; without it, the older
-    special_tokens_map.json and added_tokens.json do.
+    special_tokens_map.json and added_tokens.json do, then tokenizer.json.
     """
     where = f"{folder}/tokenizer_config.json"
     named = dict(_DEFAULT_TOKENS) | _named(config)
@@ -185,8 +262,22 @@ def _special_tokens(
             decoder[_token_number(number, where)] = AddedToken(
                 token, normalized=not known, special=known
             )
+        listed = serialized.get("added_tokens") or []
+        for value in listed if isinstance(listed, list) else [listed]:
+            number = value.get("id") if isinstance(value, Mapping) else value
+            decoder[_token_number(number, str(folder / _SERIALIZED))] = _added_token(value, where)
+    named |= _extra_tokens(config, where)
     contents = {k: _content(named[k], where) for k in _SPECIAL_KEYS if k in named}
     return contents, list(_registered(decoder, named, where))
+
+
+def _extra_tokens(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Special tokens that have no name of their own, by a key that is none."""
+    extra: object = next((config[key] for key in _EXTRA_KEYS if config.get(key)), [])
+    if not isinstance(extra, (list, Mapping)):
+        raise CheckpointError(f"{where}: extra_special_tokens must be a list", found=repr(extra))
+    values = extra.values() if isinstance(extra, Mapping) else extra
+    return {f"{_EXTRA_KEYS[0]}[{rank}]": value for rank, value in enumerate(values)}
 
 
 def _registered(
@@ -201,7 +292,8 @@ def _registered(
         yield token
     known = {token.content for token in decoder.values()}
     seen: set[tuple[bool, str]] = set()
-    for value in (named[k] for k in _SPECIAL_KEYS if k in named):
+    extra = [key for key in named if key not in _SPECIAL_KEYS]
+    for value in (named[k] for k in (*_SPECIAL_KEYS, *extra) if k in named):
         token = _added_token(value, where)
         mark = (isinstance(value, Mapping), token.content)
         if token.content not in known and mark not in seen:
@@ -261,8 +353,8 @@ def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def _read_vocabulary(path: Path) -> dict[str, int]:
-    vocabulary = read_json(path)
+def _vocabulary(value: object, path: Path) -> dict[str, int]:
+    vocabulary = value if isinstance(value, dict) else {}
     numbers = list(vocabulary.values())
     good = all(type(n) is int and 0 <= n < 1 << 31 for n in numbers)
     if not numbers or not good or len(set(numbers)) != len(numbers):
@@ -288,12 +380,17 @@ def _read_merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
         line = raw.removesuffix("\r")
         if not line or line.startswith("#version"):
             continue
-        pair = line.split(" ")
-        if len(pair) != 2 or any(p not in vocabulary for p in (*pair, "".join(pair))):
-            raise CheckpointError(
-                f"{path}: line {number} does not fit vocab.json",
-                found=repr(line[:80]),
-                remedy="download both files again",
-            )
-        merges.append((pair[0], pair[1]))
+        merges.append(_merge(line.split(" "), vocabulary, f"{path}: line {number}"))
     return merges
+
+
+def _merge(pair: object, vocabulary: Mapping[str, int], where: str) -> tuple[str, str]:
+    """A pair of words of the vocabulary that makes another."""
+    parts = tuple(map(str, pair)) if isinstance(pair, (list, tuple)) else ()
+    if len(parts) == 2 and all(word in vocabulary for word in (*parts, "".join(parts))):
+        return parts[0], parts[1]
+    raise CheckpointError(
+        f"{where} does not fit the vocabulary",
+        found=repr(pair)[:80],
+        remedy="download the tokenizer's files again",
+    )

@@ -41,8 +41,11 @@ class LearnedWords:
     vectors: npt.NDArray[np.float32]
     inversions: tuple[TextualInversion, ...]
 
-    def expand(self, pieces: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """(id, place in the text) with as many ids for such a word as it has embeddings."""
-        for number, place in pieces:
-            for own in self.ids.get(number, (number,)):
-                yield own, place
+
+def expanded(
+    pieces: Iterable[tuple[int, int]], series: Mapping[int, tuple[int, ...]]
+) -> Iterator[tuple[int, int]]:
+    """(id, place in the text), with all ids of a series in place of the one that stands for it."""
+    for number, place in pieces:
+        for own in series.get(number, (number,)):
+            yield own, place

@@ -152,7 +152,6 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         ({"channels": (8, 3), "adapter_type": "light_adapter"}, "at least 4 channels"),
         ({"channels": ()}, "list of integers"),
         ({"num_res_blocks": 0}, "num_res_blocks"),
-        ({"groups": 3}, "groups=3"),
         ({"_class_name": "ControlNetModel"}, "load_controlnet"),
         ({"_class_name": "MultiAdapter"}, "T2IAdapter is needed"),
     ],

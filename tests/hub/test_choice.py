@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers.pipelines.pipeline_loading_utils import variant_compatible_siblings
 
 from ipa.contract.errors import CheckpointError
 from ipa.contract.files import STEMS, find_weights
@@ -124,15 +126,64 @@ def test_what_is_fetched_is_what_is_read(listing: str, variant: str | None, tmp_
     assert list(chosen) == [f"x/{path.name}" for path in read]
 
 
-def test_a_precision_that_one_component_lacks() -> None:
-    """It is told before the others, of gigabytes, are downloaded."""
+def test_a_precision_that_no_component_has() -> None:
+    """It is told before anything, of gigabytes, is downloaded; of one that has it the others go."""
     names = ["model_index.json"]
     for component in ("unet", "vae", "text_encoder"):
         names += [f"{component}/config.json", f"{component}/{STEMS[component]}.safetensors"]
     assert len(model_files(names, "a/b")) == 7
-    names.append("unet/diffusion_pytorch_model.fp16.safetensors")
-    with pytest.raises(CheckpointError, match=r"a/b has no fp16 weights of vae"):
+    with pytest.raises(CheckpointError, match=r"a/b has no fp16 weights; found: .*unet"):
         model_files(names, "a/b", "fp16")
+    names.append("unet/diffusion_pytorch_model.fp16.safetensors")
+    assert {n for n in model_files(names, "a/b", "fp16") if n.endswith(".safetensors")} == {
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    }
+
+
+# What the components of a model have, each a list of stems, variants and endings.
+_FILES = {
+    "plain": ["{0}.safetensors"],
+    "variant": ["{0}.fp16.safetensors"],
+    "both": ["{0}.safetensors", "{0}.fp16.safetensors"],
+    "other": ["{0}.safetensors", "{0}.non_ema.safetensors"],
+    "shards": ["{0}.safetensors.index.json", "{0}-00001-of-00001.safetensors"],
+    "variant shards": [
+        "{0}.safetensors.index.fp16.json",
+        "{0}.fp16-00001-of-00001.safetensors",
+        "{0}.safetensors",
+    ],
+    "pickled variant": ["{1}.fp16.bin", "{1}.bin"],
+}
+
+
+@pytest.mark.parametrize("variant", [None, "fp16", "non_ema", "bf16"])
+def test_a_variant_that_some_components_have(variant: str | None) -> None:
+    """Every mixture of three components: which of them come in the variant is diffusers' choice."""
+    components = ("unet", "vae", "text_encoder")
+    for kinds in itertools.product(_FILES, repeat=3):
+        names = ["model_index.json", *(f"{component}/config.json" for component in components)]
+        for component, kind in zip(components, kinds, strict=True):
+            stem = STEMS[component]
+            pickled = "pytorch_model" if stem == "model" else stem
+            names += [f"{component}/{name.format(stem, pickled)}" for name in _FILES[kind]]
+        tagged = [n for n in names if f".{variant}" in n]
+        if variant is not None and not tagged:
+            with pytest.raises(CheckpointError, match=f"no {variant} weights"):
+                model_files(names, "a/b", variant)
+            with pytest.raises(ValueError, match="no such modeling files"):
+                variant_compatible_siblings(names, variant=variant)
+            continue
+        wanted, _ = variant_compatible_siblings(names, variant=variant)
+        needed = {n.split("/")[0] for n in wanted}
+        if needed != set(components):  # diffusers would fetch a model without them
+            with pytest.raises(CheckpointError, match="weights of"):
+                model_files(names, "a/b", variant)
+            continue
+        found = {n for n in model_files(names, "a/b", variant) if n not in names[:4]}
+        assert found <= set(wanted)
+        assert {n.split("/")[0] for n in found} == needed
 
 
 NAMES = {

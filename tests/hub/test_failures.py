@@ -19,7 +19,7 @@ FAILURES = {
     f'ipa.load("{MODEL}", revision="v9")': ("no such revision", "leave revision= out"),
     f'ipa.load("{MODEL}", offline=True)': ("not in the hub's cache", "without offline"),
     f'ipa.load("{FILES}/tiny.safetensors", offline=True)': ("no tiny.safetensors of", "fetch it"),
-    f'ipa.load("{MODEL}", variant="bf16")': ("no bf16 weights of unet", "variant="),
+    f'ipa.load("{MODEL}", variant="bf16")': ("no bf16 weights", "variant="),
     f'ipa.load("{ADAPTERS}")': ("no model_index.json", "FILE.safetensors"),
     f'ipa.load("{FILES}/tiny.ckpt")': ("has no tiny.ckpt", "old/tiny.ckpt"),
     f'ipa.load("{FILES}/old/tiny.ckpt", revision="v9")': ("no such revision", "revision="),

@@ -189,7 +189,7 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no weights": (lambda f: (f / UNET).unlink(), "no weights called"),
     "no config": (lambda f: (f / "vae/config.json").unlink(), "vae/config.json"),
-    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "vocab.json"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer.json, or vocab.json"),
     "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json"),
     "LFS pointer": (
         lambda f: (f / UNET).write_text("version https://git-lfs.github.com/spec/v1\n"),

@@ -96,7 +96,7 @@ def test_a_name_is_as_loading(pipe: ipa.Pipeline, run: Run, folder: Path, backen
     loaded["<lora:first:0:0.7>"] = loaded["<lyco:part:0.7>"]
     for tag, latents in named.items():
         assert is_same(latents, loaded[tag], backend), tag
-        assert relative(latents, base) > 1e-4, tag
+        assert relative(latents, base) > 1e-4, tag  # 5.0e-4 measured
     pipe.load_lora(folder / "first.safetensors", scale=0.5)
     pipe.load_lora(folder / "part.safetensors", scale=-0.3)
     assert is_same(run("a (star:1.2)"), together, backend)

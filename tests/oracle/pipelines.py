@@ -56,7 +56,9 @@ def run_diffusers(
     Picture number p of all takes the generator of seed + p; or all take the same.
     """
     if scheduler is not None:
-        named = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
+        # Not diffusers' default for pixels, where a file says nothing: see `pipeline_config`.
+        config = {"clip_sample": False} | dict(pipe.scheduler.config)
+        named = diffusers_scheduler(scheduler, config)
         pipe.scheduler = started_at_the_first(named, arguments["num_inference_steps"])
     if scale is not None:
         pipe.set_ip_adapter_scale(scale)

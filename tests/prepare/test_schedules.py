@@ -17,7 +17,13 @@ from diffusers import (
 )
 
 from ipa.contract.errors import CheckpointError, RequestError
-from ipa.prepare.schedules import NAMES, make_schedule, pipeline_config, scheduler_name
+from ipa.prepare.schedules import (
+    NAMES,
+    clipping_warning,
+    make_schedule,
+    pipeline_config,
+    scheduler_name,
+)
 from oracle.models import SCHEDULER
 from oracle.schedulers import (
     OWN_NAMES,
@@ -491,3 +497,42 @@ def test_stable_diffusions_pipelines_correct_two_keys() -> None:
     corrected = pipeline_config({"_class_name": "DDIMScheduler", "beta_start": 0.1})
     assert corrected["steps_offset"] == 1 and corrected["clip_sample"] is False
     assert corrected["beta_start"] == 0.1
+
+
+UNSAID: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "null": {"clip_sample": None},
+    "a default that diffusers filled in": {
+        "clip_sample": True,
+        "_use_default_values": ["clip_sample"],
+    },
+}
+
+
+@pytest.mark.parametrize("said", UNSAID)
+def test_latents_are_clipped_only_where_a_file_says_so(said: str) -> None:
+    """diffusers' DDIM and DDPM would clip at ±1, which is made for pixels."""
+    plain = {k: v for k, v in SCHEDULER.items() if k not in {"clip_sample", "_class_name"}}
+    config = pipeline_config({**plain, **UNSAID[said]}, is_xl=True)
+    wanted = pipeline_config({**plain, "clip_sample": False}, is_xl=True)
+    clipping = []
+    for name in NAMES:
+        rows = make_schedule(name, config, 4)
+        assert rows == make_schedule(name, wanted, 4)
+        assert all(step.clip is None for step in rows.steps)
+        assert clipping_warning(name, {"clip_sample": False}, is_xl=True) == []
+        if clipping_warning(name, {**plain, **UNSAID[said]}, is_xl=True):
+            clipping.append(name)
+    assert clipping == ["ddim", "ddim_karras", "ddpm"]  # those whose default it is in diffusers
+
+
+def test_clipping_that_a_file_asks_for_is_done_and_said() -> None:
+    config = {**SCHEDULER, "clip_sample": True, "clip_sample_range": 2.0}
+    told = [name for name in NAMES if clipping_warning(name, config, is_xl=True)]
+    families = {name.partition("_")[0] for name in told}
+    assert families == {"ddim", "ddpm", "heun", "lcm"}
+    for name in told:
+        rows = make_schedule(name, pipeline_config(config, is_xl=True), 4)
+        assert all(step.clip == 2.0 for step in rows.steps), name
+        assert "±2" in clipping_warning(name, config, is_xl=True)[0]
+    assert clipping_warning("ddim", config) == []  # other pipelines switch it off

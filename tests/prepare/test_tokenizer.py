@@ -55,6 +55,8 @@ _SDXL_CONFIG = {
     },
 }
 KINDS = ("demo", "bare", "sd15", "sd15_pad_bang", "sdxl", "placeholder", "older_added")
+SAVED = (*KINDS, "learned", "extra")
+"""Saved anew by transformers, which today writes tokenizer.json alone."""
 TEXTS = (
     "",
     " ",
@@ -79,6 +81,7 @@ TEXTS = (
     "漢" * 200,
     "<|endoftext|>" * 90,
     "<placeholder> x<placeholder>y <PLACEHOLDER>",
+    "a <cat-toy> on a <Cat-Toy>, <cat-toy>_1 <cat-toy>_2<sep>  <sep>end",
 )
 
 
@@ -130,6 +133,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         added_tokens={"<placeholder>": 49408},
     )
     return {"demo": DEMO / "tokenizer", **{kind: root / kind for kind in KINDS[1:]}}
+
+
+@pytest.fixture(scope="module")
+def saved(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What transformers writes of those, and of one that was taught words or special tokens."""
+    root = tmp_path_factory.mktemp("saved")
+    for kind, path in folders.items():
+        CLIPTokenizer.from_pretrained(path).save_pretrained(root / kind)
+    learned = CLIPTokenizer.from_pretrained(folders["sdxl"])
+    learned.add_tokens(["<cat-toy>", "<cat-toy>_1", "<cat-toy>_2"])
+    learned.save_pretrained(root / "learned")
+    extra = CLIPTokenizer.from_pretrained(folders["sd15"])
+    extra.add_special_tokens({"extra_special_tokens": ["<sep>"]})
+    extra("a", padding="max_length", max_length=9, truncation=True)  # which its file then repeats
+    extra.save_pretrained(root / "extra")
+    assert not any((root / kind / "vocab.json").exists() for kind in SAVED)
+    return {kind: root / kind for kind in SAVED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +209,61 @@ _MIXED = st.lists(st.one_of(_WORDS, _UNICODE), max_size=60).map("".join)
 def test_any_text_equals_transformers(pairs: dict[str, Pair], text: str) -> None:
     for pair in pairs.values():
         pair.check(text)
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_a_folder_that_transformers_wrote(saved: dict[str, Path], kind: str) -> None:
+    """tokenizer.json alone, and the older files beside it, which then do not count."""
+    pair = Pair(ClipTokenizer.from_folder(saved[kind]), CLIPTokenizer.from_pretrained(saved[kind]))
+    if kind == "learned":  # diffusers writes all parts of such a word before it asks for ids
+        assert pair.ours.count("<cat-toy>") == 3
+        pair = dataclasses.replace(pair, ours=dataclasses.replace(pair.ours, series={}))
+    for text in TEXTS:
+        pair.check(text)
+
+
+def test_tokenizer_json_decides(saved: dict[str, Path], copy: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(saved["sdxl"] / name, copy)
+    pair = Pair(ClipTokenizer.from_folder(copy), CLIPTokenizer.from_pretrained(copy))
+    for text in TEXTS:
+        pair.check(text)
+
+
+def test_merges_as_older_versions_wrote_them(saved: dict[str, Path], copy: Path) -> None:
+    """One string each; and settings that name the added tokens themselves."""
+    for name in ("vocab.json", "merges.txt", "special_tokens_map.json"):
+        (copy / name).unlink()
+    told = json.loads((saved["placeholder"] / "tokenizer.json").read_text("utf-8"))
+    told["model"]["merges"] = [" ".join(pair) for pair in told["model"]["merges"]]
+    _write(copy, tokenizer=told, tokenizer_config=_SDXL_CONFIG)
+    pair = Pair(ClipTokenizer.from_folder(copy), CLIPTokenizer.from_pretrained(copy))
+    for text in TEXTS:
+        pair.check(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda told: told.update(model=[]), "CLIP's kind"),
+        (lambda told: told["model"].update(type="Unigram"), "Unigram"),
+        (lambda told: told["model"].update(vocab=["a"]), "ids"),
+        (lambda told: told["model"].update(merges=None), "merges"),
+        (lambda told: told["model"]["merges"].append("qqq zzz"), "merge "),
+        (lambda told: told["model"]["merges"].append([1, {}]), "merge "),
+        (lambda told: told["added_tokens"].append("x"), "id"),
+        (lambda told: told.update(added_tokens={"id": 3}), "special token"),
+        (lambda told: told.update(padding={"direction": "Left"}), "padding_side"),
+    ],
+)
+def test_a_damaged_tokenizer_json_is_refused(copy: Path, change: Any, message: str) -> None:
+    CLIPTokenizer.from_pretrained(copy).save_pretrained(copy)
+    path = copy / "tokenizer.json"
+    told = json.loads(path.read_text("utf-8"))
+    change(told)
+    path.write_text(json.dumps(told), "utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        ClipTokenizer.from_folder(copy)
 
 
 def test_both_pad_conventions_pad(pairs: dict[str, Pair]) -> None:

@@ -94,12 +94,8 @@ CASES = {
     "tall": Case(arguments={"width": 40, "height": 136}),
     "old configs": Case(model="old"),
     "old configs, zeros not forced": Case(model="old", arguments={"negative_prompt_2": "a ring"}),
-    # Its clipping amplifies rounding: diffusers in float32 is 1.1e-5 from itself in float64 where
-    # five steps and the other cases' guidance are used.
-    "old configs, ddim": Case(
-        model="old",
-        arguments={"scheduler": "ddim", "guidance_scale": 1.5},
-    ),
+    "old configs, ddim": Case(model="old", arguments={"scheduler": "ddim", **LONG}),
+    "old configs, ddpm": Case(model="old", arguments={"scheduler": "ddpm", **LONG}),
     "old configs, adapter": Case(
         model="old", adapters=("plus",), pictures=((6,),), scale=0.5, arguments=SIZES
     ),
