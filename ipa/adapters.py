@@ -144,6 +144,15 @@ def lora_scale(attached: AttachedAdapter, profile: Profile) -> float:
     return profile.face_lora_scale if attached.lora_scale is None else attached.lora_scale
 
 
+def joins_faces(prompt: object, adapters: Mapping[str, AttachedAdapter]) -> bool:
+    """Whether an image prompt's adapter takes several faces of one person at once, as Portrait."""
+    name = getattr(prompt, "adapter", None)
+    named = adapters.get(name) if isinstance(name, str) else None
+    if named is None and len(adapters) == 1:
+        named = next(iter(adapters.values()))
+    return named is not None and named.loaded.spec.takes_several_faces
+
+
 def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:
     """A loaded adapter; None is the only one. Raises RequestError if there is no such."""
     if name is None and len(adapters) == 1:

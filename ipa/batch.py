@@ -12,6 +12,7 @@ import numpy as np
 from ipa.adapters import AttachedAdapter
 from ipa.contract.backend import Backend
 from ipa.contract.batch import Batch
+from ipa.contract.editing import sources
 from ipa.contract.errors import RequestError
 from ipa.contract.influence import Influence
 from ipa.contract.model import ModelFolder
@@ -20,6 +21,7 @@ from ipa.contract.weights import StepWeights
 from ipa.controls import AttachedControlNet
 from ipa.description import describe_batch
 from ipa.plan import Plan, make_plan
+from ipa.prepare.noise import Share
 from ipa.prepare.tokenizer import ClipTokenizer
 from ipa.run import NOTHING, CancelSignal, Run
 
@@ -46,7 +48,25 @@ def plan_batch(
             raise RequestError(
                 f"prompt {len(plans) + 1}: {error.what}", found=error.found, remedy=error.remedy
             ) from error
-    return plans
+    return _sharing(plans)
+
+
+def _sharing(plans: list[Plan]) -> list[Plan]:
+    """Plans of one call, whose pictures one generator draws where the profile has but one."""
+    if len(plans) == 1 or plans[0].profile.seeds != "one generator":
+        return plans
+    first, each = plans[0].request, len(plans[0].seeds)
+    has_one = each == 1 or len(sources(first.image)) < 2
+    one_source = has_one and all(plan.request.image is first.image for plan in plans)
+    return [
+        replace(
+            plan,
+            request=replace(plan.request, seed=first.seed),
+            seeds=plans[0].seeds,
+            share=Share(each * len(plans), each * number, one_source),
+        )
+        for number, plan in enumerate(plans)
+    ]
 
 
 class BatchRun:

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from PIL import Image
 
-from ipa.adapters import adapter_name
+from ipa.adapters import adapter_name, joins_faces
 from ipa.batch import BatchRun, plan_batch
 from ipa.companions import Companions
 from ipa.contract.arguments import RequestArguments, check_names
@@ -178,7 +178,10 @@ class Pipeline(Companions):
                 raise RequestError("pass image_prompts or ip_adapter_image, not both")
             prompts = prompts_from_ip_adapter_image(ip_adapter_image, self._adapters)
         profile = profile_named(arguments.get("profile"))
-        prompts = [listed(entry, profile) for entry in prompts]
+        prompts = [
+            listed(entry, profile, joins_faces=joins_faces(entry, self._adapters))
+            for entry in prompts
+        ]
         arguments["controls"] = requested_controls(
             arguments.get("controls", ()), controlnet_image, self._controlnets
         )

@@ -27,7 +27,7 @@ from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_wa
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.masks import Canvas, SiteMasks, silence
 from ipa.prepare.moved import moved_sites
-from ipa.prepare.noise import NoiseStream
+from ipa.prepare.noise import OwnStreams, Share, SharedStream, Streams
 from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.picture_parts import prompt_parts
 from ipa.prepare.profiles import HOUSE, Profile, profile_named
@@ -70,7 +70,8 @@ class PlannedPrompt:
 class Plan:
     """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,).
 
-    `guidance` is what a network is told of `guidance_scale` that takes it as an input.
+    `guidance` is what a network is told of `guidance_scale` that takes it as an input. `share` is
+    its part of a call with several prompts, where one generator draws for all of them.
     """
 
     request: Request
@@ -87,6 +88,7 @@ class Plan:
     guidance_scale: float = 1.0
     guidance: Floats | None = None
     edits: Edits | None = None
+    share: Share | None = None
 
     @property
     def guided(self) -> bool:
@@ -145,7 +147,7 @@ def make_plan(
         texts=texts,
         prompts=prompts,
         schedule=schedule,
-        seeds=tuple((int(request.seed) + i) % 2**64 for i in range(request.num_images)),
+        seeds=_seeds(request, profile),
         latent_shape=shape,
         warnings=tuple(warnings),
         profile=profile,
@@ -171,16 +173,25 @@ def prompts_from_ip_adapter_image(
     return tuple(ImagePrompt(e, adapter=name) for e, name in zip(entries, adapters, strict=True))
 
 
-def starting_noise(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
-    """x_T before the schedule's factor: (N, C, h, w), one stream per picture."""
+def noise_streams(plan: Plan) -> Streams:
+    """Where a run's noise is drawn from: a generator per picture, or one for all of a call."""
+    if plan.profile.seeds == "one generator":
+        count, edits = len(plan.seeds), plan.edits
+        alone = Share(count, one_source=edits is None or len(edits.sources) < 2)
+        return SharedStream(plan.seeds[0], count, plan.share or alone)
+    return OwnStreams(plan.seeds)
+
+
+def starting_noise(plan: Plan, streams: Streams) -> Floats:
+    """x_T before the schedule's factor: (N, C, h, w)."""
     if plan.request.latents is not None:
         return np.ascontiguousarray(plan.request.latents, dtype=np.float32)
     return draw(plan, streams)
 
 
-def draw(plan: Plan, streams: Sequence[NoiseStream]) -> Floats:
-    """Fresh standard noise, one (1, C, h, w) draw per picture from its own stream."""
-    return np.concatenate([stream.normal((1, *plan.latent_shape)) for stream in streams])
+def draw(plan: Plan, streams: Streams) -> Floats:
+    """Fresh standard noise for every picture of a run, (N, C, h, w)."""
+    return streams.rows(plan.latent_shape)
 
 
 def plan_schedule(
@@ -207,6 +218,12 @@ def plan_schedule(
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
     times = NoiseTimes(sigmas, training_levels(name, config))
     return schedule, times, [*([warning] if warning else ()), *schedule.warnings]
+
+
+def _seeds(request: Request, profile: Profile) -> tuple[int, ...]:
+    """Of each picture; all have that of the one generator, where there is one."""
+    step = 0 if profile.seeds == "one generator" else 1
+    return tuple((int(request.seed) + i * step) % 2**64 for i in range(request.num_images))
 
 
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
@@ -270,7 +287,7 @@ def _plan_prompts(
                     number=number,
                     adapter=name,
                     features=plan_features(tile, reader, direction, part.weights),
-                    table=lambda_table(tile, attached.scale, model.sites, steps, window),
+                    table=lambda_table(tile, attached.scale, model.sites, steps, window, profile),
                     masks=canvas.masks(tile.mask, tile.mask_fit, where, profile.mask_rule),
                     embeds_scaling=tile.embeds_scaling,
                     moved=moved_sites(tile.layers, model.sites),

@@ -18,9 +18,9 @@ from ipa.contract.result import Progress, Result
 from ipa.contract.schedule import MAX_HISTORY
 from ipa.contract.weights import StepWeights
 from ipa.description import describe_request
-from ipa.plan import Plan, draw
+from ipa.plan import Plan, draw, noise_streams
 from ipa.prepare.images import to_pil
-from ipa.prepare.noise import NoiseStream
+from ipa.prepare.noise import Streams
 from ipa.prepare.step_weights import prompt_factors
 from ipa.previews import Previews
 from ipa.recording import Recording
@@ -60,7 +60,7 @@ class Run:
         self.backend.reset()
         steps = len(self.plan.schedule.steps)
         yield Progress(stage="encode", step=0, total=1)
-        streams = [NoiseStream(seed) for seed in self.plan.seeds]
+        streams = noise_streams(self.plan)
         with self._timed("encode"):
             start = begin(self.plan, self.backend, streams)
             conditioning = self._encode(start.channels)
@@ -126,13 +126,17 @@ class Run:
         )
 
     def _lora_scales(self) -> dict[str, float]:
-        """Of adapters with a LoRA, unless every λ is 0: then all of the adapter is off."""
+        """Of adapters with a LoRA, unless every λ is 0: then all of the adapter is off.
+
+        Unless the profile leaves it on (D28).
+        """
+        stays = self.plan.profile.face_lora_at_zero == "on"
         steps = range(len(self.plan.schedule.steps))
         tables = [self.plan.scales(step) for step in steps]
         active = {
             prompt.adapter
             for number, prompt in enumerate(self.plan.prompts)
-            if any(any(table[number]) for table in tables)
+            if stays or any(any(table[number]) for table in tables)
         }
         return {
             name: scale
@@ -141,7 +145,7 @@ class Run:
         }
 
     def _denoise(
-        self, conditioning: Any, start: Start, streams: Sequence[NoiseStream]
+        self, conditioning: Any, start: Start, streams: Streams
     ) -> Iterator[tuple[int, Floats]]:
         """Yields the number of finished steps and the latents, checked to be finite."""
         plan, backend = self.plan, self.backend

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ipa.contract.backend import Backend, Floats
 from ipa.contract.schedule import Step
-from ipa.plan import Plan, draw, starting_noise
+from ipa.plan import Plan, starting_noise
 from ipa.prepare.edits import Edits, Source
-from ipa.prepare.noise import NoiseStream
+from ipa.prepare.noise import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Start:
     channels: Floats | None = None
 
 
-def begin(plan: Plan, backend: Backend, streams: Sequence[NoiseStream]) -> Start:
-    """The start of a run; draws from each picture's own stream, in diffusers' order.
+def begin(plan: Plan, backend: Backend, streams: Streams) -> Start:
+    """The start of a run; draws from the pictures' streams, in diffusers' order.
 
     The noise of the picture's posterior (where it is encoded at all), the starting noise, and that
     of the masked picture's posterior, which diffusers draws even where it has no use for it.
@@ -65,11 +65,11 @@ def begin(plan: Plan, backend: Backend, streams: Sequence[NoiseStream]) -> Start
         return Start(latents)
     factor = backend.model.vae.scale_factor
     mask = np.concatenate([source.latent_mask(factor) for source in edits.sources])
-    mask = np.broadcast_to(mask, (len(streams), *mask.shape[1:]))
+    mask = np.broadcast_to(mask, (len(plan.seeds), *mask.shape[1:]))
     if edits.is_channels:
         hidden = _sampled(plan, backend, streams, edits, Source.masked_pixels)
         return Start(latents, channels=np.concatenate([mask, hidden], axis=1))
-    draw(plan, streams)
+    streams.source_rows(plan.latent_shape)
     assert clean is not None
     return Start(latents, Kept(clean, noise, mask, steps))
 
@@ -82,14 +82,14 @@ def noised(latents: Floats, noise: Floats, step: Step) -> Floats:
 def _sampled(
     plan: Plan,
     backend: Backend,
-    streams: Sequence[NoiseStream],
+    streams: Streams,
     edits: Edits,
     pixels: Callable[[Source], Floats],
 ) -> Floats:
     """Latents (N, C, h, w) drawn from the posteriors of the sources; each is encoded once."""
     posteriors = [backend.encode(pixels(source)) for source in edits.sources]
     rows = []
-    for number, stream in enumerate(streams):
+    for number, noise in enumerate(streams.source_rows(plan.latent_shape)):
         mean, deviation = posteriors[number % len(posteriors)]
-        rows.append(mean + deviation * stream.normal((1, *plan.latent_shape)))
+        rows.append(mean + deviation * noise[None])
     return np.concatenate(rows)

@@ -153,7 +153,7 @@ def explain_weights(
         CheckpointError: There is no such model.
         RequestError: The weights do not fit it.
     """
-    folder, rule = _open(model), profile_named(request.profile).window
+    folder, profile = _open(model), profile_named(request.profile)
     sites, times = folder.sites, plan_schedule(request, folder, None)[1]
     steps, explained = len(times.steps), []
     for prompt, title in zip(prompts, titles or ["any image prompt"], strict=True):
@@ -165,8 +165,8 @@ def explain_weights(
             "start": prompt.start,
             "end": prompt.end,
         }
-        window = open_steps(rule, prompt.start, prompt.end, times)
-        table = lambda_table(prompt, scale, sites, steps, window)
+        window = open_steps(profile.window, prompt.start, prompt.end, times)
+        table = lambda_table(prompt, scale, sites, steps, window, profile)
         explained.append(Explained(title, asked, table, moved_sites(prompt.layers, sites)))
     base = structure_name(sites)
     return Explanation(model, base, sites, steps, tuple(explained), request.profile)

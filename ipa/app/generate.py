@@ -182,6 +182,14 @@ def load_adapters(
         pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline, **options)
 
 
+def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
+    """The request that makes one picture again: alone, or with those drawn by its generator."""
+    seeds = request["seeds"]
+    if len(set(seeds)) < len(seeds):
+        return {**request, "picture": number + 1}
+    return {**request, "seed": seeds[number], "seeds": [seeds[number]], "num_images": 1}
+
+
 def generate(
     pipe: Pipeline,
     output: Path,
@@ -196,9 +204,7 @@ def generate(
         result = pipe(**arguments, on_progress=with_preview_file(bar, preview), cancel=cancel)
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
         request = result.info["request"]
-        seed = request["seeds"][number]
-        own = {**request, "seed": seed, "seeds": [seed], "num_images": 1}
-        info = {**result.info, "request": own}
+        info = {**result.info, "request": _of_picture(request, number)}
         if result.influence is not None:
             info["influence"] = [info["influence"][number]]
         save_png(image, path, info)

@@ -85,6 +85,11 @@ class AdapterSpec:
         """Whether the identity's tokens are added to what was seen of the face (FaceID-Plus v2)."""
         return self.kind == "faceid-plusv2"
 
+    @property
+    def takes_several_faces(self) -> bool:
+        """Whether it was trained on several faces of one person at once: Portrait and its kin."""
+        return self.feature == "face" and not self.lora_rank
+
     def with_kind(self, kind: str) -> AdapterSpec:
         """The same structure under this public name."""
         return replace(self, kind=kind)

@@ -17,7 +17,7 @@ from .preset_names import ANYWHERE as ANYWHERE
 from .preset_names import NAMES as NAMES
 from .preset_names import of_base, preset_name
 from .presets import STYLE_LAYOUT
-from .weight_types import FORMULAS, TABLES, WEAK, WEAK_SECTIONS
+from .weight_types import COMPOSITION, FORMULAS, TABLES, WEAK, WEAK_SECTIONS
 
 Doubles: TypeAlias = npt.NDArray[np.float64]
 PerTransformer: TypeAlias = Mapping[Transformer, float]
@@ -52,6 +52,22 @@ def layer_factors(layers: Layers | None, sites: Sequence[Site]) -> Doubles:
     for name, factor in layers.items():
         total = total + factor * _per_site(_preset(name, sites), sites)
     return total
+
+
+def composition_factors(layers: Layers | None, sites: Sequence[Site]) -> Doubles:
+    """The part of `layer_factors` that is composition's in "style and composition", (S,).
+
+    It is 0 elsewhere: where another preset stands beside it, all of them are weighed alike.
+    """
+    given = dict.fromkeys([layers], 1.0) if isinstance(layers, str) else layers or {}
+    names = [name for name in given if ":" not in name and "+" not in name]
+    if len(names) != 1 or len(given) != 1 or preset_name(names[0]) not in COMPOSITION:
+        return np.zeros(len(sites))
+    name = preset_name(names[0])
+    numbers = of_base(name, _BY_BASE[name], sites)
+    order = transformers(sites)
+    own = {order[t]: numbers[t] for t in of_base(name, COMPOSITION[name], sites)}
+    return given[names[0]] * _per_site(own, sites)
 
 
 def _per_site(factors: PerTransformer, sites: Sequence[Site]) -> Doubles:

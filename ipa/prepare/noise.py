@@ -7,6 +7,8 @@ Facts from ATen: `CPUGeneratorImpl.cpp` (the words of MT19937), `DistributionTem
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +87,62 @@ class NoiseStream:
         words = self._words.random_raw(2 * count).reshape(count, 2)
         joined = (words[:, 0] << np.uint64(32)) | words[:, 1]
         return (joined & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which pictures of a call are made in one run, where one generator draws for all of them.
+
+    Attributes:
+        count: The pictures of the whole call.
+        first: The number of the run's first one.
+        one_source: Whether all start from the same picture, whose posterior is drawn from once.
+    """
+
+    count: int
+    first: int = 0
+    one_source: bool = True
+
+
+class OwnStreams:
+    """A generator for each picture of a run."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [NoiseStream(seed) for seed in seeds]
+
+    def rows(self, shape: Sequence[int]) -> Floats:
+        """The next draw of every picture, (N, …)."""
+        return np.concatenate([stream.normal((1, *shape)) for stream in self._streams])
+
+    def source_rows(self, shape: Sequence[int]) -> Floats:
+        """The same, for the posteriors of what the pictures start from."""
+        return self.rows(shape)
+
+
+class SharedStream:
+    """One generator that draws for all pictures of a call at once, some of which a run makes.
+
+    As torch draws (N, C, H, W): the values are those of a draw for each picture after the other
+    only where a picture has a multiple of 16 of them.
+    """
+
+    def __init__(self, seed: int, count: int, share: Share) -> None:
+        self._stream, self._count, self._share = NoiseStream(seed), count, share
+
+    def rows(self, shape: Sequence[int]) -> Floats:
+        """The run's part, (N, …), of the next draw."""
+        drawn = self._stream.normal((self._share.count, *shape))
+        return drawn[self._share.first :][: self._count]
+
+    def source_rows(self, shape: Sequence[int]) -> Floats:
+        """The same, of one draw for each picture that is started from."""
+        if not self._share.one_source:
+            return self.rows(shape)
+        return self._stream.normal((1, *shape)).repeat(self._count, axis=0)
+
+
+Streams: TypeAlias = "SharedStream | OwnStreams"
+"""Where the noise of the pictures of a run is drawn from."""
 
 
 def _box_muller(uniforms: Doubles) -> Doubles:

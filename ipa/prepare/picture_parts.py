@@ -31,12 +31,18 @@ class PromptPart:
     weights: tuple[float, ...] | None = None
 
 
-def listed(prompt: ImagePrompt, profile: Profile) -> ImagePrompt:
-    """An image prompt whose list of pictures goes one to each prompt, if a profile means that."""
+def listed(prompt: ImagePrompt, profile: Profile, *, joins_faces: bool = False) -> ImagePrompt:
+    """An image prompt whose list goes one to each prompt, if a profile means that.
+
+    Args:
+        prompt: With pictures, rows of embeds, or faces alone.
+        profile: Whose meaning of a list is followed.
+        joins_faces: Whether its adapter takes several faces of one person at once: Portrait.
+    """
     if not isinstance(prompt, ImagePrompt):  # Request tells of it
         return prompt
-    is_list = prompt.count > 1 and prompt.image is not None
-    if profile.image_list == "joint" or not is_list or prompt.combine != CONCAT:
+    is_joint = profile.image_list == "joint" or joins_faces
+    if is_joint or prompt.count < 2 or prompt.combine != CONCAT:
         return prompt
     return replace(prompt, batched=True)
 

@@ -1,20 +1,21 @@
 """Profiles: the same request as another program would read it.
 
-Implementations of IP-Adapter disagree in some twenty places, D1 to D22. A profile decides, at once,
+Implementations of IP-Adapter disagree in some thirty places, D1 to D30. A profile decides, at once,
 every one of them that a request can decide; `NOT_DECIDED` says why the others are the same under
-all profiles. Where a program has no such feature (masks in tencent's, scales in a list without
-masks in diffusers'), the house's own choice stands.
+all profiles, `NOT_FOLLOWED` what of a program no profile does. Where a program has no such feature
+(masks in tencent's, scales in a list without masks in diffusers'), the house's own choice stands.
 
-Sources: tencent-ailab/IP-Adapter (ip_adapter.py, custom_pipelines.py); diffusers (loaders,
-image_processor.py, callbacks.py); ComfyUI (clip_vision.py, model_sampling.py) with
-ComfyUI_IPAdapter_plus (IPAdapterPlus.py, CrossAttentionPatch.py).
+Sources: tencent-ailab/IP-Adapter (ip_adapter.py, ip_adapter_faceid.py and _separate.py, utils.py,
+custom_pipelines.py); diffusers (loaders, image_processor.py, callbacks.py); ComfyUI
+(clip_vision.py, model_sampling.py, conds.py, sample.py, attention.py) with ComfyUI_IPAdapter_plus
+(IPAdapterPlus.py, CrossAttentionPatch.py, utils.py).
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ipa.contract.errors import RequestError
@@ -31,8 +32,9 @@ class Profile:
             picture, normalised. Adapters of pooled embeddings take zeros everywhere.
         clip_resize: D2. "bytes" is transformers' PIL path, the longer side cut off to whole pixels;
             "floats" is ComfyUI's (`comfyui_pixels`).
-        image_list: D3. A list of pictures is one "joint" prompt, or a "batch", whose every picture
-            makes pictures of its own.
+        image_list: D3. A list of pictures, or of faces, is one "joint" prompt, or a "batch", whose
+            every picture or face makes pictures of its own; several faces are one prompt to
+            Portrait adapters always.
         masked_pictures: D4. Several pictures under masks: "as listed", a list of masks makes a
             softmax per picture and one mask none; "separate", a softmax per picture always;
             "joint", one softmax always, so that a list of masks is refused.
@@ -46,6 +48,27 @@ class Profile:
             "features" before the projector, after which λ is 1 and attention is joint.
         negative_prompt: D14. The text that stands where none is given; None is the model's own
             choice: zeros for SDXL, "" for others. The sizes are the real ones everywhere.
+        middle_block: D23. Whether adapters enter the UNet's middle block. ComfyUI_IPAdapter_plus
+            registers its patches for ("middle", 1), where ComfyUI asks for ("middle", 0): as it is
+            published since September 2024, the middle block is "left out". "comfyui-as-meant" is
+            the same program without that slip.
+        composition_weight: D24. What the composition in "style and composition" is weighed with:
+            "scaled" by λ as the style is, or by a weight of its "own", ComfyUI's
+            weight_composition, which is 1.
+        uneven_texts: D25. What a shorter text in chunks gets, so that it stands beside a longer
+            one: "empty chunks", or its own chunks "repeated", which changes no attention to it.
+        preparation: D26. Where "pad", the edges and sharpening happen: in the "encoder"'s own
+            resize, or "before" it, in the picture's pixels, which Lanczos' filter then brings to
+            the encoder's size (PrepImageForClipVision). Sharpened tiles are so before they are cut.
+        tile_masks: D27. The masks of tiles: the part of each pixel of the "canvas" that a tile
+            covers, or ones on the "tile grid", the pixels that the reference is cut in; a mask of
+            the prompt's own is then cropped as the reference is.
+        face_lora_at_zero: D28. The LoRA of a FaceID file while its prompt's λ is 0: "off", so that
+            the picture is the base model's, or "on".
+        seeds: D29. Several pictures of one seed: "one each", seed, seed + 1, …, so that each can be
+            made again alone, or "one generator", which draws for all of them at once.
+        clip_skip: D30. Whether clip_skip leaves out layers for the "prompt" alone, or for "both"
+            texts, since ComfyUI sets it on the text encoder.
     """
 
     name: str
@@ -59,6 +82,14 @@ class Profile:
     shortcut_scale: float = 1.0
     picture_scales: Literal["attention", "features"] = "attention"
     negative_prompt: str | None = None
+    middle_block: Literal["entered", "left out"] = "entered"
+    composition_weight: Literal["scaled", "own"] = "scaled"
+    uneven_texts: Literal["empty chunks", "repeated"] = "empty chunks"
+    preparation: Literal["encoder", "before"] = "encoder"
+    tile_masks: Literal["canvas", "tile grid"] = "canvas"
+    face_lora_at_zero: Literal["off", "on"] = "off"
+    seeds: Literal["one each", "one generator"] = "one each"
+    clip_skip: Literal["prompt", "both"] = "prompt"
 
 
 DECIDED: Mapping[str, str] = {
@@ -72,6 +103,14 @@ DECIDED: Mapping[str, str] = {
     "D8": "shortcut_scale",
     "D10": "picture_scales",
     "D14": "negative_prompt",
+    "D23": "middle_block",
+    "D24": "composition_weight",
+    "D25": "uneven_texts",
+    "D26": "preparation",
+    "D27": "tile_masks",
+    "D28": "face_lora_at_zero",
+    "D29": "seeds",
+    "D30": "clip_skip",
 }
 """Rows of the register, and the field of `Profile` that decides each."""
 
@@ -96,6 +135,37 @@ NOT_DECIDED: Mapping[str, str] = {
 HOUSE = Profile(name="default")
 """What no profile means: transformers' pixels, diffusers' layout of masks, tencent's window."""
 
+NOT_FOLLOWED: Mapping[str, str] = {
+    "ComfyUI's noise of later steps": "drawn on the device that samples, from a seed that depends "
+    "on it; here the generator of the start goes on, as in tencent's",
+    "ComfyUI's prepared pictures of 224 pixels": "for encoders of another size they are resized "
+    "twice there; here they are made in the encoder's own size",
+    "ComfyUI's masks of any aspect": "stretched without a word there; here mask_fit says so",
+    "the LoRA of adapters without a prompt": "tencent and ComfyUI cannot be asked without one, and "
+    "diffusers refuses (D21): the base model here",
+}
+"""What the programs do and no profile does, each with the reason."""
+
+_COMFYUI = Profile(
+    name="comfyui",
+    unconditional="black",
+    clip_resize="floats",
+    masked_pictures="joint",
+    mask_rule="latent grid",
+    window="sigma",
+    face_lora_scale=0.6,
+    picture_scales="features",
+    negative_prompt="",
+    middle_block="left out",
+    composition_weight="own",
+    uneven_texts="repeated",
+    preparation="before",
+    tile_masks="tile grid",
+    face_lora_at_zero="on",
+    seeds="one generator",
+    clip_skip="both",
+)
+
 PROFILES: Mapping[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -104,24 +174,18 @@ PROFILES: Mapping[str, Profile] = {
             name="tencent",
             image_list="batch",
             negative_prompt="monochrome, lowres, bad anatomy, worst quality, low quality",
+            face_lora_at_zero="on",
+            seeds="one generator",
         ),
         Profile(
             name="diffusers",
             masked_pictures="separate",
             mask_rule="binary",
             window="cutoff",
+            face_lora_at_zero="on",
         ),
-        Profile(
-            name="comfyui",
-            unconditional="black",
-            clip_resize="floats",
-            masked_pictures="joint",
-            mask_rule="latent grid",
-            window="sigma",
-            face_lora_scale=0.6,
-            picture_scales="features",
-            negative_prompt="",
-        ),
+        _COMFYUI,
+        replace(_COMFYUI, name="comfyui-as-meant", middle_block="entered"),
     )
 }
 """Every profile by name. tencent's negative prompt is that of `IPAdapter.generate`, for all models;

@@ -5,11 +5,12 @@ truncate_long_prompts=False): each is encoded alone, and their states stand one 
 Words may be cut in two at a border: A1111's search for a comma near it, ComfyUI's for the end of a
 word and compel's for that of a sentence are not followed. The word BREAK in capitals ends a chunk
 where one wants it to, as in A1111. All texts of a call get as many chunks as the longest has, by
-chunks of no words, as in compel.
+chunks of no words, as in compel; or by being repeated, as in ComfyUI (D25 of `profiles`).
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -65,6 +66,24 @@ def evened(texts: Sequence[Tokens], tokenizers: Sequence[ClipTokenizer]) -> tupl
     return tuple(
         _padded(text, tokenizer, count) for text, tokenizer in zip(texts, tokenizers, strict=True)
     )
+
+
+def repeated(rows: Sequence[tuple[Tokens, ...]]) -> list[tuple[Tokens, ...]]:
+    """Rows of texts in chunks, each one over and over until all have as many.
+
+    Attention to keys that are all there k times is attention to them once: no picture changes.
+    """
+    counts = [len(np.atleast_2d(row[0].ids)) if row else 1 for row in rows]
+    count = math.lcm(*counts)
+    return [
+        row if times == count else tuple(_times(text, count // times) for text in row)
+        for row, times in zip(rows, counts, strict=True)
+    ]
+
+
+def _times(text: Tokens, count: int) -> Tokens:
+    weights = None if text.weights is None else np.tile(np.atleast_2d(text.weights), (count, 1))
+    return Tokens(np.tile(np.atleast_2d(text.ids), (count, 1)), text.dropped, weights)
 
 
 def _padded(text: Tokens, tokenizer: ClipTokenizer, count: int) -> Tokens:

@@ -1,8 +1,8 @@
 """How the texts of a request are read, all of it decided before a text encoder runs.
 
 clip_skip leaves the negative prompt as it is, as in diffusers' pipelines for Stable Diffusion and
-SDXL; with profile="comfyui" it holds for both, as in ComfyUI (and A1111), where it is a setting of
-the text encoder.
+SDXL; under ComfyUI's profiles it holds for both, as in ComfyUI (and A1111), where it is a setting
+of the text encoder (D30 of `profiles`).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ipa.contract.request import Request
 from ipa.contract.text import Reading
 from ipa.contract.textual_inversion import TextualInversion
 
-from .prompt_chunks import evened
+from .profiles import Profile, profile_named
+from .prompt_chunks import evened, repeated
 from .tokenizer import ClipTokenizer
 from .tokens import Tokens
 
 _INTERPOLATED = {"comfyui"}  # syntaxes; see `prompt_weights`
-_SKIPS_BOTH = {"comfyui"}  # profiles
 
 
 def plan_reading(
@@ -40,7 +40,7 @@ def plan_reading(
         if request.prompt_syntax in _INTERPOLATED:
             empty = np.stack([tokenizer.row([]) for tokenizer in tokenizers])
     reading = Reading(
-        clip_skip=0 if negative and request.profile not in _SKIPS_BOTH else skip,
+        clip_skip=0 if negative and profile_named(request.profile).clip_skip == "prompt" else skip,
         weights=weights,
         empty=empty,
         learned=learned_vectors(tokenizers),
@@ -50,9 +50,15 @@ def plan_reading(
 
 
 def even_rows(
-    rows: Sequence[tuple[Tokens, ...]], tokenizers: Sequence[ClipTokenizer]
+    rows: Sequence[tuple[Tokens, ...]], tokenizers: Sequence[ClipTokenizer], profile: Profile
 ) -> list[tuple[Tokens, ...]]:
-    """The rows of guidance with as many chunks in each as the longest text has."""
+    """The rows of guidance with as many chunks in each.
+
+    That is as many as the longest text has; or, where rows are repeated, the least that all of them
+    can be repeated to. Within a row, the texts of two encoders are evened by chunks of no words.
+    """
+    if profile.uneven_texts == "repeated":
+        return repeated([evened(row, tokenizers[: len(row)]) for row in rows])
     flat = [text for row in rows for text in row]
     same = [tokenizer for row in rows for _, tokenizer in zip(row, tokenizers, strict=False)]
     padded = iter(evened(flat, same))

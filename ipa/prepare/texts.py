@@ -19,6 +19,7 @@ from ipa.contract.text import PLAIN, Reading, Sizes
 from ipa.contract.textual_inversion import TextualInversion
 
 from .guidance import is_guided
+from .profiles import profile_named
 from .prompt_chunks import encode_prompt
 from .prompt_reading import check_clip_skip, even_rows, plan_reading
 from .tokenizer import ClipTokenizer
@@ -101,7 +102,8 @@ def plan_texts(
         zeros = _is_zeros(request, model)
         rows.insert(0, () if zeros else _encode(tokenizers, request, negative, second))
         told.insert(0, negative_sizes)
-    evened = zip(even_rows(rows, tokenizers), told, reversed(range(len(rows))), strict=True)
+    even = even_rows(rows, tokenizers, profile_named(request.profile))
+    evened = zip(even, told, reversed(range(len(rows))), strict=True)
     return tuple(
         PlannedText(row, own, *plan_reading(row, tokenizers, request, negative=place > 0))
         for row, own, place in evened

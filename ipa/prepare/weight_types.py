@@ -71,3 +71,10 @@ TABLES: Mapping[str, Mapping[str, Mapping[int, float]]] = {
 """Factors by t; where nothing is named, nothing enters. ComfyUI's weight_composition is a factor on
 "composition", where {"style transfer": 1.0, "composition": 0.5} gives it. The two precise ones also
 move tokens: `ipa.prepare.moved`."""
+
+_COMPOSITION_AT = {"SD1.5": frozenset(_SD15_COMPOSITION), "SDXL": frozenset({3})}
+COMPOSITION: Mapping[str, Mapping[str, frozenset[int]]] = {
+    "style and composition": _COMPOSITION_AT,
+    "strong style and composition": _COMPOSITION_AT,
+}
+"""Where ComfyUI puts weight_composition, which is 1 unless set, in the place of the weight."""

@@ -38,7 +38,7 @@ def noise_start(picture: Array) -> torch.Tensor:
     image = torch.from_numpy(picture.astype(np.float32) / 255.0)[None].permute(0, 3, 1, 2)
     tall, wide = image.shape[-2:]
     side = min(tall, wide)
-    top, left = int(round((tall - side) / 2.0)), int(round((wide - side) / 2.0))
+    top, left = round((tall - side) / 2.0), round((wide - side) / 2.0)
     image = image[..., top : top + side, left : left + side]
     if side != 224:
         image = interpolate(image, size=(224, 224), mode="bicubic", antialias=True)
