@@ -122,7 +122,7 @@ class Reader:
 
     def pixels(self, pictures: Sequence[Picture], prompt: ImagePrompt) -> Floats:
         """Pictures as its encoder sees them."""
-        fit, resize = prompt.fit or CENTER_CROP, self.profile.clip_resize
+        fit, resize = prompt.fit or CENTER_CROP, self.profile.pixel_rule
         return clip_pixels(pictures, self.loaded.preprocessing, fit, prompt.sharpen, resize)
 
 
@@ -157,7 +157,7 @@ def plan_features(
         combine=prompt.combine,
         origin=reader.origin,
         warnings=(*losses(prompt, loaded), *(direction.warnings if direction else ())),
-        closer=plan_enhancement(prompt, reader.adapter, loaded, reader.profile.clip_resize),
+        closer=plan_enhancement(prompt, reader.adapter, loaded, reader.profile.pixel_rule),
         direction=direction,
         identities=faces.identities if faces and beside else None,
         shortcut_scale=shortcut_scale(prompt, loaded.spec, reader.profile),

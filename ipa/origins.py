@@ -95,4 +95,4 @@ def black_pixels(loaded: LoadedAdapter, profile: Profile) -> Floats | None:
     if loaded.encoder is None:
         return None
     black = Image.new("RGB", (loaded.encoder.image_size,) * 2)
-    return clip_pixels([black], loaded.preprocessing, resize=profile.clip_resize)
+    return clip_pixels([black], loaded.preprocessing, resize=profile.pixel_rule)

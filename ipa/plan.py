@@ -282,13 +282,14 @@ def _plan_prompts(
         parts = prompt_parts(with_noise(prompt), profile, attached.scale)
         for rank, part in enumerate(parts):
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
-            for tile in tiled(part.prompt, side, canvas, where):
+            for tile in tiled(part.prompt, side, canvas, where, profile):
+                own = tile.prompt
                 yield PlannedPrompt(
                     number=number,
                     adapter=name,
-                    features=plan_features(tile, reader, direction, part.weights),
-                    table=lambda_table(tile, attached.scale, model.sites, steps, window, profile),
+                    features=plan_features(own, reader, direction, part.weights),
+                    table=lambda_table(own, attached.scale, model.sites, steps, window, profile),
                     masks=canvas.masks(tile.mask, tile.mask_fit, where, profile.mask_rule),
-                    embeds_scaling=tile.embeds_scaling,
-                    moved=moved_sites(tile.layers, model.sites),
+                    embeds_scaling=own.embeds_scaling,
+                    moved=moved_sites(own.layers, model.sites),
                 )

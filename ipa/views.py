@@ -30,9 +30,10 @@ def views(
         raise RequestError("a FaceID adapter of this kind sees no pictures, but identities")
     recipe = ClipRecipe.from_config(loaded.preprocessing)
     if prompt.fit == TILE:
-        tiles = [tile for part in prompt.parts for tile, _ in tile_prompts(part, recipe.output[0])]
-        return [view for tile in tiles for view in views(tile, loaded, profile)]
-    fit, resize = prompt.fit or CENTER_CROP, profile.clip_resize
+        side = recipe.output[0]
+        cut = [one for part in prompt.parts for one in tile_prompts(part, side, profile)]
+        return [view for tile, _ in cut for view in views(tile, loaded, profile)]
+    fit, resize = prompt.fit or CENTER_CROP, profile.pixel_rule
     seen = encoder_views(prompt.images, loaded.preprocessing, fit, prompt.sharpen, resize)
     masks = seen_masks(prompt, recipe)
     whole = [masked_view(view, mask, recipe) for view, mask in zip(seen, masks, strict=True)]

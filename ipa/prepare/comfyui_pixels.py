@@ -34,18 +34,26 @@ def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
     Fits are those of `fit.fitted`, but for "squash", which is ComfyUI's crop="none": both sides are
     resized to S.
     """
-    height, width = recipe.output
     squashes = fit == "squash"
     pixels = np.asarray(image if squashes else fitted(image, fit, recipe)).transpose(2, 0, 1)
-    rows, columns = pixels.shape[1:]
+    return comfyui_bytes(pixels.astype(np.float32) / np.float32(255.0), recipe, squashes=squashes)
+
+
+def comfyui_bytes(unit: Floats, recipe: ClipRecipe, *, squashes: bool = False) -> Bytes:
+    """(3, H, W) in [0, 1] as (3, S, S) in 8 bits: resized, its middle cut out, rounded."""
+    height, width = recipe.output
+    rows, columns = unit.shape[1:]
     if (rows, columns) == (height, width):
-        return pixels
+        return _rounded(unit)
     scale = width / min(rows, columns)
     tall, wide = (height, width) if squashes else (round(scale * rows), round(scale * columns))
-    unit = pixels.astype(np.float32) / np.float32(255.0)
     across = _resized(unit, _taps(columns, wide, (wide - width) // 2, width))
     down = _resized(across.swapaxes(1, 2), _taps(rows, tall, (tall - height) // 2, height))
-    values = np.clip(np.float32(255.0) * down.swapaxes(1, 2), 0.0, 255.0)
+    return _rounded(down.swapaxes(1, 2))
+
+
+def _rounded(unit: Floats) -> Bytes:
+    values = np.clip(np.float32(255.0) * unit, 0.0, 255.0)
     return np.ascontiguousarray(np.round(values), dtype=np.uint8)
 
 

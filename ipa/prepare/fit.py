@@ -1,7 +1,8 @@
 """What the image encoder sees of a picture: fitted into its square, and sharpened.
 
 Sources: refiners squashes (image_prompt.py), ComfyUI_IPAdapter_plus crops at an edge, pads with
-black and sharpens (PrepImageForClipVision; FidelityFX CAS in utils.py).
+black and sharpens (PrepImageForClipVision; FidelityFX CAS in utils.py). Where it does so, before
+the encoder's own resize, is followed by `prepared`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from .clip_recipe import ClipRecipe
 
 # Where the square that is kept lies along the axis that is cut: 0 is left or top.
 _ANCHORS = {"left": (0.0, 0.5), "right": (1.0, 0.5), "top": (0.5, 0.0), "bottom": (0.5, 1.0)}
-_EPSILON = 1e-6  # of CAS
+
+PREPARED_FITS = ("pad", *_ANCHORS)
+"""The fits that ComfyUI knows only beforehand."""
 
 
 def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
@@ -48,6 +51,24 @@ def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
     if fit == "pad":
         return _padded(image, recipe)
     return image
+
+
+def prepared(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
+    """An RGB picture in the encoder's size, as ComfyUI_IPAdapter_plus prepares it beforehand.
+
+    The square is cut out, or filled up with black, in the picture's own pixels: an odd pixel of
+    black is left out, and what is then no square is squashed. Lanczos' filter makes its size.
+    """
+    if fit == "pad":
+        # Beside its middle, as much on both sides.
+        wide, tall = ((max(image.size) - side) // 2 for side in image.size)
+        image = _on_black(image, image.width + 2 * wide, image.height + 2 * tall)
+    else:
+        if not isinstance(fit, str):
+            image = image.crop(_pixels(fit, image.width, image.height))
+        image = _square(image, *_ANCHORS.get(fit if isinstance(fit, str) else "", (0.5, 0.5)))
+    height, width = recipe.output
+    return image.resize((width, height), resample=Image.Resampling.LANCZOS)
 
 
 def squared(image: Image.Image, fit: Fit) -> Image.Image:
@@ -84,8 +105,16 @@ def sharpened(pixels: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.ui
     AMD's FidelityFX CAS with nine neighbours. Outside of the picture there is black, as in ComfyUI,
     so that its outermost pixels stay.
     """
-    unit = np.pad(pixels.astype(np.float64) / 255.0, ((0, 0), (1, 1), (1, 1)))
-    height, width = pixels.shape[1:]
+    result = sharpened_floats(pixels / np.float64(255.0), amount)
+    return np.asarray(np.round(result * 255.0), dtype=np.uint8)
+
+
+def sharpened_floats(
+    values: npt.NDArray[np.floating[Any]], amount: float
+) -> npt.NDArray[np.float64]:
+    """The same of values in [0, 1], without rounding."""
+    unit = np.pad(values.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    height, width = values.shape[1:]
     near = {
         (y, x): unit[:, 1 + y : 1 + y + height, 1 + x : 1 + x + width]
         for y in (-1, 0, 1)
@@ -95,11 +124,12 @@ def sharpened(pixels: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.ui
     corners = np.stack([array for place, array in near.items() if 0 not in place])
     least = cross.min(axis=0) + corners.min(axis=0)
     most = cross.max(axis=0) + corners.max(axis=0)
-    room = np.sqrt(np.minimum(least, 2.0 - most) / (most + _EPSILON))
+    # Where all is black, there is nothing to weigh.
+    room = np.sqrt(np.minimum(least, 2.0 - most) / np.where(most == 0.0, 1.0, most))
     weight = -room * (amount * (1 / 5 - 1 / 8) + 1 / 8)
     sides = cross.sum(axis=0) - near[0, 0]
     result = (sides * weight + near[0, 0]) / (1.0 + 4.0 * weight)
-    return np.asarray(np.round(np.clip(result, 0.0, 1.0) * 255.0), dtype=np.uint8)
+    return np.asarray(np.clip(result, 0.0, 1.0))
 
 
 def _pixels(box: tuple[float, ...], width: int, height: int) -> tuple[int, int, int, int]:

@@ -7,7 +7,7 @@ and diffusers' `VaeImageProcessor` (image_processor.py); the arithmetic and its 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from ipa.contract.image_prompt import Picture
 from ipa.contract.request import MAX_SIDE
 
 from .clip_recipe import ClipRecipe
-from .comfyui_pixels import comfyui_square
-from .fit import fitted, sharpened
+from .comfyui_pixels import comfyui_bytes, comfyui_square
+from .fit import PREPARED_FITS, fitted, prepared, sharpened
+from .profiles import PREPARED
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -118,7 +119,9 @@ def clip_pixels(
         fit: How a picture becomes square; see `ipa.contract.fit`.
         sharpen: How much to sharpen what the encoder sees, from 0 to 1.
         resize: "bytes", or "floats" as in ComfyUI (`comfyui_pixels`), which takes the encoder's
-            size, mean and deviation from `preprocessing`, and nothing else.
+            size, mean and deviation from `preprocessing`, and nothing else; there arrays in [0, 1]
+            are not rounded before. "prepared floats" makes what is padded, cut at an edge or
+            sharpened beforehand, see `fit.prepared`.
 
     Raises:
         CheckpointError: The configuration asks for something that is not implemented.
@@ -127,9 +130,9 @@ def clip_pixels(
     recipe = ClipRecipe.from_config(preprocessing)
     if not pictures:
         raise RequestError("at least one picture is needed", found="none")
-    seen = [_SQUARES[resize](to_rgb(picture), fit, recipe) for picture in pictures]
+    seen = [_seen(picture, fit, recipe, sharpen, resize) for picture in pictures]
     scaled = recipe if resize == BYTES else replace(recipe, scale=1 / 255)
-    return np.stack([_normalised(_sharp(pixels, sharpen), scaled) for pixels in seen])
+    return np.stack([_normalised(pixels, scaled) for pixels in seen])
 
 
 def encoder_views(
@@ -141,7 +144,7 @@ def encoder_views(
 ) -> list[Image.Image]:
     """What the encoder sees of each picture, as a picture: `clip_pixels` before it normalises."""
     recipe = ClipRecipe.from_config(preprocessing)
-    seen = [_sharp(_SQUARES[resize](to_rgb(picture), fit, recipe), sharpen) for picture in pictures]
+    seen = [_seen(picture, fit, recipe, sharpen, resize) for picture in pictures]
     return [Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))) for pixels in seen]
 
 
@@ -257,14 +260,27 @@ def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
     return pixels
 
 
-_SQUARES: Mapping[str, Callable[[Image.Image, Fit, ClipRecipe], Bytes]] = {
-    BYTES: _square,
-    "floats": comfyui_square,
-}
+def _float_square(picture: Picture, fit: Fit, recipe: ClipRecipe) -> Bytes:
+    """ComfyUI's, of a picture in 8 bits, or of an array that was never rounded to them."""
+    image = to_rgb(picture)
+    if fit != CENTER_CROP or not isinstance(picture, np.ndarray) or picture.dtype == np.uint8:
+        return comfyui_square(image, fit, recipe)
+    values = np.broadcast_to(np.atleast_3d(picture), (image.height, image.width, 3))
+    return comfyui_bytes(values.transpose(2, 0, 1).astype(np.float32), recipe)
 
 
-def _sharp(pixels: Bytes, amount: float) -> Bytes:
-    return sharpened(pixels, amount) if amount else pixels
+def _seen(picture: Picture, fit: Fit, recipe: ClipRecipe, sharpen: float, resize: str) -> Bytes:
+    """What the encoder sees of a picture before it is normalised, (3, S, S)."""
+    if resize == BYTES:
+        pixels = _square(to_rgb(picture), fit, recipe)
+    elif resize == PREPARED and fit != "squash" and (sharpen or fit in PREPARED_FITS):
+        image = to_rgb(picture)
+        if fit == "pad":
+            check_pixels(*(max(image.size),) * 2, "a picture padded to a square")
+        pixels = np.asarray(prepared(image, fit, recipe)).transpose(2, 0, 1)
+    else:
+        pixels = _float_square(picture, fit, recipe)
+    return sharpened(pixels, sharpen) if sharpen else pixels
 
 
 def _normalised(pixels: Bytes, recipe: ClipRecipe) -> Floats:

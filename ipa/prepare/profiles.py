@@ -20,6 +20,8 @@ from typing import Literal
 
 from ipa.contract.errors import RequestError
 
+PREPARED = "prepared floats"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
@@ -90,6 +92,11 @@ class Profile:
     face_lora_at_zero: Literal["off", "on"] = "off"
     seeds: Literal["one each", "one generator"] = "one each"
     clip_skip: Literal["prompt", "both"] = "prompt"
+
+    @property
+    def pixel_rule(self) -> str:
+        """What `images.clip_pixels` calls this way to the encoder's pixels, D2 and D26."""
+        return self.clip_resize if self.preparation == "encoder" else PREPARED
 
 
 DECIDED: Mapping[str, str] = {

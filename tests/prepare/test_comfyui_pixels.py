@@ -86,6 +86,57 @@ def test_fits_and_sharpening_come_before_and_after() -> None:
     assert padded.shape == (48, 48, 3) and not padded[:9].any() and padded[24].any()
 
 
+SIZES = [
+    *((90, 61), (61, 90), (224, 224), (225, 224), (224, 227), (301, 100), (100, 303), (5, 4)),
+    *((48, 48), (48, 49), (1, 7), (640, 480), (481, 640), (333, 512), (97, 98), (64, 20)),
+    *((20, 65), (400, 30)),
+]
+
+
+@pytest.mark.parametrize("fit", ["pad", "top", "bottom", "left", "right", "center-crop"])
+def test_prepared_pictures_are_comfyuis(fit: str) -> None:
+    """Every size by every fit, plain and sharpened: 216 pictures in all."""
+    config = default_preprocessing(56)
+    for size in SIZES:
+        picture = noise(*size)
+        for amount in (0.0, 0.3) if fit != "center-crop" else (0.3, 1.0):
+            (view,) = encoder_views([picture], config, fit, amount, "prepared floats")
+            wanted = comfyui.prepared(picture, fit.partition("-")[0], 56, amount)
+            check(np.asarray(view).transpose(2, 0, 1).astype(np.float64), wanted)
+
+
+def test_what_is_not_prepared_is_the_encoders() -> None:
+    """Without sharpening the middle is the encoder's own; so is a squashed picture."""
+    config, picture = default_preprocessing(56), noise(90, 61)
+    for fit, amount in (("center-crop", 0.0), ("squash", 0.0), ("squash", 0.5)):
+        one, two = (
+            encoder_views([picture], config, fit, amount, rule)[0]
+            for rule in ("floats", "prepared floats")
+        )
+        assert np.array_equal(np.asarray(one), np.asarray(two))
+    box = (0.1, 0.0, 0.9, 1.0)
+    plain, boxed = (
+        encoder_views([picture], config, box, 0.4, rule)[0]
+        for rule in ("floats", "prepared floats")
+    )
+    assert not np.array_equal(np.asarray(plain), np.asarray(boxed))
+    cut = picture[:, 9:81]
+    wanted = comfyui.prepared(cut, "center", 56, 0.4)
+    check(np.asarray(boxed).transpose(2, 0, 1).astype(np.float64), wanted)
+
+
+@pytest.mark.parametrize("size", [(90, 61), (256, 256), (56, 56), (30, 200)], ids=str)
+def test_arrays_are_not_rounded_before(size: tuple[int, int]) -> None:
+    values = np.random.default_rng(size).random((size[1], size[0], 3)).astype(np.float32)
+    (view,) = encoder_views([values], default_preprocessing(56), resize="floats")
+    wanted = comfyui.unrounded_floats(values, 56)
+    check(np.asarray(view).transpose(2, 0, 1).astype(np.float64), wanted)
+    grey = values[..., 0]
+    (view,) = encoder_views([grey], default_preprocessing(56), resize="floats")
+    wanted = comfyui.unrounded_floats(grey[..., None].repeat(3, 2), 56)
+    check(np.asarray(view).transpose(2, 0, 1).astype(np.float64), wanted)
+
+
 def test_only_size_mean_and_deviation_are_the_encoders() -> None:
     plain = default_preprocessing(40)
     picture = [noise(90, 61)]

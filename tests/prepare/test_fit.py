@@ -127,7 +127,7 @@ def cas(pixels: np.ndarray, amount: float) -> np.ndarray:
         diagonal = torch.stack([window[0, 0], window[0, 2], window[2, 0], window[2, 2]])
         low = cross.min() + diagonal.min()
         high = cross.max() + diagonal.max()
-        amplitude = torch.sqrt(torch.minimum(low, 2 - high) / (high + 1e-6))
+        amplitude = torch.sqrt(torch.minimum(low, 2 - high) / high)
         w = -amplitude * (amount * (1 / 5 - 1 / 8) + 1 / 8)
         around = cross.sum() - window[1, 1]
         result[c, y, x] = float(((around * w + window[1, 1]) / (1 + 4 * w)).clamp(0, 1))

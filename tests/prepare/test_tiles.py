@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +12,9 @@ from PIL import Image
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.prepare.masks import Canvas
+from ipa.prepare.profiles import PROFILES
 from ipa.prepare.tiles import coverage, cut, tiled
+from oracle import comfyui
 
 CANVAS = Canvas(width=96, height=64, grids=(), latents=(8, 12))
 
@@ -87,7 +92,8 @@ def test_masks_cover_the_picture(size: tuple[int, int]) -> None:
     rest = sum(coverage(tile.box, 32, 48) for tile in cut(picture(*size), 224))
     assert np.abs(found - own * rest).max() < 1e-6
     whole = ImagePrompt(picture(*size), fit="pad")
-    assert tiled(whole, 224, CANVAS, "mask") == (whole,)
+    (alone,) = tiled(whole, 224, CANVAS, "mask")
+    assert alone.prompt is whole and alone.mask is None
 
 
 def test_masks_of_other_aspects() -> None:
@@ -99,9 +105,40 @@ def test_masks_of_other_aspects() -> None:
     middle = square[(64 - 43) // 2 :][:43]
     found = sum(np.asarray(part.mask) for part in cropped)
     assert found.shape == (43, 64) and np.abs(found - middle).max() < 1e-6
-    assert CANVAS.masks(cropped[0].mask, "crop", "mask") == ()  # not cropped once more, or refused
+    assert (
+        CANVAS.masks(cropped[0].mask, cropped[0].mask_fit, "mask") == ()
+    )  # not cropped once more, or refused
     stretched = tiled(ImagePrompt(picture(60, 60), mask_fit="stretch", **given), 28, CANVAS, "m")
     assert np.abs(sum(np.asarray(part.mask) for part in stretched) - square).max() < 1e-6
+
+
+SIZES = [*LAYOUTS, (256, 256), (511, 384), (384, 511), (257, 1028), (1030, 257), (97, 61), (61, 97)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_tiles_and_their_masks_are_comfyuis(size: tuple[int, int]) -> None:
+    """Under its profile: in the pixels that tiles are cut from, the picture sharpened before."""
+    comfy, image = PROFILES["comfyui"], picture(*size)
+    soft = np.random.default_rng(size).random((40, 60)).astype(np.float32)
+    for own, sharpen in ((None, 0.6), (soft, 0.0)):
+        given = ImagePrompt(image, fit="tile", mask=own, sharpen=sharpen)
+        found = tiled(given, 224, CANVAS, "mask", comfy)
+        wanted = comfyui.tiled(np.asarray(image), own, sharpen)
+        assert len(found) == len(wanted)
+        for part, (tile, mask) in zip(found, wanted, strict=True):
+            values: Any = part.prompt.images[0]
+            unit = np.asarray(values) / np.float32(1.0 if sharpen else 255.0)
+            assert np.abs(unit - tile).max() < 1e-6  # measured 2.4e-7
+            assert part.mask is not None and part.mask.shape == mask.shape
+            assert np.abs(part.mask - mask).max() < 2e-6  # measured 6.0e-7
+            grids = [(8, 12), (4, 6), (3, 4)]
+            canvas = replace(CANVAS, grids=tuple(grids))
+            sites = canvas.masks(part.mask, part.mask_fit, "mask", "latent grid")
+            for site, (rows, columns) in zip(sites or (), grids, strict=True):
+                assert (
+                    np.abs(site - comfyui.mask(mask, rows * columns, (8, 12))).max() < 2e-6
+                )  # 3.0e-7
+            assert part.prompt.sharpen == 0.0
 
 
 def test_a_picture_that_is_too_long() -> None:
