@@ -30,7 +30,7 @@ from ipa.prepare.moved import moved_sites
 from ipa.prepare.noise import OwnStreams, Share, SharedStream, Streams
 from ipa.prepare.noise_picture import with_noise
 from ipa.prepare.picture_parts import prompt_parts
-from ipa.prepare.profiles import HOUSE, Profile, profile_named
+from ipa.prepare.profiles import AS_MEANT, HOUSE, Profile, profile_named
 from ipa.prepare.schedules import (
     make_schedule,
     pipeline_config,
@@ -136,10 +136,7 @@ def make_plan(
     scale = guidance_scale(request, model)
     canvas = Canvas.of(model, width, height)
     prompts = tuple(_plan_prompts(request, model, tokenizers, adapters, canvas, times))
-    for prompt in prompts:
-        warnings += [f"image prompt {prompt.number + 1}, {t}" for t in prompt.features.warnings]
-    if any(prompt.masks is not None for prompt in prompts):
-        warnings += canvas.warnings(profile.mask_rule)
+    warnings += _prompt_warnings(prompts, canvas, profile)
     return Plan(
         request=request,
         width=width,
@@ -156,6 +153,25 @@ def make_plan(
         guidance=guidance_embedding(scale, model),
         edits=edits,
     )
+
+
+def _prompt_warnings(
+    prompts: Sequence[PlannedPrompt], canvas: Canvas, profile: Profile
+) -> list[str]:
+    """What is lost of image prompts, or done to them that nobody may expect."""
+    warnings = [
+        f"image prompt {prompt.number + 1}, {text}"
+        for prompt in prompts
+        for text in prompt.features.warnings
+    ]
+    if any(prompt.masks is not None for prompt in prompts):
+        warnings += canvas.warnings(profile.mask_rule)
+    if prompts and profile.middle_block == "left out":
+        warnings.append(
+            f"profile {profile.name!r}: image prompts do not enter the middle block, as in "
+            f"ComfyUI_IPAdapter_plus as it is published; {AS_MEANT!r} lets them in"
+        )
+    return warnings
 
 
 def prompts_from_ip_adapter_image(

@@ -263,7 +263,11 @@ def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
 def _float_square(picture: Picture, fit: Fit, recipe: ClipRecipe) -> Bytes:
     """ComfyUI's, of a picture in 8 bits, or of an array that was never rounded to them."""
     image = to_rgb(picture)
-    if fit != CENTER_CROP or not isinstance(picture, np.ndarray) or picture.dtype == np.uint8:
+    if (
+        fit != CENTER_CROP
+        or not isinstance(picture, np.ndarray)
+        or not np.issubdtype(picture.dtype, np.floating)
+    ):
         return comfyui_square(image, fit, recipe)
     values = np.broadcast_to(np.atleast_3d(picture), (image.height, image.width, 3))
     return comfyui_bytes(values.transpose(2, 0, 1).astype(np.float32), recipe)

@@ -21,6 +21,7 @@ from typing import Literal
 from ipa.contract.errors import RequestError
 
 PREPARED = "prepared floats"
+AS_MEANT = "comfyui-as-meant"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +193,7 @@ PROFILES: Mapping[str, Profile] = {
             face_lora_at_zero="on",
         ),
         _COMFYUI,
-        replace(_COMFYUI, name="comfyui-as-meant", middle_block="entered"),
+        replace(_COMFYUI, name=AS_MEANT, middle_block="entered"),
     )
 }
 """Every profile by name. tencent's negative prompt is that of `IPAdapter.generate`, for all models;

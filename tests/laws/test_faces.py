@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from PIL import Image
 
 import ipa
 from ipa import Face, ImageEmbeds, ImagePrompt
+from ipa.prepare.noise import NoiseStream
+from ipa.prepare.profiles import PROFILES
 from oracle import adapters, models
 
 Open = Callable[..., ipa.Pipeline]
@@ -64,11 +67,14 @@ def run(pipe: ipa.Pipeline, *prompts: ImagePrompt, **arguments: Any) -> np.ndarr
     return pipe(image_prompts=prompts, **(SHARED | arguments)).latents
 
 
-@pytest.mark.parametrize(
-    "off",
-    [{"scale": 0.0}, {"start": 0.9, "end": 0.95}, {"mask": np.zeros((8, 8))}],
-    ids=["scale", "window", "mask"],
-)
+OFF: dict[str, dict[str, Any]] = {
+    "scale": {"scale": 0.0},
+    "window": {"start": 0.9, "end": 0.95},
+    "mask": {"mask": np.zeros((8, 8))},
+}
+
+
+@pytest.mark.parametrize("off", OFF.values(), ids=OFF)
 def test_what_is_off_is_the_base_model_bit_for_bit(pipe: ipa.Pipeline, off: dict[str, Any]) -> None:
     """Its LoRA too."""
     base = run(pipe)
@@ -172,9 +178,44 @@ def test_profiles_weigh_faces_as_their_programs(
     prompt = ImagePrompt(adapter="faceid", face=face(1))
     texts = {"negative_prompt": ""}
     found = run(pipe, prompt, profile="comfyui", **texts)
-    assert np.array_equal(found, run(weak, prompt, **texts))
+    published = replace(prompt, scale={"down": 1.0, "mid": 0.0, "up": 1.0})
+    assert np.array_equal(found, run(weak, published, **texts))
+    meant = run(pipe, prompt, profile="comfyui-as-meant", **texts)
+    assert np.array_equal(meant, run(weak, prompt, **texts))
     assert np.array_equal(found, run(weak, prompt, profile="comfyui", **texts))
     assert not np.allclose(found, run(pipe, prompt, **texts), atol=1e-3)
+
+
+@pytest.mark.parametrize("off", OFF.values(), ids=OFF)
+def test_the_programs_leave_the_lora_on(pipe: ipa.Pipeline, off: dict[str, Any]) -> None:
+    """D28: what is off is off but for the LoRA, which is as the prompt's mere presence has it."""
+    prompt, base = ImagePrompt(adapter="faceid", face=face(1), **off), run(pipe)
+    texts = {"negative_prompt": ""}
+    found = {name: run(pipe, prompt, profile=name, **texts) for name in PROFILES}
+    assert np.array_equal(found["default"], base)
+    for name in ("tencent", "diffusers", "comfyui"):
+        assert not np.allclose(found[name], base, atol=1e-3), name
+    assert np.array_equal(found["tencent"], found["diffusers"])
+    assert np.array_equal(found["comfyui"], found["comfyui-as-meant"])
+    assert not np.allclose(found["tencent"], found["comfyui"], atol=1e-3)
+    without = run(pipe, profile="tencent", **texts)  # nobody's face: nothing of the adapter
+    assert np.array_equal(without, base)
+
+
+def test_tencents_faces_are_a_batch(pipe: ipa.Pipeline) -> None:
+    """D3: a list of faces, too, makes a picture of each; of Portrait's kin it is one prompt."""
+    faces, texts = [face(1), face(2)], {"negative_prompt": "", "num_inference_steps": 1}
+    both = ImagePrompt(adapter="faceid", face=faces, scale=[0.5, 1.0])
+    found = run(pipe, both, profile="tencent", **texts)
+    drawn = NoiseStream(0).normal((2, 4, 4, 4))
+    assert found.shape == drawn.shape
+    for number, (one, scale) in enumerate(zip(faces, (0.5, 1.0), strict=True)):
+        alone = ImagePrompt(adapter="faceid", face=one, scale=scale)
+        row = slice(number, number + 1)
+        assert np.array_equal(found[row], run(pipe, alone, latents=drawn[row], **texts))
+    joint = ImagePrompt(adapter="unnorm", face=[face(1, 20.0), face(2, 20.0)])
+    whole = run(pipe, joint, profile="tencent", **texts)
+    assert np.array_equal(whole, run(pipe, joint, **texts))
 
 
 def test_comfyui_sets_a_face_against_black(pipe: ipa.Pipeline, references: list) -> None:

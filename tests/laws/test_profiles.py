@@ -13,6 +13,7 @@ from PIL import Image
 
 from ipa import ImageEmbeds, ImagePrompt, Pipeline, RequestError
 from ipa.prepare.ipadpt import write_ipadpt
+from ipa.prepare.noise import NoiseStream
 from ipa.prepare.profiles import PROFILES
 from oracle.measure import relative
 
@@ -101,15 +102,51 @@ def test_profiles_change_what_they_must(pipe: Pipeline, pictures: list[Image.Ima
 
 
 def test_tencents_list_is_a_call_for_each(pipe: Pipeline, pictures: list[Image.Image]) -> None:
-    """D3: every picture makes one of its own; what is listed goes with them."""
-    seed = CALL.get("seed", 0)
+    """D3: every picture makes its own; what is listed goes with them. D29: from one generator."""
     both = ImagePrompt(pictures[:2], adapter="plus", scale=[0.9, 0.3])
-    found = run(pipe, "tencent", both)
+    size = {"width": 72, "height": 40}  # 180 values, of which torch draws 16 at a time
+    found = run(pipe, "tencent", both, num_images=2, **size)
+    drawn = NoiseStream(CALL["seed"]).normal((4, 4, 5, 9))
+    assert found.shape == drawn.shape
     for number, scale in enumerate((0.9, 0.3)):
         one = ImagePrompt(pictures[number], adapter="plus", scale=scale)
-        own = CALL | {"seed": seed + number}
-        alone = pipe("a star", image_prompts=one, profile="tencent", **own).latents
-        assert np.array_equal(found[number : number + 1], alone)
+        rows = slice(2 * number, 2 * number + 2)
+        alone = run(pipe, "tencent", one, num_images=2, latents=drawn[rows], **size)
+        assert np.array_equal(found[rows], alone)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_one_generator_or_one_each(
+    profile: str, pipe: Pipeline, pictures: list[Image.Image]
+) -> None:
+    """D29: seeds as the record tells them; a picture alone is that of the seed in any case."""
+    one = ImagePrompt(pictures[0], adapter="linear")
+    options = {"num_images": 2, "scheduler": "euler_ancestral"}
+    result = pipe("a star", image_prompts=one, profile=profile, **(CALL | options))
+    together = PROFILES[profile].seeds == "one generator"
+    assert result.info["request"]["seeds"] == ([5, 5] if together else [5, 6])
+    again = [run(pipe, profile, one, **(options | {"num_images": 1, "seed": s})) for s in (5, 6)]
+    assert np.array_equal(result.latents[1:], again[1]) is not together
+    plain = run(pipe, profile, one, **options)
+    assert np.array_equal(plain, result.latents)
+
+
+def test_the_published_comfyui_leaves_the_middle_out(
+    pipe: Pipeline, pictures: list[Image.Image]
+) -> None:
+    """D23: λ is 0 there, whatever was asked for, and a warning says so."""
+    named = {"down": 0.9, "mid": 0.9, "up": 0.9}
+    for scale in (0.9, named):
+        one = ImagePrompt(pictures[0], adapter="plus", scale=scale)
+        without = ImagePrompt(pictures[0], adapter="plus", scale=named | {"mid": 0.0})
+        found = run(pipe, "comfyui", one)
+        assert np.array_equal(found, run(pipe, "comfyui-as-meant", without))
+        assert relative(found, run(pipe, "comfyui-as-meant", one)) > 1e-3
+    for profile in PROFILES:
+        told = pipe("a star", image_prompts=one, profile=profile, **CALL).info["warnings"]
+        assert any("comfyui-as-meant" in text for text in told) is (profile == "comfyui")
+        quiet = pipe("a star", profile=profile, **CALL).info["warnings"]
+        assert not any("comfyui-as-meant" in text for text in quiet)
 
 
 @pytest.mark.parametrize("profile", OTHERS)
@@ -201,7 +238,7 @@ def test_embeds_are_the_picture_under_their_own_profile(
         for other in PROFILES:
             given = {"image_prompts": ImagePrompt(embeds, adapter=adapter), "profile": other}
             load = {"path": tmp_path / "x.safetensors", "adapter": adapter, "profile": other}
-            if (profile == "comfyui") == (other == "comfyui"):
+            if profile.startswith("comfyui") == other.startswith("comfyui"):
                 pipe.stream(**given)  # checked, not run
                 pipe.load_image_embeds(**load)
                 continue

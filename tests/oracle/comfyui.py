@@ -34,8 +34,9 @@ def _clip_square(image: torch.Tensor, side: int, *, squash: bool = False) -> Arr
 
 
 def pixels(picture: Array, side: int) -> Array:
-    """Normalised, (3, S, S) in float32."""
-    eight_bits = np.rint(np.clip(unrounded(picture, side), 0, 255)) / np.float32(255)
+    """Normalised, (3, S, S) in float32; of bytes, or of floats in [0, 1]."""
+    seen = unrounded if picture.dtype == np.uint8 else unrounded_floats
+    eight_bits = np.rint(np.clip(seen(picture, side), 0, 255)) / np.float32(255)
     return (eight_bits - MEAN) / STD
 
 
@@ -90,17 +91,28 @@ def smooth(mask: torch.Tensor, tall: int, wide: int) -> torch.Tensor:
     return interpolate(mask[None], size=(tall, wide), mode="bicubic", antialias=True)[0]
 
 
+def as_published(scale: float) -> dict[str, float]:
+    """A scale where the middle block is never patched."""
+    return {"down": scale, "mid": 0.0, "up": scale}
+
+
+def evened(*states: torch.Tensor) -> list[torch.Tensor]:
+    """States of texts (1, L, C), each repeated to the least length that all of them divide."""
+    length = math.lcm(*(own.shape[1] for own in states))
+    return [own.repeat(1, length // own.shape[1], 1) for own in states]
+
+
 def tiled(
-    picture: Array, mask: Array | None = None, sharpening: float = 0.0
+    picture: Array, mask: Array | None = None, sharpening: float = 0.0, size: int = 256
 ) -> list[tuple[Array, Array]]:
-    """IPAdapterTiled's tiles of a picture, (256, 256, 3) in [0, 1], each with its mask (H, W)."""
+    """IPAdapterTiled's tiles of a picture, (S, S, 3) in [0, 1], each with its mask (H, W)."""
     image = torch.from_numpy(picture.astype(np.float32) / 255.0).permute(2, 0, 1)
     tall, wide = image.shape[1:]
     own = torch.ones(1, tall, wide) if mask is None else torch.tensor(mask)[None]
-    own, size = smooth(own, tall, wide), 256
+    own = smooth(own, tall, wide)
     if 0.75 < tall / wide < 1.33:
         short = min(tall, wide)
-        image, own, new = middle(image, short, short), middle(own, short, short), (512, 512)
+        image, own, new = middle(image, short, short), middle(own, short, short), (2 * size,) * 2
     elif tall < wide:
         new = (int(size * wide / tall), size)
     else:

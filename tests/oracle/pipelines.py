@@ -48,11 +48,12 @@ def run_diffusers(
     scheduler: str | None = None,
     num_images: int = 1,
     output_type: str = "latent",
+    one_generator: bool = False,
     **arguments: Any,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3).
 
-    Picture number p of all takes the generator of seed + p.
+    Picture number p of all takes the generator of seed + p; or all take the same.
     """
     if scheduler is not None:
         named = diffusers_scheduler(scheduler, dict(pipe.scheduler.config))
@@ -65,7 +66,7 @@ def run_diffusers(
         prompt,
         ip_adapter_image=images,
         ip_adapter_image_embeds=embeds,
-        generator=generators,
+        generator=generators[0] if one_generator else generators,
         num_images_per_prompt=num_images,
         output_type=output_type,
         **arguments,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oracle.measure import relative
-from oracle.runs.faces import CASES, SUITE
+from oracle.runs.faces import AT_ZERO, CASES, SUITE
 from oracle.workshop import Workshop
 
 # Relative L2 of the final latents. Measured over all cases: torch 2.9e-6, mlx 4.2e-6.
@@ -18,3 +18,11 @@ def test_trajectories(name: str, workshop: Workshop) -> None:
     wanted = SUITE.theirs(CASES[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), wanted) < limit, backend
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+def test_the_lora_at_zero(name: str, workshop: Workshop) -> None:
+    """λ is 0 and the LoRA on, by each program's profile: diffusers' adapter at scale 0."""
+    wanted = SUITE.theirs(AT_ZERO[name], workshop)
+    for backend, limit in LIMITS.items():
+        assert relative(SUITE.ours(AT_ZERO[name], workshop, backend), wanted) < limit, backend

@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw
 
 import ipa
 from ipa import ImagePrompt
-from oracle import comfyui, trajectories
+from ipa.prepare.profiles import AS_MEANT
+from oracle import comfyui, prompts, trajectories
 from oracle.measure import relative
 from oracle.models import SCHEDULER
 from oracle.pipelines import diffusers_pipeline, run_diffusers
@@ -119,6 +120,7 @@ def comfy_embeds(
 
 
 # Kind of adapter, and the sampler whose noise levels gate it.
+MEANT = ", as meant"
 SAMPLERS = {"a": ("linear", "ddim"), "b": ("plus", "euler_karras"), "c": ("full", "dpmpp_2m")}
 WINDOW = (0.25, 0.6)  # of the training; the first step is at timestep 751, or before
 
@@ -128,7 +130,8 @@ def gated(tiny: Path, pictures: list[Image.Image]) -> Expected:
     """Two pictures weighed before the projector, black against them, in a window of noise."""
 
     def run(name: str) -> np.ndarray:
-        kind, scheduler = SAMPLERS[name]
+        meant = name.endswith(MEANT)
+        kind, scheduler = SAMPLERS[name.removesuffix(MEANT)]
         pipe = diffusers_pipeline(tiny, [tiny / f"{kind}.safetensors"])
         training = comfyui.training_sigmas(SCHEDULER)
         seen: list[bool] = []
@@ -139,7 +142,8 @@ def gated(tiny: Path, pictures: list[Image.Image]) -> Expected:
                 if scheduler != "ddim":
                     here = float(pipe.scheduler.sigmas[step + 1])
                 seen.append(comfyui.is_on(*WINDOW, here, training))
-                pipe.set_ip_adapter_scale(float(seen[-1]))
+                on = float(seen[-1])
+                pipe.set_ip_adapter_scale(on if meant else comfyui.as_published(on))
             return kept
 
         out = run_diffusers(
@@ -157,7 +161,7 @@ def gated(tiny: Path, pictures: list[Image.Image]) -> Expected:
     return trajectories.once(run)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [*SAMPLERS, f"a{MEANT}"])
 def test_comfyui(
     name: str,
     tiny: Path,
@@ -166,10 +170,11 @@ def test_comfyui(
     pictures: list[Image.Image],
     gated: Expected,
 ) -> None:
-    kind, scheduler = SAMPLERS[name]
+    kind, scheduler = SAMPLERS[name.removesuffix(MEANT)]
     pipe = open_pipeline(tiny, backend, kind)
     prompt = ImagePrompt(pictures[:2], scale=[0.9, 0.4], start=WINDOW[0], end=WINDOW[1])
-    found = ours(pipe, "comfyui", prompt, scheduler=scheduler)
+    profile = AS_MEANT if name.endswith(MEANT) else "comfyui"
+    found = ours(pipe, profile, prompt, scheduler=scheduler)
     assert relative(found, gated(name)) < LIMITS[backend]
 
 
@@ -194,10 +199,101 @@ def test_comfyui_mask(
         there,
         "a star",
         embeds=[comfy_embeds(there, "plus", pictures[:1], [1.0])],
-        scale=0.7,
+        scale=comfyui.as_published(0.7),
         cross_attention_kwargs={"ip_adapter_masks": [torch.tensor(values)[None, None]]},
         **CALL,
     )
     pipe = open_pipeline(tiny, backend, "plus")
     prompt = ImagePrompt(pictures[0], scale=0.7, mask=soft)
     assert relative(ours(pipe, "comfyui", prompt), wanted) < LIMITS[backend]
+
+
+def test_comfyui_tiles(
+    tiny: Path,
+    backend: str,
+    open_pipeline: Open,
+    pictures: list[Image.Image],
+    soft: Image.Image,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tiles of a sharpened picture, each a softmax of its own under its mask in their pixels."""
+    there = diffusers_pipeline(tiny, [tiny / "plus.safetensors"])
+    side, picture = there.image_encoder.config.image_size, np.asarray(pictures[0])
+    own = np.asarray(soft).astype(np.float32) / 255
+    cut = comfyui.tiled(picture, own, 0.5, -(-side * 8 // 7))
+    tiles, masks = [tile for tile, _ in cut], np.stack([mask for _, mask in cut])
+
+    def downsample(mask: Any, batch: int, queries: int, width: int) -> torch.Tensor:
+        laid_out = torch.tensor(comfyui.mask(np.asarray(mask[0]), queries, (8, 12)))
+        return laid_out[None, :, None].repeat(batch, 1, width)
+
+    monkeypatch.setattr(IPAdapterMaskProcessor, "downsample", staticmethod(downsample))
+    wanted = run_diffusers(
+        there,
+        "a star",
+        embeds=[comfy_embeds(there, "plus", tiles, [1.0] * len(tiles))],
+        scale=[[0.7] * len(tiles)],
+        cross_attention_kwargs={"ip_adapter_masks": [torch.tensor(masks)[None]]},
+        **CALL,
+    )
+    pipe = open_pipeline(tiny, backend, "plus")
+    prompt = ImagePrompt(pictures[0], scale=0.7, mask=soft, fit="tile", sharpen=0.5)
+    assert relative(ours(pipe, AS_MEANT, prompt), wanted) < LIMITS[backend]
+
+
+LONG = "a red star and a blue ring " * 12  # two chunks
+LONGER = "a green heart over two yellow squares " * 11  # three
+TEXTS = {
+    "one and two": ("tiny", LONG, "a ring"),
+    "three and two": ("tiny", LONG, LONGER),
+    "three and none": ("tiny", LONGER, ""),
+    "SDXL": ("tiny_xl", "a ring", LONG),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_comfyui_repeats_the_shorter_text(
+    name: str, request: pytest.FixtureRequest, backend: str, open_pipeline: Open
+) -> None:
+    """D25: diffusers is given the states of each text alone, repeated to one length."""
+    model, positive, negative = TEXTS[name]
+    folder = request.getfixturevalue(model)
+    there = diffusers_pipeline(folder)
+    told: dict[str, Any] = {}
+    pairs = [
+        prompts.prompt_embeds(there, [[(text, 1.0)]], count=1, rule="")
+        for text in (positive, negative)
+    ]
+    states = comfyui.evened(*(own for own, _ in pairs))
+    for prefix, own, (_, pooled) in zip(("", "negative_"), states, pairs, strict=True):
+        told[f"{prefix}prompt_embeds"] = own
+        if pooled is not None:
+            told[f"{prefix}pooled_prompt_embeds"] = pooled
+    call = {name: value for name, value in CALL.items() if name != "negative_prompt"}
+    wanted = run_diffusers(there, None, **told, **call)
+    call["negative_prompt"] = negative
+    pipe = open_pipeline(folder, backend)
+    texts = {"long_prompts": "chunks", "output_type": "latent"}
+    found = {p: pipe(positive, profile=p, **call, **texts).latents for p in ("comfyui", None)}
+    assert relative(found["comfyui"], wanted) < LIMITS[backend]
+    # Chunks of no words change the picture, unless there are no words at all.
+    assert (relative(found[None], wanted) > 1e-3) is bool(negative)
+
+
+DRAWS: dict[str, dict[str, Any]] = {
+    "text": {"scheduler": "ddim"},
+    "ancestral": {"scheduler": "euler_ancestral"},
+    "odd": {"scheduler": "euler_ancestral", "width": 72, "height": 40},
+}
+
+
+@pytest.mark.parametrize("profile", ["tencent", "comfyui"])
+@pytest.mark.parametrize("name", DRAWS)
+def test_one_generator_draws_all_pictures(
+    name: str, profile: str, tiny: Path, backend: str, open_pipeline: Open
+) -> None:
+    """D29, against diffusers with a single generator."""
+    call = CALL | DRAWS[name] | {"num_images": 3}
+    wanted = run_diffusers(diffusers_pipeline(tiny), "a star", one_generator=True, **call)
+    found = open_pipeline(tiny, backend)("a star", profile=profile, output_type="latent", **call)
+    assert relative(found.latents, wanted) < LIMITS[backend]

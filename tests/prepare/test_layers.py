@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ipa import ImagePrompt
 from ipa.contract.base_sites import SITES
 from ipa.contract.errors import RequestError
 from ipa.contract.sites import Site, transformers
 from ipa.contract.unet_spec import UNetSpec
 from ipa.prepare import layers
+from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.layers import layer_factors
 from ipa.prepare.moved import moved_sites
+from ipa.prepare.profiles import PROFILES
 from ipa.prepare.scales import place
 from oracle.true_unets import scales_of_diffusers, transformers_as_run
 
@@ -250,3 +254,43 @@ def test_other_builds_take_formulas_alone() -> None:
             continue
         with pytest.raises(RequestError, match=r"another build, with 7 transformers.*scale="):
             layer_factors(name, sites)
+
+
+def published(name: str, base: str, weight: float) -> dict[int, float]:
+    """ComfyUI's weights by t: composition's own is 1 in the two types that have one."""
+    table, own = BY_NUMBER[name][base], {"sdxl": (3,), "sd15": (4, 5)}[base]
+    apart = own if name.endswith("style and composition") else ()
+    return {t: factor if t in apart else factor * weight for t, factor in table.items()}
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("name", BY_NUMBER)
+def test_comfyuis_profile_weighs_composition_by_itself(name: str, base: str) -> None:
+    """D24, and D23: by every weight type, five weights and both profiles of ComfyUI."""
+    sites = SITES[BASES[base]]
+    order, middle = transformers(sites), STAGES[base][0]
+    for weight in (-0.5, 0.0, 0.4, 1.0, 2.5):
+        prompt = ImagePrompt(Image.new("L", (2, 2)), layers=name, scale=weight)
+        for profile in ("comfyui", "comfyui-as-meant"):
+            table = lambda_table(prompt, 1.0, sites, 2, profile=PROFILES[profile])
+            wanted = published(name, base, weight)
+            if profile == "comfyui":
+                wanted.pop(middle, None)
+            by_site = [wanted.get(order.index(site.transformer), 0.0) for site in sites]
+            assert np.allclose(table, np.array(by_site)[:, None], rtol=0, atol=1e-15)
+        house = lambda_table(prompt, 1.0, sites, 2)
+        assert np.array_equal(house[:, 0], weight * layer_factors(name, sites) + 0.0)
+
+
+@pytest.mark.parametrize(
+    "layers", [None, "ease in", "linear+layout", "3:0.5, 4:1.0", {"style": 0.5}]
+)
+def test_what_has_no_composition_is_weighed_as_ever(layers: Any) -> None:
+    sites = SITES["SDXL"]
+    prompt = ImagePrompt(Image.new("L", (2, 2)), layers=layers, scale=0.7)
+    found = lambda_table(prompt, 1.0, sites, 2, profile=PROFILES["comfyui-as-meant"])
+    assert np.array_equal(found, lambda_table(prompt, 1.0, sites, 2))
+    published = lambda_table(prompt, 1.0, sites, 2, profile=PROFILES["comfyui"])
+    middle = np.array([site.section == "mid" for site in sites])
+    assert not published[middle].any()
+    assert np.array_equal(published[~middle], found[~middle])

@@ -14,10 +14,18 @@ from ipa import ImageEmbeds, ImagePrompt, RequestError
 from ipa.contract.embeds import EmbedsOrigin
 from ipa.prepare.masks import MASK_RULES
 from ipa.prepare.picture_parts import listed, prompt_parts
-from ipa.prepare.profiles import DECIDED, HOUSE, NOT_DECIDED, PROFILES, Profile, profile_named
+from ipa.prepare.profiles import (
+    DECIDED,
+    HOUSE,
+    NOT_DECIDED,
+    NOT_FOLLOWED,
+    PROFILES,
+    Profile,
+    profile_named,
+)
 from ipa.prepare.windows import WINDOWS
 
-ROWS = {f"D{number}" for number in range(1, 23)}
+ROWS = {f"D{number}" for number in range(1, 31)}
 A, B, C = (Image.new("L", (2, 2), grey) for grey in (0, 100, 200))
 HALF = np.full((4, 4), 0.5, np.float32)
 ORIGIN = EmbedsOrigin(
@@ -36,6 +44,15 @@ def test_every_row_is_decided_or_has_a_reason() -> None:
     assert all(len(reason) > 20 for reason in NOT_DECIDED.values())
 
 
+def test_what_nobody_follows_has_a_reason() -> None:
+    assert NOT_FOLLOWED and all(len(reason) > 40 for reason in NOT_FOLLOWED.values())
+
+
+def test_the_slip_is_all_that_is_meant_otherwise() -> None:
+    published, meant = PROFILES["comfyui"], PROFILES["comfyui-as-meant"]
+    assert replace(meant, name="comfyui", middle_block="left out") == published
+
+
 def test_every_field_decides_a_row_and_says_so() -> None:
     names = [field.name for field in fields(Profile) if field.name != "name"]
     assert sorted(DECIDED.values()) == sorted(names)
@@ -51,7 +68,7 @@ def test_no_field_is_the_same_everywhere_but_one() -> None:
 
 
 def test_choices_exist() -> None:
-    assert set(PROFILES) == {"default", "tencent", "diffusers", "comfyui"}
+    assert set(PROFILES) == {"default", "tencent", "diffusers", "comfyui", "comfyui-as-meant"}
     for name, profile in PROFILES.items():
         assert profile.name == name and profile_named(name) is profile
         assert profile.window in WINDOWS and profile.mask_rule in MASK_RULES
@@ -94,6 +111,19 @@ def test_a_list_of_tencents_is_a_batch() -> None:
         prompt = ImagePrompt(image, **options)
         assert listed(prompt, tencent).batched is batched
         assert listed(prompt, house) is prompt
+        assert listed(prompt, tencent, joins_faces=True) is prompt
+
+
+def test_faces_alone_are_a_batch_too() -> None:
+    """Several of one person are one prompt to adapters that were trained so."""
+    tencent, faces = PROFILES["tencent"], np.eye(3, 512, dtype=np.float32)
+    both = ImagePrompt(face=faces, scale=[0.5, 0.7, 1.0])
+    found = listed(both, tencent)
+    assert found.batched and found.count == 3
+    assert np.array_equal(found.share(1).faces[0], faces[1]) and found.share(1).scale == 0.7
+    assert not listed(ImagePrompt(face=faces[:1]), tencent).batched
+    assert listed(both, tencent, joins_faces=True) is both
+    assert listed(both, PROFILES["comfyui"]) is both
 
 
 def test_the_house_goes_by_what_is_listed() -> None:

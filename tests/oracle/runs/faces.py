@@ -66,6 +66,7 @@ class Case:
     scales: tuple[float, ...] = (0.8,)
     shortcut_scale: float | None = None
     lora_scale: float = 1.0
+    profile: str | None = None
 
     @property
     def kinds(self) -> list[Kind]:
@@ -169,7 +170,15 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
                 shortcut_scale=case.shortcut_scale if has_shortcut else None,
             )
         )
-    return pipe("a star", image_prompts=prompts, output_type="latent", **SHARED).latents
+    call = SHARED | ({"profile": case.profile, "negative_prompt": ""} if case.profile else {})
+    return pipe("a star", image_prompts=prompts, output_type="latent", **call).latents
 
+
+AT_ZERO = {
+    "tencent": Case("sd", ("faceid",), scales=(0.0,), profile="tencent"),
+    "diffusers": Case("sd", ("plus",), scales=(0.0,), profile="diffusers"),
+    "comfyui": Case("sd", ("faceid",), scales=(0.0,), lora_scale=0.6, profile="comfyui"),
+}
+"""The LoRA alone, as it stays on in all three programs."""
 
 SUITE = Suite("Faces", CASES, theirs, ours)
