@@ -17,6 +17,7 @@ from ipa import Face, ImageEmbeds, ImagePrompt
 from ipa.prepare.noise import NoiseStream
 from ipa.prepare.profiles import PROFILES
 from oracle import adapters, models
+from oracle.measure import relative
 
 Open = Callable[..., ipa.Pipeline]
 SHARED: dict[str, Any] = {
@@ -212,7 +213,8 @@ def test_tencents_faces_are_a_batch(pipe: ipa.Pipeline) -> None:
     for number, (one, scale) in enumerate(zip(faces, (0.5, 1.0), strict=True)):
         alone = ImagePrompt(adapter="faceid", face=one, scale=scale)
         row = slice(number, number + 1)
-        assert np.array_equal(found[row], run(pipe, alone, latents=drawn[row], **texts))
+        apart = relative(found[row], run(pipe, alone, latents=drawn[row], **texts))
+        assert apart < 3e-6  # 0 here; torch's own, of arrays that lie elsewhere, 9e-7
     joint = ImagePrompt(adapter="unnorm", face=[face(1, 20.0), face(2, 20.0)])
     whole = run(pipe, joint, profile="tencent", **texts)
     assert np.array_equal(whole, run(pipe, joint, **texts))

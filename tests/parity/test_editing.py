@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oracle.measure import relative
-from oracle.runs.editing import CASES, SUITE
+from oracle.runs.editing import CASES, ONE_GENERATOR, SUITE
 from oracle.workshop import Workshop
 
 # Relative L2 of the final latents. Measured over all cases: torch 3.9e-6, mlx 3.8e-6.
@@ -17,3 +17,12 @@ def test_trajectory(name: str, workshop: Workshop) -> None:
     expected = SUITE.theirs(CASES[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), expected) < limit
+
+
+@pytest.mark.parametrize("name", ONE_GENERATOR)
+def test_one_generator(name: str, workshop: Workshop) -> None:
+    """Posteriors, starting noise and later noise in diffusers' order, from a single generator."""
+    expected = SUITE.theirs(ONE_GENERATOR[name], workshop)
+    for backend, limit in LIMITS.items():
+        found = SUITE.ours(ONE_GENERATOR[name], workshop, backend)
+        assert relative(found, expected) < limit, backend

@@ -32,7 +32,10 @@ LATENTS = np.random.default_rng(8).standard_normal((1, 4, 6, 8), dtype=np.float3
 
 @dataclass(frozen=True)
 class Case:
-    """A model by name, and a call; `masked` takes the mask, `count` pictures are made."""
+    """A model by name, and a call; `masked` takes the mask, `count` pictures are made.
+
+    With a profile, one generator draws for all of them; `each` starts from a picture of its own.
+    """
 
     model: str
     masked: bool = False
@@ -42,6 +45,8 @@ class Case:
     latents: bool = False
     steps: int = 4
     call: dict[str, Any] = field(default_factory=dict)
+    profile: str | None = None
+    each: bool = False
 
     @property
     def is_cropped(self) -> bool:
@@ -107,6 +112,10 @@ def picture(size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(np.clip(ramp + noise, 0, 255).astype(np.uint8))
 
 
+def _pictures(case: Case) -> list[Image.Image]:
+    return [picture(case.size).rotate(180 * (n % 2)) for n in range(case.count)]
+
+
 def mask_of(size: tuple[int, int]) -> Image.Image:
     """White where it is drawn; its border runs through latent pixels."""
     mask = Image.new("L", size, 0)
@@ -134,17 +143,20 @@ def theirs(case: Case, workshop: Workshop) -> Array:
         last.append(tensors["latents"])
         return tensors
 
-    several = case.count > 1
+    several = case.count > 1 and (case.profile is None or case.each)
+    generators = [torch.Generator("cpu").manual_seed(5 + n) for n in range(case.count)]
+    images = [image] * case.count if not case.each else _pictures(case)
     call = {"guidance_scale": 3.0, **case.call}
     if case.masked:
         call |= {"mask_image": [mask] * case.count if several else mask, **SIZE}
     pipe(
-        ["a red star"] * case.count,
-        image=[image] * case.count if several else image,
+        ["a red star"] * case.count if several else "a red star",
+        num_images_per_prompt=1 if several else case.count,
+        image=images if several else image,
         strength=case.strength,
         num_inference_steps=case.steps,
         ip_adapter_image=[[workshop.references[2]]],
-        generator=[torch.Generator("cpu").manual_seed(5 + n) for n in range(case.count)],
+        generator=generators if case.profile is None else generators[0],
         output_type="pil" if case.is_cropped else "latent",
         callback_on_step_end=keep,
         **call,
@@ -158,11 +170,14 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
         call["mask_image"] = mask_of(case.size)
     if case.is_cropped:
         call |= SIZE
+    if case.profile is not None:
+        call |= {"profile": case.profile, "negative_prompt": ""}
+    image = LATENTS if case.latents else picture(case.size)
     pipe = workshop.pipeline(_folder(case, workshop), backend, "linear")
     return pipe(
         "a red star",
         image_prompts=ipa.ImagePrompt(workshop.references[2], scale=0.7),
-        image=LATENTS if case.latents else picture(case.size),
+        image=_pictures(case) if case.each else image,
         strength=case.strength,
         scheduler=case.scheduler,
         num_inference_steps=case.steps,
@@ -172,5 +187,17 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
         **call,
     ).latents
 
+
+_TENCENT: dict[str, Any] = {"count": 2, "profile": "tencent"}
+ONE_GENERATOR = {
+    "ddim": Case("sd", strength=0.8, **_TENCENT),
+    "ancestral": Case("sd", scheduler="euler_ancestral", strength=0.75, **_TENCENT),
+    "a picture each": Case("sd", scheduler="euler_ancestral", each=True, **_TENCENT),
+    "mask": Case("sd", masked=True, scheduler="euler_ancestral", **_TENCENT),
+    "mask, from noise": Case("sd", masked=True, strength=1.0, **_TENCENT),
+    "mask, a picture each": Case("sd", masked=True, each=True, **_TENCENT),
+    "nine channels": Case("sd9", masked=True, scheduler="euler_ancestral", **_TENCENT),
+}
+"""What tencent's, which has one generator for all pictures, draws of it (D29 of the register)."""
 
 SUITE = Suite("Img2img and inpainting", CASES, theirs, ours, MORE)
