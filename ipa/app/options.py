@@ -46,7 +46,10 @@ EmbedsScalingChoice = Annotated[
 ]
 ProfileChoice = Annotated[
     str | None,
-    typer.Option("--profile", help="Read the request as tencent, diffusers or comfyui would."),
+    typer.Option(
+        "--profile",
+        help="Read the request as tencent, diffusers or comfyui would; or as comfyui-as-meant.",
+    ),
 ]
 Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]
 Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]

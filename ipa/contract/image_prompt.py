@@ -93,8 +93,9 @@ class ImagePrompt:
             whose encoder shares the space of the second text encoder.
         neg_content_scale: How much of it; 0 is nothing.
         batched: Where a call has several prompts, each gets one of the pictures (or rows of
-            embeds), in order, as in IP-Adapter's own pipelines; a list of scales, masks or negative
-            pictures goes with them. False gives every prompt all pictures, as diffusers does.
+            embeds, or faces), in order, as in IP-Adapter's own pipelines; a list of scales, masks
+            or negative pictures goes with them. False gives every prompt all pictures, as diffusers
+            does.
     """
 
     image: Picture | Sequence[Picture] | ImageEmbeds | None = field(default=None, repr=False)

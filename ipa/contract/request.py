@@ -51,7 +51,8 @@ class Request:
             None takes what is usual for the model: 7.5, for SDXL 5.
         scheduler: A name of `ipa.prepare.schedules.NAMES`; None takes the checkpoint's own.
         seed: Starting noise, the same as torch's CPU generator would draw. 0 is a seed.
-        num_images: Pictures, made with the seeds seed, seed + 1, …
+        num_images: Pictures, made with the seeds seed, seed + 1, …; with profile="tencent" or one
+            of ComfyUI's all drawn by the one generator of the seed.
         latents: Starting noise instead of the seed's: (num_images, C, H/f, W/f), standard normal.
         output_type: "pil", "np" or "latent".
         original_size: SDXL: (height, width) of the pictures to imitate before they were scaled for
@@ -65,12 +66,12 @@ class Request:
         influence: Measure what each image prompt adds, where and when: `Result.influence`. It
             changes no bit of the pictures.
         profile: Whose meaning of the request: a name of `ipa.prepare.profiles.PROFILES`, "tencent",
-            "diffusers" or "comfyui". None is the house's own.
+            "diffusers", "comfyui" or "comfyui-as-meant". None is the house's own.
         controls: Pictures that say where things are, each for a loaded ControlNet or
             T2I-Adapter.
         clip_skip: How many of the text encoders' last layers are left out, as diffusers counts:
             None or 0 is none; 1 takes the layer before that which the model takes. Of the prompt
-            alone, as in diffusers; with profile="comfyui" of the negative one too.
+            alone, as in diffusers; with ComfyUI's profiles of the negative one too.
         long_prompts: What becomes of texts that are too long: "cut" as diffusers does, with a
             warning that says what was lost; or "chunks": 75 tokens each, one after another
             (`ipa.prepare.prompt_chunks`).

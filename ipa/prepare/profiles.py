@@ -148,6 +148,8 @@ NOT_FOLLOWED: Mapping[str, str] = {
     "on it; here the generator of the start goes on, as in tencent's",
     "ComfyUI's prepared pictures of 224 pixels": "for encoders of another size they are resized "
     "twice there; here they are made in the encoder's own size",
+    "ComfyUI's closer look": "its parts are cut from the picture as it is and lose their edges; "
+    "here from the square that the fit keeps (`enhancement`)",
     "ComfyUI's masks of any aspect": "stretched without a word there; here mask_fit says so",
     "the LoRA of adapters without a prompt": "tencent and ComfyUI cannot be asked without one, and "
     "diffusers refuses (D21): the base model here",

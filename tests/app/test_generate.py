@@ -103,6 +103,21 @@ def test_each_picture_of_several_keeps_its_own_seed(
     assert np.abs(second.astype(int) - alone).max() <= 1
 
 
+def test_pictures_of_one_generator_keep_the_whole_request(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    """None of them can be made alone; the number says which one it was."""
+    words = ("generate", "-p", "a ring", *QUICK, "-s", 8, "--profile", "tencent")
+    assert call(*words, "--num-images", 2).exit_code == 0
+    for number in (1, 2):
+        request = request_of(tmp_path / f"out-{number}.png")
+        told = [request[name] for name in ("seed", "seeds", "num_images", "picture")]
+        assert told == [8, [8, 8], 2, number]
+    assert call(*words).exit_code == 0
+    request = request_of(tmp_path / "out.png")
+    assert (request["seeds"], "picture" in request) == ([8], False)
+
+
 def test_json_on_standard_output_alone(call: Callable[..., Result], tmp_path: Path) -> None:
     done = call("generate", "-p", "a ring", *QUICK, "--json", "--width", 48, "--height", 80)
     found = json.loads(done.stdout)

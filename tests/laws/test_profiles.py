@@ -132,6 +132,27 @@ def test_one_generator_or_one_each(
     assert (relative(result.latents[1:], again[1]) < CLOSE) is not together
 
 
+@pytest.mark.parametrize("given", ["noise", "one", "each", "masked"])
+def test_prompts_share_the_generator(
+    given: str, pipe: Pipeline, references: list[Image.Image]
+) -> None:
+    """D29: two prompts of one text are one prompt with two pictures, whatever they start from."""
+    mask = np.tile(np.arange(64) < 30, (48, 1))
+    one, two = (image.resize((64, 48)) for image in references[:2])
+    start: dict[str, Any] = {
+        "noise": {},
+        "one": {"image": one},
+        "each": {"image": [one, two]},
+        "masked": {"image": one, "mask_image": mask},
+    }[given]
+    call = CALL | {"profile": "tencent", "scheduler": "euler_ancestral", **start}
+    together = pipe("a star", num_images=2, **call).latents
+    apart = pipe(["a star"] * 2, **call)
+    assert relative(apart.latents, together) < CLOSE
+    assert relative(together[1], together[0]) > 0.1
+    assert apart.info["request"]["seeds"] == [5, 5]
+
+
 def test_the_published_comfyui_leaves_the_middle_out(
     pipe: Pipeline, pictures: list[Image.Image]
 ) -> None:
