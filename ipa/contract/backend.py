@@ -116,6 +116,7 @@ class Backend(Protocol):
     vae_tiling: VaeTiling
     preview_decoder: PreviewDecoder | None
     warnings: list[str]
+    left_out: LeftOut
     """What was noted since `reset`."""
 
     @property
