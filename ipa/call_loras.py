@@ -71,6 +71,12 @@ def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
             continue
         if name is None and folder is not None:
             name, files[tag.name] = tag.name, _file(tag.name, folder)
+        if name in tags and tags[name].scale != tag.scale:
+            raise RequestError(
+                f"the prompt names the LoRA {name!r} twice, with different weights",
+                found=f"{tags[name].text} and {tag.text}",
+                remedy="name it once, with the weight that it shall have",
+            )
         if name in given and given[name] != tag.scale:
             raise RequestError(
                 f"the LoRA {name!r} is given two strengths",
