@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from .errors import RequestError, shown
 
 REASON = "left out, as ignore asks"
+REMEDY = "ipa.load, load_ip_adapter, load_controlnet and convert leave out what `ignore` names"
 
 
 @dataclass(frozen=True, slots=True)
