@@ -338,4 +338,7 @@ def test_a_picture_is_made_again_from_what_it_says(
     arguments = replayed(made.info["request"], pictures, tmp_path)
     again = pipe(**arguments, output_type="latent")
     assert again.info["request"] == made.info["request"]
-    assert relative(again.latents, made.latents) < 1e-5  # of torch; measured 0 and 4e-7
+    if backend == "mlx":
+        assert np.array_equal(again.latents, made.latents)
+    # Measured 0; another order of sums makes 1.9e-6 (tests/laws/test_loras.py).
+    assert relative(again.latents, made.latents) < 4e-6

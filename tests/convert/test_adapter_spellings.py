@@ -21,6 +21,7 @@ from ipa.contract.unet_spec import UNetSpec
 from ipa_torch.adapter import check_file
 from ipa_torch.adapter_file import open_adapter
 from oracle import adapters, models
+from oracle.measure import relative
 from oracle.spellings import CONTAINERS
 
 Tensors = dict[str, torch.Tensor]
@@ -246,8 +247,10 @@ def test_what_is_left_out_is_told(
         result = pipe("a", ip_adapter_image=references[0], output_type="latent", **call)
         found.append(result.latents)
         info = pipe.info()["adapters"]["a"]
-    # Relative L2 between runs on equal weights, which torch may round by their place in memory.
-    assert np.linalg.norm(found[0] - found[1]) <= 1e-6 * np.linalg.norm(found[0])
+    if backend == "mlx":
+        assert np.array_equal(found[0], found[1])
+    # Measured 0; another order of sums makes 1.9e-6 (tests/laws/test_loras.py).
+    assert relative(found[0], found[1]) < 4e-6
     assert info["left_out"] == {"unet.*": 2, "adapter_modules.*": 32}
     assert any("left out of a.bin: 34 tensors" in text for text in result.info["warnings"])
 

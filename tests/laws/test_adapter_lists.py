@@ -12,6 +12,7 @@ import pytest
 
 import ipa
 from ipa import CheckpointError, ImagePrompt, RequestError
+from oracle.measure import relative
 from oracle.workshop import Workshop
 
 Open = Callable[..., ipa.Pipeline]
@@ -116,9 +117,12 @@ def test_a_scale_for_each_picture(
     expected = run(scale=[0.7, 0.2])
     pipe.set_ip_adapter_scale([[0.7, 0.2]])
     found = run()
-    assert np.allclose(found.latents, expected.latents, rtol=0, atol=1e-5)  # measured 0
+    if backend == "mlx":
+        assert np.array_equal(found.latents, expected.latents)
+    # Measured 0; another order of sums makes 1.9e-6 (tests/laws/test_loras.py).
+    assert relative(found.latents, expected.latents) < 4e-6
     assert found.info["request"] == expected.info["request"]
-    assert not np.allclose(run(scale=0.7).latents, expected.latents, atol=1e-3)
+    assert relative(run(scale=0.7).latents, expected.latents) > 0.1  # measured 0.24
     with pytest.raises(RequestError, match="one entry per picture"):
         pipe("a star", ip_adapter_image=references[0], **CALL)
     for wrong in ([[]], [[0.7, "x"]], [[[0.7]]], [0.7, 0.2]):

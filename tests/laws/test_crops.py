@@ -34,9 +34,10 @@ SHARED: dict[str, Any] = {
     "strength": 1.0,
     "output_type": "latent",
 }
-# The very same numbers are computed; torch's products depend on where they lie in memory. Relative
-# L2 of the latents: measured 0 on both backends.
-ROUNDING = 5e-6
+# The very same numbers are computed. Relative L2 of the latents: measured 0 on both backends, on
+# torch whether its products are steady or not; another order of sums makes 1.9e-6
+# (tests/laws/test_loras.py). MLX: no bit.
+ROUNDING = {"mlx": 0.0, "torch": 4e-6}
 
 SPOT = np.zeros(WHOLE[::-1], bool)
 SPOT[30:46, 40:64] = True
@@ -157,18 +158,18 @@ def test_the_box_is_the_one_that_is_cut_by_hand() -> None:
 
 @pytest.mark.parametrize("name", OVER)
 def test_given_whole_is_cropped_by_hand(
-    name: str, pipe: Pipeline, base: np.ndarray, references: list[Image.Image]
+    name: str, pipe: Pipeline, backend: str, base: np.ndarray, references: list[Image.Image]
 ) -> None:
     same = OVER[name](lambda given: given, references)
     found = pipe("a star", **whole(**same))
     expected = pipe("a star", **by_hand(**OVER[name](cut, references))).latents
-    assert relative(found.latents, expected) < ROUNDING
+    assert relative(found.latents, expected) <= ROUNDING[backend]
     assert not [text for text in found.info["warnings"] if "middle block" not in text]
-    assert relative(found.latents, base) > 1e-3  # it acts at all
+    assert relative(found.latents, base) > 1e-2  # it acts at all: 4.5e-2 measured
 
 
 def test_a_mask_outside_is_no_prompt(
-    pipe: Pipeline, base: np.ndarray, references: list[Image.Image]
+    pipe: Pipeline, backend: str, base: np.ndarray, references: list[Image.Image]
 ) -> None:
     """λ is 0, and a warning says so; one of ones is no mask, bit for bit."""
     outside = np.zeros(WHOLE[::-1], bool)
@@ -181,7 +182,7 @@ def test_a_mask_outside_is_no_prompt(
     ]
     both = pipe("a star", **whole(**_prompt([outside, ~outside], references[:2])))
     alone = pipe("a star", **whole(**_prompt(None, references[1]))).latents
-    assert relative(both.latents, alone) < ROUNDING
+    assert relative(both.latents, alone) <= ROUNDING[backend]
     assert "image prompt 1, picture 1: its mask lies outside" in both.info["warnings"][0]
     covered = pipe("a star", **whole(**_prompt(~outside, references[1]))).latents
     assert np.array_equal(covered, alone)
@@ -203,7 +204,9 @@ def test_what_was_cropped_by_hand_before_is_told(
     assert "the mask of image prompt 1 is 36 × 24" in told
 
 
-def test_each_prompt_has_its_own_crop(pipe: Pipeline, references: list[Image.Image]) -> None:
+def test_each_prompt_has_its_own_crop(
+    pipe: Pipeline, backend: str, references: list[Image.Image]
+) -> None:
     """And with it its own part of a control; side by side there can be but one."""
     second = np.roll(SPOT, (-20, -30), (0, 1))
     control = Control([COLOURS, OTHER], name="net", mask=[None, SPOT], batched=True)
@@ -214,7 +217,7 @@ def test_each_prompt_has_its_own_crop(pipe: Pipeline, references: list[Image.Ima
         own: dict[str, Any] = {name: entries[number] for name, entries in given.items()}
         own |= {"controls": control.share(number), "seed": 5 + number} | mask
         alone = pipe(text, **whole(**own))
-        assert relative(both.latents[number], alone.latents[0]) < ROUNDING
+        assert relative(both.latents[number], alone.latents[0]) <= ROUNDING[backend]
         box = alone.info["request"]["crop_boxes"]
         assert [both.info["request"]["crop_boxes"][number]] == box
     for over, told in (

@@ -32,8 +32,11 @@ CALL: dict[str, Any] = {
 }
 Run = Callable[..., np.ndarray]
 # Relative L2 on torch between two loads of one file, whose bits may depend on where its memory
-# lies: 0 measured; 1.9e-6 where sums are taken in another order (test_loras.py). MLX: no bit.
-ROUNDING = 1e-5
+# lies: 0 measured, whether products are steady or not; 1.9e-6 where sums are taken in another order
+# (tests/laws/test_loras.py). MLX: no bit.
+ROUNDING = 4e-6
+EFFECT = 2.5e-4
+"""Of each of them alone, at least: 5.0e-4 to 7.9e-4 measured."""
 
 
 def is_same(one: np.ndarray, other: np.ndarray, backend: str) -> bool:
@@ -98,7 +101,7 @@ def test_a_name_is_as_loading(pipe: ipa.Pipeline, run: Run, folder: Path, backen
     loaded["<lora:first:0:0.7>"] = loaded["<lyco:part:0.7>"]
     for tag, latents in named.items():
         assert is_same(latents, loaded[tag], backend), tag
-        assert relative(latents, base) > 1e-4, tag  # 5.0e-4 measured
+        assert relative(latents, base) > EFFECT, tag
     pipe.load_lora(folder / "first.safetensors", scale=0.5)
     pipe.load_lora(folder / "part.safetensors", scale=-0.3)
     assert is_same(run("a (star:1.2)"), together, backend)

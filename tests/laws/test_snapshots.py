@@ -22,11 +22,12 @@ from oracle.pipelines import diffusers_pipeline
 Open = Callable[..., ipa.Pipeline]
 Change = Callable[[ipa.Pipeline, Path], object]
 
-# torch's matrix product may round otherwise at another alignment of memory; MLX gives equal bits.
-# Relative L2 of the latents; measured 0 and 1.1e-6.
-ROUNDING = {"mlx": 0.0, "torch": 1e-5}
+# Relative L2 of latents and pictures. Measured on torch: 0, whether its products are steady or not;
+# where another library sums in another order it may make 1.9e-6 (tests/laws/test_loras.py).
+ROUNDING = {"mlx": 0.0, "torch": 4e-6}
 SEEN = 1e-3
-"""What each of the changes does to the latents, the picture or the preview, at least."""
+"""What each of the changes does to the latents, the picture or the preview, at least: measured
+2.1e-3 in one step, 4.9e-2 in two."""
 
 EDGES = Image.fromarray(controlled.edges((64, 48), 1))
 SMALL: dict[str, Any] = {
@@ -83,7 +84,7 @@ def pipe(files: Path, backend: str, fuse: bool, open_pipeline: Open) -> ipa.Pipe
     return pipe
 
 
-def call(pipe: ipa.Pipeline, reference: Image.Image) -> dict[str, Any]:
+def call(pipe: ipa.Pipeline, reference: Image.Image, steps: int = 1) -> dict[str, Any]:
     """All that is loaded is used."""
     info = pipe.info()
     return {
@@ -92,14 +93,14 @@ def call(pipe: ipa.Pipeline, reference: Image.Image) -> dict[str, Any]:
         "controls": [
             Control(EDGES, name=name) for name in (*info["controlnets"], *info["t2i_adapters"])
         ],
-        "num_inference_steps": 2,
+        "num_inference_steps": steps,
         "guidance_scale": 3.0,
         "width": 48,
         "height": 32,
         "seed": 5,
         "output_type": "np",
         "preview": "tiny",
-        "preview_every": 2,
+        "preview_every": steps,
     }
 
 
@@ -164,11 +165,13 @@ def differs(a: tuple[ipa.Result, Image.Image], b: tuple[ipa.Result, Image.Image]
 
 @pytest.mark.parametrize("fuse", ["added", "fused"], indirect=True)
 def test_a_change_before_the_first_event(
-    pipe: ipa.Pipeline, files: Path, backend: str, references: list[Image.Image]
+    pipe: ipa.Pipeline, files: Path, backend: str, fuse: bool, references: list[Image.Image]
 ) -> None:
     """And it holds in the next call, whose picture shows it."""
     expected = taken(pipe.stream(**call(pipe, references[0])))
     for name, change in CHANGES.items():
+        if fuse and "lora" not in name:
+            continue  # as where it is added
         events = pipe.stream(**call(pipe, references[0]))
         change(pipe, files)
         found = taken(events)
@@ -182,9 +185,9 @@ def test_a_change_in_the_middle(
     pipe: ipa.Pipeline, files: Path, backend: str, references: list[Image.Image]
 ) -> None:
     """In the thread of the stream it is refused, but for a scale; another thread waits."""
-    expected = taken(pipe.stream(**call(pipe, references[0])))
+    expected = taken(pipe.stream(**call(pipe, references[0], 2)))
     for name, change in CHANGES.items():
-        events = pipe.stream(**call(pipe, references[0]))
+        events = pipe.stream(**call(pipe, references[0], 2))
         began = [next(events) for _ in range(3)]
         assert began[-1].stage == "denoise"
         if name == "set_ip_adapter_scale":
@@ -198,7 +201,7 @@ def test_a_change_in_the_middle(
         other.join()
         assert differs(found, expected) <= ROUNDING[backend], name
         assert told(found[0]) == told(expected[0]), name
-        expected = taken(pipe.stream(**call(pipe, references[0])))
+        expected = taken(pipe.stream(**call(pipe, references[0], 2)))
         assert differs(found, expected) > SEEN, name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,8 @@ from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 from oracle.runs.loras import SHARED
 
-# Of a product in float32: 6.6e-7 of float64's measured (tests/convert/test_lora.py), 2.5e-7 of
-# diffusers'. Here, over all cases: 6.7e-7.
-TOLERANCE = 1e-6
+# Of a product in float32, over all cases: 2.6e-8 of float64's, 3.0e-8 of diffusers'.
+TOLERANCE = 1e-7
 TARGETS = LoraTargets(
     unet=UNetSpec.from_config(loras.SDXL_UNET),
     text_encoder=ClipTextSpec.from_config(loras.SDXL_TEXT),
@@ -42,9 +42,9 @@ Deltas = Mapping[Place, np.ndarray]
 
 
 def some(seed: int, *, alphas: bool = True) -> Pairs:
-    """Every ninth layer of the UNet and every fifth of the texts, with one alpha or none."""
-    unet = [n for n in LAYERS if n[0] == "unet" and "add_embedding" not in n[1]][::9]
-    texts = [n for n in LAYERS if n[0] != "unet"][::5]
+    """Some layers of the UNet and of the texts, with one alpha or none."""
+    unet = [n for n in LAYERS if n[0] == "unet" and "add_embedding" not in n[1]][::17]
+    texts = [n for n in LAYERS if n[0] != "unet"][::7]
     pairs = loras.random_pairs({n: LAYERS[n] for n in (*unet, *texts)}, seed, ranks=(2,))
     return loras.weak(pairs, alpha=3.0 if alphas else None)
 
@@ -184,7 +184,7 @@ def test_a_layer_under_two_names(name: str, tmp_path: Path) -> None:
             assert len(halves) == 2 * (pairs - len(case.used))
     assert told["mlx"] == told["torch"]
     if case.judged:
-        theirs = loras.fused(loras.sdxl_pipeline, path)
+        theirs = loras.fused(lambda: copy.deepcopy(SDXL), path)
         # It loses those of kohya's in texts where there is no out_proj.
         assert theirs.keys() <= case.used.keys() and len(theirs) > 0.6 * len(case.used)
         for place, weight in theirs.items():
@@ -192,9 +192,10 @@ def test_a_layer_under_two_names(name: str, tmp_path: Path) -> None:
 
 
 CALL: dict[str, Any] = SHARED | {"output_type": "latent"}
-# Relative L2 of the final latents, as in test_loras.py. Measured here: torch 1.5e-6, mlx 1.7e-6.
-LIMITS = {"torch": 1e-5, "mlx": 1e-4}
-ROUNDING = 1e-5
+# Relative L2 of the final latents. Measured: torch 1.5e-6, MLX 1.8e-6.
+LIMITS = {"torch": 5e-6, "mlx": 5e-6}
+# Between two loads on torch: measured 0; another order of sums makes 1.9e-6 (laws/test_loras.py).
+ROUNDING = 4e-6
 
 
 @pytest.mark.parametrize("names", ["diffusers", "original"])
@@ -270,7 +271,6 @@ def test_bundled_words(
         pipe.unload_textual_inversion()
         pipe.load_lora(path, name="b")
         result = pipe("an ema y star", **CALL)
-        # On torch bits may depend on where in memory a file was read to: measured 0.
         assert relative(result.latents, expected) <= (0.0 if backend == "mlx" else ROUNDING)
         assert relative(expected, before) > 1e-3
         (known,) = result.info["request"]["textual_inversions"]
