@@ -115,8 +115,8 @@ class Backend(Protocol):
     model: ModelFolder
     vae_tiling: VaeTiling
     preview_decoder: PreviewDecoder | None
-    warnings: list[str]
     left_out: LeftOut
+    warnings: list[str]
     """What was noted since `reset`."""
 
     @property
