@@ -117,7 +117,6 @@ class Backend(Protocol):
     preview_decoder: PreviewDecoder | None
     left_out: LeftOut
     warnings: list[str]
-    left_out: LeftOut
     """What was noted since `reset`."""
 
     @property
