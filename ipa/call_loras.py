@@ -71,25 +71,32 @@ def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
             continue
         if name is None and folder is not None:
             name, files[tag.name] = tag.name, _file(tag.name, folder)
-        if name in tags and tags[name].scale != tag.scale:
-            raise RequestError(
-                f"the prompt names the LoRA {name!r} twice, with different weights",
-                found=f"{tags[name].text} and {tag.text}",
-                remedy="name it once, with the weight that it shall have",
-            )
-        if name in given and given[name] != tag.scale:
-            raise RequestError(
-                f"the LoRA {name!r} is given two strengths",
-                found=f"{tag.text} in the prompt, loras={{{name!r}: {given[name].unet:g}}}",
-                remedy="say it once",
-            )
         if name is not None:
+            _check_one_strength(name, tag, tags, given)
             scales[name], tags[name] = tag.scale, tag
     for name, scale in scales.items():
         if scale and name in loras:
             warnings += loras[name].warnings
     tokenizers, unused = _with_words(files, loaded)
     return CallLoras(scales, files, tags, (*warnings, *unused), tokenizers)
+
+
+def _check_one_strength(
+    name: str, tag: LoraTag, tags: Mapping[str, LoraTag], given: Mapping[str, LoraScale]
+) -> None:
+    """Raise RequestError if a LoRA was given another strength, by another tag or in `loras`."""
+    if name in tags and tags[name].scale != tag.scale:
+        raise RequestError(
+            f"the prompt names the LoRA {name!r} twice, with different weights",
+            found=f"{tags[name].text} and {tag.text}",
+            remedy="name it once, with the weight that it shall have",
+        )
+    if name in given and given[name] != tag.scale:
+        raise RequestError(
+            f"the LoRA {name!r} is given two strengths",
+            found=f"{tag.text} in the prompt, loras={{{name!r}: {given[name].unet:g}}}",
+            remedy="say it once",
+        )
 
 
 def _with_words(
