@@ -72,8 +72,6 @@ class Adapters(Registry[AttachedAdapter]):
                 found=name,
                 remedy="pass another name=, or unload_ip_adapter first",
             )
-        if spare := options.keys() - AdapterOptions.__annotations__.keys():
-            raise RequestError(f"load_ip_adapter takes no {', '.join(sorted(spare))}")
         given = options.get("lora_scale")
         lora_scale = None if given is None else plain_number(given, "lora_scale")
         ignore = Ignore.of(options.get("ignore"))

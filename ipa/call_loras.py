@@ -71,6 +71,12 @@ def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
             continue
         if name is None and folder is not None:
             name, files[tag.name] = tag.name, _file(tag.name, folder)
+        if name in tags and tags[name].scale != tag.scale:
+            raise RequestError(
+                f"the prompt names the LoRA {name!r} twice, with different weights",
+                found=f"{tags[name].text} and {tag.text}",
+                remedy="name it once, with the weight that it shall have",
+            )
         if name in given and given[name] != tag.scale:
             raise RequestError(
                 f"the LoRA {name!r} is given two strengths",
@@ -153,19 +159,24 @@ class ActingLoras:
     def __init__(
         self, loras: LoraSet, calls: Sequence[CallLoras], restore: Callable[[], None]
     ) -> None:
-        self._loras, self._restore = loras, restore
+        self._loras, self._restore, self._first = loras, restore, calls[0]
         self._files = {name: path for call in calls for name, path in call.files.items()}
         self._unused: dict[str, list[str]] = {}
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Have the files of the prompts beside the model for a while; then what there was."""
+        """Have the files of the prompts beside the model for a while; then what there was.
+
+        Those of the first prompt act at once: who watches layers from now on (a tap's hooks) sees
+        them as they are changed.
+        """
         added: list[str] = []
         try:
             for name, path in self._files.items():
                 lora = self._loras.load(name, path, fuse=False)
                 added.append(name)
                 self._unused[name] = left_out_warnings(path.name, lora.left_out)
+            self.act(self._first)
             yield
         finally:
             self._restore()

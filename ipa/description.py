@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from ipa.contract.faces import Face, FaceEntry, Floats
 from ipa.contract.fit import CENTER_CROP
 from ipa.contract.image_prompt import ImagePrompt, Negative, pictures_of
 from ipa.contract.masks import describe_mask
-from ipa.contract.pictures import picture_sha256
+from ipa.contract.pictures import picture_sha256, sha256
 from ipa.contract.request import SIZE_NAMES
 from ipa.plan import Plan
 from ipa.prepare.faces import shortcut_scale
@@ -49,7 +48,7 @@ def describe_request(plan: Plan) -> dict[str, Any]:
         "seed": int(request.seed),
         "num_images": int(request.num_images),
         "seeds": list(plan.seeds),
-        "given_latents_sha256": None if request.latents is None else _sha256(request.latents),
+        "given_latents_sha256": None if request.latents is None else sha256(request.latents),
         "profile": plan.profile.name,
         "controls": [control.describe() for control in plan.controls],
         "clip_skip": request.clip_skip,
@@ -85,7 +84,7 @@ def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
             item for plan in plans for item in describe_loras(plan.loras, plan.loaded.loras).items()
         ),
         "seeds": [seed for plan in plans for seed in plan.seeds],
-        "given_latents_sha256": _sha256(np.concatenate(given)) if given else None,
+        "given_latents_sha256": sha256(np.concatenate(given)) if given else None,
         **_describe_editing(plans),
     }
 
@@ -107,10 +106,10 @@ def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:
     for name in ("image", "mask_image"):
         entries = [entry for r in requests for entry in sources(getattr(r, name))]
         distinct = {id(entry): entry for entry in entries if entry is not None}
-        hashed = _sha256 if is_latents(getattr(first, name)) else picture_sha256
+        hashed = sha256 if is_latents(getattr(first, name)) else picture_sha256
         known = {number: hashed(entry) for number, entry in distinct.items()}
         hashes = [known[id(entry)] for entry in entries if entry is not None]
-        given[f"{name}_sha256"] = hashes[:1] if len(set(hashes)) == 1 else hashes
+        given[f"{name}sha256"] = hashes[:1] if len(set(hashes)) == 1 else hashes
     return {
         **given,
         "strength": float(first.strength),
@@ -180,7 +179,7 @@ def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
         "combine": prompt.combine,
         "fit": prompt.fit or CENTER_CROP,
         "sharpen": prompt.sharpen,
-        "faces_sha256": [_sha256(_vector(face)) for face in prompt.faces],
+        "faces_sha256": [sha256(_vector(face)) for face in prompt.faces],
         "encoder_masks": None
         if prompt.encoder_mask is None
         else _describe_masks(prompt.encoder_mask),
@@ -203,7 +202,7 @@ def _describe_negative(negative: Negative | None) -> Any:
 def _embeds_sha256(given: object) -> str | None:
     if not isinstance(given, ImageEmbeds):
         return None
-    return _sha256(np.concatenate([given.conditional, given.unconditional]))
+    return sha256(np.concatenate([given.conditional, given.unconditional]))
 
 
 def _describe_masks(given: Any) -> list[Any]:
@@ -212,7 +211,3 @@ def _describe_masks(given: Any) -> list[Any]:
 
 def _vector(face: FaceEntry) -> Floats:
     return face.embedding if isinstance(face, Face) else face
-
-
-def _sha256(array: np.ndarray[Any, Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -89,8 +89,6 @@ def load(
         check_plain("model", model, (str, Path))
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
-    if unknown := parts.keys() - Parts.__annotations__.keys():
-        raise RequestError(f"load takes no {', '.join(sorted(unknown))}")
     ignore = Ignore.of(parts.get("ignore"))
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
     options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}

@@ -132,11 +132,9 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     edits = plan_edits(request, model, width, height)
     loras = plan_loras(request, loaded)
     texts = plan_texts(request, model, loras.tokenizers, (height, width))
-    warnings = text_warnings(texts) + syntax_warnings(request, texts[-1].inversions)
-    warnings += loras.warnings
     schedule, times, notes = plan_schedule(request, model, edits)
-    warnings += notes + guidance_warnings(request, model)
-    warnings += model.notes
+    warnings = [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
+    warnings += [*loras.warnings, *notes, *guidance_warnings(request, model), *model.notes]
     scale = guidance_scale(request, model)
     crop = shared_crop(request, edits)
     canvas = Canvas.of(model, width, height, crop)
@@ -144,8 +142,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     size, steps = (width, height), len(times.steps)
     controls = plan_controls(request.controls, loaded.controlnets, size, steps, crop)
     warnings += _prompt_warnings(prompts, canvas, profile)
-    warnings += _loaded_warnings(prompts, controls, loaded)
-    warnings += _crop_warnings(request, canvas)
+    warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(
         request=request,
         loaded=loaded,
@@ -156,7 +153,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         schedule=schedule,
         seeds=_seeds(request, profile),
         latent_shape=shape,
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warnings)),
         profile=profile,
         controls=controls,
         guidance_scale=scale,

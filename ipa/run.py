@@ -246,6 +246,7 @@ class Run:
             "warnings": [
                 *self.plan.warnings,
                 *self.loras.warnings(self.plan.loras),
+                *self.backend.left_out.warnings(),
                 *self.backend.warnings,
             ],
         }

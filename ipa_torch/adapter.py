@@ -14,6 +14,7 @@ from ipa.contract.adapter import AdapterSpec, Shapes
 from ipa.contract.adapter_shapes import detect_adapter
 from ipa.contract.backend import Floats, Identity, ImageTokens
 from ipa.contract.errors import CheckpointError
+from ipa.contract.ignoring import REMEDY
 from ipa.contract.sites import Site
 
 from .adapter_file import AdapterFile
@@ -169,7 +170,7 @@ def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], wher
         raise CheckpointError(
             f"{where} has tensors that no supported adapter has",
             found=f"{len(spare)}: {', '.join(spare[:3])}",
-            remedy="supported: base, light, vit-G; plus, plus-face; full-face; FaceID",
+            remedy=f"supported: base, light, vit-G; plus, plus-face; full-face; FaceID; {REMEDY}",
         )
 
 

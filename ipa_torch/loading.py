@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from ipa.contract.config import Config
 from ipa.contract.errors import BackendError, CheckpointError
 from ipa.contract.files import STEMS, container, find_weights
-from ipa.contract.ignoring import NOTHING, Ignore
+from ipa.contract.ignoring import NOTHING, REMEDY, Ignore
 from ipa.contract.left_out import LeftOut
 from ipa.contract.unet_spec import NO_ADAPTER
 
@@ -284,7 +284,8 @@ def _refuse(report: dict[str, Any], folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: the weights are not those of its config.json",
             found="; ".join(found),
-            remedy="take config and weights from one model",
+            remedy="take config and weights from one model"
+            + (f"; {REMEDY}" if wrong["unexpected"] else ""),
         )
 
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from ipa.contract.errors import BackendError, CheckpointError
+from ipa.contract.ignoring import REMEDY
 from ipa.contract.model import ModelFolder, OtherVae, SingleFile
 
 from .loading import (
@@ -232,8 +233,7 @@ class _Reader:
             raise CheckpointError(
                 f"{self._where} does not fit its configs as {name}",
                 found="; ".join(found),
-                remedy="it is damaged, pruned, or of another family; what is left over may be "
-                "let go of by name, with ignore=",
+                remedy=f"it is damaged, pruned, or of another family; {REMEDY}",
             )
 
 

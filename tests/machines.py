@@ -18,14 +18,12 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "without AVX": {
         "ATEN_CPU_CAPABILITY": "default",
         "ONEDNN_MAX_CPU_ISA": "SSE41",
-        "OPENBLAS_CORETYPE": "Nehalem",
         "MKL_CBWR": "COMPATIBLE",
         "OMP_NUM_THREADS": "1",
     },
     "AVX2, 2 threads": {
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "OPENBLAS_CORETYPE": "Haswell",
         "MKL_CBWR": "AUTO",
         "OMP_NUM_THREADS": "2",
     },

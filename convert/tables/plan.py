@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ipa.contract.errors import CheckpointError
-from ipa.contract.ignoring import NOTHING, REASON, Ignore
+from ipa.contract.ignoring import NOTHING, REASON, REMEDY, Ignore
 
 from ..containers.checkpoint import Checkpoint
 from ..containers.decoding import decoded
@@ -183,7 +183,7 @@ def _error(
         f"{checkpoint.where} does not fit this {table.title}",
         found=". ".join(parts),
         remedy="weights and config.json must belong to one model: check the file, "
-        "or download both again",
+        "or download both again" + (f"; {REMEDY}" if problems["left over"] else ""),
     )
 
 

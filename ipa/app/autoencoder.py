@@ -20,7 +20,8 @@ TilingOption = Annotated[
     bool | None,
     typer.Option(
         "--vae-tiling/--no-vae-tiling",
-        help="Decode in tiles, to save memory [default: very large pictures]",
+        help="Decode in tiles, to save memory.",
+        show_default="of very large pictures alone",
     ),
 ]
 PreviewOption = Annotated[

@@ -44,7 +44,17 @@ def exact_runs(
     """By precision, who measures its floors; each is opened when it is asked for.
 
     For float32 that is torch in float64, for a lower one the capture's own backend in it.
+
+    Raises:
+        RequestError: Floors of float32 are asked for at another backend's stages: its faults would
+            be in them, and allowed.
     """
+    if "float32" in (precisions or ()) and info["backend"] != "torch":
+        raise RequestError(
+            "floors of float32 are measured on torch",
+            found=f"--floor float32 for a capture of {info['backend']}",
+            remedy="capture with --backend torch; in a live comparison they are measured anyway",
+        )
     if precisions is None:
         is_reference = (info["backend"], info["dtype"]) == ("torch", "float32")
         precisions = ("float32",) if is_reference and "quantization" not in info else ()

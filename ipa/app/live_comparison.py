@@ -19,7 +19,7 @@ from ipa.parity.comparison import Comparison, Swap
 from ipa.parity.compatibility import check_headers
 from ipa.parity.descent import descend
 from ipa.parity.limits import NO_MEASURE, Floors, Limits, lower
-from ipa.parity.live import Subject, compare_live, measured
+from ipa.parity.live import Subject, compare_live
 from ipa.parity.swaps import Swappable, swaps
 from ipa.parity.tap import Tap
 
@@ -96,12 +96,9 @@ def _floors(of: Capture, a: Header, b: Header) -> Floors:
 
 
 def _with_floors(reference: Capture, other: str, opening: Opening) -> Capture:
-    own = reference.header
-    low = lower(own.precision, other)
-    exact = opening.exact(own.backend, own.dtype, low)
-    if exact is None:
-        return reference
-    return replace(reference, floors={low: measured(reference, exact, forced=False)})
+    low = lower(reference.header.precision, other)
+    floors = opening.floors(reference, low, forced=False)
+    return reference if floors is NO_MEASURE else replace(reference, floors={low: floors})
 
 
 def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) -> Comparison:
@@ -109,17 +106,16 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
     forced = asked.is_set("forced") or asked.is_set("descend")
     subject = opening.subject(spec)
     reference = read(first) if isinstance(first, Path) else opening.subject(first).capture(Choice())
-    own, floors, exact = own_limits(asked.limits, reference.stages), NO_MEASURE, None
+    own, floors = own_limits(asked.limits, reference.stages), NO_MEASURE
     if asked.is_set("floor"):
         low = lower(reference.header.precision, subject.precision)
         floors = reference.floors.get(low, NO_MEASURE)
         if not (floors.forced if forced else floors.free):
-            exact = opening.exact(reference.header.backend, reference.header.dtype, low)
+            floors = opening.floors(reference, low, forced=forced)
     return compare_live(
         reference,
         subject,
         mode="teacher-forced" if forced else "free-running",
-        exact=exact,
         floors=floors,
         own=own,
         with_swaps=asked.is_set("swaps"),
@@ -147,10 +143,17 @@ class _Heard:
 def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) -> Comparison:
     reference, subject = opening.subject(first), opening.subject(spec)
     low = lower(reference.precision, subject.precision)
-    exact = opening.exact(first.backend, first.dtype, low) if asked.is_set("floor") else None
+    exact = rounded = None
+    if asked.is_set("floor"):
+        exact = opening.exact(first.backend, first.dtype, low)
+        rounded = opening.rounded(first.backend, low)
     limits = Limits(low, own=PatternLimits(asked.limits), forced=True)
     a, b = _Heard(reference), _Heard(subject)
-    found = descend(a, b, limits, None if exact is None else exact.run)
+    found = descend(
+        *(a, b, limits),
+        None if exact is None else exact.run,
+        rounded=None if rounded is None else rounded.run,
+    )
     check_headers(a.told(), b.told(), asked.allow)
     own_limits(asked.limits, [one.stage for one in found.differences])  # none is of no stage
     whole: float | None = None

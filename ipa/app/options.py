@@ -52,15 +52,15 @@ ProfileChoice = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]
-Backend = Annotated[str | None, typer.Option(help="mlx or torch [default: mlx if installed]")]
+Backend = Annotated[str | None, typer.Option(help="mlx or torch", show_default="mlx if installed")]
 Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]
 IgnoreOption = Annotated[
     list[str] | None,
     typer.Option(
         "--ignore",
         metavar="NAME",
-        help="Tensors that the file holds beside what is known and that may be left out, with * "
-        "for any characters; may be repeated.",
+        help="Tensors to leave out that are in the file and not known: their names, with * for any "
+        "characters; may be repeated.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -218,5 +218,5 @@ def show_capture(capture: Capture, path: Path, *, as_json: bool) -> None:
         print_json({"file": str(path.resolve()), **counts, **header})
         return
     whole = f"{len(capture.stages)} stages, {sketched} of them as sketches"
-    floors = ", ".join(capture.floors) or "no precision"
-    typer.echo(f"{path}: {whole}, floors of {floors}, {decimal(size)}")
+    floors = f"floors of {', '.join(capture.floors)}" if capture.floors else "no floors"
+    typer.echo(f"{path}: {whole}, {floors}, {decimal(size)}")

@@ -11,7 +11,9 @@ from ipa.contract.errors import RequestError
 
 GuidanceOption = Annotated[
     float | None,
-    typer.Option("--guidance", "-g", help="1 is off [default: the model's, 7.5 or SDXL's 5]"),
+    typer.Option(
+        "--guidance", "-g", help="1 is off.", show_default="the model's: 7.5, or SDXL's 5"
+    ),
 ]
 RescaleOption = Annotated[
     float,
@@ -19,9 +21,7 @@ RescaleOption = Annotated[
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option(
-        help="euler, unipc, dpmpp_2m_karras, lcm, … [default: the checkpoint's own]",
-    ),
+    typer.Option(help="euler, unipc, dpmpp_2m_karras, lcm, …", show_default="the checkpoint's own"),
 ]
 EtaOption = Annotated[
     float, typer.Option(help="Noise that ddim adds; for tcd its gamma, 0.3 being usual.")
@@ -29,12 +29,12 @@ EtaOption = Annotated[
 SpacingOption = Annotated[
     str | None,
     typer.Option(
-        help="leading, linspace, or trailing, for Lightning, Turbo and Hyper weights "
-        "[default: the checkpoint's]",
+        help="leading, linspace, or trailing, for Lightning, Turbo and Hyper weights.",
+        show_default="the checkpoint's",
     ),
 ]
 StepsOption = Annotated[
-    int | None, typer.Option("--steps", "-n", help="Denoising steps. [default: 30]")
+    int | None, typer.Option("--steps", "-n", help="Denoising steps.", show_default="30")
 ]
 TimestepsOption = Annotated[
     str | None,

@@ -14,7 +14,10 @@ from ipa.app.request_file import RequestFile, read_request
 from ipa.contract.errors import BackendError, RequestError
 from ipa.contract.model import ModelFolder
 from ipa.loading import choose_backend, load
-from ipa.parity.live import Subject
+from ipa.parity.capture import Capture
+from ipa.parity.choice import Choice
+from ipa.parity.limits import NO_MEASURE, Floors
+from ipa.parity.live import Subject, measured
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
 
@@ -101,6 +104,25 @@ class Opening:
         if low == "float32":
             return self._if_there(LiveSpec("torch", "float64", "cpu"))
         return None if low == dtype or low not in DTYPES else self._if_there(LiveSpec(backend, low))
+
+    def rounded(self, backend: str, low: str) -> Subject | None:
+        """Whose floors `exact` measures, where they are not the reference's own.
+
+        In float32 `exact` is torch. To a reference of another backend its distance would be that
+        backend's faults, too: they would be their own floors, and allowed.
+        """
+        if low != "float32" or backend == "torch":
+            return None
+        return self._if_there(LiveSpec("torch", "float32", "cpu"))
+
+    def floors(self, reference: Capture, low: str, *, forced: bool) -> Floors:
+        """What rounding makes of a reference's stages, measured; nothing where nobody here can."""
+        own = reference.header
+        exact = self.exact(own.backend, own.dtype, low)
+        if exact is None or own.unfinished:
+            return NO_MEASURE
+        other = self.rounded(own.backend, low)
+        return measured(other.capture(Choice()) if other else reference, exact, forced=forced)
 
     def _if_there(self, spec: LiveSpec) -> Subject | None:
         try:

@@ -28,7 +28,10 @@ LongPromptsOption = Annotated[
 ]
 SyntaxOption = Annotated[
     str,
-    typer.Option("--prompt-syntax", help="(word:1.3) as weights: a1111 or comfyui; plain is not."),
+    typer.Option(
+        "--prompt-syntax",
+        help="How (word:1.3) is read: plain, or as a weight in the way of a1111 or comfyui.",
+    ),
 ]
 InversionOption = Annotated[
     list[str] | None,

@@ -115,7 +115,9 @@ class Backend(Protocol):
     model: ModelFolder
     vae_tiling: VaeTiling
     preview_decoder: PreviewDecoder | None
+    left_out: LeftOut
     warnings: list[str]
+    left_out: LeftOut
     """What was noted since `reset`."""
 
     @property

@@ -31,6 +31,7 @@ _PLAIN: Mapping[str, tuple[type, str]] = {
     "None": (type(None), "None"),
 }
 _WORDS = dict(_PLAIN.values())
+_WORDS_END = "prompt"  # how arguments are called that are texts of any length, not names or paths
 _SEVERAL = (list, tuple, set, frozenset, Mapping)
 
 
@@ -84,7 +85,7 @@ def check_plain(name: str, value: object, kinds: tuple[type, ...] | None) -> Non
             remedy="one at a time" if isinstance(value, _SEVERAL) else "",
         )
     if isinstance(value, (str, os.PathLike)):
-        _check_text(name, os.fspath(value))
+        _check_text(name, os.fspath(value), is_words=name.endswith(_WORDS_END))
 
 
 def check_callback(name: str, given: object) -> None:
@@ -93,13 +94,14 @@ def check_callback(name: str, given: object) -> None:
         raise RequestError(f"{name} must be a function, or None", found=type(given).__name__)
 
 
-def _check_text(name: str, text: str) -> None:
+def _check_text(name: str, text: str, *, is_words: bool) -> None:
     odd = {"a NUL character": "\0" in text, "half a character": not _is_unicode(text)}
     longest = max(len(part.encode(errors="replace")) for part in text.split("/"))
-    odd[f"{len(text)} characters"] = len(text) > MOST_CHARACTERS or longest > MOST_BYTES
+    is_long = len(text) > MOST_CHARACTERS or longest > MOST_BYTES
+    odd[f"{len(text)} characters"] = is_long and not is_words
     found = [words for words, is_so in odd.items() if is_so]
     if found:
-        raise RequestError(f"{name} is no name or path", found=found[0])
+        raise RequestError(f"{name} cannot be read", found=found[0])
 
 
 def _is_unicode(text: str) -> bool:

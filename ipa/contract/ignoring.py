@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from .errors import RequestError
+from .errors import RequestError, shown
 
 REASON = "left out, as ignore asks"
+REMEDY = "ipa.load, load_ip_adapter, load_controlnet and convert leave out what `ignore` names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Ignore:
         ):
             raise RequestError(
                 "ignore takes names of tensors",
-                found=repr(given)[:80],
+                found=shown(given),
                 remedy='a list such as ["control_model.*"], in which * stands for any characters, '
                 "but not for everything",
             )

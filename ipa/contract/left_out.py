@@ -1,4 +1,4 @@
-"""What of a file is in no network: for records and warnings, the same on every backend."""
+"""Tensors that were left out of a file: for records and warnings, the same on every backend."""
 
 from __future__ import annotations
 

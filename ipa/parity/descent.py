@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from ipa.contract.backend import Floats
 
 from .against import Against, floors
+from .choice import Choice
+from .collector import Collector
 from .difference import Difference
 from .limits import Limits
 from .measuring import Kept
@@ -48,6 +50,7 @@ def descend(
     limits: Limits,
     exact: Run | None = None,
     held: int = HELD,
+    rounded: Run | None = None,
 ) -> Descent:
     """Find where a run parts from a reference, with a part of the stages at a time.
 
@@ -57,8 +60,9 @@ def descend(
         limits: On stages whose floor is not measured; its dtype, and limits of the user's own.
         exact: Makes the reference's run in a higher precision: measures floors.
         held: Bytes that a pass may hold.
+        rounded: Makes the run whose floors `exact` measures; None: the reference's own.
     """
-    search = _Search(reference, subject, limits, exact, held)
+    search = _Search(reference, subject, limits, exact, held, rounded)
     search.take(_is_result)
     bad = {split(one.stage)[0] for one in search.found.values() if one.bad}
     looked_into = frozenset({_first_step(bad), *(phase for phase in bad if _step(phase) is None)})
@@ -90,9 +94,16 @@ class _Search:
     """What was found so far, and in which order a run tells it."""
 
     def __init__(
-        self, reference: Run, subject: Run, limits: Limits, exact: Run | None, most: int
+        self,
+        reference: Run,
+        subject: Run,
+        limits: Limits,
+        exact: Run | None,
+        most: int,
+        rounded: Run | None,
     ) -> None:
-        self._reference, self._subject, self._exact = reference, subject, exact
+        self._reference, self._subject = reference, subject
+        self._exact, self._rounded = exact, rounded
         self._limits, self._most = limits, most
         self._held: set[str] = set()
         self.found: dict[str, Difference] = {}
@@ -118,14 +129,22 @@ class _Search:
 
     def _hold(self, stages: Mapping[str, Kept]) -> None:
         self.passes += 1
-        exact = self._exact
-        known = {} if exact is None else floors(stages, _only(exact, stages), forced=True)
-        tap = Against(stages, replace(self._limits, floors=known, forced=True), forced=True)
+        limits = replace(self._limits, floors=self._floors(stages), forced=True)
+        tap = Against(stages, limits, forced=True)
         _only(self._subject, stages)(tap)
         for one in tap.differences:
             before = self.found.get(one.stage)
             if before is None or (one.bad and not before.bad):
                 self.found[one.stage] = one
+
+    def _floors(self, stages: Mapping[str, Kept]) -> Mapping[str, float]:
+        if self._exact is None:
+            return {}
+        if self._rounded is not None:
+            own = Collector(Choice())
+            _only(self._rounded, stages)(own)
+            stages = own.stages
+        return floors(stages, _only(self._exact, stages), forced=True)
 
 
 class _Part:

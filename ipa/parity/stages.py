@@ -22,8 +22,6 @@ from ipa.contract.errors import RequestError
 
 Level: TypeAlias = Literal["result", "block", "layer", "operation"]
 
-LEVELS: tuple[Level, ...] = ("result", "block", "layer", "operation")
-
 UNET = r"(unet|controlnet\.\w+)\."
 VAE = r"vae\.(encoder|decoder)\."
 CLIP = r"(text_encoder|text_encoder_2|image_encoder)\."

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ipa.contract.schedule import Step
 
 from .estimate import Rows, estimate, noise_estimate
-from .levels import multistep_levels, triples
+from .levels import distinct, multistep_levels, triples
 from .sampler_config import SamplerConfig
 
 Double = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ def deis(config: SamplerConfig, count: int) -> Rows:
     steps = []
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
         order = _order(config, index, len(timesteps))
-        nodes = _distinct(sigmas[index + 1 - order : index + 1][::-1])
+        nodes = distinct(sigmas[index + 1 - order : index + 1][::-1])
         weights = _integrals(nodes, following) / math.hypot(following, 1.0)
         alpha = 1.0 / math.hypot(sigma, 1.0)
         denoised_x, denoised_output = estimate(config.prediction, alpha, sigma * alpha)
@@ -51,12 +51,6 @@ def _order(config: SamplerConfig, index: int, count: int) -> int:
     order = min(config.solver_order, max(index - config.begin, 0) + 1)
     left = count - index
     return min(order, left) if config.lower_order_final and count < _FEW_STEPS else order
-
-
-def _distinct(nodes: Double) -> Double:
-    """Levels up to the first that repeats: no polynomial goes through two values at one level."""
-    same = np.flatnonzero(np.diff(nodes) == 0.0)
-    return nodes[: same[0] + 1] if same.size else nodes
 
 
 def _integrals(nodes: Double, end: float) -> Double:

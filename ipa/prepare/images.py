@@ -221,12 +221,16 @@ def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
 
 
 def _float_square(picture: Picture, fit: Fit, recipe: ClipRecipe) -> Bytes:
-    """ComfyUI's, of a picture in 8 bits, or of an array that was never rounded to them."""
+    """ComfyUI's, of a picture in 8 bits, or of an array that was never rounded to them.
+
+    Half precision is: it is not much finer, and numbers that were 8 bits fall below them.
+    """
     image = to_rgb(picture)
     if (
         fit != CENTER_CROP
         or not isinstance(picture, np.ndarray)
         or not np.issubdtype(picture.dtype, np.floating)
+        or picture.dtype == np.float16
     ):
         return comfyui_square(image, fit, recipe)
     values = np.broadcast_to(np.atleast_3d(picture), (image.height, image.width, 3))

@@ -57,6 +57,12 @@ def triples(timesteps: Double, sigmas: Double) -> list[tuple[float, float, float
     return list(zip(timesteps.tolist(), sigmas[:-1].tolist(), following, strict=True))
 
 
+def distinct(nodes: Double) -> Double:
+    """Levels up to the first that repeats: no polynomial goes through two values at one level."""
+    same = np.flatnonzero(np.diff(nodes) == 0.0)
+    return nodes[: same[0] + 1] if same.size else nodes
+
+
 def _rounds(config: SamplerConfig) -> bool:
     """Whether timesteps of spaced levels are rounded before diffusers makes integers of them."""
     cosine = config.beta_schedule == "squaredcos_cap_v2"

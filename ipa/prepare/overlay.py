@@ -56,8 +56,6 @@ def overlay(
             found=str(getattr(shares, "shape", type(shares).__name__)),
             remedy="pass one of those of Influence.map",
         )
-    if not isinstance(image, Image.Image):
-        raise RequestError("an overlay needs a picture", found=type(image).__name__)
     top = max(float(shares.max()), 1e-9) if peak is None else peak
     if not is_finite(top) or not top > 0.0:
         raise RequestError("the peak of an overlay must be above 0", found=shown(peak))

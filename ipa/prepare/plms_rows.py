@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from ipa.contract.schedule import Step
 
@@ -17,8 +16,6 @@ from .estimate import Rows, estimate
 from .noise_levels import signal_levels
 from .sampler_config import SamplerConfig
 from .timesteps import spaced
-
-Double = npt.NDArray[np.float64]
 
 _OUTPUT = (0.0, 1.0, 0.0)
 # Adams and Bashforth, by how many outputs there are: the newest first.

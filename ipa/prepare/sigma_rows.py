@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ipa.contract.schedule import ESTIMATE, Step
 
 from .estimate import Rows, estimate
-from .levels import euler_levels, triples
+from .levels import distinct, euler_levels, triples
 from .noise_levels import noise_levels, signal_levels, timesteps_of
 from .sampler_config import SamplerConfig
 
@@ -129,7 +129,7 @@ def lms(config: SamplerConfig, count: int) -> Rows:
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
         if index < config.begin:
             continue
-        nodes = _distinct(sigmas[max(config.begin, index + 1 - _LMS_ORDER) : index + 1][::-1])
+        nodes = distinct(sigmas[max(config.begin, index + 1 - _LMS_ORDER) : index + 1][::-1])
         weights = [_lagrange_integral(nodes, k, sigma, following) for k in range(len(nodes))]
         row = _row(
             timestep,
@@ -142,12 +142,6 @@ def lms(config: SamplerConfig, count: int) -> Rows:
         )
         steps.append(row)
     return _noise_scale(config, sigmas), tuple(steps)
-
-
-def _distinct(nodes: Double) -> Double:
-    """Levels up to the first that repeats: no polynomial goes through two values at one level."""
-    same = np.flatnonzero(np.diff(nodes) == 0.0)
-    return nodes[: same[0] + 1] if same.size else nodes
 
 
 def _lagrange_integral(nodes: Double, which: int, start: float, end: float) -> float:

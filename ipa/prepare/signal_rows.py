@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.schedule import Step
@@ -15,8 +14,6 @@ from .levels import euler_levels
 from .noise_levels import LEAST_SIGNAL, signal_levels
 from .sampler_config import SamplerConfig
 from .timesteps import spaced
-
-Double = npt.NDArray[np.float64]
 
 _LEAST_VARIANCE = 1e-20  # of a DDPM step, as in diffusers
 _DATA_SIGMA = 0.5  # of consistency models' boundary condition: Song et al. 2023, arXiv 2303.01469

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
+from ipa.contract.checked import check_plain
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.lora import BUNDLED
 from ipa.contract.model import ModelFolder
@@ -304,6 +305,7 @@ def listed_sources(source: str | Path | Sequence[str | Path]) -> list[str | Path
     """One source or several, as a list. Raises RequestError for what is none."""
     sources = [source] if isinstance(source, (str, Path)) else source
     good = isinstance(sources, (list, tuple)) and len(sources) > 0
+    check_plain("source", sources if isinstance(sources, Mapping) else "", (str, Path))
     if not good or not all(isinstance(one, (str, Path)) for one in sources):
         raise RequestError(
             "a learned word is loaded from a file, a folder, or a name on the hub",

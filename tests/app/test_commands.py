@@ -12,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from PIL import Image, ImageDraw, ImageFont
+from rich.markup import render
 from typer.testing import CliRunner
 
 from ipa import demo
@@ -111,6 +113,17 @@ def test_versions() -> None:
 def test_help_names_every_command() -> None:
     text = CliRunner().invoke(app, ["--help"]).stdout
     assert all(name in text for name in ("demo", "generate", "sweep", "inspect", "accelerate"))
+
+
+def test_no_word_of_a_help_is_lost() -> None:
+    """Brackets would be markup of the terminal's: `[default: …]` was not shown."""
+    groups, texts = [typer.main.get_group(app)], list[str]()
+    while groups:
+        for command in groups.pop().commands.values():
+            groups += [command] if isinstance(command, typer.core.TyperGroup) else []
+            texts += [getattr(option, "help", None) or "" for option in command.params]
+    assert len(texts) > 100
+    assert [text for text in texts if render(text).plain != text] == []
 
 
 def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ def test_the_way_from_another_machine_sees_an_epsilon(
         ("ref.safetensors", "bad.safetensors"),
         ("ref.safetensors", "mlx", "--descend"),
         ("torch", "mlx", "--descend"),
+        ("mlx", "torch", "--descend"),  # what A has wrong is not its own floor
+        ("bad.safetensors", "torch"),
     ):
         found = call("parity", "compare", *sides, *few)
         assert found.exit_code == 1, (sides, found.output)
@@ -244,6 +246,15 @@ def test_a_run_that_gives_nan_is_captured_up_to_there(
     live = call("parity", "compare", "good.safetensors", "mlx", "-r", "run.json", "--no-floor")
     assert live.exit_code == 1, live.output
     assert "ended early" in " ".join(live.stdout.split())
+
+
+def test_floors_of_float32_are_the_references(call: Callable[..., Result]) -> None:
+    """Measured at another backend's stages they would hold that backend's faults."""
+    words = ("--backend", "mlx", "--floor", "float32", "-o", "own.safetensors")
+    done = call("parity", "capture", "-r", "run.json", *words)
+    told = " ".join(done.stderr.split())
+    assert (done.exit_code, "measured on torch" in told) == (2, True), done.output
+    assert not Path("own.safetensors").exists()
 
 
 @pytest.mark.parametrize(

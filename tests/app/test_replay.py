@@ -140,6 +140,7 @@ CONTROL: dict[str, list[dict[str, Any]]] = {
     "end": [{"end": 0.5}],
     "guess_mode": [{"name": NET, "guess_mode": True}],
     "preprocessor": [{"preprocessor": LOST}],
+    "mask": [{"name": NET, "mask": MASKS[0]}],
     "batched": [{"image": [EDGES, A], "batched": True}],
 }
 XL = {name for name in REQUEST if "2" in name or "size" in name or "crops" in name} | {

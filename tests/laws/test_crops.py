@@ -62,7 +62,10 @@ def _tiles(references: list[Image.Image]) -> tuple[ImagePrompt, ...]:
     """Tiles lie over the whole picture; each has a mask of its own."""
     prompt = ImagePrompt(references[0], fit="tile", mask=SOFT, adapter="linear")
     canvas = Canvas(*WHOLE, (), (1, 1))
-    return tuple(replace(t, mask=cut(t.mask)) for t in tiled(prompt, 28, canvas, "it"))
+    return tuple(
+        replace(tile.prompt, mask=cut(tile.mask), mask_fit=tile.mask_fit)
+        for tile in tiled(prompt, 28, canvas, "it")
+    )
 
 
 def _prompt(mask: Any, pictures: Any, **options: Any) -> dict[str, Any]:
@@ -161,7 +164,7 @@ def test_given_whole_is_cropped_by_hand(
     found = pipe("a star", **whole(**same))
     expected = pipe("a star", **by_hand(**OVER[name](cut, references))).latents
     assert relative(found.latents, expected) <= ROUNDING[backend]
-    assert not found.info["warnings"]
+    assert not [text for text in found.info["warnings"] if "middle block" not in text]
     assert relative(found.latents, base) > 1e-2  # it acts at all: 4.5e-2 measured
 
 

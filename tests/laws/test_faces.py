@@ -136,9 +136,9 @@ def test_embeds_are_what_the_face_would_do(
     once = pipe.encode_image_prompt(
         image[0] if image else None, adapter=name, face=given["face"][0]
     )
-    assert np.array_equal(
-        run(pipe, ImagePrompt(twice, adapter=name)), run(pipe, ImagePrompt(once, adapter=name))
-    )
+    # An encoder's products of two pictures are not those of one to the bit on every processor.
+    mean, alone = (run(pipe, ImagePrompt(given, adapter=name)) for given in (twice, once))
+    assert relative(mean, alone) < 5e-6, relative(mean, alone)
 
 
 def test_each_face_has_its_own_mask(pipe: ipa.Pipeline) -> None:

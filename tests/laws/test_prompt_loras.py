@@ -14,6 +14,8 @@ import ipa
 from ipa import RequestError
 from ipa.app.described_request import from_description
 from ipa.app.picture_store import PictureStore
+from ipa.parity.choice import Choice
+from ipa.parity.collector import Collector
 from oracle import loras
 from oracle.loras import File
 from oracle.measure import relative
@@ -117,6 +119,9 @@ def test_one_that_is_loaded_takes_the_weight(pipe: ipa.Pipeline, run: Run, folde
         assert np.array_equal(run("a star"), usual)
         with pytest.raises(RequestError, match="given two strengths"):
             run("a star <lora:a:0.5>", loras={"a": 0.6})
+        with pytest.raises(RequestError, match="twice"):
+            run("a star <lora:a:0.5><lora:first:0.6>")
+        assert np.array_equal(run("a star <lora:a:0.5><lora:first:0.5>"), half)
         pipe.unload_lora()
 
 
@@ -167,6 +172,27 @@ def test_a_closed_stream_leaves_nothing(pipe: ipa.Pipeline, run: Run) -> None:
     stream.close()
     assert pipe.info()["loras"] == {}
     assert np.array_equal(run("a star"), base)
+
+
+def test_who_watches_sees_the_changed_layers(pipe: ipa.Pipeline, run: Run, folder: Path) -> None:
+    """However a call names its LoRA: every stage is that of a pipeline where it acts already."""
+    seen = []
+
+    def stages(prompt: str, **options: Any) -> None:
+        seen.append(Collector(Choice()))
+        pipe(prompt, tap=seen[-1], **(CALL | options))
+
+    stages("a star <lora:first:0.4>")
+    pipe.load_lora(folder / "first.safetensors", scale=0.9)
+    stages("a star", loras={"first": 0.4})
+    stages("a star <lora:first:0.4>")
+    pipe.set_lora_scale(0.4)
+    stages("a star")
+    *found, wanted = [collector.stages for collector in seen]
+    for own in found:
+        assert own.keys() == wanted.keys()
+        far = {s: relative(np.asarray(own[s]), np.asarray(wanted[s])) for s in wanted}
+        assert max(far.values()) < ROUNDING, max(far, key=lambda stage: far[stage])
 
 
 def test_comfyuis_names_of_words(pipe: ipa.Pipeline, run: Run, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_refused(tiny: Path, backend: str, tmp_path: Path) 
     for nothing in (tmp_path / "nothing", tmp_path):
         with pytest.raises(ipa.CheckpointError):
             load(tiny, backend, nothing)
-    with pytest.raises(ipa.RequestError, match="vae must name"):
+    with pytest.raises(ipa.RequestError, match="vae must be a text or a path"):
         ipa.load(tiny, backend=backend, vae=3)  # type: ignore[arg-type]
 
 

@@ -187,7 +187,8 @@ def test_every_method_is_tried() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods(method: str, pipe: ipa.Pipeline) -> None:
+def test_methods(method: str, own: ipa.Pipeline) -> None:
+    pipe = own
     loaded = [*pipe.info()["adapters"]], [*pipe.info()["controlnets"]]
     adapters, controls = dict(pipe._adapters), dict(pipe._controlnets)
     function = getattr(pipe, method)
@@ -223,7 +224,8 @@ def again(pipe: ipa.Pipeline) -> None:
         pipe.load_controlnet(demo.controlnet(), name="edges")
 
 
-def test_settings(pipe: ipa.Pipeline) -> None:
+def test_settings(own: ipa.Pipeline) -> None:
+    pipe = own
     leaks = tried(lambda vae_tiling: setattr(pipe, "vae_tiling", vae_tiling), {}, "vae_tiling")
     pipe.vae_tiling = None
     assert not leaks
@@ -357,7 +359,8 @@ def test_a_run_is_cancelled_by_a_function_or_an_event(pipe: ipa.Pipeline) -> Non
     pipe("a star", **CALL, cancel=lambda: False, output_type="latent")
 
 
-def test_an_argument_that_there_is_not(pipe: ipa.Pipeline) -> None:
+def test_an_argument_that_there_is_not(own: ipa.Pipeline) -> None:
+    pipe = own
     with pytest.raises(ipa.RequestError, match=r"no such argument; found: knd=; .*kind="):
         pipe.load_ip_adapter(demo.adapter("plus"), knd="x")
     with pytest.raises(ipa.RequestError, match=r"no such argument; found: combin=; .*combine="):

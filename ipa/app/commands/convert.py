@@ -23,11 +23,13 @@ def convert(  # one parameter per option
         Path, typer.Argument(help="The folder to make; for an adapter or a LoRA the file.")
     ],
     dtype: Annotated[
-        str | None, typer.Option(help="float32, float16 or bfloat16 [default: as stored]")
+        str | None, typer.Option(help="float32, float16 or bfloat16", show_default="as stored")
     ] = None,
     to: Annotated[str, typer.Option(help="mlx, or diffusers for the way back.")] = "mlx",
     quantize: Quantize = None,
-    verify: Annotated[bool, typer.Option(help="Read both again and compare every value.")] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Open the result, read both again, compare every value.")
+    ] = False,
     base: Annotated[
         str | None,
         typer.Option(help="sd15, sd2 or sdxl, for a VAE or a LoRA that does not tell."),

@@ -61,10 +61,11 @@ def sweep(  # one parameter per option
         str, typer.Option(help="Fractions of the steps after which the picture is off.")
     ] = "1",
     guidance: Annotated[
-        str | None, typer.Option("--guidance", "-g", help="Such as 3,7.5 [default: the model's]")
+        str | None,
+        typer.Option("--guidance", "-g", help="Such as 3,7.5", show_default="the model's"),
     ] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels [default: the model's]")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels", show_default="the model's")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels", show_default="the model's")] = None,
     steps: Steps = 30,
     scheduler: SchedulerOption = None,
     backend: Backend = None,
