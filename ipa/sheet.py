@@ -224,10 +224,14 @@ def _one_line(text: str, width: int) -> tuple[str, int]:
 
 def _cut(text: str, size: int, width: int) -> str:
     """The middle is left out, for the ends of file names tell more."""
-    kept = len(text)
-    while kept > 1 and _width(_shortened(text, kept), size) > width:
-        kept -= 1
-    return text if kept == len(text) else _shortened(text, kept)
+    if len(text) < 2 or _width(text, size) <= width:
+        return text
+    kept, beyond = 1, len(text)
+    while beyond - kept > 1:
+        middle = (kept + beyond) // 2
+        fits = _width(_shortened(text, middle), size) <= width
+        kept, beyond = (middle, beyond) if fits else (kept, middle)
+    return _shortened(text, kept)
 
 
 def _shortened(text: str, kept: int) -> str:
