@@ -46,12 +46,14 @@ class CallLoras:
 def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
     """The LoRAs of a request: those loaded, and those that its prompt names in A1111's way.
 
+    Where the prompt names one, its weight there stands before that in the request's `loras`.
+
     Args:
         request: The request.
         loaded: What is loaded, and the folder where others are looked for.
 
     Raises:
-        RequestError: One is not loaded, not in the folder, or is given two strengths.
+        RequestError: One is not loaded, not in the folder, or is named twice with two strengths.
     """
     loras, folder = loaded.loras, loaded.lora_folder
     given = {name: LoraScale.of(scale) for name, scale in (request.loras or {}).items()}
@@ -72,7 +74,7 @@ def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
         if name is None and folder is not None:
             name, files[tag.name] = tag.name, _file(tag.name, folder)
         if name is not None:
-            _check_one_strength(name, tag, tags, given)
+            _check_one_strength(name, tag, tags)
             scales[name], tags[name] = tag.scale, tag
     for name, scale in scales.items():
         if scale and name in loras:
@@ -81,21 +83,13 @@ def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
     return CallLoras(scales, files, tags, (*warnings, *unused), tokenizers)
 
 
-def _check_one_strength(
-    name: str, tag: LoraTag, tags: Mapping[str, LoraTag], given: Mapping[str, LoraScale]
-) -> None:
-    """Raise RequestError if a LoRA was given another strength, by another tag or in `loras`."""
+def _check_one_strength(name: str, tag: LoraTag, tags: Mapping[str, LoraTag]) -> None:
+    """Raise RequestError if another tag of the prompt gave a LoRA another strength."""
     if name in tags and tags[name].scale != tag.scale:
         raise RequestError(
             f"the prompt names the LoRA {name!r} twice, with different weights",
             found=f"{tags[name].text} and {tag.text}",
             remedy="name it once, with the weight that it shall have",
-        )
-    if name in given and given[name] != tag.scale:
-        raise RequestError(
-            f"the LoRA {name!r} is given two strengths",
-            found=f"{tag.text} in the prompt, loras={{{name!r}: {given[name].unet:g}}}",
-            remedy="say it once",
         )
 
 

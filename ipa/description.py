@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any
@@ -80,13 +80,21 @@ def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
             _joined_control([control.describe() for control in own])
             for own in zip(*(plan.controls for plan in plans), strict=True)
         ],
-        "loras": dict(
-            item for plan in plans for item in describe_loras(plan.loras, plan.loaded.loras).items()
-        ),
+        "loras": _joined_loras([describe_loras(plan.loras, plan.loaded.loras) for plan in plans]),
         "seeds": [seed for plan in plans for seed in plan.seeds],
         "given_latents_sha256": sha256(np.concatenate(given)) if given else None,
         **_describe_editing(plans),
     }
+
+
+def _joined_loras(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Those of all prompts; of one that a prompt names, its strength in the prompts that do not."""
+    joined: dict[str, Any] = {}
+    for own in each:
+        for name, told in own.items():
+            if name not in joined or "tag" in joined[name]:
+                joined[name] = told
+    return joined
 
 
 def _joined_control(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
