@@ -44,7 +44,7 @@ Deltas = Mapping[Place, np.ndarray]
 def some(seed: int, *, alphas: bool = True) -> Pairs:
     """Some layers of the UNet and of the texts, with one alpha or none."""
     unet = [n for n in LAYERS if n[0] == "unet" and "add_embedding" not in n[1]][::17]
-    texts = [n for n in LAYERS if n[0] != "unet"][::7]
+    texts = [n for n in LAYERS if n[0] != "unet"][::5]
     pairs = loras.random_pairs({n: LAYERS[n] for n in (*unet, *texts)}, seed, ranks=(2,))
     return loras.weak(pairs, alpha=3.0 if alphas else None)
 
