@@ -22,7 +22,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from ipa.contract.checked import check_plain
-from ipa.contract.errors import CheckpointError, RequestError
+from ipa.contract.errors import CheckpointError, RequestError, shown
 from ipa.contract.lora import BUNDLED
 from ipa.contract.model import ModelFolder
 from ipa.contract.textual_inversion import Floats, TextualInversion
@@ -117,10 +117,10 @@ class Inversions:
         """Forget one word, some, or all of them."""
         gone = list(self._known) if token is None else _listed(token)
         for one in gone:
-            if one not in self._known:
+            if not isinstance(one, str) or one not in self._known:
                 raise RequestError(
                     "no such word was learned",
-                    found=repr(one)[:80],
+                    found=shown(one),
                     remedy=f"loaded: {', '.join(self._known) or 'none'}",
                 )
         self._set({k: v for k, v in self._known.items() if k not in gone})
@@ -214,7 +214,7 @@ def _by_rows(
 
 def _checked_word(word: object) -> str:
     if not isinstance(word, str) or not word.strip() or not word.isprintable():
-        raise RequestError("a token must be a word", found=repr(word)[:80], remedy="pass token=")
+        raise RequestError("a token must be a word", found=shown(word), remedy="pass token=")
     return word.strip()
 
 
@@ -305,11 +305,13 @@ def listed_sources(source: str | Path | Sequence[str | Path]) -> list[str | Path
     """One source or several, as a list. Raises RequestError for what is none."""
     sources = [source] if isinstance(source, (str, Path)) else source
     good = isinstance(sources, (list, tuple)) and len(sources) > 0
-    check_plain("source", sources if isinstance(sources, Mapping) else "", (str, Path))
+    for one in sources if good else (sources,):
+        if isinstance(one, (str, Path, Mapping)):
+            check_plain("source", one, (str, Path))
     if not good or not all(isinstance(one, (str, Path)) for one in sources):
         raise RequestError(
             "a learned word is loaded from a file, a folder, or a name on the hub",
-            found=f"{source!r:.80}",
+            found=shown(source),
             remedy="pass a path or a name, or a list of them",
         )
     return list(sources)

@@ -118,7 +118,7 @@ def test_loras(folders: dict[int, Path], tmp_path: Path) -> None:
     for file in copies(tensors, tmp_path):
         pairs = ipa_convert.read_lora(file, targets).items()
         found.append({str(k): p.up.array() * p.scale for k, p in pairs})
-        parts, _ = read_lora(file, {"unet": unet})
+        parts, _, _ = read_lora(file, {"unet": unet})
         theirs.append({n: t.numpy() for n, t in parts["unet"].items()})
     for rows in (found, theirs):
         for other in rows[1:]:
