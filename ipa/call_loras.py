@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from ipa.contract.errors import RequestError
 from ipa.contract.lora import LoraScale, LoraSet, left_out_warnings
 from ipa.contract.request import Request
@@ -147,6 +145,8 @@ def _file(name: str, folder: Path) -> Path:
 def _alias(path: Path) -> str | None:
     if path.suffix != ".safetensors":
         return None
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="np") as file:
             return (file.metadata() or {}).get(_ALIAS)

@@ -117,7 +117,7 @@ def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:
         hashed = sha256 if is_latents(getattr(first, name)) else picture_sha256
         known = {number: hashed(entry) for number, entry in distinct.items()}
         hashes = [known[id(entry)] for entry in entries if entry is not None]
-        given[f"{name}sha256"] = hashes[:1] if len(set(hashes)) == 1 else hashes
+        given[f"{name}_sha256"] = hashes[:1] if len(set(hashes)) == 1 else hashes
     return {
         **given,
         "strength": float(first.strength),

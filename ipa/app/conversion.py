@@ -130,10 +130,9 @@ def run_conversion(source: str, target: Path, options: ConversionOptions) -> Con
 def _left_out(source: str, target: Path) -> list[str]:
     """What the record of a conversion says of tensors that were left out, in words."""
     if target.is_file():
-        from safetensors import safe_open
+        from ipa_convert.containers.safetensors_file import open_safetensors
 
-        with safe_open(target, framework="np") as file:
-            counts = json.loads((file.metadata() or {}).get(_LEFT_OUT, "{}"))
+        counts = json.loads(open_safetensors(target).metadata.get(_LEFT_OUT, "{}"))
         rows = [f"{name} ({count})" if count > 1 else name for name, count in counts.items()]
         return [f"left out of {source}, as no part of it: {', '.join(rows)}"] if rows else []
     dropped = read_json(target / _RECORD).get("dropped", {})

@@ -60,18 +60,25 @@ class LeftOut:
         if not self.names:
             return []
         what = f"{len(self.names)} tensors that are no part of what was loaded"
-        known = (
-            reason
-            for pattern, reason in SAVED_ADAPTER.items()
-            if any(fnmatchcase(name, pattern.replace("**", "*")) for name in self.names)
+        known = {name: reason for name in self.names if (reason := _known(name))}
+        rest = (
+            []
+            if len(known) == len(self.names)
+            else [f"left out of {self.where}: {what}: {self.listed()}"]
         )
-        return [f"left out of {self.where}: {what}: {self.listed()}", *dict.fromkeys(known)]
+        return [*rest, *(f"{self.where}: {reason}" for reason in dict.fromkeys(known.values()))]
 
     def listed(self) -> str:
         """The names, counted and shortened, for a line."""
         rows = [f"{name} ({n})" if n > 1 else name for name, n in self.describe().items()]
         rest = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
         return ", ".join(rows[:_SHOWN]) + rest
+
+
+def _known(name: str) -> str | None:
+    """What is to be said of a tensor, if it is one of those that are known."""
+    paths = ((pattern.replace("**", "*"), reason) for pattern, reason in SAVED_ADAPTER.items())
+    return next((reason for pattern, reason in paths if fnmatchcase(name, pattern)), None)
 
 
 NOTHING = LeftOut("", ())

@@ -165,9 +165,9 @@ def test_a_model_that_is_not_in_order(
         open_pipeline(folder, backend)
 
 
-def test_adapters_of_another_base_are_refused(pipe: Pipeline, tiny: Path, backend: str) -> None:
+def test_adapters_of_another_base_are_refused(own: Pipeline, tiny: Path) -> None:
     with pytest.raises(CheckpointError, match="another base model; found: context width 40"):
-        pipe.load_ip_adapter(tiny / "linear.safetensors", name="other")
+        own.load_ip_adapter(tiny / "linear.safetensors", name="other")
 
 
 def test_default_size_is_the_model_s_own(

@@ -22,7 +22,12 @@ class SealedError(Exception):
 def once(make: Callable[..., Any]) -> Callable[..., Any]:
     """Remembers what it makes, sealed: `functools.cache` of fixtures that outlive a test."""
     made = functools.cache(lambda *arguments: seal(make(*arguments)))
-    return lambda *arguments: made(*arguments)
+
+    def remembered(*arguments: Any) -> Any:
+        return made(*arguments)
+
+    remembered.cache_clear = made.cache_clear  # type: ignore[attr-defined]
+    return remembered
 
 
 def seal(made: Any) -> Any:

@@ -129,7 +129,7 @@ def test_joining() -> None:
     joined = ImageEmbeds.join([one, other])
     assert np.array_equal(joined.unconditional[0], one.unconditional[0])
     assert np.array_equal(joined.unconditional[1:], other.unconditional)
-    with pytest.raises(RequestError, match="empty list"):
+    with pytest.raises(RequestError, match="a list of ImageEmbeds is needed"):
         ImageEmbeds.join([])
     with pytest.raises(RequestError, match="joined come from another image encoder"):
         ImageEmbeds.join([one, replace(two, origin=replace(STATES, encoder_sha256="c" * 64))])
