@@ -136,9 +136,13 @@ def test_embeds_are_what_the_face_would_do(
     once = pipe.encode_image_prompt(
         image[0] if image else None, adapter=name, face=given["face"][0]
     )
-    # An encoder's products of two pictures are not those of one to the bit on every processor.
     mean, alone = (run(pipe, ImagePrompt(given, adapter=name)) for given in (twice, once))
-    assert relative(mean, alone) < 5e-6, relative(mean, alone)
+    if name == "plus":
+        # Two pictures went through the encoder at once, and one: on some processors a product of
+        # more rows has other last bits. Relative L2: 1.0e-6 measured on MLX, 0 on torch.
+        assert relative(mean, alone) < 3e-6
+    else:
+        assert np.array_equal(mean, alone)
 
 
 def test_each_face_has_its_own_mask(pipe: ipa.Pipeline) -> None:
