@@ -34,6 +34,7 @@ from ipa.app.options import (
 )
 from ipa.app.output import output_paths
 from ipa.app.prompt_options import PromptOptions
+from ipa.app.prompt_words import TextArgument, one_prompt
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.terminal import explained, print_json, say
 from ipa.loading import choose_backend, load
@@ -43,6 +44,7 @@ from ipa.prepare.sources import resolve_model
 
 def generate(  # one parameter per option
     context: typer.Context,
+    text: TextArgument = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
@@ -125,6 +127,7 @@ def generate(  # one parameter per option
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
+        context.params["prompt"] = one_prompt(text, prompt)
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
         prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)

@@ -12,10 +12,12 @@ from ipa.app import texts as words
 from ipa.app.capture_floors import AUTO, exact_runs, floor_precisions
 from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
+from ipa.app.examples import RECIPES, epilog
 from ipa.app.generate import check_arguments, parse_scale
 from ipa.app.live_comparison import compare_named
 from ipa.app.loras import LoraFolderOption, LoraOption, parse_loras
 from ipa.app.options import Backend, DefaultScale, Json, Quantize
+from ipa.app.panels import PanelledCommand
 from ipa.app.parity import (
     check_described,
     load_beside,
@@ -53,7 +55,7 @@ OfflineOption = Annotated[bool, typer.Option(help="Never ask the hub.")]
 parity = typer.Typer(help="Where two runs first differ, and by how much.", no_args_is_help=True)
 
 
-@parity.command()
+@parity.command(cls=PanelledCommand, epilog=epilog(RECIPES["capture"]))
 def capture(  # one parameter per option
     context: typer.Context,
     request: Annotated[
@@ -140,7 +142,7 @@ def capture(  # one parameter per option
             )
 
 
-@parity.command()
+@parity.command(cls=PanelledCommand, epilog=epilog(RECIPES["compare"]))
 def compare(  # one parameter per option
     context: typer.Context,
     a: Annotated[str, typer.Argument(help="What is right: a capture, or mlx, torch, torch@cuda.")],
