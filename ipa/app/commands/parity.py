@@ -104,7 +104,7 @@ def capture(  # one parameter per option
     as_json: Json = False,
 ) -> None:
     """Make a picture and record how: its stages, and what made them, in one file."""
-    with explained(), cancel_on_interrupt() as cancel:
+    with explained(of_file=True), cancel_on_interrupt() as cancel:
         check_target(output)
         choice = Choice(
             patterns=tuple(stages or ("*",)),
@@ -194,7 +194,7 @@ def compare(  # one parameter per option
     ] = None,
 ) -> None:
     """Say where B first departs from A. Exit code 1 if it does, 2 if they cannot be compared."""
-    with explained():
+    with explained(of_file=True):
         found = compare_named(a, b, context.params)
         save_reports(found, to_html, to_json, to_junit)
     show_comparison(found)
