@@ -118,9 +118,9 @@ def fetch(
     offline: Annotated[bool, typer.Option(help="Only say where it is in the cache.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a model, an adapter or any file of weights here; without a name, list adapters."""
+    """Bring a model, an adapter or any file of weights here; without a name, list what has one."""
     if name is None:
-        show_catalogue()
+        show_catalogue(as_json=as_json)
         return
     with explained():
         found = run_fetch(name, revision=revision, variant=variant, offline=offline)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipa import demo
+from ipa.adapter_lists import LoadOptions
 from ipa.app.autoencoder import with_preview_file
 from ipa.app.editing import steps_done
 from ipa.app.faces import face_options
@@ -168,20 +169,37 @@ def load_adapters(
     offline: bool,
     kinds: Sequence[str] = (),
     find_faces: bool = False,
+    encoders: Sequence[str] = (),
 ) -> None:
     """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
 
     SOURCE is a file, a short name, or owner/name/folder/file.safetensors on the hub.
     """
     told = one_each("--adapter-kind", kinds, len(adapters), "-a")
+    seen_by = one_each("--image-encoder", encoders, len(adapters), "-a")
     if not adapters and pipe.info()["model"] == "demo":
         pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
-    for text, kind in zip(adapters, told, strict=True):
+    for text, kind, encoder in zip(adapters, told, seen_by, strict=True):
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
-        options = face_options(kind, find=find_faces)
+        options: LoadOptions = {**face_options(kind, find=find_faces)}
+        if encoder is not None:
+            options["image_encoder_folder"] = encoder
         pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline, **options)
+
+
+def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:
+    """Load what the options of a command name: adapters, their kinds and image encoders."""
+    load_adapters(
+        pipe,
+        options["adapter"] or (),
+        scale,
+        offline=options["offline"],
+        kinds=options["adapter_kind"] or (),
+        find_faces=options["find_faces"],
+        encoders=options["image_encoder"] or (),
+    )
 
 
 def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:

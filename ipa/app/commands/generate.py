@@ -15,7 +15,7 @@ from ipa.app import references as look
 from ipa.app import sampling
 from ipa.app import texts as words
 from ipa.app.faces import FaceOption, FindOption, KindOption
-from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
+from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_named_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.influence import InfluenceOption, check_influence, save_influence
 from ipa.app.loras import LoraFolderOption, LoraOption, load_loras, parse_loras
@@ -26,6 +26,7 @@ from ipa.app.options import (
     DefaultScale,
     EmbedsScalingChoice,
     IgnoreOption,
+    ImageEncoderOption,
     ImagePrompts,
     Json,
     LayerChoice,
@@ -81,6 +82,7 @@ def generate(  # one parameter per option
             help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
         ),
     ] = None,
+    image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
     scale: DefaultScale = "1.0",
@@ -152,8 +154,7 @@ def generate(  # one parameter per option
         decoding.prepare(pipe, context.params)
         pipe.lora_folder = lora_folder
         load_loras(pipe, loras, offline=offline)
-        faces: dict[str, Any] = {"kinds": adapter_kind or (), "find_faces": find_faces}
-        load_adapters(pipe, adapter or (), default_scale, offline=offline, **faces)
+        load_named_adapters(pipe, context.params, default_scale)
         structure.load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)

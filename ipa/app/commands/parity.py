@@ -16,7 +16,7 @@ from ipa.app.examples import RECIPES, epilog
 from ipa.app.generate import check_arguments, parse_scale
 from ipa.app.live_comparison import compare_named
 from ipa.app.loras import LoraFolderOption, LoraOption, parse_loras
-from ipa.app.options import Backend, DefaultScale, Json, Quantize
+from ipa.app.options import Backend, DefaultScale, ImageEncoderOption, Json, Quantize
 from ipa.app.panels import PanelledCommand
 from ipa.app.parity import (
     check_described,
@@ -66,6 +66,7 @@ def capture(  # one parameter per option
     picture: PicturesOption = None,
     model: ModelOption = "demo",
     adapter: AdapterOption = None,
+    image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
     controlnet: ControlNetOption = None,
@@ -178,6 +179,7 @@ def compare(  # one parameter per option
     picture: PicturesOption = None,
     model: ModelOption = "demo",
     adapter: AdapterOption = None,
+    image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
     controlnet: ControlNetOption = None,
