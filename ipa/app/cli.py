@@ -25,7 +25,7 @@ from ipa.app.options import (
     Json,
 )
 from ipa.app.output import output_paths
-from ipa.app.panels import PanelledCommand, Root
+from ipa.app.panels import LenientCommand, PanelledCommand, Root
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.terminal import explained, print_json
 from ipa.app.versions import show_versions
@@ -80,8 +80,9 @@ def demo(
     show_demo(report)
 
 
-for _command in (generate, sweep, explain):
-    app.command(cls=PanelledCommand, epilog=epilog(RECIPES[_command.__name__]))(_command)
+app.command(cls=PanelledCommand, epilog=epilog(RECIPES["generate"]))(generate)
+app.command(cls=PanelledCommand, epilog=epilog(RECIPES["sweep"]))(sweep)
+app.command(cls=LenientCommand, epilog=epilog(RECIPES["explain"]))(explain)
 app.command()(convert)
 app.command()(doctor)
 app.add_typer(parity, name="parity")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ipa import demo
-from ipa.adapter_lists import LoadOptions
 from ipa.app.autoencoder import with_preview_file
 from ipa.app.editing import steps_done
 from ipa.app.faces import face_options
@@ -183,10 +182,15 @@ def load_adapters(
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
-        options: LoadOptions = {**face_options(kind, find=find_faces)}
-        if encoder is not None:
-            options["image_encoder_folder"] = encoder
-        pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline, **options)
+        options = face_options(kind, find=find_faces)
+        pipe.load_ip_adapter(
+            source,
+            name=name or None,
+            scale=scale,
+            image_encoder_folder=encoder or "image_encoder",
+            offline=offline,
+            **options,
+        )
 
 
 def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:

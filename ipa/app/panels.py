@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -45,7 +46,17 @@ PANELS: Mapping[str, tuple[str, ...]] = {
         *("timestep_spacing", "guidance_rescale", "eta"),
     ),
     "Model": (
-        *("lora", "lora_folder", "vae", "vae_tiling", "backend", "dtype", "device", "quantize"),
+        *(
+            "lora",
+            "lora_folder",
+            "vae",
+            "vae_tiling",
+            "vae_tile",
+            "backend",
+            "dtype",
+            "device",
+            "quantize",
+        ),
         *("ignore", "revision", "variant", "offline"),
     ),
     "What is recorded": ("steps", "store", "max_bytes", "floor"),
@@ -54,11 +65,18 @@ PANELS: Mapping[str, tuple[str, ...]] = {
 }
 """All others by panel: its title and the names of parameters, in the order of the help."""
 
+NUMBERED: Mapping[str, str] = {"--vae-tiling": "--vae-tile"}
+"""Switches, and the options that they are where a number follows."""
+
 _REST = "Output"
 
 
 class PanelledCommand(TyperCommand):
     """A command whose help is in panels; an option that no panel names stands in the last one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A switch with a number after it is the option that takes one."""
+        return TyperCommand.parse_args(self, ctx, _with_numbers(args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help: the type of an option only where its help does not say it."""
@@ -72,6 +90,19 @@ class PanelledCommand(TyperCommand):
         shown.add_help_option, shown.epilog = False, None
         TyperCommand.format_help(shown, ctx, formatter)
         typer.echo(self.epilog)
+
+
+class LenientCommand(PanelledCommand):
+    """A command that also takes the options of `generate`, those without a meaning for it too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its own, and hidden copies of the others."""
+        own = PanelledCommand.get_params(self, ctx)
+        group = ctx.parent.command if ctx.parent is not None else None
+        other = getattr(group, "commands", {}).get("generate")
+        taken = {name for param in own for name in (*param.opts, *param.secondary_opts)}
+        spare = [p for p in other.params if taken.isdisjoint(p.opts)] if other else []
+        return [*own, *map(_unseen, spare)]
 
 
 class Root(TyperGroup):
@@ -99,6 +130,22 @@ def placed(command: str) -> dict[str, str]:
     for panel, names in PANELS.items():
         places |= {name: panel for name in names if name not in places}
     return places
+
+
+def _unseen(param: Any) -> Any:
+    """A copy of an option that is read and comes to nothing."""
+    copied = copy(param)
+    copied.hidden, copied.expose_value = True, False
+    return copied
+
+
+def _with_numbers(args: list[str]) -> list[str]:
+    """Arguments with --vae-tile in place of a --vae-tiling that a number follows."""
+    made = list(args)
+    for place, (word, value) in enumerate(pairwise(args)):
+        if word in NUMBERED and value.isdecimal():
+            made[place] = NUMBERED[word]
+    return made
 
 
 def _narrow(param: Any, panel: str | None) -> Any:

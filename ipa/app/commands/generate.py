@@ -37,6 +37,7 @@ from ipa.app.output import output_paths
 from ipa.app.prompt_options import PromptOptions
 from ipa.app.prompt_words import TextArgument, one_prompt
 from ipa.app.show import cancel_on_interrupt
+from ipa.app.summary import summary
 from ipa.app.terminal import explained, print_json, say
 from ipa.loading import choose_backend, load
 from ipa.prepare.other_vae import with_vae
@@ -100,7 +101,7 @@ def generate(  # one parameter per option
     scheduler: sampling.SchedulerOption = None,
     eta: sampling.EtaOption = 0.0,
     timestep_spacing: sampling.SpacingOption = None,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
+    seed: sampling.SeedOption = "0",
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,
     control: structure.ControlOption = None,
@@ -109,6 +110,7 @@ def generate(  # one parameter per option
     controlnet: structure.ControlNetOption = None,
     vae: decoding.VaeOption = None,
     vae_tiling: decoding.TilingOption = None,
+    vae_tile: decoding.TileOption = None,
     preview: decoding.PreviewOption = None,
     preview_decoder: decoding.PreviewDecoderOption = None,
     image: edit.StartOption = None,
@@ -129,7 +131,7 @@ def generate(  # one parameter per option
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
-        context.params["prompt"] = one_prompt(text, prompt)
+        context.params.update(prompt=one_prompt(text, prompt), seed=sampling.parse_seed(seed))
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
         prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
@@ -167,3 +169,4 @@ def generate(  # one parameter per option
         say("[yellow]warning:[/]", warning)
     for path in paths:
         typer.echo(path)
+    say("[dim]made:[/]", summary(result.info))
