@@ -177,18 +177,8 @@ def resolve_adapter(
             return files
         own = Path(image_encoder_folder).expanduser()
         return replace(files, image_encoder=named_encoder(own, own))
-    if weight_name is None and hub is None and not root.exists():
-        raise CheckpointError(
-            f"{source} does not exist",
-            remedy=f"{near_names(root, ADAPTERS)}Check the path; names on the hub are "
-            "owner/name/folder/file.safetensors",
-        )
     if weight_name is None:
-        raise CheckpointError(
-            f"{source}: which file?",
-            found="a folder" if root.is_dir() else "no such file here",
-            remedy='pass weight_name=, such as "ip-adapter_sd15.safetensors"',
-        )
+        raise _no_file(source, root, on_hub=hub is not None)
     encoder = None if image_encoder_folder is None else str(image_encoder_folder)
     if encoder is not None and "/" not in encoder and subfolder:
         encoder = f"{subfolder}/{encoder}"
@@ -209,6 +199,21 @@ def resolve_adapter(
     if is_encoder(own):
         return replace(files, image_encoder=own)
     return replace(files, encoders_nearby=None if hub else comfyui_folder(weights))
+
+
+def _no_file(source: str | Path, root: Path, *, on_hub: bool) -> CheckpointError:
+    """What to say where an adapter's file is not named, or not there."""
+    if not on_hub and not root.exists():
+        return CheckpointError(
+            f"{source} does not exist",
+            remedy=f"{near_names(root, ADAPTERS)}Check the path; names on the hub are "
+            "owner/name/folder/file.safetensors",
+        )
+    return CheckpointError(
+        f"{source}: which file?",
+        found="a folder" if root.is_dir() else "no such file here",
+        remedy='pass weight_name=, such as "ip-adapter_sd15.safetensors"',
+    )
 
 
 def _adapter_on_hub(

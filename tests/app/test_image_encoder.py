@@ -65,7 +65,7 @@ def test_other_commands_take_it(comfy: Path) -> None:
     typed("sweep", "-i", "style.png", "--scales", "0,1", "--steps", 1, *own, *encoder)
     typed("explain", "-i", "style.png", "-m", "demo", *encoder)
     Path("r.json").write_text(json.dumps({"prompt": "a star", "num_inference_steps": 1}))
-    capture = ("parity", "capture", "-r", "r.json", "-o", "c.safetensors", "--stages", "latents*")
+    capture = ("parity", "capture", "-r", "r.json", "-o", "c.safetensors", "--stages", "*latents")
     typed(*capture, "--floor", "none", *own, *encoder)
     typed(*("parity", "compare", "mlx", "mlx", "-r", "r.json", "--no-floor"), *own, *encoder)
 
