@@ -110,7 +110,7 @@ KEYWORDS: Mapping[str, str] = {
 
 _OF_REQUESTS = frozenset(f.name for kind in (Request, ImagePrompt, Control) for f in fields(kind))
 _GIVEN = re.compile(r"(?<![\w./\\-])([a-z][a-z_0-9]*)=(\"[^\"]*\"|'[^']*'|[\w.]+)?")
-_ALONE = re.compile(r"[a-z][a-z_0-9]*=[\w.]+")
+_ALONE = re.compile(r"[a-z][a-z_0-9]*=[\w.]+(?:, [^/=]*)?")
 _FIELD = re.compile(r"\bImagePrompt\.([a-z_]+)")
 _BARE = re.compile(r"(?<![\w./\\-])([a-z]+(?:_[a-z0-9]+)+)(?![\w./\\=]*[\w/\\=])")
 
