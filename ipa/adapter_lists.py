@@ -16,7 +16,7 @@ from ipa.contract.weights import Scale
 class LoadOptions(AdapterOptions, total=False):
     """The keywords of `load_ip_adapter` that are the same for all."""
 
-    image_encoder_folder: str | None
+    image_encoder_folder: str | Path | None
     revision: str | None
     offline: bool
 

@@ -87,7 +87,7 @@ class Loaded:
         subfolder: str | Sequence[str] = "",
         name: str | Sequence[str] | None = None,
         scale: Scale | Sequence[Scale] = 1.0,
-        image_encoder_folder: str | None = "image_encoder",
+        image_encoder_folder: str | Path | None = "image_encoder",
         revision: str | None = None,
         offline: bool = False,
         **options: Unpack[AdapterOptions],
@@ -105,7 +105,10 @@ class Loaded:
             subfolder: Folder of the file inside it.
             name: What image prompts call it; by default the short name, or the file's stem.
             scale: λ where an image prompt gives none.
-            image_encoder_folder: Where its image encoder lies; None takes the model's own.
+            image_encoder_folder: Where its image encoder lies, a folder or a file such as ComfyUI's
+                clip_vision/NAME.safetensors: beside the adapter, or else in the current folder.
+                Where none is named, one that fits in ../clip_vision is taken if there is none
+                beside the adapter nor in the model. None takes the model's own.
             revision: Branch, tag or commit on the hub.
             offline: Use the local cache only.
             **options: `ignore`: names of tensors in the file that may be left out, with * for any

@@ -252,8 +252,8 @@ def plan_schedule(
         custom=request.custom_steps,
     )
     sigmas = np.array([step.sigma for step in schedule.steps], np.float32)
-    times = NoiseTimes(sigmas, training_levels(name, config))
-    clipping = clipping_warning(name, model.scheduler, is_xl=model.is_xl)
+    times = NoiseTimes(sigmas, training_levels(schedule.name, config))
+    clipping = clipping_warning(schedule.name, model.scheduler, is_xl=model.is_xl)
     return schedule, times, [*([warning] if warning else ()), *clipping, *schedule.warnings]
 
 

@@ -19,7 +19,7 @@ from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint, loaded
 
 from .adapter import ImageAdapter, check_file
 from .adapter_file import open_adapter
-from .loading import load_component
+from .loading import load_component, load_encoder_file
 from .low_rank import SiteChanges, site_changes
 
 
@@ -87,7 +87,10 @@ class Adapters:
 
     def _load_encoder(self, files: EncoderFiles) -> torch.nn.Module:
         kind, dtype = CLIPVisionModelWithProjection, self.unet.dtype
-        encoder = load_component(kind, "image_encoder", files.folder, dtype, files.variant)
+        if files.folder.is_file():
+            encoder = load_encoder_file(files.folder, files.config, dtype)
+        else:
+            encoder = load_component(kind, "image_encoder", files.folder, dtype, files.variant)
         return encoder.to(self.unet.device)
 
 

@@ -16,6 +16,7 @@ import transformers.utils.logging
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ipa.contract.config import Config
 from ipa.contract.errors import BackendError, CheckpointError
@@ -151,6 +152,42 @@ def load_component(
     account.gone += gone
     account.names += [*module.state_dict(), *given]
     return module.eval().requires_grad_(requires_grad=False)
+
+
+def load_encoder_file(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> torch.nn.Module:
+    """An image encoder from one file, under transformers' names.
+
+    Raises:
+        CheckpointError: Its names are another tool's, or its tensors are not those of the config.
+    """
+    tensors = read_tensors(path, dtype, [n for n in read_shapes(path) if _IGNORED not in n])
+    if not any(name.startswith("vision_model.") for name in tensors):
+        raise CheckpointError(
+            f"{path.name}: the reference reads image encoders under transformers' names",
+            found=", ".join(sorted(tensors)[:3]),
+            remedy="use the mlx backend, which reads every spelling, or a file of transformers",
+        )
+    try:
+        with quiet():
+            module, report = CLIPVisionModelWithProjection.from_pretrained(
+                None,
+                config=CLIPVisionConfig(**config),
+                state_dict=tensors,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except (OSError, *MALFORMED) as error:
+        raise CheckpointError(
+            f"{path} cannot be loaded as an image encoder",
+            found=reason(error),
+            remedy="check that config.json belongs to these weights",
+        ) from error
+    unknown = [str(key) for key in report.get("unexpected_keys", ())]
+    left = [key for key in unknown if not _IDLE["image_encoder"].fullmatch(key)]
+    _refuse({**report, "unexpected_keys": left}, path)
+    loaded: torch.nn.Module = module.eval().requires_grad_(requires_grad=False)
+    return loaded
 
 
 def read_tensors(

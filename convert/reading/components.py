@@ -15,7 +15,7 @@ from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
 from ipa.contract.unet_spec import UNetSpec
 
-from ..containers.checkpoint import Checkpoint, open_folder
+from ..containers.checkpoint import Checkpoint, open_file, open_folder
 from ..tables import clip_text, clip_vision, controlnet, ip_adapter, t2i_adapter, unet, vae
 from ..tables.adapter_spellings import aliases
 from ..tables.converted import Converted
@@ -55,7 +55,7 @@ def read_component(
 
     Args:
         component: Which part of the model.
-        folder: Its folder, with weights called as `ipa.contract.files.STEMS` says.
+        folder: Its folder, with weights called as `ipa.contract.files.STEMS` says; or its file.
         spec: Its structure, from its config.json.
         variant: "fp16" and the like, in the file names.
         ignore: What else may lie in its files.
@@ -63,7 +63,10 @@ def read_component(
     Raises:
         CheckpointError: The weights are damaged, or are not exactly those of that structure.
     """
-    checkpoint = open_folder(folder, STEMS[component], variant)
+    if folder.is_file():
+        checkpoint = open_file(folder)
+    else:
+        checkpoint = open_folder(folder, STEMS[component], variant)
     return convert(checkpoint, TABLES[component](spec), ignore)
 
 

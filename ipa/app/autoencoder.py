@@ -24,6 +24,14 @@ TilingOption = Annotated[
         show_default="of very large pictures alone",
     ),
 ]
+TileOption = Annotated[
+    int | None,
+    typer.Option(
+        "--vae-tile",
+        metavar="PIXELS",
+        help="In tiles of so many pixels; also written --vae-tiling PIXELS.",
+    ),
+]
 PreviewOption = Annotated[
     Path | None,
     typer.Option("--preview", help="A .png file that shows each step while the picture is made."),
@@ -53,8 +61,19 @@ def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(pipe: Pipeline, options: Mapping[str, Any]) -> None:
-    """Set --vae-tiling, and load the decoder of --preview-decoder."""
-    pipe.vae_tiling = options["vae_tiling"]
+    """Set --vae-tiling and --vae-tile, and load the decoder of --preview-decoder.
+
+    Raises:
+        RequestError: Tiles are asked for and forbidden.
+    """
+    tile, tiling = options["vae_tile"], options["vae_tiling"]
+    if tile is not None and tiling is False:
+        raise RequestError(
+            "--vae-tile is the size of tiles",
+            found="--no-vae-tiling",
+            remedy="leave one of them out",
+        )
+    pipe.vae_tiling = tiling if tile is None else tile
     if options["preview_decoder"] is not None:
         pipe.load_preview_decoder(options["preview_decoder"], offline=options["offline"])
 

@@ -15,6 +15,8 @@ from ipa.app.commands.generate import generate
 from ipa.app.commands.parity import parity
 from ipa.app.commands.sweep import sweep
 from ipa.app.demo import run_demo, show_demo
+from ipa.app.demo_pictures import export_pictures, show_exported
+from ipa.app.examples import RECIPES, START, epilog
 from ipa.app.fetching import fetch as run_fetch
 from ipa.app.fetching import show_catalogue
 from ipa.app.inspection import show_inspection
@@ -23,6 +25,7 @@ from ipa.app.options import (
     Json,
 )
 from ipa.app.output import output_paths
+from ipa.app.panels import LenientCommand, PanelledCommand, Root
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.terminal import explained, print_json
 from ipa.app.versions import show_versions
@@ -30,8 +33,10 @@ from ipa.loading import accelerate as build_accelerator
 from ipa.prepare.sources import resolve_file
 
 app = typer.Typer(
+    cls=Root,
     help="IP-Adapter for Apple MLX: pictures as prompts for Stable Diffusion.",
     no_args_is_help=True,
+    epilog=epilog(START),
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -39,7 +44,9 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print versions and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-v", help="Print versions and leave.")
+    ] = False,
     verbose: Annotated[bool, typer.Option(help="With --version: devices and libraries.")] = False,
 ) -> None:
     if version:
@@ -53,11 +60,18 @@ def demo(
         "ipa-mlx-demo.png"
     ),
     references: Annotated[int, typer.Option(min=2, max=8, help="Reference pictures.")] = 4,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the pictures of the examples there instead."),
+    ] = None,
     backend: Backend = None,
     as_json: Json = False,
 ) -> None:
     """Render reference pictures that the embedded model has never seen, as a labelled sheet."""
     with explained(), cancel_on_interrupt() as cancel:
+        if export is not None:
+            show_exported(export_pictures(export), as_json=as_json)
+            return
         output_paths(output, 1)
         report = run_demo(output, backend=backend, count=references, cancel=cancel)
     if as_json:
@@ -66,9 +80,9 @@ def demo(
     show_demo(report)
 
 
-app.command()(generate)
-app.command()(sweep)
-app.command()(explain)
+app.command(cls=PanelledCommand, epilog=epilog(RECIPES["generate"]))(generate)
+app.command(cls=PanelledCommand, epilog=epilog(RECIPES["sweep"]))(sweep)
+app.command(cls=LenientCommand, epilog=epilog(RECIPES["explain"]))(explain)
 app.command()(convert)
 app.command()(doctor)
 app.add_typer(parity, name="parity")
@@ -105,9 +119,9 @@ def fetch(
     offline: Annotated[bool, typer.Option(help="Only say where it is in the cache.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Bring a model, an adapter or any file of weights here; without a name, list adapters."""
+    """Bring a model, an adapter or any file of weights here; without a name, list what has one."""
     if name is None:
-        show_catalogue()
+        show_catalogue(as_json=as_json)
         return
     with explained():
         found = run_fetch(name, revision=revision, variant=variant, offline=offline)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
+from ipa.app.terminal import print_json
 from ipa.contract.errors import CheckpointError
 from ipa.prepare.catalogue import ADAPTERS
 from ipa.prepare.hub_name import hub_name
+from ipa.prepare.public_models import MODELS, public_model
 from ipa.prepare.sources import (
     resolve_adapter,
     resolve_file,
@@ -36,9 +40,12 @@ def fetch(name: str, *, revision: str | None, variant: str | None, offline: bool
     Raises:
         CheckpointError: It does not exist, or the hub cannot be reached.
     """
-    found = hub_name(name)
+    public = public_model(name)
+    repository = public.repository if public else name
+    found = hub_name(repository)
     if found is not None and not found.path:
-        root = resolve_repository(name, revision=revision, variant=variant, offline=offline)
+        variant = variant or (public.variant if public else None)
+        root = resolve_repository(repository, revision=revision, variant=variant, offline=offline)
         return Fetched(name=name, path=root)
     if found is None and ("/" in name or Path(name).exists()):
         model = resolve_model(name, variant=variant)
@@ -61,11 +68,25 @@ def _is_adapter(path: Path) -> bool:
         return False
 
 
-def show_catalogue() -> None:
-    """The public adapters, on standard output."""
+def show_catalogue(*, as_json: bool = False) -> None:
+    """The public models and adapters, on standard output; names whole, however narrow it is."""
+    models = {name: asdict(public) for name, public in MODELS.items()}
+    adapters = {name: asdict(public) for name, public in ADAPTERS.items()}
+    if as_json:
+        print_json({"models": models, "adapters": adapters})
+        return
+    rows = {name: (told.base, told.repository) for name, told in MODELS.items()}
+    _print_table(("models (-m)", "base", "repository"), rows)
+    for repository in dict.fromkeys(public.repository for public in ADAPTERS.values()):
+        own = {n: (a.base, a.about) for n, a in ADAPTERS.items() if a.repository == repository}
+        typer.echo()
+        _print_table(("adapters (-a)", "base", f"for ({repository})"), own)
+
+
+def _print_table(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("name", "base", "for", "repository"):
-        table.add_column(title)
-    for name, public in ADAPTERS.items():
-        table.add_row(name, public.base, public.about, public.repository)
-    Console().print(table)
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    for name, told in rows.items():
+        table.add_row(name, *told)
+    Console(width=max(Console().width, 80)).print(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,20 +168,42 @@ def load_adapters(
     offline: bool,
     kinds: Sequence[str] = (),
     find_faces: bool = False,
+    encoders: Sequence[str] = (),
 ) -> None:
     """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
 
     SOURCE is a file, a short name, or owner/name/folder/file.safetensors on the hub.
     """
     told = one_each("--adapter-kind", kinds, len(adapters), "-a")
+    seen_by = one_each("--image-encoder", encoders, len(adapters), "-a")
     if not adapters and pipe.info()["model"] == "demo":
         pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
-    for text, kind in zip(adapters, told, strict=True):
+    for text, kind, encoder in zip(adapters, told, seen_by, strict=True):
         name, equals, source = text.partition("=")
         if not equals or Path(text).exists():
             name, source = "", text
         options = face_options(kind, find=find_faces)
-        pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline, **options)
+        pipe.load_ip_adapter(
+            source,
+            name=name or None,
+            scale=scale,
+            image_encoder_folder=encoder or "image_encoder",
+            offline=offline,
+            **options,
+        )
+
+
+def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:
+    """Load what the options of a command name: adapters, their kinds and image encoders."""
+    load_adapters(
+        pipe,
+        options["adapter"] or (),
+        scale,
+        offline=options["offline"],
+        kinds=options["adapter_kind"] or (),
+        find_faces=options["find_faces"],
+        encoders=options["image_encoder"] or (),
+    )
 
 
 def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:

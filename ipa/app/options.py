@@ -15,6 +15,16 @@ ImagePrompts = Annotated[
         help="A picture as a prompt; may be repeated.",
     ),
 ]
+ImageEncoderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image-encoder",
+        metavar="PATH",
+        help="What -a sees pictures with: a folder, or a file such as "
+        "clip_vision/NAME.safetensors; once for all -a, or once for each. Without it, the one "
+        "beside the adapter, in the model, or in ../clip_vision.",
+    ),
+]
 DefaultScale = Annotated[
     str,
     typer.Option(help="Default weight of image prompts: a number, or JSON by block or by layer."),

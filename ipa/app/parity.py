@@ -127,7 +127,8 @@ def load_beside(
     offline = options["offline"]
     pipe.lora_folder = options["lora_folder"]
     load_loras(pipe, parse_loras(named("lora", "loras")), offline=offline)
-    load_adapters(pipe, named("adapter", "adapters"), scale, offline=offline)
+    encoders = options["image_encoder"] or ()
+    load_adapters(pipe, named("adapter", "adapters"), scale, offline=offline, encoders=encoders)
     nets = named("controlnet", "controlnets")
     load_controlnets(pipe, nets, asked.arguments["controls"], offline=offline)
     load_inversions(pipe, named("textual_inversion", "textual_inversions"), offline=offline)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Annotated, Any
 
 import typer
 
 from ipa.contract.custom_steps import CustomSteps
 from ipa.contract.errors import RequestError
+
+_RANDOM, _DRAWN = ("random", "-1"), 2**32
 
 GuidanceOption = Annotated[
     float | None,
@@ -21,7 +24,10 @@ RescaleOption = Annotated[
 ]
 SchedulerOption = Annotated[
     str | None,
-    typer.Option(help="euler, unipc, dpmpp_2m_karras, lcm, …", show_default="the checkpoint's own"),
+    typer.Option(
+        help="euler, unipc, dpmpp_2m_karras, lcm, …; also as A1111 says it: 'Euler a'.",
+        show_default="the checkpoint's own",
+    ),
 ]
 EtaOption = Annotated[
     float, typer.Option(help="Noise that ddim adds; for tcd its gamma, 0.3 being usual.")
@@ -32,6 +38,10 @@ SpacingOption = Annotated[
         help="leading, linspace, or trailing, for Lightning, Turbo and Hyper weights.",
         show_default="the checkpoint's",
     ),
+]
+SeedOption = Annotated[
+    str,
+    typer.Option("--seed", "-s", help="Says which noise: a number, or random; told after the run."),
 ]
 StepsOption = Annotated[
     int | None, typer.Option("--steps", "-n", help="Denoising steps.", show_default="30")
@@ -58,6 +68,22 @@ def step_arguments(steps: int | None, timesteps: str | None, sigmas: str | None)
         "timesteps": own.timesteps,
         "sigmas": own.sigmas,
     }
+
+
+def parse_seed(text: str) -> int:
+    """A seed; `random`, or -1 as in other tools, draws one that is short enough to type.
+
+    Raises:
+        RequestError: It is no whole number.
+    """
+    if text.strip().lower() in _RANDOM:
+        return secrets.randbelow(_DRAWN)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise RequestError(
+            "--seed takes a whole number, or random", found=repr(text)[:80], remedy="write --seed 7"
+        ) from error
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:

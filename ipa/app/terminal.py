@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ipa.app.option_words import in_options
 from ipa.contract.errors import (
     BackendError,
     Cancelled,
@@ -35,12 +36,16 @@ EXIT_CODES: dict[type[IpaError], int] = {
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Turn our own errors into one line and an exit code; others are bugs and keep their trace."""
+def explained(*, of_file: bool = False) -> Iterator[None]:
+    """Turn our own errors into one line and an exit code; others are bugs and keep their trace.
+
+    Args:
+        of_file: Whether the request came from a file: its arguments keep their names in messages.
+    """
     try:
         yield
     except IpaError as error:
-        say("[bold red]error:[/]", str(error))
+        say("[bold red]error:[/]", in_options(error, of_file=of_file))
         raise typer.Exit(EXIT_CODES.get(type(error), 1)) from error
 
 

@@ -23,6 +23,7 @@ def _unet(
     down: tuple[bool, ...],
     transformer_layers: tuple[int, ...],
     context_width: int,
+    layers: int = 2,
 ) -> UNetSpec:
     """What the sites depend on; the rest is any value that fits."""
     levels = len(channels)
@@ -32,7 +33,7 @@ def _unet(
         channels=channels,
         down_attention=down,
         up_attention=down[::-1],
-        layers=(2,) * levels,
+        layers=(layers,) * levels,
         transformer_layers=transformer_layers,
         heads=(8,) * levels,
         context_width=context_width,
@@ -53,6 +54,16 @@ SITES: Mapping[str, tuple[Site, ...]] = {
     "SDXL": cross_attention_sites(_unet((320, 640, 1280), (False, True, True), (1, 2, 10), 2048)),
 }
 """Cross-attentions of each base that adapters are numbered by: 16 and 70."""
+
+DEMO = "demo"
+_DEMO_SITES = cross_attention_sites(
+    _unet((64, 96, 128), (False, True, True), (1, 1, 1), 128, layers=1)
+)
+
+
+def is_demo(sites: Sequence[Site]) -> bool:
+    """Whether these are the cross-attentions of the embedded model, of which presets know."""
+    return tuple(sites) == _DEMO_SITES
 
 
 def structure_name(sites: Sequence[Site]) -> str | None:

@@ -116,15 +116,17 @@ class ModelFolder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterFiles:
-    """An IP-Adapter's weights and the folder of the image encoder that comes with it, if any.
+    """An IP-Adapter's weights and the image encoder that comes with it, if any: a folder or a file.
 
     `name` is what a person would call it: a short name, or the file's stem. `kind` is what its
     tensors do not tell (`ipa.contract.adapter_kinds`), if a person told it. `ignore` names tensors
-    in the file that may be left out.
+    in the file that may be left out. `encoders_nearby` is a folder in which an encoder that fits is
+    looked for where there is none else.
     """
 
     name: str
     weights: Path
     image_encoder: Path | None
+    encoders_nearby: Path | None = None
     kind: str | None = None
     ignore: Ignore = NOTHING

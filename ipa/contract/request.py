@@ -50,7 +50,8 @@ class Request:
             30, or as many as `timesteps` or `sigmas` make.
         guidance_scale: Classifier-free guidance; at 1 or below the unconditional half is not run.
             None takes what is usual for the model: 7.5, for SDXL 5.
-        scheduler: A name of `ipa.prepare.schedules.NAMES`; None takes the checkpoint's own.
+        scheduler: A name of `ipa.prepare.schedules.NAMES`, or A1111's for one of them, such as
+            "DPM++ 2M Karras"; None takes the checkpoint's own.
         seed: Starting noise, the same as torch's CPU generator would draw. 0 is a seed.
         num_images: Pictures, made with the seeds seed, seed + 1, …; with profile="tencent" or one
             of ComfyUI's all drawn by the one generator of the seed.

@@ -18,6 +18,7 @@ from ipa.contract.left_out import LeftOut
 from ipa.contract.model import AdapterFiles, ModelFolder
 from ipa.contract.specs import ClipVisionSpec
 
+from .encoder_places import FoundEncoder, fitting_encoder, read_encoder
 from .images import default_preprocessing
 
 _PREPROCESSING = "preprocessor_config.json"
@@ -25,12 +26,16 @@ _PREPROCESSING = "preprocessor_config.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderFiles:
-    """An image encoder that fits an adapter: where it lies, what it is, what it wants to see."""
+    """An image encoder that fits an adapter: where it lies, what it is, what it wants to see.
+
+    `folder` may be a single file, whose config nothing beside it need tell.
+    """
 
     folder: Path
     variant: str | None
     spec: ClipVisionSpec
     preprocessing: Mapping[str, Any]
+    config: Mapping[str, Any]
 
 
 def find_encoder(
@@ -45,27 +50,38 @@ def find_encoder(
     adapter.check_runnable(files.weights.name)
     if adapter.feature == "face":
         return None
+    found, variant = _found(adapter, files, model)
+    adapter.check_encoder(found.spec, files.weights.name)
+    beside = found.path.parent if found.path.is_file() else found.path
+    return EncoderFiles(
+        folder=found.path,
+        variant=variant,
+        spec=found.spec,
+        preprocessing=preprocessing(beside, model.path, found.spec.image_size),
+        config=found.config,
+    )
+
+
+def _found(
+    adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder
+) -> tuple[FoundEncoder, str | None]:
+    """The encoder, and the variant of its files: the adapter's, the model's, or one nearby."""
     if files.image_encoder is not None:
-        folder, variant = files.image_encoder, None
-        spec = ClipVisionSpec.from_config(
-            read_json(folder / "config.json"), str(folder / "config.json")
-        )
-    elif model.image_encoder is not None:
-        folder, spec = model.path / "image_encoder", model.image_encoder
-        variant = model.variant_of("image_encoder")
-    else:
+        return read_encoder(files.image_encoder), None
+    own = model.image_encoder
+    if files.encoders_nearby is not None and not (own and adapter.fits_encoder(own)):
+        nearby = fitting_encoder(adapter, files.encoders_nearby, files.weights.name)
+        if nearby is not None:
+            return nearby, None
+    if own is None:
         raise CheckpointError(
             f"{files.weights.name} needs an image encoder",
             found="none beside the file, and none in the model",
             remedy=f"pass image_encoder_folder= with {adapter.encoder_needed}",
         )
-    adapter.check_encoder(spec, files.weights.name)
-    return EncoderFiles(
-        folder=folder,
-        variant=variant,
-        spec=spec,
-        preprocessing=preprocessing(folder, model.path, spec.image_size),
-    )
+    folder = model.path / "image_encoder"
+    config = read_json(folder / "config.json")
+    return FoundEncoder(folder, config, own), model.variant_of("image_encoder")
 
 
 def loaded_adapter(

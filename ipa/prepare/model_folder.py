@@ -14,6 +14,7 @@ from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
 from ipa.contract.unet_spec import UNetSpec
 
 from .pipeline_classes import require_supported, unread_index
+from .public_models import MODELS, near_names
 from .sampler_classes import unread_scheduler
 
 _CLASSES = {
@@ -41,7 +42,9 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
         raise CheckpointError(
             f"{name}: no such model folder",
             found=f"{path} is a file" if path.is_file() else f"nothing at {path}",
-            remedy='give a diffusers folder (with model_index.json), a hub id, or "demo"',
+            remedy=f"{near_names(path, MODELS)}Give a diffusers folder (with model_index.json), a "
+            "file such as ~/Models/dreamshaper_8.safetensors, a hub id, or a short name: demo, "
+            + ", ".join(MODELS),
         )
     components = [*_component_classes(path), _ENCODER]
     plain = _without(components, path, variant)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from ipa.contract.base_sites import structure_name
+from ipa.contract.base_sites import DEMO, is_demo, structure_name
 from ipa.contract.errors import RequestError, shown
 from ipa.contract.sites import Site, transformers
 
@@ -20,7 +20,8 @@ NAMES: tuple[str, ...] = (*STYLE_LAYOUT, *FORMULAS, *WEAK_SECTIONS, *TABLES)
 """Presets: InstantStyle's two, and ComfyUI's weight types. Between words a space, "_" or "-"."""
 
 ANYWHERE: tuple[str, ...] = (*FORMULAS, *WEAK_SECTIONS)
-"""The presets that fit every UNet; the others know SD1.5 and SDXL alone."""
+"""The presets that fit every UNet; the others know SD1.5 and SDXL alone, style and
+layout the demo too."""
 
 
 def preset_name(name: str) -> str:
@@ -52,10 +53,11 @@ def of_base(name: str, by_base: Mapping[str, Numbers], sites: Sequence[Site]) ->
     Raises:
         RequestError: It is built otherwise.
     """
-    base = structure_name(sites) or ""
+    base = DEMO if is_demo(sites) else structure_name(sites) or ""
     if base not in by_base:
+        known = " and ".join(base for base in by_base if base != DEMO)
         raise RequestError(
-            f"the layers of {name!r} are known for {' and '.join(by_base)} only",
+            f"the layers of {name!r} are known for {known} only",
             found=f"a UNet of another build, with {len(transformers(sites))} transformers",
             remedy=f"weigh its layers yourself with scale=, or take one of {', '.join(ANYWHERE)}",
         )

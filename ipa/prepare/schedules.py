@@ -19,7 +19,6 @@ Ancestral sampling: diffusers draws noise at every step, also at the last one, w
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -35,6 +34,7 @@ from .noise_levels import noise_levels, signal_levels
 from .rows import ROWS
 from .sampler_classes import FAMILIES, Family, Levels
 from .sampler_config import SPACINGS, SamplerConfig
+from .sampler_names import nearest, own_name
 from .signal_rows import distilled_on
 
 NAMES: tuple[str, ...] = tuple(
@@ -106,9 +106,9 @@ def make_schedule(
     """The rows of a run.
 
     Args:
-        name: One of `NAMES`; None takes the checkpoint's own. The name decides about Karras,
-            exponential and beta levels, and about noise; everything else is read from the config,
-            with the defaults of the class in diffusers.
+        name: One of `NAMES`, or as other tools spell it; None takes the checkpoint's own. The name
+            decides about Karras, exponential and beta levels, and about noise; everything else is
+            read from the config, with the defaults of the class in diffusers.
         config: scheduler_config.json.
         num_inference_steps: As diffusers counts them; see above.
         eta: How much noise DDIM adds, and TCD's γ; 0 is none.
@@ -121,12 +121,12 @@ def make_schedule(
         RequestError: The name is unknown, or an argument does not fit the sampler or the model.
         CheckpointError: The config asks for something that is not implemented.
     """
-    chosen = scheduler_name(config)[0] if name is None else name
+    chosen = scheduler_name(config)[0] if name is None else own_name(name, NAMES)
     if chosen not in NAMES:
         raise RequestError(
             "this scheduler is not known",
             found=shown(chosen),
-            remedy=f"did you mean {_nearest(str(chosen))!r}? All: {_LISTED}",
+            remedy=f"did you mean {nearest(str(chosen), NAMES)!r}? All: {_LISTED}",
         )
     family, _ = _parts(chosen)
     _check_eta(family, eta)
@@ -212,12 +212,6 @@ def clipping_warning(name: str, config: Mapping[str, Any], *, is_xl: bool = Fals
 
 def _says_clip(config: Mapping[str, Any]) -> bool:
     return config.get(_CLIP) is not None and _CLIP not in (config.get(_DEFAULTED) or ())
-
-
-def _nearest(name: str) -> str:
-    """The likest of the names; of those that are equally like it, the first."""
-    spelled = name.lower().replace(" ", "_")
-    return max(NAMES, key=lambda known: difflib.SequenceMatcher(None, known, spelled).ratio())
 
 
 def _parts(name: str) -> tuple[Family, Levels]:

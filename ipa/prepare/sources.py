@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from ipa import demo
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.contract.model import AdapterFiles, ModelFolder
 
-from .catalogue import PublicAdapter, find_adapter
+from .catalogue import ADAPTERS, PublicAdapter, find_adapter
+from .encoder_places import comfyui_folder, is_encoder, named_encoder
 from .hub import download
 from .hub_files import (
     CONFIG,
@@ -21,9 +23,11 @@ from .hub_files import (
 )
 from .hub_name import HubName, hub_name
 from .model_folder import open_model_folder
+from .public_models import near_names, public_model
 from .single_file import open_single_file
 
-_DEMO = "demo"
+_DEMO, _ENCODER = "demo", "image_encoder"
+_FILES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 
 
 def resolve_model(
@@ -39,8 +43,9 @@ def resolve_model(
     """A model by name.
 
     Args:
-        model: "demo", a diffusers folder, a converted folder, a single file, or a name on the hub
-            (owner/name, or owner/name/folder/file of a single file).
+        model: "demo", a diffusers folder, a converted folder, a single file, a short name of
+            `public_models.MODELS`, or a name on the hub (owner/name, or owner/name/folder/file of a
+            single file).
         revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the file names.
         offline: Use the local cache only.
@@ -51,6 +56,8 @@ def resolve_model(
     Raises:
         CheckpointError: It does not exist or is not a supported model.
     """
+    if public := public_model(model):
+        model, variant = public.repository, variant or public.variant
     path = demo.model() if model == _DEMO else Path(model).expanduser()
     name = hub_name(model)
     is_file = path.is_file() or (name is not None and bool(name.path))
@@ -138,7 +145,7 @@ def resolve_adapter(
     *,
     weight_name: str | None = None,
     subfolder: str = "",
-    image_encoder_folder: str | None = "image_encoder",
+    image_encoder_folder: str | Path | None = _ENCODER,
     revision: str | None = None,
     offline: bool = False,
 ) -> AdapterFiles:
@@ -149,8 +156,9 @@ def resolve_adapter(
             `weight_name`, or owner/name/folder/file), or a short name of `catalogue.ADAPTERS`.
         weight_name: File name inside the folder or repository.
         subfolder: Folder of the file inside it.
-        image_encoder_folder: Folder of the encoder: a bare name lies beside the weight file, a path
-            with "/" starts at `source`. None: the model's own encoder.
+        image_encoder_folder: Folder of the encoder, or a file such as ComfyUI's: a bare name lies
+            beside the weight file, a path with "/" starts at `source`, or else, both, in the
+            current folder. None: the model's own encoder.
         revision: Branch, tag or commit on the hub.
         offline: Use the local cache only.
     """
@@ -160,17 +168,18 @@ def resolve_adapter(
         root, weight_name, subfolder = root.parent, root.name, ""
     elif hub is not None and hub.path and weight_name is None:
         weight_name, subfolder = hub.file, hub.folder
-    if weight_name is None and not root.exists() and len(root.parts) == 1:
+    is_name = len(root.parts) == 1 and root.suffix.lower() not in _FILES
+    if weight_name is None and not root.exists() and is_name:
         public = find_adapter(str(source))
-        wanted = image_encoder_folder is not None
-        return _fetch_public(str(source), public, revision, offline, with_encoder=wanted)
+        usual = str(image_encoder_folder) == _ENCODER
+        files = _fetch_public(str(source), public, revision, offline, with_encoder=usual)
+        if usual or image_encoder_folder is None:
+            return files
+        own = Path(image_encoder_folder).expanduser()
+        return replace(files, image_encoder=named_encoder(own, own))
     if weight_name is None:
-        raise CheckpointError(
-            f"{source}: which file?",
-            found="a folder" if root.is_dir() else "no such file here",
-            remedy='pass weight_name=, such as "ip-adapter_sd15.safetensors"',
-        )
-    encoder = image_encoder_folder
+        raise _no_file(source, root, on_hub=hub is not None)
+    encoder = None if image_encoder_folder is None else str(image_encoder_folder)
     if encoder is not None and "/" not in encoder and subfolder:
         encoder = f"{subfolder}/{encoder}"
     file = f"{subfolder}/{weight_name}" if subfolder else weight_name
@@ -180,15 +189,31 @@ def resolve_adapter(
         raise CheckpointError(
             f"{root / file} does not exist", remedy="check the path, subfolder= and weight_name="
         )
-    folder = root / encoder if encoder else None
-    if folder is not None and not (folder / "config.json").is_file():
-        if image_encoder_folder != "image_encoder":
-            raise CheckpointError(
-                f"{folder} holds no image encoder",
-                remedy="config.json and model.safetensors are needed",
-            )
-        folder = None
-    return AdapterFiles(name=Path(weight_name).stem, weights=root / file, image_encoder=folder)
+    weights = root / file
+    files = AdapterFiles(name=weights.stem, weights=weights, image_encoder=None)
+    if encoder is None:
+        return files
+    own = root / Path(encoder).expanduser()
+    if str(image_encoder_folder) != _ENCODER:
+        return replace(files, image_encoder=named_encoder(str(image_encoder_folder), own))
+    if is_encoder(own):
+        return replace(files, image_encoder=own)
+    return replace(files, encoders_nearby=None if hub else comfyui_folder(weights))
+
+
+def _no_file(source: str | Path, root: Path, *, on_hub: bool) -> CheckpointError:
+    """What to say where an adapter's file is not named, or not there."""
+    if not on_hub and not root.exists():
+        return CheckpointError(
+            f"{source} does not exist",
+            remedy=f"{near_names(root, ADAPTERS)}Check the path; names on the hub are "
+            "owner/name/folder/file.safetensors",
+        )
+    return CheckpointError(
+        f"{source}: which file?",
+        found="a folder" if root.is_dir() else "no such file here",
+        remedy='pass weight_name=, such as "ip-adapter_sd15.safetensors"',
+    )
 
 
 def _adapter_on_hub(

@@ -95,7 +95,7 @@ ERRORS = {
     ("--curve", "0:1,x:2"): "points fraction:weight",
     ("--layers", "linear", "--layers", "ease in"): "once for all -i, or once for each",
     ("-m", "sd15", "--scale", '{"up": {"block_0": 1}}'): "block_0, which SDXL has",
-    ("--steps", "0"): "num_inference_steps must be an integer from 1",
+    ("--steps", "0"): "--steps must be an integer from 1",
     ("--profile", "comfy"): "did you mean 'comfyui'",
 }
 
@@ -162,8 +162,8 @@ def test_a_sampler_that_evaluates_more_often(call: Callable[..., Result]) -> Non
 
 def test_generate_checks_weights_first(call: Callable[..., Result]) -> None:
     """Before an adapter is looked for, which is not there."""
-    done = call("generate", "-i", "a.png", "--layers", "style", "-a", "none.safetensors")
-    assert done.exit_code == 2 and "known for SDXL and SD1.5 only" in done.stderr
+    done = call("generate", "-i", "a.png", "--layers", "composition", "-a", "none.safetensors")
+    assert done.exit_code == 2 and "known for SD1.5 and SDXL only" in done.stderr
     done = call("generate", "--layers", "ease in")
     assert done.exit_code == 2 and "found: 1 for 0 -i" in done.stderr
 

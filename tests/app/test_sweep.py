@@ -110,7 +110,11 @@ MISTAKES: dict[str, tuple[tuple[object, ...], int, str]] = {
     "infinite": (("-i", "style.png", "--scales", "0,inf"), 2, "finite"),
     "end": (("-i", "style.png", "--ends", "1,2"), 2, "0 ≤ start ≤ end ≤ 1"),
     "layers": (("-i", "style.png", "--layers", "stile"), 2, "did you mean 'style'"),
-    "layers of other bases": (("-i", "style.png", "--layers", "style"), 2, "SDXL and SD1.5 only"),
+    "layers of other bases": (
+        ("-i", "style.png", "--layers", "composition"),
+        2,
+        "SD1.5 and SDXL only",
+    ),
     "curve": (("-i", "style.png", "--curve", "up"), 2, "no curve of this name"),
     "fit": (("-i", "style.png", "--fit", "pads"), 2, "did you mean 'pad'"),
     "size": (("-i", "style.png", "--width", 62), 2, "multiples of 4"),

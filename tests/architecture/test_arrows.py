@@ -69,6 +69,7 @@ def test_who_reaches_the_converters() -> None:
         "parity/fingerprints.py",
         "prepare/single_file.py",
         "prepare/controlnet_files.py",
+        "prepare/encoder_places.py",
         "prepare/t2i_adapter_files.py",
         "prepare/ipadpt.py",
         "prepare/textual_inversion.py",

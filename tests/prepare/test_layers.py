@@ -240,16 +240,18 @@ def test_other_builds_take_formulas_alone() -> None:
     import json
 
     from ipa import demo
+    from ipa.contract.base_sites import SITES, is_demo
     from ipa.contract.sites import cross_attention_sites
 
     config = json.loads((demo.model() / "unet" / "config.json").read_text())
     sites = cross_attention_sites(UNetSpec.from_config(config))
+    assert is_demo(sites) and not is_demo(SITES["SD1.5"])
     order = [place(each) for each in transformers(sites)]
     assert order[:3] == ["down.1.attn.0", "down.2.attn.0", "mid.attn.0"]
     found = layer_factors("ease in", sites)
     assert found[0] == 1.0 and found[-1] == pytest.approx(1 - 0.95 * 2 / 7, abs=1e-15)
     for name in layers.NAMES:
-        if name in layers.ANYWHERE:
+        if name in {*layers.ANYWHERE, "style", "layout"}:  # the two: tests/demo/test_presets.py
             assert layer_factors(name, sites).shape == (7,)
             continue
         with pytest.raises(RequestError, match=r"another build, with 7 transformers.*scale="):

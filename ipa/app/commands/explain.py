@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ipa.app import sampling
 from ipa.app.explain import explain_weights, prompts_to_explain, show_explanation
 from ipa.app.generate import (
     parse_scale,
@@ -19,9 +20,7 @@ from ipa.app.options import (
     Json,
     LayerChoice,
     ProfileChoice,
-    Steps,
 )
-from ipa.app.sampling import SchedulerOption
 from ipa.app.terminal import explained
 from ipa.contract.request import Request
 
@@ -35,8 +34,11 @@ def explain(
     layers: LayerChoice = None,
     curve: CurveChoice = None,
     profile: ProfileChoice = None,
-    steps: Steps = 30,
-    scheduler: SchedulerOption = None,
+    steps: sampling.StepsOption = None,
+    timesteps: sampling.TimestepsOption = None,
+    sigmas: sampling.SigmasOption = None,
+    scheduler: sampling.SchedulerOption = None,
+    timestep_spacing: sampling.SpacingOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw it too: a .png file.")
     ] = None,
@@ -45,6 +47,11 @@ def explain(
     """Show the weight of image prompts at every layer and step, as generate would take it."""
     with explained():
         prompts = with_weights(prompts_to_explain(image_prompt or ()), layers or (), curve or ())
-        request = Request(num_inference_steps=steps, scheduler=scheduler, profile=profile)
+        request = Request(
+            **sampling.step_arguments(steps, timesteps, sigmas),
+            scheduler=scheduler,
+            timestep_spacing=timestep_spacing,
+            profile=profile,
+        )
         found = explain_weights(model, prompts, image_prompt or (), parse_scale(scale), request)
         show_explanation(found, output, as_json=as_json)

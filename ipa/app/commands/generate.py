@@ -15,7 +15,7 @@ from ipa.app import references as look
 from ipa.app import sampling
 from ipa.app import texts as words
 from ipa.app.faces import FaceOption, FindOption, KindOption
-from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_adapters, parse_scale
+from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_named_adapters, parse_scale
 from ipa.app.generate import generate as run_generate
 from ipa.app.influence import InfluenceOption, check_influence, save_influence
 from ipa.app.loras import LoraFolderOption, LoraOption, load_loras, parse_loras
@@ -26,6 +26,7 @@ from ipa.app.options import (
     DefaultScale,
     EmbedsScalingChoice,
     IgnoreOption,
+    ImageEncoderOption,
     ImagePrompts,
     Json,
     LayerChoice,
@@ -34,7 +35,9 @@ from ipa.app.options import (
 )
 from ipa.app.output import output_paths
 from ipa.app.prompt_options import PromptOptions
+from ipa.app.prompt_words import TextArgument, one_prompt
 from ipa.app.show import cancel_on_interrupt
+from ipa.app.summary import summary
 from ipa.app.terminal import explained, print_json, say
 from ipa.loading import choose_backend, load
 from ipa.prepare.other_vae import with_vae
@@ -43,6 +46,7 @@ from ipa.prepare.sources import resolve_model
 
 def generate(  # one parameter per option
     context: typer.Context,
+    text: TextArgument = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
@@ -79,6 +83,7 @@ def generate(  # one parameter per option
             help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
         ),
     ] = None,
+    image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
     scale: DefaultScale = "1.0",
@@ -96,7 +101,7 @@ def generate(  # one parameter per option
     scheduler: sampling.SchedulerOption = None,
     eta: sampling.EtaOption = 0.0,
     timestep_spacing: sampling.SpacingOption = None,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="0 is a seed.")] = 0,
+    seed: sampling.SeedOption = "0",
     num_images: Annotated[int, typer.Option(help="Pictures, with seeds seed, seed + 1, …")] = 1,
     influence: InfluenceOption = None,
     control: structure.ControlOption = None,
@@ -105,6 +110,7 @@ def generate(  # one parameter per option
     controlnet: structure.ControlNetOption = None,
     vae: decoding.VaeOption = None,
     vae_tiling: decoding.TilingOption = None,
+    vae_tile: decoding.TileOption = None,
     preview: decoding.PreviewOption = None,
     preview_decoder: decoding.PreviewDecoderOption = None,
     image: edit.StartOption = None,
@@ -125,6 +131,7 @@ def generate(  # one parameter per option
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
+        context.params.update(prompt=one_prompt(text, prompt), seed=sampling.parse_seed(seed))
         output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
         prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
@@ -149,8 +156,7 @@ def generate(  # one parameter per option
         decoding.prepare(pipe, context.params)
         pipe.lora_folder = lora_folder
         load_loras(pipe, loras, offline=offline)
-        faces: dict[str, Any] = {"kinds": adapter_kind or (), "find_faces": find_faces}
-        load_adapters(pipe, adapter or (), default_scale, offline=offline, **faces)
+        load_named_adapters(pipe, context.params, default_scale)
         structure.load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
@@ -163,3 +169,4 @@ def generate(  # one parameter per option
         say("[yellow]warning:[/]", warning)
     for path in paths:
         typer.echo(path)
+    say("[dim]made:[/]", summary(result.info))

@@ -12,10 +12,12 @@ from ipa.app import texts as words
 from ipa.app.capture_floors import AUTO, exact_runs, floor_precisions
 from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
+from ipa.app.examples import RECIPES, epilog
 from ipa.app.generate import check_arguments, parse_scale
 from ipa.app.live_comparison import compare_named
 from ipa.app.loras import LoraFolderOption, LoraOption, parse_loras
-from ipa.app.options import Backend, DefaultScale, Json, Quantize
+from ipa.app.options import Backend, DefaultScale, ImageEncoderOption, Json, Quantize
+from ipa.app.panels import PanelledCommand
 from ipa.app.parity import (
     check_described,
     load_beside,
@@ -53,7 +55,7 @@ OfflineOption = Annotated[bool, typer.Option(help="Never ask the hub.")]
 parity = typer.Typer(help="Where two runs first differ, and by how much.", no_args_is_help=True)
 
 
-@parity.command()
+@parity.command(cls=PanelledCommand, epilog=epilog(RECIPES["capture"]))
 def capture(  # one parameter per option
     context: typer.Context,
     request: Annotated[
@@ -64,6 +66,7 @@ def capture(  # one parameter per option
     picture: PicturesOption = None,
     model: ModelOption = "demo",
     adapter: AdapterOption = None,
+    image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
     controlnet: ControlNetOption = None,
@@ -102,7 +105,7 @@ def capture(  # one parameter per option
     as_json: Json = False,
 ) -> None:
     """Make a picture and record how: its stages, and what made them, in one file."""
-    with explained(), cancel_on_interrupt() as cancel:
+    with explained(of_file=True), cancel_on_interrupt() as cancel:
         check_target(output)
         choice = Choice(
             patterns=tuple(stages or ("*",)),
@@ -140,7 +143,7 @@ def capture(  # one parameter per option
             )
 
 
-@parity.command()
+@parity.command(cls=PanelledCommand, epilog=epilog(RECIPES["compare"]))
 def compare(  # one parameter per option
     context: typer.Context,
     a: Annotated[str, typer.Argument(help="What is right: a capture, or mlx, torch, torch@cuda.")],
@@ -176,6 +179,7 @@ def compare(  # one parameter per option
     picture: PicturesOption = None,
     model: ModelOption = "demo",
     adapter: AdapterOption = None,
+    image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
     controlnet: ControlNetOption = None,
@@ -192,7 +196,7 @@ def compare(  # one parameter per option
     ] = None,
 ) -> None:
     """Say where B first departs from A. Exit code 1 if it does, 2 if they cannot be compared."""
-    with explained():
+    with explained(of_file=True):
         found = compare_named(a, b, context.params)
         save_reports(found, to_html, to_json, to_junit)
     show_comparison(found)

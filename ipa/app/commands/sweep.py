@@ -9,7 +9,7 @@ import typer
 
 from ipa.app import references as look
 from ipa.app.generate import load_adapters
-from ipa.app.options import Backend, Json, Quantize, Steps
+from ipa.app.options import Backend, ImageEncoderOption, Json, Quantize, Steps
 from ipa.app.output import output_paths
 from ipa.app.sampling import SchedulerOption
 from ipa.app.show import cancel_on_interrupt
@@ -49,6 +49,7 @@ def sweep(  # one parameter per option
             "--adapter", "-a", metavar="[NAME=]SOURCE", help="As in generate; may be repeated."
         ),
     ] = None,
+    image_encoder: ImageEncoderOption = None,
     scales: Annotated[str, typer.Option(help="Weights of the picture.")] = "0,0.25,0.5,0.75,1",
     layers: Annotated[
         list[str] | None, typer.Option(help="Layers, as in generate; may be repeated.")
@@ -108,7 +109,7 @@ def sweep(  # one parameter per option
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         check_sweep(plan, folder)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
-        load_adapters(pipe, adapter or (), 1.0, offline=offline)
+        load_adapters(pipe, adapter or (), 1.0, offline=offline, encoders=image_encoder or ())
         plan = with_adapters(plan, list(pipe.info()["adapters"]))
         say("making", f"{plan.count} pictures for {len(plan.cells)} cells, {steps} steps each")
         title = sweep_title(plan, pipe.info()["model"], steps, scheduler)

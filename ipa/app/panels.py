@@ -1,0 +1,162 @@
+"""The help of commands with many options: in panels, names whole at 80 columns, examples below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import copy
+from itertools import pairwise
+from typing import Any
+
+import typer
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
+
+_FIRST: Mapping[str, tuple[str, ...]] = {
+    "generate": (
+        *("prompt", "negative_prompt", "image_prompt", "layers", "model", "adapter"),
+        *("steps", "guidance_scale", "seed", "output"),
+    ),
+    "sweep": (
+        *("prompt", "image_prompt", "scales", "layers", "seeds", "model", "adapter"),
+        *("steps", "guidance", "output"),
+    ),
+    "explain": ("image_prompt", "model", "scale", "layers", "curve", "steps", "output"),
+    "capture": ("request", "output", "picture", "model", "adapter", "stages", "sketch"),
+    "compare": ("forced", "descend", "floor", "request", "model", "adapter", "to_html"),
+}
+"""What most people need of a command, by the names of its parameters."""
+
+PANELS: Mapping[str, tuple[str, ...]] = {
+    "Words": (
+        *("negative_prompt", "prompt_2", "negative_prompt_2", "prompt_syntax", "long_prompts"),
+        *("clip_skip", "textual_inversion"),
+    ),
+    "Pictures as prompts": (
+        *("scale", "curve", "ends", "image_encoder", "adapter_kind", "mask", "mask_fit", "fit"),
+        *("sharpen", "negative_image", "show_reference", "encoder_mask", "enhance_tiles"),
+        *("enhance_ratio", "neg_content_prompt", "neg_content_scale", "embeds_scaling"),
+        *("face", "find_faces", "influence", "profile"),
+    ),
+    "Structure": ("control", "controlnet", "control_preprocessor", "guess_mode"),
+    "Start picture": (
+        *("image", "mask_image", "strength", "padding_mask_crop", "mask_blur", "overlay"),
+    ),
+    "Sampling": (
+        *("width", "height", "num_images", "scheduler", "timesteps", "sigmas"),
+        *("timestep_spacing", "guidance_rescale", "eta"),
+    ),
+    "Model": (
+        *(
+            "lora",
+            "lora_folder",
+            "vae",
+            "vae_tiling",
+            "vae_tile",
+            "backend",
+            "dtype",
+            "device",
+            "quantize",
+        ),
+        *("ignore", "revision", "variant", "offline"),
+    ),
+    "What is recorded": ("steps", "store", "max_bytes", "floor"),
+    "What is compared": ("limit", "allow", "swaps", "picture"),
+    "Output": ("preview", "preview_decoder", "to_json", "to_junit", "as_json", "help"),
+}
+"""All others by panel: its title and the names of parameters, in the order of the help."""
+
+NUMBERED: Mapping[str, str] = {"--vae-tiling": "--vae-tile"}
+"""Switches, and the options that they are where a number follows."""
+
+_REST = "Output"
+
+
+class PanelledCommand(TyperCommand):
+    """A command whose help is in panels; an option that no panel names stands in the last one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A switch with a number after it is the option that takes one."""
+        return TyperCommand.parse_args(self, ctx, _with_numbers(args))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help: the type of an option only where its help does not say it."""
+        places = placed(str(self.name))
+        order = list(places)
+        known = [param for param in self.params if param.name in places]
+        others = [param for param in self.get_params(ctx) if param.name not in places]
+        known.sort(key=lambda param: order.index(str(param.name)))
+        shown = copy(self)
+        shown.params = [_narrow(param, places.get(str(param.name))) for param in [*known, *others]]
+        shown.add_help_option, shown.epilog = False, None
+        TyperCommand.format_help(shown, ctx, formatter)
+        typer.echo(self.epilog)
+
+
+class LenientCommand(PanelledCommand):
+    """A command that also takes the options of `generate`, those without a meaning for it too."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its own, and hidden copies of the others."""
+        own = PanelledCommand.get_params(self, ctx)
+        group = ctx.parent.command if ctx.parent is not None else None
+        other = getattr(group, "commands", {}).get("generate")
+        taken = {name for param in own for name in (*param.opts, *param.secondary_opts)}
+        spare = [p for p in other.params if taken.isdisjoint(p.opts)] if other else []
+        return [*own, *map(_unseen, spare)]
+
+
+class Root(TyperGroup):
+    """All commands: `help` is --help, and the help ends with what to try."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """`help generate` is `generate --help`."""
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"]
+        return TyperGroup.parse_args(self, ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        shown = copy(self)
+        shown.epilog = None
+        TyperGroup.format_help(shown, ctx, formatter)
+        typer.echo(self.epilog)
+
+
+def placed(command: str) -> dict[str, str]:
+    """The panel of each parameter of a command, in the order of its help."""
+    first = _FIRST.get(command, ())
+    title = f"The {'ten ' if len(first) == 10 else ''}options most people need"
+    places = dict.fromkeys(first, title)
+    for panel, names in PANELS.items():
+        places |= {name: panel for name in names if name not in places}
+    return places
+
+
+def _unseen(param: Any) -> Any:
+    """A copy of an option that is read and comes to nothing."""
+    copied = copy(param)
+    copied.hidden, copied.expose_value = True, False
+    return copied
+
+
+def _with_numbers(args: list[str]) -> list[str]:
+    """Arguments with --vae-tile in place of a --vae-tiling that a number follows."""
+    made = list(args)
+    for place, (word, value) in enumerate(pairwise(args)):
+        if word in NUMBERED and value.isdecimal():
+            made[place] = NUMBERED[word]
+    return made
+
+
+def _narrow(param: Any, panel: str | None) -> Any:
+    """A copy of an option without a column for its type; one written by hand leads its help."""
+    if param.param_type_name == "argument":
+        return param
+    shown = copy(param)
+    shown.rich_help_panel = panel or _REST
+    words = [f"{param.metavar} " if param.metavar else "", param.help or ""]
+    shown.help = escape("".join(words))
+    shown.metavar = ""
+    if param.default is False:
+        shown.secondary_opts, shown.show_default = [], False  # --no-offline says nothing new
+    return shown

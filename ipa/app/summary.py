@@ -1,0 +1,26 @@
+"""What a run was, in a line: for a person who wants it again, longer or smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.filesize import decimal
+
+
+def summary(info: Mapping[str, Any]) -> str:
+    """`seed 0, 8 steps, 0.9 s, 0.4 GB`, of `Result.info`.
+
+    Seconds are those of encoding, steps and decoding; bytes the most that the backend held, where
+    it knows.
+    """
+    request = info["request"]
+    seeds = list(dict.fromkeys(request["seeds"]))
+    steps = request["num_inference_steps"]
+    told = [
+        f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}",
+        f"{steps} step{'s' if steps != 1 else ''}",
+        f"{sum(info['timings_s'].values()):.1f} s",
+    ]
+    peak = info.get("peak_memory_bytes")
+    return ", ".join([*told, *([decimal(peak)] if peak else ())])

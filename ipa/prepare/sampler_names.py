@@ -1,0 +1,69 @@
+"""Samplers as other tools call them, and the nearest of ours to a name that there is not.
+
+A1111's names, which Draw Things has too, as diffusers' documentation sets them beside its own
+schedulers, with their kinds of noise levels. A spelling may differ by case, blanks and signs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+
+OTHERS: Mapping[str, str] = {
+    "Euler a": "euler_ancestral",
+    "Euler ancestral": "euler_ancestral",
+    "DPM++ 2M": "dpmpp_2m",
+    "DPM++ 2M SDE": "dpmpp_2m_sde",
+    "DPM++ 2S": "dpmpp_2s",
+    "DPM++ SDE": "dpmpp_sde",
+    "DPM2": "kdpm2",
+    "DPM2 a": "kdpm2_ancestral",
+    "DPM 2": "kdpm2",
+    "DPM 2 ancestral": "kdpm2_ancestral",
+    "PLMS": "pndm",
+    "SA-Solver": "sa",
+    "UniPC BH2": "unipc",
+}
+"""What others say, and the family of ours."""
+
+_LEVELS: Mapping[str, str] = {
+    "karras": "_karras",
+    "exponential": "_exponential",
+    "beta": "_beta",
+}
+
+
+def own_name(name: str, known: Sequence[str]) -> str:
+    """The name that we have for a sampler, however it is spelled; what is none of them stays.
+
+    Args:
+        name: What was asked for.
+        known: Our names.
+    """
+    if name in known:
+        return name
+    spelled = _spellings(known)
+    return spelled.get(_plain(name), name)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The likest of our names; of those that are equally like it, the first."""
+    plain, spelled = _plain(name), _spellings(known)
+    best = max(spelled, key=lambda each: difflib.SequenceMatcher(None, each, plain).ratio())
+    return spelled[best]
+
+
+def _spellings(known: Sequence[str]) -> dict[str, str]:
+    """Every spelling, without what may differ, and our name."""
+    ours = {_plain(name): name for name in known}
+    for other, family in OTHERS.items():
+        for word, ending in _LEVELS.items():
+            if family + ending in known:
+                ours.setdefault(_plain(other + word), family + ending)
+        ours.setdefault(_plain(other), family)
+    return ours
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace("++", "pp"))
