@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ipa.app.command import Command
 from ipa.app.commands.convert import convert
 from ipa.app.commands.doctor import doctor
 from ipa.app.commands.explain import explain
@@ -21,6 +22,7 @@ from ipa.app.inspection import show_inspection
 from ipa.app.options import (
     Backend,
     Json,
+    Overwrite,
 )
 from ipa.app.output import output_paths
 from ipa.app.show import cancel_on_interrupt
@@ -47,34 +49,35 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the sheet goes.")] = Path(
         "ipa-mlx-demo.png"
     ),
     references: Annotated[int, typer.Option(min=2, max=8, help="Reference pictures.")] = 4,
     backend: Backend = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Render reference pictures that the embedded model has never seen, as a labelled sheet."""
     with explained(), cancel_on_interrupt() as cancel:
-        output_paths(output, 1)
-        report = run_demo(output, backend=backend, count=references, cancel=cancel)
+        (target,) = output_paths(output, 1)
+        report = run_demo(target, backend=backend, count=references, cancel=cancel)
     if as_json:
         print_json({**asdict(report), "sheet": str(report.sheet.resolve())})
         return
     show_demo(report)
 
 
-app.command()(generate)
-app.command()(sweep)
-app.command()(explain)
-app.command()(convert)
-app.command()(doctor)
+app.command(cls=Command)(generate)
+app.command(cls=Command)(sweep)
+app.command(cls=Command)(explain)
+app.command(cls=Command)(convert)
+app.command(cls=Command)(doctor)
 app.add_typer(parity, name="parity")
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(
     path: Annotated[
         str,
@@ -95,7 +98,7 @@ def inspect(
         show_inspection(found, values=values, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(
     name: Annotated[
         str | None, typer.Argument(help="owner/name, a short name, or owner/name/folder/file.")
@@ -119,7 +122,7 @@ def fetch(
         typer.echo(found.image_encoder)
 
 
-@app.command()
+@app.command(cls=Command)
 def accelerate() -> None:
     """On Linux: build a bridge to numpy's OpenBLAS, so that MLX computes faster on the CPU."""
     with explained():
@@ -127,5 +130,5 @@ def accelerate() -> None:
 
 
 def main() -> None:
-    """Entry point of the `ipa-mlx` command."""
+    """Run the command line; `ipa.app.entry` is what the `ipa-mlx` command begins with."""
     app()

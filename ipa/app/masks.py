@@ -9,9 +9,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from ipa.app.session import open_picture
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
-from ipa.prepare.images import open_image
 
 MaskOption: TypeAlias = Annotated[
     list[str] | None,
@@ -37,7 +37,7 @@ def with_masks(
     """
     masked = list(prompts)
     for number, file in numbered("--mask", masks, len(masked)):
-        masked[number] = replace(masked[number], mask=open_image(file), mask_fit=fit)
+        masked[number] = replace(masked[number], mask=open_picture(file), mask_fit=fit)
     return tuple(masked)
 
 

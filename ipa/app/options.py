@@ -63,4 +63,10 @@ IgnoreOption = Annotated[
         "characters; may be repeated.",
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files that exist; else the name is numbered: NAME-2."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -12,6 +12,7 @@ from PIL import Image
 from ipa.app import references as look
 from ipa.app.generate import parse_curve, parse_layers
 from ipa.app.output import save_png
+from ipa.app.session import open_picture
 from ipa.app.show import progress_bar
 from ipa.contract.errors import Cancelled, RequestError
 from ipa.contract.image_prompt import ImagePrompt
@@ -19,7 +20,6 @@ from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
-from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.texts import open_tokenizers
 from ipa.registry import Snapshot
@@ -58,7 +58,7 @@ def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
     """
     if not options.references:
         raise RequestError("a sweep needs a picture", remedy="add one with --image-prompt")
-    pictures = [open_image(file) for file in options.references]
+    pictures = [open_picture(file) for file in options.references]
     axes = [
         Axis("prompt", options.prompts or [""]),
         Axis("guidance_scale", _guidance(options.guidance)),
@@ -127,14 +127,17 @@ def run_sweep(
             if not made:
                 raise
             beside = output.with_stem(f"{output.stem}-unfinished")
-            _save(sweep, made, beside, title)
+            beside, _ = _save(sweep, made, beside, title)
             raise Cancelled(
                 error.what, found=f"{len(made)} of {len(sweep.cells)} cells, in {beside}"
             ) from error
-    return {"sheet": str(output.resolve()), **_save(sweep, made, output, title)}
+    path, described = _save(sweep, made, output, title)
+    return {"sheet": str(path.resolve()), **described}
 
 
-def _save(sweep: Sweep, made: Sequence[Made], path: Path, title: str) -> dict[str, Any]:
+def _save(
+    sweep: Sweep, made: Sequence[Made], path: Path, title: str
+) -> tuple[Path, dict[str, Any]]:
     described = describe_sweep(sweep, made)
     sheet = draw_sheet(
         sweep_blocks(sweep, made),
@@ -142,8 +145,7 @@ def _save(sweep: Sweep, made: Sequence[Made], path: Path, title: str) -> dict[st
         notes=described["notes"],
         cell=_cell_size(made[0].image),
     )
-    save_png(sheet, path, described)
-    return described
+    return save_png(sheet, path, described), described
 
 
 def _cell_size(image: Image.Image) -> tuple[int, int]:

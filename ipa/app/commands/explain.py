@@ -18,6 +18,7 @@ from ipa.app.options import (
     ImagePrompts,
     Json,
     LayerChoice,
+    Overwrite,
     ProfileChoice,
     Steps,
 )
@@ -40,6 +41,7 @@ def explain(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw it too: a .png file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show the weight of image prompts at every layer and step, as generate would take it."""

@@ -29,6 +29,7 @@ from ipa.app.options import (
     ImagePrompts,
     Json,
     LayerChoice,
+    Overwrite,
     ProfileChoice,
     Quantize,
 )
@@ -121,11 +122,12 @@ def generate(  # one parameter per option
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
-        output_paths(output, max(1, num_images))
+        paths = output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
         prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
         check_influence(influence, prompts, max(1, num_images), output)
@@ -154,7 +156,7 @@ def generate(  # one parameter per option
         structure.load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
-        result, paths = run_generate(pipe, output, arguments, cancel, preview)
+        result, paths = run_generate(pipe, output, paths, arguments, cancel, preview)
         paths += save_influence(result, prompts, influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})

@@ -9,7 +9,7 @@ import typer
 
 from ipa.app import references as look
 from ipa.app.generate import load_adapters
-from ipa.app.options import Backend, Json, Quantize, Steps
+from ipa.app.options import Backend, Json, Overwrite, Quantize, Steps
 from ipa.app.output import output_paths
 from ipa.app.sampling import SchedulerOption
 from ipa.app.show import cancel_on_interrupt
@@ -75,6 +75,7 @@ def sweep(  # one parameter per option
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a labelled sheet: what each scale, layer, seed and reference does to a picture.
@@ -83,7 +84,7 @@ def sweep(  # one parameter per option
     the PNG. Stopped with Ctrl-C, what is finished goes to NAME-unfinished.png.
     """
     with explained(), cancel_on_interrupt() as cancel:
-        output_paths(output, 1)
+        (target,) = output_paths(output, 1)
         options = SweepOptions(
             references=image_prompt or (),
             prompts=prompt or (),
@@ -112,7 +113,7 @@ def sweep(  # one parameter per option
         plan = with_adapters(plan, list(pipe.info()["adapters"]))
         say("making", f"{plan.count} pictures for {len(plan.cells)} cells, {steps} steps each")
         title = sweep_title(plan, pipe.info()["model"], steps, scheduler)
-        done = run_sweep(pipe, plan, output, title, cancel)
+        done = run_sweep(pipe, plan, target, title, cancel)
     if as_json:
         print_json(done)
         return
@@ -120,4 +121,4 @@ def sweep(  # one parameter per option
         say("[yellow]warning:[/]", warning)
     for note in done["notes"][1:]:
         say("[green]note:[/]", note)
-    typer.echo(output)
+    typer.echo(target.with_name(Path(done["sheet"]).name))
