@@ -46,6 +46,7 @@ from ipa.prepare.strength import left_out
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tiles import tiled
+from ipa.prepare.unusual import unusual_numbers
 from ipa.prepare.windows import NoiseTimes, open_steps
 from ipa.registry import Snapshot
 
@@ -141,6 +142,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     size, steps = (width, height), len(times.steps)
     controls = plan_controls(request.controls, loaded.controlnets, size, steps, crop)
+    warnings += unusual_numbers(request, {n: a.scale for n, a in loaded.adapters.items()})
     warnings += _prompt_warnings(prompts, canvas, profile)
     warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(

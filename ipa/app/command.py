@@ -27,10 +27,11 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read what was typed."""
+        typed = list(args)  # reading takes them away
         rest = super().parse_args(ctx, args)
         ctx.params.update(expanded(ctx.params))
         with explained(), begun(ctx) as session:
-            check_effects(session, args)
+            check_effects(session, typed)
         return rest
 
     def invoke(self, ctx: Any) -> Any:

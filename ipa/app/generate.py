@@ -11,11 +11,13 @@ from typing import Any
 
 from ipa import demo
 from ipa.app.editing import steps_done
-from ipa.app.faces import face_options
+from ipa.app.faces import check_finding, face_options
 from ipa.app.output import Saving, png_name
 from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
 from ipa.app.session import open_picture
 from ipa.app.show import progress_bar
+from ipa.app.suffixes import check_suffix
+from ipa.app.terminal import warn
 from ipa.app.texts import TEXT_OPTIONS
 from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
@@ -28,6 +30,7 @@ from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.texts import open_tokenizers
+from ipa.prepare.unusual import unusual_numbers
 from ipa.registry import Snapshot
 from ipa.run import CancelSignal
 
@@ -67,6 +70,8 @@ def split_reference(text: str) -> tuple[str | None, Path, float | None, dict[str
     name, equals, file = rest.partition("=")
     if not equals or Path(rest).exists():
         name, file = "", rest
+    if not Path(file).is_file():
+        check_suffix(text)
     return name or None, Path(file), scale, options
 
 
@@ -156,6 +161,7 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
     # What is loaded is not known yet.
     bare = replace(request, image_prompts=(), controls=(), loras=None)
     plan = make_plan(bare, Snapshot(model=model, tokenizers=open_tokenizers(model)))
+    warn(unusual_numbers(request, {"": scale}))
     for prompt in request.image_prompts:
         lambda_table(prompt, scale, model.sites, len(plan.schedule.steps))
 
@@ -182,6 +188,8 @@ def load_adapters(
             name, source = "", text
         options = face_options(kind, find=find_faces)
         pipe.load_ip_adapter(source, name=name or None, scale=scale, offline=offline, **options)
+    if find_faces:
+        check_finding(pipe)
 
 
 def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:

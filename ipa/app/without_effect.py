@@ -64,7 +64,13 @@ def check_effects(session: Session, args: Sequence[str]) -> None:
 
 def _check_once(args: Sequence[str], spelled: tuple[str, str]) -> None:
     short, long = spelled
-    typed = [word for word in args if word in spelled or word.startswith(f"{long}=")]
+    typed, words = list[str](), iter(args)
+    for word in words:
+        if word in spelled:
+            typed.append(word)
+            next(words, None)  # its text, whatever that is
+        elif word.startswith(f"{long}="):
+            typed.append(word)
     if len(typed) > 1:
         raise RequestError(
             f"{long} was typed {len(typed)} times, and a call has one",

@@ -36,7 +36,7 @@ from ipa.app.options import (
 from ipa.app.output import output_paths
 from ipa.app.prompt_options import PromptOptions
 from ipa.app.show import cancel_on_interrupt
-from ipa.app.terminal import explained, print_json, say
+from ipa.app.terminal import explained, print_json, warn
 from ipa.loading import choose_backend, load
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
@@ -161,7 +161,6 @@ def generate(  # one parameter per option
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return
-    for warning in result.info["warnings"]:
-        say("[yellow]warning:[/]", warning)
+    warn(result.info["warnings"])
     for path in paths:
         typer.echo(path)

@@ -21,7 +21,7 @@ from ipa.app.sweep import (
     sweep_title,
     with_adapters,
 )
-from ipa.app.terminal import explained, print_json, say
+from ipa.app.terminal import explained, print_json, say, warn
 from ipa.loading import choose_backend, load
 from ipa.prepare.sources import resolve_model
 
@@ -117,8 +117,7 @@ def sweep(  # one parameter per option
     if as_json:
         print_json(done)
         return
-    for warning in done["warnings"]:
-        say("[yellow]warning:[/]", warning)
+    warn(done["warnings"])
     for note in done["notes"][1:]:
         say("[green]note:[/]", note)
     typer.echo(target.with_name(Path(done["sheet"]).name))
