@@ -14,6 +14,7 @@ from ipa.app.commands.doctor import doctor
 from ipa.app.commands.explain import explain
 from ipa.app.commands.generate import generate
 from ipa.app.commands.parity import parity
+from ipa.app.commands.show import show
 from ipa.app.commands.sweep import sweep
 from ipa.app.demo import run_demo, show_demo
 from ipa.app.fetching import fetch as run_fetch
@@ -74,6 +75,7 @@ app.command(cls=Command)(sweep)
 app.command(cls=Command)(explain)
 app.command(cls=Command)(convert)
 app.command(cls=Command)(doctor)
+app.command(cls=Command)(show)
 app.add_typer(parity, name="parity")
 
 

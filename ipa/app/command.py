@@ -8,6 +8,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from ipa.app.provenance import replayed
 from ipa.app.session import begun
 from ipa.app.terminal import explained
 from ipa.app.without_effect import check_effects
@@ -27,6 +28,10 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read what was typed."""
+        with explained():
+            args = replayed(
+                args, lambda words: self.make_parser(ctx).parse_args(words)[0], self.params
+            )
         typed = list(args)  # reading takes them away
         rest = super().parse_args(ctx, args)
         ctx.params.update(expanded(ctx.params))

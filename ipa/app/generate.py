@@ -14,6 +14,7 @@ from ipa.app.editing import steps_done
 from ipa.app.faces import check_finding, face_options
 from ipa.app.output import Saving, png_name
 from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
+from ipa.app.provenance import provenance
 from ipa.app.session import open_picture
 from ipa.app.show import progress_bar
 from ipa.app.suffixes import check_suffix
@@ -221,8 +222,8 @@ def generate(
             result = pipe(**arguments, on_progress=events, cancel=cancel)
     saving = Saving(png_name(output))
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
-        request = result.info["request"]
-        info = {**result.info, "request": _of_picture(request, number)}
+        own = _of_picture(result.info["request"], number)
+        info = {**result.info, **provenance(own), "request": own}
         if result.influence is not None:
             info["influence"] = [info["influence"][number]]
         saving.save(image, path, info)

@@ -12,6 +12,7 @@ from PIL import Image
 from ipa.app import references as look
 from ipa.app.generate import parse_curve, parse_layers
 from ipa.app.output import save_png
+from ipa.app.provenance import provenance
 from ipa.app.session import open_picture
 from ipa.app.show import progress_bar
 from ipa.contract.errors import Cancelled, RequestError
@@ -138,7 +139,7 @@ def run_sweep(
 def _save(
     sweep: Sweep, made: Sequence[Made], path: Path, title: str
 ) -> tuple[Path, dict[str, Any]]:
-    described = describe_sweep(sweep, made)
+    described = {**describe_sweep(sweep, made), **provenance()}
     sheet = draw_sheet(
         sweep_blocks(sweep, made),
         title=title,

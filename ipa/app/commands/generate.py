@@ -25,11 +25,13 @@ from ipa.app.options import (
     CurveChoice,
     DefaultScale,
     EmbedsScalingChoice,
+    FromPicture,
     IgnoreOption,
     ImagePrompts,
     Json,
     LayerChoice,
     Overwrite,
+    PictureFiles,
     ProfileChoice,
     Quantize,
 )
@@ -122,6 +124,8 @@ def generate(  # one parameter per option
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    from_: FromPicture = None,
+    picture: PictureFiles = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
