@@ -56,7 +56,7 @@ def test_the_command_that_is_shown_makes_the_picture_again(
     pairs = loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=1)
     loras.write(Path("a.safetensors"), loras.kohya(loras.weak(pairs), "sd"))
     words = ("-m", tiny, "-p", "it's a $star", "--negative-prompt=-grey", "-i", "style.png:0.7")
-    words += ("-a", f"one={tiny / 'base.safetensors'}", "--lora", "a.safetensors:0.5")
+    words += ("-a", f"one={tiny / 'plus.safetensors'}", "--lora", "a.safetensors:0.5")
     words += ("--mask", "1=left.png", "--image", "style.png", "--strength", "1", "--sharpen", 0.5)
     words += ("--no-vae-tiling", "--overlay", "--mask-image", "half.png", "--layers", "linear")
     done = call("generate", *words, *QUICK, "--num-images", 2, "-s", 5, "-o", "a.png")
