@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ipa.app.session import session
+from ipa.contract.errors import RequestError
 
 
 def free_paths(output: Path, count: int) -> list[Path]:
@@ -56,6 +57,17 @@ def claim(temporary: Path, path: Path, output: Path | None = None) -> Path:
             continue
         return name
     raise AssertionError  # numbers do not end
+
+
+def require_new(path: Path) -> None:
+    """Raise RequestError for a name that is taken, unless --overwrite was typed.
+
+    For files that scripts go on with by their name, as captures: a number would mislead them.
+    """
+    if _exists(path) and not session().overwrites:
+        raise RequestError(
+            f"{path} exists already", remedy="choose another name, or add --overwrite"
+        )
 
 
 def _take(temporary: Path, name: Path) -> None:

@@ -10,12 +10,14 @@ import typer
 from ipa.app import autoencoder as decoding
 from ipa.app import texts as words
 from ipa.app.capture_floors import AUTO, exact_runs, floor_precisions
+from ipa.app.claims import require_new
+from ipa.app.command import Command
 from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
 from ipa.app.generate import check_arguments, parse_scale
 from ipa.app.live_comparison import compare_named
 from ipa.app.loras import LoraFolderOption, LoraOption, parse_loras
-from ipa.app.options import Backend, DefaultScale, Json, Quantize
+from ipa.app.options import Backend, DefaultScale, Json, Overwrite, Quantize
 from ipa.app.parity import (
     check_described,
     load_beside,
@@ -53,7 +55,7 @@ OfflineOption = Annotated[bool, typer.Option(help="Never ask the hub.")]
 parity = typer.Typer(help="Where two runs first differ, and by how much.", no_args_is_help=True)
 
 
-@parity.command()
+@parity.command(cls=Command)
 def capture(  # one parameter per option
     context: typer.Context,
     request: Annotated[
@@ -96,6 +98,7 @@ def capture(  # one parameter per option
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
     quantize: Quantize = None,
+    overwrite: Overwrite = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: OfflineOption = False,
@@ -103,7 +106,7 @@ def capture(  # one parameter per option
 ) -> None:
     """Make a picture and record how: its stages, and what made them, in one file."""
     with explained(), cancel_on_interrupt() as cancel:
-        check_target(output)
+        require_new(check_target(output))
         choice = Choice(
             patterns=tuple(stages or ("*",)),
             steps=parse_steps(steps),
@@ -140,7 +143,7 @@ def capture(  # one parameter per option
             )
 
 
-@parity.command()
+@parity.command(cls=Command)
 def compare(  # one parameter per option
     context: typer.Context,
     a: Annotated[str, typer.Argument(help="What is right: a capture, or mlx, torch, torch@cuda.")],
