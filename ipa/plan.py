@@ -142,8 +142,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     size, steps = (width, height), len(times.steps)
     controls = plan_controls(request.controls, loaded.controlnets, size, steps, crop)
-    warnings += unusual_numbers(request, {n: a.scale for n, a in loaded.adapters.items()})
-    warnings += _prompt_warnings(prompts, canvas, profile)
+    warnings += [*_unusual(request, loaded), *_prompt_warnings(prompts, canvas, profile)]
     warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(
         request=request,
@@ -163,6 +162,11 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         edits=edits,
         loras=loras,
     )
+
+
+def _unusual(request: Request, loaded: Snapshot) -> list[str]:
+    """Weights and guidance that are hardly meant, those of what is loaded among them."""
+    return unusual_numbers(request, {name: a.scale for name, a in loaded.adapters.items()})
 
 
 def _loaded_warnings(

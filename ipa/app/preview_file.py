@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ipa.app.claims import claim, free_paths
 from ipa.app.output import METADATA_KEY, check_writable, png_name
+from ipa.app.png_text import png_text
 from ipa.app.session import session, writes
 from ipa.app.terminal import say
 from ipa.contract.errors import Cancelled
@@ -84,7 +85,6 @@ class PreviewFile:
 
 def _is_preview(path: Path) -> bool:
     try:
-        with Image.open(path, formats=("PNG",)) as image:
-            return _MARK in json.loads(getattr(image, "text", {}).get(METADATA_KEY, "{}"))
+        return _MARK in json.loads(png_text(path) or "{}")
     except (OSError, ValueError, Image.DecompressionBombError):
         return False

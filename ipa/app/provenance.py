@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from ipa.app.output import METADATA_KEY
+from ipa.app.png_text import png_text
 from ipa.app.session import Session, session
 from ipa.contract.errors import RequestError
 from ipa.contract.pictures import picture_sha256
@@ -98,8 +98,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         RequestError: It is none, or says nothing.
     """
     try:
-        with Image.open(path) as image:
-            text = getattr(image, "text", {}).get(METADATA_KEY)
+        text = png_text(path)
         told = None if text is None else json.loads(text)
     except (OSError, ValueError, RecursionError, Image.DecompressionBombError) as error:
         raise RequestError(f"{path} cannot be read", found=str(error)[:200]) from error

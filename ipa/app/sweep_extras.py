@@ -14,6 +14,7 @@ from ipa.app.session import session
 from ipa.contract.errors import RequestError
 from ipa.pipeline import Pipeline
 
+_OF_CALL = ("negative_prompt", "width", "height", "scheduler", "profile")
 # What a suffix says, and the option that says it for a whole sweep.
 _SAID_BY = {"scale": "scales", "end": "ends"}
 
@@ -53,7 +54,8 @@ def call_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of every call that generate's options have, pictures and controls opened."""
     started = opened(options)
     found: dict[str, Any] = {
-        "profile": options["profile"],
+        **{name: options[name] for name in _OF_CALL},
+        "num_inference_steps": options["steps"],
         "controls": parse_controls(
             options["control"],
             options["control_preprocessor"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -126,14 +126,7 @@ def sweep(  # one parameter per option
             masks=mask or (),
             mask_fit=mask_fit,
         )
-        arguments: dict[str, Any] = {
-            "negative_prompt": negative_prompt,
-            "width": width,
-            "height": height,
-            "num_inference_steps": steps,
-            "scheduler": scheduler,
-            **extras.call_arguments(given),
-        }
+        arguments = extras.call_arguments(given)
         plan = parse_sweep(options, arguments)
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
