@@ -46,6 +46,7 @@ from ipa.prepare.strength import left_out
 from ipa.prepare.text_direction import plan_direction
 from ipa.prepare.texts import PlannedText, plan_texts, text_warnings
 from ipa.prepare.tiles import tiled
+from ipa.prepare.unusual import unusual_numbers
 from ipa.prepare.windows import NoiseTimes, open_steps
 from ipa.registry import Snapshot
 
@@ -141,7 +142,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     size, steps = (width, height), len(times.steps)
     controls = plan_controls(request.controls, loaded.controlnets, size, steps, crop)
-    warnings += _prompt_warnings(prompts, canvas, profile)
+    warnings += [*_unusual(request, loaded), *_prompt_warnings(prompts, canvas, profile)]
     warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(
         request=request,
@@ -161,6 +162,11 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         edits=edits,
         loras=loras,
     )
+
+
+def _unusual(request: Request, loaded: Snapshot) -> list[str]:
+    """Weights and guidance that are hardly meant, those of what is loaded among them."""
+    return unusual_numbers(request, {name: a.scale for name, a in loaded.adapters.items()})
 
 
 def _loaded_warnings(

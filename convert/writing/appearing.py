@@ -22,6 +22,18 @@ def require_new(target: Path) -> None:
         )
 
 
+def take_name(hidden: Path, target: Path) -> None:
+    """Give a finished file its name. Raises CheckpointError if that was taken meanwhile."""
+    try:
+        os.link(hidden, target)
+    except FileExistsError:
+        require_new(target)
+        raise
+    except OSError:  # a file system without hard links
+        require_new(target)
+        hidden.replace(target)
+
+
 def not_written(target: Path, error: OSError) -> CheckpointError:
     """The error for what the disk refused."""
     return CheckpointError(
@@ -33,13 +45,22 @@ def not_written(target: Path, error: OSError) -> CheckpointError:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """A folder that gets its name when the block ends well, and is gone if it does not."""
+    """A folder that gets its name when the block ends well, and is gone if it does not.
+
+    Raises:
+        CheckpointError: It cannot be written, or somebody else took the name meanwhile.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         _remove_leftovers(target)
         temporary.mkdir(parents=True)
         yield temporary
-        temporary.rename(target)
+        require_new(target)
+        try:
+            temporary.rename(target)
+        except OSError:
+            require_new(target)  # somebody else was faster, at the last moment
+            raise
         with suppress(OSError):  # not every system can; the folder is whole
             _flush_folder(target.parent)
     except OSError as error:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..containers.safetensors_file import Writable, nbytes, write_safetensors
-from .appearing import not_written
+from .appearing import not_written, take_name
 from .manifest import Sources
 from .progress import Counter, Progress
 
@@ -23,7 +23,7 @@ def write_file(
     """Write beside the target first: it gets its name when everything is in order.
 
     Raises:
-        CheckpointError: The disk refused, or a source changed meanwhile.
+        CheckpointError: The disk refused, a source changed, or the name was taken meanwhile.
     """
     count = Counter(sum(nbytes(row.dtype, row.shape) for row in tensors), on_progress)
     hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
@@ -31,7 +31,7 @@ def write_file(
         target.parent.mkdir(parents=True, exist_ok=True)
         with sources.unchanged():
             write_safetensors(hidden, tensors, metadata, count.add)
-        hidden.replace(target)
+        take_name(hidden, target)
     except OSError as error:
         raise not_written(target, error) from error
     finally:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ipa.app.output import output_paths
+from ipa.app.preview_file import preview_path
 from ipa.contract.errors import RequestError
-from ipa.contract.result import Progress
 from ipa.pipeline import Pipeline
 
 VaeOption = Annotated[
@@ -56,7 +55,7 @@ def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         if decoder is not None:
             raise RequestError("--preview-decoder needs a file", remedy="add --preview FILE.png")
         return {}
-    output_paths(path, 1)
+    preview_path(path)
     return {"preview": "latent" if decoder is None else "tiny"}
 
 
@@ -76,20 +75,3 @@ def prepare(pipe: Pipeline, options: Mapping[str, Any]) -> None:
     pipe.vae_tiling = tiling if tile is None else tile
     if options["preview_decoder"] is not None:
         pipe.load_preview_decoder(options["preview_decoder"], offline=options["offline"])
-
-
-def with_preview_file(
-    show: Callable[[Progress], None], path: Path | None
-) -> Callable[[Progress], None]:
-    """What takes a run's events, and also writes their previews; whole, or not at all."""
-    if path is None:
-        return show
-
-    def write(event: Progress) -> None:
-        show(event)
-        if event.preview is not None:
-            part = path.with_name(f".{path.name}.part")
-            event.preview.save(part, format="PNG")
-            part.replace(path)
-
-    return write

@@ -8,11 +8,13 @@ from typing import Annotated
 
 import typer
 
+from ipa.app.command import Command
 from ipa.app.commands.convert import convert
 from ipa.app.commands.doctor import doctor
 from ipa.app.commands.explain import explain
 from ipa.app.commands.generate import generate
 from ipa.app.commands.parity import parity
+from ipa.app.commands.show import show
 from ipa.app.commands.sweep import sweep
 from ipa.app.demo import run_demo, show_demo
 from ipa.app.demo_pictures import export_pictures, show_exported
@@ -23,6 +25,7 @@ from ipa.app.inspection import show_inspection
 from ipa.app.options import (
     Backend,
     Json,
+    Overwrite,
 )
 from ipa.app.output import output_paths
 from ipa.app.panels import LenientCommand, PanelledCommand, Root
@@ -54,7 +57,7 @@ def _root(
         raise typer.Exit
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the sheet goes.")] = Path(
         "ipa-mlx-demo.png"
@@ -65,6 +68,7 @@ def demo(
         typer.Option(metavar="DIR", help="Write the pictures of the examples there instead."),
     ] = None,
     backend: Backend = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Render reference pictures that the embedded model has never seen, as a labelled sheet."""
@@ -72,8 +76,8 @@ def demo(
         if export is not None:
             show_exported(export_pictures(export), as_json=as_json)
             return
-        output_paths(output, 1)
-        report = run_demo(output, backend=backend, count=references, cancel=cancel)
+        (target,) = output_paths(output, 1)
+        report = run_demo(target, backend=backend, count=references, cancel=cancel)
     if as_json:
         print_json({**asdict(report), "sheet": str(report.sheet.resolve())})
         return
@@ -83,12 +87,13 @@ def demo(
 app.command(cls=PanelledCommand, epilog=epilog(RECIPES["generate"]))(generate)
 app.command(cls=PanelledCommand, epilog=epilog(RECIPES["sweep"]))(sweep)
 app.command(cls=LenientCommand, epilog=epilog(RECIPES["explain"]))(explain)
-app.command()(convert)
-app.command()(doctor)
+app.command(cls=Command)(convert)
+app.command(cls=Command)(doctor)
+app.command(cls=Command)(show)
 app.add_typer(parity, name="parity")
 
 
-@app.command()
+@app.command(cls=Command)
 def inspect(
     path: Annotated[
         str,
@@ -109,7 +114,7 @@ def inspect(
         show_inspection(found, values=values, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(
     name: Annotated[
         str | None, typer.Argument(help="owner/name, a short name, or owner/name/folder/file.")
@@ -133,7 +138,7 @@ def fetch(
         typer.echo(found.image_encoder)
 
 
-@app.command()
+@app.command(cls=Command)
 def accelerate() -> None:
     """On Linux: build a bridge to numpy's OpenBLAS, so that MLX computes faster on the CPU."""
     with explained():
@@ -141,5 +146,5 @@ def accelerate() -> None:
 
 
 def main() -> None:
-    """Entry point of the `ipa-mlx` command."""
+    """Run the command line; `ipa.app.entry` is what the `ipa-mlx` command begins with."""
     app()

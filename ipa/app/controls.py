@@ -12,13 +12,14 @@ from PIL import Image
 
 from ipa import demo
 from ipa.app.generate import one_each, split_reference
+from ipa.app.session import open_picture
 from ipa.contract.control import Control, Preprocessor
 from ipa.contract.errors import CheckpointError, RequestError
 from ipa.pipeline import Pipeline
 from ipa.prepare.canny import canny
 from ipa.prepare.edges import edges
 from ipa.prepare.hub_name import hub_name
-from ipa.prepare.images import open_image, to_rgb
+from ipa.prepare.images import to_rgb
 from ipa.prepare.sources import resolve_file, resolve_repository
 
 ControlOption: TypeAlias = Annotated[
@@ -106,14 +107,14 @@ def _mask(mask_image: Path | None) -> Image.Image:
             found="no --mask-image",
             remedy="add --image and --mask-image",
         )
-    return open_image(mask_image)
+    return open_picture(mask_image)
 
 
 def parse_control(text: str) -> Control:
     """[NAME=]FILE[:SCALE][@START-END] as a control; the file is opened and checked."""
     name, file, scale, options = split_reference(text)
     weight = 1.0 if scale is None else scale
-    return Control(open_image(file), name=name, scale=weight, **options)
+    return Control(open_picture(file), name=name, scale=weight, **options)
 
 
 def load_controlnets(

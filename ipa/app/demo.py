@@ -130,9 +130,9 @@ def run_demo(
         [f"{r.pattern} {r.shape}", *(kind.label(r, o) for kind in kinds)]
         for r, o in zip(references, others, strict=True)
     ]
-    save_png(contact_sheet(rows, ["reference", *(k.title for k in kinds)], labels), output)
+    sheet = contact_sheet(rows, ["reference", *(k.title for k in kinds)], labels)
     return DemoReport(
-        sheet=output,
+        sheet=save_png(sheet, output),
         pictures=len(kinds) * len(references),
         seconds=time.perf_counter() - began,
         likeness=_likeness(pipe, references, made),

@@ -8,8 +8,8 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
+from ipa.app.session import open_picture
 from ipa.contract.custom_steps import CustomSteps
-from ipa.prepare.images import open_image
 
 StartOption: TypeAlias = Annotated[
     Path | None, typer.Option(help="A picture to start from instead of noise alone.")
@@ -39,7 +39,7 @@ def opened(options: Mapping[str, Any]) -> dict[str, Any]:
         RequestError: A file is no picture.
     """
     given = {name: options[name] for name in ("image", "mask_image")}
-    return {name: open_image(file) for name, file in given.items() if file is not None}
+    return {name: open_picture(file) for name, file in given.items() if file is not None}
 
 
 def steps_done(arguments: Mapping[str, Any]) -> int:

@@ -9,9 +9,9 @@ from typing import Annotated, TypeAlias
 import typer
 
 from ipa.app.masks import numbered
+from ipa.app.session import open_picture
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
-from ipa.prepare.images import open_image
 
 EncoderMaskOption: TypeAlias = Annotated[
     list[str] | None,
@@ -76,5 +76,5 @@ def with_encoding(
         for prompt in prompts
     ]
     for number, file in numbered("--encoder-mask", masks, len(made)):
-        made[number] = replace(made[number], encoder_mask=open_image(file))
+        made[number] = replace(made[number], encoder_mask=open_picture(file))
     return tuple(made)

@@ -183,9 +183,9 @@ def _open(model: str) -> ModelFolder:
 def show_explanation(found: Explanation, output: Path | None, *, as_json: bool) -> None:
     """Print the weights as bars, or as JSON; and draw them to a file if one is named."""
     if output is not None:
-        output_paths(output, 1)
+        (target,) = output_paths(output, 1)
         maps = [(prompt.heading, found.rows(prompt)) for prompt in found.prompts]
-        save_png(heat_map(maps, found.steps), output, found.describe())
+        output = save_png(heat_map(maps, found.steps), target, found.describe())
     if as_json:
         print_json(found.describe())
         return

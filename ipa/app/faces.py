@@ -11,15 +11,20 @@ import numpy as np
 import typer
 
 from ipa.adapters import AdapterOptions
+from ipa.app.masks import numbering
+from ipa.app.session import open_picture
 from ipa.contract.errors import RequestError
+from ipa.contract.faces import Face
 from ipa.contract.image_prompt import ImagePrompt
+from ipa.pipeline import Pipeline
 
 FaceOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--face",
-        metavar="[NUMBER=]FILE.npy",
-        help="FaceID: the face embedding (512,) of the NUMBER-th -i; alone, a prompt of its own.",
+        metavar="[NUMBER=]FILE",
+        help="FaceID: whose face, of the NUMBER-th -i or alone: a photo, if insightface is "
+        "installed, or an embedding (512,) as .npy.",
     ),
 ]
 KindOption: TypeAlias = Annotated[
@@ -51,7 +56,7 @@ def with_faces(prompts: Sequence[ImagePrompt], faces: Sequence[str]) -> list[Ima
             raise RequestError(
                 "--face must number one of the image prompts, each once",
                 found=f"{text}, with {len(prompts)} image prompts",
-                remedy="write --face 2=FILE.npy for the second -i",
+                remedy=numbering("--face", len(prompts)),
             )
         found[chosen] = replace(found[chosen], face=_load(file))
     return found
@@ -68,11 +73,37 @@ def face_options(kind: str | None, *, find: bool) -> AdapterOptions:
 
 
 def _load(file: str) -> Any:
+    if Path(file).suffix.lower() != ".npy" and Path(file).is_file():
+        return _largest_face(file)
     try:
         return np.load(file, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RequestError(
             f"{file} holds no face embedding",
             found=str(error),
-            remedy="save one with numpy.save(FILE, face.normed_embedding)",
+            remedy="give a photo, or what numpy.save(FILE, face.normed_embedding) wrote",
         ) from error
+
+
+def _largest_face(file: str) -> Face:
+    """That of a photo, by insightface. Raises RequestError where it is not installed."""
+    from ipa.face_embedder import insightface  # an extra
+
+    photo = open_picture(file)
+    found = insightface()(photo)
+    if not found:
+        raise RequestError(
+            f"no face was found in {file}", remedy="give a photo in which one is larger and upright"
+        )
+    return found[0]
+
+
+def check_finding(pipe: Pipeline) -> None:
+    """Raise RequestError if --find-faces has no adapter that asks for faces."""
+    loaded = pipe.info()["adapters"]
+    if not any(adapter["projector"].startswith("faceid") for adapter in loaded.values()):
+        raise RequestError(
+            "--find-faces is about faces for FaceID adapters: it has no effect here",
+            found=f"adapters that see pictures: {', '.join(loaded) or 'none'}",
+            remedy="load one with --adapter, such as faceid-sd15, or leave it out",
+        )

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ipa import demo
-from ipa.app.autoencoder import with_preview_file
 from ipa.app.editing import steps_done
-from ipa.app.faces import face_options
-from ipa.app.output import output_paths, save_png
+from ipa.app.faces import check_finding, face_options
+from ipa.app.output import Saving, png_name
+from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
+from ipa.app.provenance import provenance
+from ipa.app.session import open_picture
 from ipa.app.show import progress_bar
+from ipa.app.suffixes import check_suffix
+from ipa.app.terminal import warn
 from ipa.app.texts import TEXT_OPTIONS
 from ipa.contract.embeds_scaling import V_ONLY
 from ipa.contract.errors import RequestError
@@ -25,9 +29,9 @@ from ipa.contract.result import Result
 from ipa.contract.weights import Curve, Layers, Scale
 from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
-from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.texts import open_tokenizers
+from ipa.prepare.unusual import unusual_numbers
 from ipa.registry import Snapshot
 from ipa.run import CancelSignal
 
@@ -46,7 +50,7 @@ _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 def parse_image_prompt(text: str) -> ImagePrompt:
     """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
     name, file, scale, options = split_reference(text)
-    return ImagePrompt(open_image(file), adapter=name, scale=scale, **options)
+    return ImagePrompt(open_picture(file), adapter=name, scale=scale, **options)
 
 
 def split_reference(text: str) -> tuple[str | None, Path, float | None, dict[str, Any]]:
@@ -67,6 +71,8 @@ def split_reference(text: str) -> tuple[str | None, Path, float | None, dict[str
     name, equals, file = rest.partition("=")
     if not equals or Path(rest).exists():
         name, file = "", rest
+    if not Path(file).is_file():
+        check_suffix(text)
     return name or None, Path(file), scale, options
 
 
@@ -156,6 +162,7 @@ def check_arguments(arguments: dict[str, Any], model: ModelFolder, scale: Scale)
     # What is loaded is not known yet.
     bare = replace(request, image_prompts=(), controls=(), loras=None)
     plan = make_plan(bare, Snapshot(model=model, tokenizers=open_tokenizers(model)))
+    warn(unusual_numbers(request, {"": scale}))
     for prompt in request.image_prompts:
         lambda_table(prompt, scale, model.sites, len(plan.schedule.steps))
 
@@ -191,6 +198,8 @@ def load_adapters(
             offline=offline,
             **options,
         )
+    if find_faces:
+        check_finding(pipe)
 
 
 def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:
@@ -217,19 +226,27 @@ def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
 def generate(
     pipe: Pipeline,
     output: Path,
+    paths: Sequence[Path],
     arguments: dict[str, Any],
     cancel: CancelSignal,
     preview: Path | None = None,
 ) -> tuple[Result, list[Path]]:
-    """Run a call with a progress bar and write its pictures, the request inside each."""
-    paths = output_paths(output, arguments["num_images"])
+    """Run a call with a progress bar and write its pictures, the request inside each.
+
+    Returns:
+        What was made, and where the pictures are: at `paths`, or numbered where those were taken.
+    """
     with progress_bar(steps_done(arguments)) as bar:
         bar.describe("generating")
-        result = pipe(**arguments, on_progress=with_preview_file(bar, preview), cancel=cancel)
+        enlarged = ENLARGED if arguments.get("preview") == "latent" else 1
+        events = PreviewFile(bar, preview and preview_path(preview), enlarged)
+        with events.kept_if_cancelled():
+            result = pipe(**arguments, on_progress=events, cancel=cancel)
+    saving = Saving(png_name(output))
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
-        request = result.info["request"]
-        info = {**result.info, "request": _of_picture(request, number)}
+        own = _of_picture(result.info["request"], number)
+        info = {**result.info, **provenance(own), "request": own}
         if result.influence is not None:
             info["influence"] = [info["influence"][number]]
-        save_png(image, path, info)
-    return result, paths
+        saving.save(image, path, info)
+    return result, saving.finish()

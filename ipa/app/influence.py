@@ -11,8 +11,9 @@ from typing import Annotated, TypeAlias
 import numpy as np
 import typer
 
+from ipa.app.claims import claim, free_paths
 from ipa.app.influence_sheet import influence_sheet
-from ipa.app.output import output_paths, save_png
+from ipa.app.output import Saving, output_paths
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.influence import Influence
@@ -56,23 +57,22 @@ def save_influence(result: Result, prompts: Sequence[ImagePrompt], path: Path | 
     if path is None or result.influence is None:
         return []
     if path.suffix.lower() == ".npz":
-        _save_arrays(result.influence, path)
-        return [path]
-    paths = output_paths(path, len(result.images))
+        return [_save_arrays(result.influence, path)]
+    paths, saving = free_paths(path, len(result.images)), Saving(path)
     for number, (made, target) in enumerate(zip(result.images, paths, strict=True)):
         sheet = influence_sheet(result.influence, made, prompts, number)
-        save_png(sheet, target, result.info)
-    return paths
+        saving.save(sheet, target, result.info)
+    return saving.finish()
 
 
-def _save_arrays(influence: Influence, path: Path) -> None:
-    """Under a temporary name first, so that no half-written file is left."""
+def _save_arrays(influence: Influence, path: Path) -> Path:
+    """Under a temporary name first, so that no half-written file is left; where it is then."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, **influence.arrays())
         temporary.chmod(0o644)
-        temporary.replace(path)
+        return claim(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

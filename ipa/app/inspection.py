@@ -14,14 +14,23 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from ipa.contract.errors import CheckpointError
+
 if TYPE_CHECKING:
     from ipa_convert import Inspection, Part
+
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".heic", ".tif", ".tiff"})
 
 
 def show_inspection(path: Path, *, values: bool, as_json: bool) -> None:
     """Print what `path` is. Raises CheckpointError if it is no checkpoint."""
     import ipa_convert
 
+    if path.suffix.lower() in _PICTURES and path.is_file():
+        raise CheckpointError(
+            f"{path} is a picture, not weights",
+            remedy=f"ipa-mlx show {path} says how it was made, if it is one of ours",
+        )
     inspection = ipa_convert.inspect(path, values=values)
     if as_json:
         typer.echo(json.dumps(asdict(inspection), ensure_ascii=False, indent=2))

@@ -9,9 +9,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
+from ipa.app.session import open_picture
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
-from ipa.prepare.images import open_image
 
 MaskOption: TypeAlias = Annotated[
     list[str] | None,
@@ -37,7 +37,7 @@ def with_masks(
     """
     masked = list(prompts)
     for number, file in numbered("--mask", masks, len(masked)):
-        masked[number] = replace(masked[number], mask=open_image(file), mask_fit=fit)
+        masked[number] = replace(masked[number], mask=open_picture(file), mask_fit=fit)
     return tuple(masked)
 
 
@@ -57,7 +57,16 @@ def numbered(option: str, texts: Sequence[str], count: int) -> list[tuple[int, s
             raise RequestError(
                 f"{option} must number one of the image prompts, each once",
                 found=f"{text}, with {count} image prompts",
-                remedy=f"write {option} 2=FILE for the second -i",
+                remedy=numbering(option, count),
             )
         found.append((chosen, file))
     return found
+
+
+def numbering(option: str, count: int) -> str:
+    """How to write an option that is about one of so many image prompts."""
+    if count == 0:
+        return "there is no -i: add one with --image-prompt"
+    if count == 1:
+        return f"there is one -i: write {option} FILE, once"
+    return f"write {option} 2=FILE for the second -i"

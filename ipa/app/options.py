@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,6 +72,27 @@ IgnoreOption = Annotated[
         metavar="NAME",
         help="Tensors to leave out that are in the file and not known: their names, with * for any "
         "characters; may be repeated.",
+    ),
+]
+FromPicture = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="PNG",
+        help="Begin with all options of the command that made this picture; what else is typed "
+        "replaces its own.",
+    ),
+]
+PictureFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--picture", help="For --from: a file or folder with its pictures; may be repeated."
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files that exist; else the name is numbered: NAME-2."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -1,38 +1,64 @@
-"""Writing pictures: checked before anything is computed, whole or not at all."""
+"""Writing pictures: checked before anything is computed, whole or not at all, and never lost."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ipa.app.claims import claim, free_paths
+from ipa.app.session import session, writes
+from ipa.app.terminal import say
 from ipa.contract.errors import RequestError
 
 METADATA_KEY = "ipa-mlx"
-"""The PNG text chunk that holds `Result.info` as JSON: all that is needed to run it again."""
+"""The PNG text chunk that holds `Result.info` as JSON, and the command that was typed."""
+
+_SUFFIX = ".png"
 
 
 def output_paths(output: Path, count: int) -> list[Path]:
     """One path per picture: as given for one, with -1, -2, … before the suffix for several.
 
+    A name without a suffix gets .png. Names that are taken are numbered (`ipa.app.claims`).
+
     Raises:
-        RequestError: A path is no PNG, or cannot be written.
+        RequestError: A path is no PNG, cannot be written, or is a picture that the command reads.
     """
-    if output.suffix.lower() != ".png":
-        raise RequestError(
-            f"{output}: pictures are written as PNG, which keeps the request inside",
-            found=f"suffix {output.suffix!r}",
-            remedy="use a name that ends in .png",
+    target = png_name(output)
+    check_writable(target)
+    paths = free_paths(target, count)
+    is_typed = session().was_typed(output)
+    if is_typed or session().overwrites:
+        for path in (target, *paths):
+            writes(path)
+    if is_typed and count == 1 and paths != [target]:
+        say(
+            "[yellow]note:[/]",
+            f"{target} exists already and is kept; {paths[0]} is written (--overwrite replaces it)",
         )
-    check_writable(output)
-    if count == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{number}") for number in range(1, count + 1)]
+    return paths
+
+
+def png_name(output: Path) -> Path:
+    """A name that ends in .png. Raises RequestError for one that ends otherwise."""
+    if output.suffix.lower() == _SUFFIX:
+        return output
+    # "v1.5" and "style 0.7" are names, too: what follows the point is no kind of file.
+    if not output.suffix[1:].isalpha():
+        return output.with_name(output.name + _SUFFIX)
+    raise RequestError(
+        f"{output}: pictures are written as PNG, which keeps the request inside",
+        found=f"suffix {output.suffix!r}",
+        remedy="use a name that ends in .png",
+    )
 
 
 def check_writable(output: Path) -> None:
@@ -51,17 +77,81 @@ def check_writable(output: Path) -> None:
         raise RequestError(f"{output} cannot be overwritten", remedy="choose another name")
 
 
-def save_png(image: Image.Image, path: Path, info: dict[str, Any] | None = None) -> None:
-    """Write a PNG under a temporary name, then rename it, so that no half-written file is left."""
+def save_png(
+    image: Image.Image, path: Path, info: dict[str, Any] | None = None, output: Path | None = None
+) -> Path:
+    """Write a PNG under a temporary name, then name it, so that no half-written file is left.
+
+    Args:
+        image: The picture.
+        path: Its name; taken meanwhile, it is numbered.
+        info: What stands in it.
+        output: What it is numbered by, where the name has a number already.
+
+    Returns:
+        The name that it has.
+
+    Raises:
+        RequestError: It could not be written there; it says where the picture is instead.
+    """
+    saving = Saving(output or path)
+    saving.save(image, path, info)
+    return saving.finish()[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Pictures of one command, saved one after another; if the disk is full, somewhere else.
+
+    Attributes:
+        output: What they are numbered by.
+        done: Where they are.
+        rescued: Those that are in a temporary folder.
+        failed: Why; and how many are lost, as even that had no room.
+    """
+
+    output: Path
+    done: list[Path] = field(default_factory=list)
+    rescued: list[Path] = field(default_factory=list)
+    failed: list[OSError] = field(default_factory=list)
+
+    def save(self, image: Image.Image, path: Path, info: dict[str, Any] | None = None) -> None:
+        """Save one. What fails is told by `finish`, after the others."""
+        try:
+            self.done.append(_write(image, path, info, self.output))
+            return
+        except OSError as error:
+            self.failed.append(error)
+        with suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix="ipa-mlx-"))
+            self.rescued.append(_write(image, folder / path.name, info, folder / path.name))
+
+    def finish(self) -> list[Path]:
+        """Where they are. Raises RequestError if one is not where it was asked for."""
+        if not self.failed:
+            return self.done
+        lost = len(self.failed) - len(self.rescued)
+        places = [f"kept as {', '.join(map(str, self.rescued))}"] if self.rescued else []
+        places += [f"{lost} lost: no room in {tempfile.gettempdir()} either"] if lost else []
+        count = len(self.failed)
+        raise RequestError(
+            f"{count} finished picture{'s' * (count > 1)} could not be written to "
+            f"{self.output.parent.resolve()}: {'; '.join(places)}",
+            found=str(self.failed[0]),
+            remedy="make room there, and move what was kept",
+        ) from self.failed[0]
+
+
+def _write(image: Image.Image, path: Path, info: dict[str, Any] | None, output: Path) -> Path:
     chunk = PngInfo()
     if info is not None:
         chunk.add_itxt(METADATA_KEY, json.dumps(info, ensure_ascii=False))
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".png")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=_SUFFIX)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             image.save(file, format="PNG", pnginfo=chunk)
         temporary.chmod(0o644)
-        temporary.replace(path)
+        return claim(temporary, path, output)
     finally:
         temporary.unlink(missing_ok=True)

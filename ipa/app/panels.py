@@ -9,7 +9,9 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
+
+from ipa.app.command import Command
 
 _FIRST: Mapping[str, tuple[str, ...]] = {
     "generate": (
@@ -61,7 +63,10 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "What is recorded": ("steps", "store", "max_bytes", "floor"),
     "What is compared": ("limit", "allow", "swaps", "picture"),
-    "Output": ("preview", "preview_decoder", "to_json", "to_junit", "as_json", "help"),
+    "Output": (
+        *("overwrite", "from_", "preview", "preview_decoder", "to_json", "to_junit", "as_json"),
+        "help",
+    ),
 }
 """All others by panel: its title and the names of parameters, in the order of the help."""
 
@@ -71,12 +76,12 @@ NUMBERED: Mapping[str, str] = {"--vae-tiling": "--vae-tile"}
 _REST = "Output"
 
 
-class PanelledCommand(TyperCommand):
+class PanelledCommand(Command):
     """A command whose help is in panels; an option that no panel names stands in the last one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """A switch with a number after it is the option that takes one."""
-        return TyperCommand.parse_args(self, ctx, _with_numbers(args))
+        return Command.parse_args(self, ctx, _with_numbers(args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help: the type of an option only where its help does not say it."""
@@ -88,7 +93,7 @@ class PanelledCommand(TyperCommand):
         shown = copy(self)
         shown.params = [_narrow(param, places.get(str(param.name))) for param in [*known, *others]]
         shown.add_help_option, shown.epilog = False, None
-        TyperCommand.format_help(shown, ctx, formatter)
+        Command.format_help(shown, ctx, formatter)
         typer.echo(self.epilog)
 
 

@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 from PIL import Image
 
-from ipa.app.output import output_paths, save_png
+from ipa.app.output import output_paths, png_name, save_png
+from ipa.app.session import open_picture
 from ipa.contract.encoder_options import NOISE
 from ipa.contract.errors import RequestError
 from ipa.contract.fit import Fit, check_fit
 from ipa.contract.image_prompt import ImagePrompt, Negative
 from ipa.pipeline import Pipeline
-from ipa.prepare.images import open_image
 
 FitOption = Annotated[
     str | None,
@@ -59,7 +59,7 @@ def apply(
     away: Negative | None = None
     if negative is not None:
         noise = negative.split(":")[0] == NOISE and not Path(negative).exists()
-        away = negative if noise else open_image(negative)
+        away = negative if noise else open_picture(negative)
     return tuple(
         replace(prompt, fit=parse_fit(fit), sharpen=sharpen, negative=away) for prompt in prompts
     )
@@ -93,4 +93,4 @@ def save_views(
     for view in views:
         sheet.paste(view, (left, 0))
         left += view.width
-    save_png(sheet, path)
+    save_png(sheet, png_name(path))

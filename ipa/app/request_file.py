@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from ipa.app.described_request import from_description, is_description
-from ipa.app.output import METADATA_KEY
 from ipa.app.picture_store import PictureStore
+from ipa.app.png_text import png_text
 from ipa.contract.control import Control
 from ipa.contract.errors import RequestError
 from ipa.contract.image_prompt import ImagePrompt
@@ -72,8 +72,7 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix.lower() == ".png":
-            with Image.open(path) as image:
-                text = getattr(image, "text", {}).get(METADATA_KEY)
+            text = png_text(path)
             if text is None:
                 raise RequestError(
                     f"{path} says nothing of its request",

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 
+from ipa.app.interrupts import heard, leave
+from ipa.app.terminal import say
 from ipa.contract.result import Progress
 
 
@@ -80,13 +82,13 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
     """Ctrl-C sets the event, so that a run ends between two steps; a second Ctrl-C ends at once."""
     cancel = threading.Event()
 
-    def interrupt(*_: object) -> None:
-        if cancel.is_set():
-            raise KeyboardInterrupt
+    def stop() -> None:
         cancel.set()
+        say("[yellow]stopping after this step;[/]", "Ctrl-C again to quit now")
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, lambda *_: cancel.set())
     try:
-        yield cancel
+        with heard(stop, leave):
+            yield cancel
     finally:
         signal.signal(signal.SIGINT, before)

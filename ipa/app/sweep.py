@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,19 @@ from PIL import Image
 
 from ipa.app import references as look
 from ipa.app.generate import parse_curve, parse_layers
+from ipa.app.masks import with_masks
 from ipa.app.output import save_png
+from ipa.app.provenance import provenance
+from ipa.app.ranges import numbers
+from ipa.app.session import open_picture
 from ipa.app.show import progress_bar
+from ipa.app.sweep_extras import shared_suffix
 from ipa.contract.errors import Cancelled, RequestError
 from ipa.contract.image_prompt import ImagePrompt
 from ipa.contract.model import ModelFolder
 from ipa.contract.request import Request
 from ipa.pipeline import Pipeline
 from ipa.plan import make_plan
-from ipa.prepare.images import open_image
 from ipa.prepare.lambdas import lambda_table
 from ipa.prepare.texts import open_tokenizers
 from ipa.registry import Snapshot
@@ -28,6 +32,7 @@ from ipa.sheet import draw_sheet
 from ipa.sweep import REFERENCE, Axis, Made, Sweep, make_cells
 from ipa.sweep_report import describe_sweep, sweep_blocks
 
+_WORDS: tuple[str, ...] = ("end", "layers", "curve", "scale")
 SMALLEST, LARGEST = 128, 256  # of a cell's width, in pixels
 
 
@@ -35,7 +40,8 @@ SMALLEST, LARGEST = 128, 256  # of a cell's width, in pixels
 class SweepOptions:
     """What was typed: lists become axes where they have more than one entry.
 
-    `references` are files; scales, seeds, ends and guidance numbers with commas between them.
+    `references` are files, with a weight and a window as in generate if those are the same for all;
+    scales, seeds, ends and guidance numbers and ranges (`ipa.app.ranges`).
     """
 
     references: Sequence[str]
@@ -48,6 +54,8 @@ class SweepOptions:
     guidance: str | None = None
     fit: str | None = None
     negative: str | None = None
+    masks: Sequence[str] = ()
+    mask_fit: str | None = None
 
 
 def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
@@ -58,21 +66,28 @@ def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
     """
     if not options.references:
         raise RequestError("a sweep needs a picture", remedy="add one with --image-prompt")
-    pictures = [open_image(file) for file in options.references]
+    files, own = shared_suffix(options.references)
+    pictures = [open_picture(file) for file in files]
+    ends = [own["end"]] if "end" in own else numbers("--ends", options.ends, float)
+    scales = [own["scale"]] if "scale" in own else numbers("--scales", options.scales, float)
     axes = [
         Axis("prompt", options.prompts or [""]),
         Axis("guidance_scale", _guidance(options.guidance)),
-        Axis(REFERENCE, pictures, [Path(file).stem for file in options.references]),
-        Axis("seed", _numbers("--seeds", options.seeds, int)),
-        Axis("end", _numbers("--ends", options.ends, float)),
+        Axis(REFERENCE, pictures, [file.stem for file in files]),
+        Axis("seed", numbers("--seeds", options.seeds, int)),
+        Axis("end", ends),
         Axis("layers", [parse_layers(text) for text in options.layers] or [None], options.layers),
         Axis("curve", [parse_curve(text) for text in options.curves] or [None], options.curves),
-        Axis("scale", _numbers("--scales", options.scales, float)),
+        Axis("scale", scales),
     ]
     single = {axis.name: axis.values[0] for axis in axes if len(axis.values) == 1}
     varied = [axis for axis in axes if len(axis.values) > 1]
-    words = {name: single[name] for name in ("end", "layers", "curve", "scale") if name in single}
-    prompt = look.apply([ImagePrompt(pictures[0], **words)], options.fit, 0.0, options.negative)[0]
+    words: dict[str, Any] = {
+        n: single[n] for n in ("end", "layers", "curve", "scale") if n in single
+    }
+    words |= {n: own[n] for n in ("adapter", "start") if n in own}
+    prompts = look.apply([ImagePrompt(pictures[0], **words)], options.fit, 0.0, options.negative)
+    (prompt,) = with_masks(prompts, options.masks, options.mask_fit)
     call: dict[str, Any] = {
         n: single[n] for n in ("prompt", "guidance_scale", "seed") if n in single
     }
@@ -92,7 +107,7 @@ def check_sweep(sweep: Sweep, model: ModelFolder) -> None:
     loaded = Snapshot(model=model, tokenizers=open_tokenizers(model))
     for cell in {cell.key: cell for cell in sweep.cells}.values():
         request = Request(**cell.arguments)
-        plan = make_plan(replace(request, image_prompts=(), loras=None), loaded)
+        plan = make_plan(replace(request, image_prompts=(), controls=(), loras=None), loaded)
         for prompt in request.image_prompts:
             lambda_table(prompt, 1.0, model.sites, len(plan.schedule.steps))
 
@@ -127,23 +142,25 @@ def run_sweep(
             if not made:
                 raise
             beside = output.with_stem(f"{output.stem}-unfinished")
-            _save(sweep, made, beside, title)
+            beside, _ = _save(sweep, made, beside, title)
             raise Cancelled(
                 error.what, found=f"{len(made)} of {len(sweep.cells)} cells, in {beside}"
             ) from error
-    return {"sheet": str(output.resolve()), **_save(sweep, made, output, title)}
+    path, described = _save(sweep, made, output, title)
+    return {"sheet": str(path.resolve()), **described}
 
 
-def _save(sweep: Sweep, made: Sequence[Made], path: Path, title: str) -> dict[str, Any]:
-    described = describe_sweep(sweep, made)
+def _save(
+    sweep: Sweep, made: Sequence[Made], path: Path, title: str
+) -> tuple[Path, dict[str, Any]]:
+    described = {**describe_sweep(sweep, made), **provenance()}
     sheet = draw_sheet(
         sweep_blocks(sweep, made),
         title=title,
         notes=described["notes"],
         cell=_cell_size(made[0].image),
     )
-    save_png(sheet, path, described)
-    return described
+    return save_png(sheet, path, described), described
 
 
 def _cell_size(image: Image.Image) -> tuple[int, int]:
@@ -168,16 +185,4 @@ def sweep_title(sweep: Sweep, model: str, steps: int, scheduler: str | None) -> 
 
 def _guidance(text: str | None) -> list[float | None]:
     """Numbers, or None for what is usual for the model."""
-    return [None] if text is None else [*_numbers("--guidance", text, float)]
-
-
-def _numbers(option: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
-    """Numbers with commas between them."""
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        raise RequestError(
-            f"{option} takes numbers with commas between them",
-            found=repr(text),
-            remedy=f"write {option} 0,1,2" if kind is int else f"write {option} 0,0.5,1",
-        ) from error
+    return [None] if text is None else [*numbers("--guidance", text, float)]

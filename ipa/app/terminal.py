@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ipa.app.option_words import in_options
+from ipa.app.session import session
 from ipa.contract.errors import (
     BackendError,
     Cancelled,
@@ -52,6 +53,15 @@ def explained(*, of_file: bool = False) -> Iterator[None]:
 def say(head: str, text: str) -> None:
     """A line on standard error, whole: paths are not broken at the edge of the terminal."""
     Console(stderr=True, highlight=False).print(f"{head} {escape(text)}", soft_wrap=True)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Show warnings on standard error, each once in a command."""
+    told = session().told
+    for warning in warnings:
+        if warning not in told:
+            told.add(warning)
+            say("[yellow]warning:[/]", warning)
 
 
 def print_json(value: dict[str, Any]) -> None:

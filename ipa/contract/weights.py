@@ -114,7 +114,17 @@ def check_window(start: object, end: object) -> None:
         raise RequestError(
             "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
             found=f"start={shown(start)}, end={shown(end)}",
+            remedy=_of_percent(start, end),
         )
+
+
+def _of_percent(*numbers: object) -> str:
+    """What to write instead, where the largest number can only be percent."""
+    finite = [number for number in numbers if is_finite(number)]
+    largest = max(finite, default=0.0)
+    if not 1.0 < largest <= 100.0:
+        return ""
+    return f"{largest:g} looks like percent: write {largest / 100:g}"
 
 
 def is_finite(value: object) -> TypeGuard[float]:

@@ -126,6 +126,66 @@ def test_no_word_of_a_help_is_lost() -> None:
     assert [text for text in texts if render(text).plain != text] == []
 
 
+def test_a_second_interrupt_ends_a_long_step(tmp_path: Path) -> None:
+    """Two Ctrl-C in a real terminal, within one call into C++ of many seconds."""
+    words = ("--steps", "9", "--width", "640", "--height", "640")
+    process, leader = in_a_terminal(tmp_path, "generate", "-p", "a ring", *words)
+    shown = read_until(leader, b"/9", b"")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    shown = read_until(leader, b"Ctrl-C again to quit now", shown)
+    assert b"stopping after this step" in shown
+    process.send_signal(signal.SIGINT)
+    shown = read_until(leader, None, shown)
+    os.close(leader)
+    assert process.wait(60) == 130
+    assert b"cancelled" not in shown, "the step did not end"
+    assert b"Traceback" not in shown and shown.rstrip().endswith(b"\x1b[?25h"), shown[-200:]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_it_starts_is_quiet() -> None:
+    """A real signal in the middle of the imports."""
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer.core':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from ipa.app.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def in_a_terminal(folder: Path, *words: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The command, started in a folder, and what reads the terminal that it believes to have."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [PROGRAM, *words],
+        cwd=folder,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "100"},
+        start_new_session=True,
+    )
+    os.close(follower)
+    return process, leader
+
+
+def read_until(leader: int, wanted: bytes | None, shown: bytes) -> bytes:
+    """What a terminal shows up to some text; None is to the end."""
+    while wanted is None or wanted not in shown:
+        chunk = _read(leader)
+        if not chunk:
+            break
+        shown += chunk
+    return shown
+
+
 def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     """Ctrl-C in a real terminal, in the middle of the steps: code 130, no file, no trace."""
     leader, follower = pty.openpty()
@@ -150,6 +210,7 @@ def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
         shown += chunk
     os.close(leader)
     assert process.wait(60) == 130
+    assert b"stopping after this step;" in shown
     assert b"cancelled" in shown and b"Traceback" not in shown
     assert list(tmp_path.iterdir()) == []
 

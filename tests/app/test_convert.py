@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 from typer.testing import CliRunner
 
 from ipa.app.cli import app
+from ipa.contract.errors import CheckpointError
+from ipa_convert.writing.appearing import take_name
 from oracle import controlnets, models, single_files
 
 CLASSES = {
@@ -151,3 +155,54 @@ def test_what_does_not_go_together(tiny: Path, tmp_path: Path) -> None:
     for words, part in cases:
         assert part in refused(*words), words
     assert {p.name for p in tmp_path.iterdir()} == {"v.pt"}
+
+
+def test_two_at_once_to_one_target(tmp_path: Path) -> None:
+    """Real processes that both found the name free: the one that is slower says what it is."""
+    target = tmp_path / "out"
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from ipa_convert.writing import folder\n"
+        "from ipa.app.cli import app\n"
+        "checked = folder.require_new\n"
+        "def found_free(target):\n"
+        "    checked(target)\n"
+        "    print('free', flush=True)\n"
+        "    sys.stdin.readline()\n"
+        "folder.require_new = found_free\n"
+        "app(sys.argv[1:])\n"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, "convert", "demo", str(target)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in started:
+        assert process.stdout is not None and process.stdout.readline() == "free\n"
+    told = [process.communicate("\n")[1] for process in started]
+    assert [process.returncode for process in started] == [0, 3], told
+    assert f"{target} exists already; remedy: choose another name" in told[1]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_whose_name_was_taken_meanwhile(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr("os.link", refuse)
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(name)
+    take_name(tmp_path / "first", tmp_path / "out")
+    with pytest.raises(CheckpointError, match="exists already"):
+        take_name(tmp_path / "second", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "first"

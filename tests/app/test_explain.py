@@ -194,7 +194,20 @@ def test_moved_layers_are_marked(call: Callable[..., Result], tmp_path: Path) ->
 
 def test_generate_takes_embeds_scaling(call: Callable[..., Result], tmp_path: Path) -> None:
     """Once for all, or once for each."""
-    words = ("generate", "-i", "a.png", "-i", "b.png", "-n", 1, "-g", 1, "-o", "out.png")
+    words = (
+        "generate",
+        "-i",
+        "a.png",
+        "-i",
+        "b.png",
+        "-n",
+        1,
+        "-g",
+        1,
+        "-o",
+        "out.png",
+        "--overwrite",
+    )
     for given, modes in {("k+v",): ["K+V"] * 2, ("V only", "K+V"): ["V only", "K+V"]}.items():
         options = [word for mode in given for word in ("--embeds-scaling", mode)]
         done = call(*words, *options)

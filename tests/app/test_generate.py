@@ -82,6 +82,7 @@ def test_how_it_is_sampled_is_kept(
 
 def test_steps_that_are_named_are_kept(call: Callable[..., Result], tmp_path: Path) -> None:
     words = ("generate", "-p", "a ring", "--scheduler", "euler", "--width", 32, "--height", 32)
+    words += ("--overwrite",)
     assert call(*words, "--timesteps", "999,400.5").exit_code == 0
     kept = request_of(tmp_path / "out.png")
     assert (kept["timesteps"], kept["num_inference_steps"]) == ([999.0, 400.5], 2)
@@ -145,7 +146,7 @@ def test_masks_by_number(call: Callable[..., Result], tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     first, second = request_of(tmp_path / "out.png")["image_prompts"]
     assert first["masks"] is None and second["masks"][0]["width"] == 64
-    words = ("-i", "style.png", "--mask", "2=odd.png", "--mask-fit", "crop")
+    words = ("-i", "style.png", "--mask", "2=odd.png", "--mask-fit", "crop", "--overwrite")
     done = call("generate", *QUICK, *words)
     assert done.exit_code == 0, done.output
     (only,) = request_of(tmp_path / "out.png")["image_prompts"]
@@ -158,7 +159,7 @@ def test_profile(call: Callable[..., Result], tmp_path: Path) -> None:
     seen = []
     for name in ("diffusers", "comfyui"):
         words = ("-i", "style.png", "--profile", name, "--show-reference", f"{name}.png")
-        done = call("generate", *QUICK, *words)
+        done = call("generate", *QUICK, *words, "--overwrite")
         assert done.exit_code == 0, done.output
         assert request_of(tmp_path / "out.png")["profile"] == name
         seen.append(np.asarray(Image.open(tmp_path / f"{name}.png"), float))
@@ -176,7 +177,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
     "text for a picture": (("-i", "text.png"), 2, "text.png"),
     "cut picture": (("-i", "cut.png"), 2, "damaged"),
     "scale nan": (("-i", "style.png:nan"), 2, "finite"),
-    "default scale": (("--scale", "strong"), 2, "number or a JSON object"),
+    "default scale": (("-i", "style.png", "--scale", "strong"), 2, "number or a JSON object"),
     "default scale nan": (("-i", "style.png", "--scale", "nan"), 2, "finite"),
     "unknown block": (("-i", "style.png", "--scale", '{"left": 1}'), 2, "left"),
     "window": (("-i", "style.png@0.9-0.1"), 2, "window"),

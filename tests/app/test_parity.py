@@ -60,6 +60,16 @@ def test_captures_are_written_and_compared(call: Callable[..., Result], tmp_path
     assert [case.get("name") for case in failed] == ["latents"]
 
 
+def test_a_capture_is_not_overwritten_unasked(call: Callable[..., Result]) -> None:
+    Path("a.safetensors").write_bytes(b"before")
+    words = ("parity", "capture", "-r", "run.json", "-o", "a.safetensors", "--floor", "none")
+    done = call(*words)
+    assert done.exit_code == 2 and "add --overwrite" in done.stderr
+    assert Path("a.safetensors").read_bytes() == b"before"
+    assert call(*words, "--overwrite").exit_code == 0
+    assert Path("a.safetensors").stat().st_size > 1000
+
+
 def test_what_a_picture_says_of_itself_is_captured_again(
     call: Callable[..., Result], tmp_path: Path
 ) -> None:

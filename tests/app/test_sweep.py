@@ -14,15 +14,19 @@ from PIL import Image, ImageDraw, ImageFont
 from typer.testing import CliRunner, Result
 
 import ipa
-from ipa import Cancelled, ImagePrompt, demo
+from ipa import Cancelled, Control, ImagePrompt, RequestError, demo
 from ipa.app.cli import app
 from ipa.app.output import METADATA_KEY
+from ipa.app.ranges import numbers
 from ipa.app.sweep import run_sweep
 from ipa.likeness import suggest_scale
 from ipa.sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
 from ipa.sweep import Axis, Made, Sweep, make_cells
 from ipa.sweep_report import suggestion_notes, sweep_blocks
+from oracle import loras
 from oracle.judge import clip_embeddings
+from oracle.pipelines import diffusers_pipeline
+from oracle.workshop import copied
 
 QUICK = ("--steps", "1", "--guidance", "3")
 CALL = {"num_inference_steps": 1, "guidance_scale": 3.0}
@@ -99,6 +103,65 @@ def test_many_axes(call: Callable[..., Result]) -> None:
         assert kept["curve"] == [[0, 1], [1, 0]]
 
 
+RANGES: dict[str, list[float]] = {
+    "0..1": [0, 0.25, 0.5, 0.75, 1],
+    "0..0.3..0.1": [0, 0.1, 0.2, 0.3],
+    "1..0..-0.5": [1, 0.5, 0],
+    "0..0.5..0.2,1": [0, 0.2, 0.4, 1],
+    "-1,2": [-1, 2],
+}
+
+
+@pytest.mark.parametrize("text", RANGES)
+def test_ranges(text: str) -> None:
+    assert numbers("--scales", text, float) == RANGES[text]
+
+
+def test_ranges_of_whole_numbers() -> None:
+    assert numbers("--seeds", "1-3,7", int) == [1, 2, 3, 7]
+    assert numbers("--seeds", "4..8..2", int) == [4, 6, 8]
+    for wrong in ("3-1", "1-", "0..1..0", "1..2..3..4", "0..x", "0-10000"):
+        with pytest.raises(RequestError, match="--seeds"):
+            numbers("--seeds", wrong, int)
+    for wrong in ("0..inf", "nan..1", "0..1..0", "0..1..-1"):
+        with pytest.raises(RequestError, match="write --scales"):
+            numbers("--scales", wrong, float)
+
+
+def test_what_generate_has(call: Callable[..., Result], pipe: ipa.Pipeline) -> None:
+    """Weights and windows behind files, masks, controls, a start: each as in a call of its own."""
+    Image.new("L", (64, 64), 120).save("half.png")
+    words = ("-i", "style.png:0.5@0-0.5", "--mask", "half.png", "--control", "chair.png:0.6")
+    words += ("--image", "chair.png", "--strength", "1", "--profile", "diffusers", "--seed", "4-5")
+    done = call(*words, *QUICK[2:], "--steps", 2, "--json")
+    assert done.exit_code == 0, done.output
+    cells = json.loads(done.stdout)["cells"]
+    own = copied(pipe)
+    own.load_controlnet(demo.controlnet(), name="edges")
+    prompt = ImagePrompt(pixels(3), scale=0.5, end=0.5, mask=Image.open("half.png"))
+    for cell, seed in zip(cells, (4, 5), strict=True):
+        alone = own(
+            image_prompts=prompt,
+            controls=[Control(pixels(0), scale=0.6)],
+            image=pixels(0),
+            strength=1.0,
+            profile="diffusers",
+            seed=seed,
+            **CALL | {"num_inference_steps": 2},
+        )
+        assert cell["request"] == json.loads(json.dumps(alone.info["request"]))
+
+
+def test_loras_of_a_sweep(call: Callable[..., Result], tiny: Path) -> None:
+    pairs = loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=1)
+    loras.write(Path("a.safetensors"), loras.kohya(loras.weak(pairs), "sd"))
+    words = ("-m", tiny, "-a", f"one={tiny / 'plus.safetensors'}", "-i", "one=style.png")
+    done = call(*words, "--lora", "a.safetensors:0.5", "--scales", "0,1", *QUICK, "--json")
+    assert done.exit_code == 0, done.output
+    for cell in json.loads(done.stdout)["cells"]:
+        assert cell["request"]["loras"]["a"]["scale"] == 0.5
+
+
 MISTAKES: dict[str, tuple[tuple[object, ...], int, str]] = {
     "no picture": ((), 2, "add one with --image-prompt"),
     "missing picture": (("-i", "none.png"), 2, "none.png"),
@@ -115,6 +178,11 @@ MISTAKES: dict[str, tuple[tuple[object, ...], int, str]] = {
         2,
         "SD1.5 and SDXL only",
     ),
+    "scale said twice": (("-i", "style.png:0.5", "--scales", "0,1"), 2, "said twice"),
+    "end said twice": (("-i", "style.png@0-0.5", "--ends", "0.5,1"), 2, "said twice"),
+    "unlike": (("-i", "style.png:0.5", "-i", "chair.png", "--seeds", "1,2"), 2, "one weight"),
+    "range": (("-i", "style.png", "--scales", "0..x"), 2, "or --scales 0..1"),
+    "strength": (("-i", "style.png", "--strength", "0.5"), 2, "--strength without --image"),
     "curve": (("-i", "style.png", "--curve", "up"), 2, "no curve of this name"),
     "fit": (("-i", "style.png", "--fit", "pads"), 2, "did you mean 'pad'"),
     "size": (("-i", "style.png", "--width", 62), 2, "multiples of 4"),

@@ -11,7 +11,7 @@ PACKAGES = ("ipa", "ipa_mlx", "ipa_torch", "convert")
 MODES = {"1", "L", "LA", "RGB", "RGBA", "RGBX", "F", "I"}
 OPENS = {
     "ipa/prepare/images.py": "open_image, which repairs what it opens",
-    "ipa/app/request_file.py": "reads the text of a PNG, and no pixel",
+    "ipa/app/png_text.py": "reads the text of a PNG, and no pixel",
 }
 CONVERTS = {
     "ipa/contract/masks.py": "the luminance of what eight_bits gave",

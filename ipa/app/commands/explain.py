@@ -19,6 +19,7 @@ from ipa.app.options import (
     ImagePrompts,
     Json,
     LayerChoice,
+    Overwrite,
     ProfileChoice,
 )
 from ipa.app.terminal import explained
@@ -42,6 +43,7 @@ def explain(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Draw it too: a .png file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Show the weight of image prompts at every layer and step, as generate would take it."""

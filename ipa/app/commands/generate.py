@@ -25,11 +25,14 @@ from ipa.app.options import (
     CurveChoice,
     DefaultScale,
     EmbedsScalingChoice,
+    FromPicture,
     IgnoreOption,
     ImageEncoderOption,
     ImagePrompts,
     Json,
     LayerChoice,
+    Overwrite,
+    PictureFiles,
     ProfileChoice,
     Quantize,
 )
@@ -38,7 +41,7 @@ from ipa.app.prompt_options import PromptOptions
 from ipa.app.prompt_words import TextArgument, one_prompt
 from ipa.app.show import cancel_on_interrupt
 from ipa.app.summary import summary
-from ipa.app.terminal import explained, print_json, say
+from ipa.app.terminal import explained, print_json, say, warn
 from ipa.loading import choose_backend, load
 from ipa.prepare.other_vae import with_vae
 from ipa.prepare.sources import resolve_model
@@ -127,12 +130,15 @@ def generate(  # one parameter per option
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    from_: FromPicture = None,
+    picture: PictureFiles = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
         context.params.update(prompt=one_prompt(text, prompt), seed=sampling.parse_seed(seed))
-        output_paths(output, max(1, num_images))
+        paths = output_paths(output, max(1, num_images))
         default_scale = parse_scale(scale)
         prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
         check_influence(influence, prompts, max(1, num_images), output)
@@ -160,13 +166,12 @@ def generate(  # one parameter per option
         structure.load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
         words.load_inversions(pipe, textual_inversion, offline=offline)
         look.save_views(pipe, prompts, show_reference, profile)
-        result, paths = run_generate(pipe, output, arguments, cancel, preview)
+        result, paths = run_generate(pipe, output, paths, arguments, cancel, preview)
         paths += save_influence(result, prompts, influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return
-    for warning in result.info["warnings"]:
-        say("[yellow]warning:[/]", warning)
+    warn(result.info["warnings"])
     for path in paths:
         typer.echo(path)
     say("[dim]made:[/]", summary(result.info))

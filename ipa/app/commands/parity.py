@@ -10,13 +10,14 @@ import typer
 from ipa.app import autoencoder as decoding
 from ipa.app import texts as words
 from ipa.app.capture_floors import AUTO, exact_runs, floor_precisions
+from ipa.app.claims import require_new
 from ipa.app.controls import ControlNetOption
 from ipa.app.editing import steps_done
 from ipa.app.examples import RECIPES, epilog
 from ipa.app.generate import check_arguments, parse_scale
 from ipa.app.live_comparison import compare_named
 from ipa.app.loras import LoraFolderOption, LoraOption, parse_loras
-from ipa.app.options import Backend, DefaultScale, ImageEncoderOption, Json, Quantize
+from ipa.app.options import Backend, DefaultScale, ImageEncoderOption, Json, Overwrite, Quantize
 from ipa.app.panels import PanelledCommand
 from ipa.app.parity import (
     check_described,
@@ -99,6 +100,7 @@ def capture(  # one parameter per option
     dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
     device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
     quantize: Quantize = None,
+    overwrite: Overwrite = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: OfflineOption = False,
@@ -106,7 +108,7 @@ def capture(  # one parameter per option
 ) -> None:
     """Make a picture and record how: its stages, and what made them, in one file."""
     with explained(of_file=True), cancel_on_interrupt() as cancel:
-        check_target(output)
+        require_new(check_target(output))
         choice = Choice(
             patterns=tuple(stages or ("*",)),
             steps=parse_steps(steps),

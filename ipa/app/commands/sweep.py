@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from ipa.app import controls as structure
+from ipa.app import editing as edit
 from ipa.app import references as look
+from ipa.app import sweep_extras as extras
 from ipa.app.generate import load_adapters
-from ipa.app.options import Backend, ImageEncoderOption, Json, Quantize, Steps
+from ipa.app.loras import LoraOption
+from ipa.app.masks import MaskFitOption, MaskOption
+from ipa.app.options import (
+    Backend,
+    ImageEncoderOption,
+    Json,
+    Overwrite,
+    ProfileChoice,
+    Quantize,
+    Steps,
+)
 from ipa.app.output import output_paths
 from ipa.app.sampling import SchedulerOption
 from ipa.app.show import cancel_on_interrupt
@@ -21,12 +34,13 @@ from ipa.app.sweep import (
     sweep_title,
     with_adapters,
 )
-from ipa.app.terminal import explained, print_json, say
+from ipa.app.terminal import explained, print_json, say, warn
 from ipa.loading import choose_backend, load
 from ipa.prepare.sources import resolve_model
 
 
 def sweep(  # one parameter per option
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path(
         "sweep.png"
     ),
@@ -36,7 +50,12 @@ def sweep(  # one parameter per option
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
     image_prompt: Annotated[
         list[str] | None,
-        typer.Option("--image-prompt", "-i", metavar="FILE", help="A reference; may be repeated."),
+        typer.Option(
+            "--image-prompt",
+            "-i",
+            metavar="[ADAPTER=]FILE[:SCALE][@START-END]",
+            help="A reference; may be repeated. What follows FILE is the same for all of them.",
+        ),
     ] = None,
     fit: look.FitOption = None,
     negative_image: look.NegativeOption = None,
@@ -50,17 +69,32 @@ def sweep(  # one parameter per option
         ),
     ] = None,
     image_encoder: ImageEncoderOption = None,
-    scales: Annotated[str, typer.Option(help="Weights of the picture.")] = "0,0.25,0.5,0.75,1",
+    scales: Annotated[
+        str, typer.Option(help="Weights of the picture: 0,0.5,1 or 0..1 or 0..1..0.1.")
+    ] = "0,0.25,0.5,0.75,1",
     layers: Annotated[
         list[str] | None, typer.Option(help="Layers, as in generate; may be repeated.")
     ] = None,
     curve: Annotated[
         list[str] | None, typer.Option(help="A curve, as in generate; may be repeated.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, such as 1,2,3.")] = "0",
+    seeds: Annotated[
+        str, typer.Option("--seeds", "--seed", "-s", help="Seeds, such as 1,2,5 or 1-3.")
+    ] = "0",
     ends: Annotated[
         str, typer.Option(help="Fractions of the steps after which the picture is off.")
     ] = "1",
+    mask: MaskOption = None,
+    mask_fit: MaskFitOption = None,
+    lora: LoraOption = None,
+    control: structure.ControlOption = None,
+    control_preprocessor: structure.PreprocessorOption = None,
+    guess_mode: structure.GuessOption = False,
+    controlnet: structure.ControlNetOption = None,
+    image: edit.StartOption = None,
+    mask_image: edit.StartMaskOption = None,
+    strength: edit.StrengthOption = 0.8,
+    profile: ProfileChoice = None,
     guidance: Annotated[
         str | None,
         typer.Option("--guidance", "-g", help="Such as 3,7.5", show_default="the model's"),
@@ -76,6 +110,7 @@ def sweep(  # one parameter per option
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
     offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a labelled sheet: what each scale, layer, seed and reference does to a picture.
@@ -83,8 +118,9 @@ def sweep(  # one parameter per option
     Every list with more than one entry is varied, from the same noise; every request is kept inside
     the PNG. Stopped with Ctrl-C, what is finished goes to NAME-unfinished.png.
     """
+    given = context.params
     with explained(), cancel_on_interrupt() as cancel:
-        output_paths(output, 1)
+        (target,) = output_paths(output, 1)
         options = SweepOptions(
             references=image_prompt or (),
             prompts=prompt or (),
@@ -96,29 +132,25 @@ def sweep(  # one parameter per option
             guidance=guidance,
             fit=fit,
             negative=negative_image,
+            masks=mask or (),
+            mask_fit=mask_fit,
         )
-        arguments: dict[str, Any] = {
-            "negative_prompt": negative_prompt,
-            "width": width,
-            "height": height,
-            "num_inference_steps": steps,
-            "scheduler": scheduler,
-        }
+        arguments = extras.call_arguments(given)
         plan = parse_sweep(options, arguments)
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
         check_sweep(plan, folder)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
+        extras.load_extras(pipe, given, arguments, offline=offline)
         load_adapters(pipe, adapter or (), 1.0, offline=offline, encoders=image_encoder or ())
         plan = with_adapters(plan, list(pipe.info()["adapters"]))
         say("making", f"{plan.count} pictures for {len(plan.cells)} cells, {steps} steps each")
         title = sweep_title(plan, pipe.info()["model"], steps, scheduler)
-        done = run_sweep(pipe, plan, output, title, cancel)
+        done = run_sweep(pipe, plan, target, title, cancel)
     if as_json:
         print_json(done)
         return
-    for warning in done["warnings"]:
-        say("[yellow]warning:[/]", warning)
+    warn(done["warnings"])
     for note in done["notes"][1:]:
         say("[green]note:[/]", note)
-    typer.echo(output)
+    typer.echo(target.with_name(Path(done["sheet"]).name))

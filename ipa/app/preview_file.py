@@ -1,0 +1,90 @@
+"""The file of `--preview`: what each step makes, to look at while the picture is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ipa.app.claims import claim, free_paths
+from ipa.app.output import METADATA_KEY, check_writable, png_name
+from ipa.app.png_text import png_text
+from ipa.app.session import session, writes
+from ipa.app.terminal import say
+from ipa.contract.errors import Cancelled
+from ipa.contract.result import Progress
+
+ENLARGED = 8
+"""How many pixels of the file a latent has, along each side: those that it becomes in the end."""
+
+_MARK = "preview"
+
+
+def preview_path(asked: Path) -> Path:
+    """Where previews go: the name that was asked for, or numbered if it is something else's.
+
+    A preview of an earlier run is replaced: who watches a file watches one name.
+
+    Raises:
+        RequestError: It is no PNG, cannot be written, or is a picture that the command reads.
+    """
+    path = png_name(asked)
+    check_writable(path)
+    writes(path)
+    if not session().overwrites and path.exists() and not _is_preview(path):
+        (path,) = free_paths(path, 1)
+    return path
+
+
+class PreviewFile:
+    """Takes a run's events, and writes their previews; each whole, or not at all."""
+
+    def __init__(self, show: Callable[[Progress], None], path: Path | None, enlarged: int) -> None:
+        """With what else takes the events; a path or None; and the pixels a pixel becomes."""
+        self._show, self._path, self._enlarged = show, path, enlarged
+        self._has_written = False
+
+    def __call__(self, event: Progress) -> None:
+        """Take an event."""
+        self._show(event)
+        if event.preview is None or self._path is None:
+            return
+        part = self._path.with_name(f".{self._path.name}.part")
+        chunk = PngInfo()
+        chunk.add_itxt(METADATA_KEY, json.dumps({_MARK: True}))
+        width, height = (side * self._enlarged for side in event.preview.size)
+        try:
+            shown = event.preview.resize((width, height), Image.Resampling.NEAREST)
+            shown.save(part, format="PNG", pnginfo=chunk)
+            part.replace(self._path)
+        except OSError as error:  # the picture itself is worth more
+            say("[yellow]warning:[/]", f"no more previews in {self._path}: {error}")
+            self._path = None
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        self._has_written = self._path is not None
+
+    @contextmanager
+    def kept_if_cancelled(self) -> Iterator[None]:
+        """A block that is cancelled leaves the last preview as NAME-unfinished.png."""
+        try:
+            yield
+        except Cancelled as error:
+            if not self._has_written or self._path is None:
+                raise
+            name = self._path.with_stem(f"{self._path.stem}-unfinished")
+            kept = claim(self._path, name)
+            raise Cancelled(
+                error.what, found=f"{error.found}; the last preview is {kept}"
+            ) from error
+
+
+def _is_preview(path: Path) -> bool:
+    try:
+        return _MARK in json.loads(png_text(path) or "{}")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False

@@ -1,0 +1,110 @@
+"""What a command that runs knows of itself: what was typed, which files it reads and writes.
+
+It lasts as long as the command: `ipa.app.command.Command` begins it. Outside of one, as in a test
+of a function, nothing is typed and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ipa.contract.errors import RequestError
+from ipa.prepare.images import open_image
+
+_WRITTEN = ("output", "show_reference", "influence", "preview")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One command.
+
+    Attributes:
+        context: Of typer; None outside of a command.
+        pictures: The files that were read as pictures, and what they hold.
+        outputs: Names that were asked for, of files to write.
+        told: Warnings that were shown already.
+    """
+
+    context: Any = None
+    pictures: list[tuple[Path, Image.Image]] = field(default_factory=list)
+    outputs: list[Path] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
+
+    def typed(self, name: str) -> bool:
+        """Whether an option was typed, by the name of its parameter."""
+        if self.context is None:
+            return False
+        source = self.context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    def was_typed(self, value: object) -> bool:
+        """Whether a file to write was typed that has this name."""
+        params = {} if self.context is None else self.context.params
+        return any(params.get(name) == value and self.typed(name) for name in _WRITTEN)
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether --overwrite was typed."""
+        return self.context is not None and bool(self.context.params.get("overwrite"))
+
+
+_CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+def session() -> Session:
+    """The one of the command that runs; an empty one outside of any."""
+    return _CURRENT.get() or Session()
+
+
+@contextmanager
+def begun(context: Any) -> Iterator[Session]:
+    """A session for as long as the block lasts."""
+    made = Session(context)
+    token = _CURRENT.set(made)
+    try:
+        yield made
+    finally:
+        _CURRENT.reset(token)
+
+
+def open_picture(file: str | os.PathLike[str]) -> Image.Image:
+    """Open a picture, and remember that this command reads it.
+
+    Raises:
+        RequestError: It is no picture, or the command is to write over it.
+    """
+    path, current = Path(file), session()
+    image = open_image(path)
+    current.pictures.append((path, image))
+    for output in current.outputs:
+        _check_apart(path, output)
+    return image
+
+
+def writes(path: Path) -> None:
+    """Remember that a command is to write a file. Raises RequestError if it reads that one."""
+    current = session()
+    current.outputs.append(path)
+    for picture, _ in current.pictures:
+        _check_apart(picture, path)
+
+
+def _check_apart(picture: Path, output: Path) -> None:
+    try:
+        is_same = picture.samefile(output)
+    except OSError:  # one of them is not there
+        is_same = False
+    if is_same:
+        raise RequestError(
+            f"{output} is one of the pictures that this command reads",
+            found="the same file as an input and as an output",
+            remedy="choose another name for what is written",
+        )
