@@ -7,7 +7,7 @@ matrix, and its projections the other way round.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -38,6 +38,11 @@ class Split:
 
     source: str
     targets: tuple[str, ...]
+    _rules: tuple[Rename, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        rules = tuple(Rename(self.source, target) for target in self.targets)
+        object.__setattr__(self, "_rules", rules)
 
     def views(self, name: str, stored: Stored) -> Iterator[Named]:
         """The parts, or the tensor as it is where the pattern does not match.
@@ -45,7 +50,7 @@ class Split:
         Raises:
             CheckpointError: The rows do not divide.
         """
-        names = [Rename(self.source, target).apply(name) for target in self.targets]
+        names = [rule.apply(name) for rule in self._rules]
         if names == [name] * len(names):
             yield name, stored
             return

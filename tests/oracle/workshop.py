@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffusers import DiffusionPipeline
 from PIL import Image
 
 import ipa
@@ -21,6 +21,9 @@ from oracle import models
 from oracle.kept import Kept
 from oracle.pipelines import diffusers_pipeline
 from oracle.sealed import unseal
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 Pictures = list[Image.Image]
 
@@ -68,6 +71,7 @@ class Workshop:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._made: set[str] = set()
+        self._asked: set[Path] = set()
         self._pipelines: dict[tuple[Path, str], ipa.Pipeline] = {}
         self._stock: dict[tuple[Path, tuple[str, ...]], DiffusionPipeline] = {}
 
@@ -79,11 +83,18 @@ class Workshop:
     def made(self, name: str, make: Callable[[Path], object]) -> Path:
         """What `make` writes to the path of that name."""
         path = self.root / name
+        self._asked.add(path)
         if name not in self._made:
             path.parent.mkdir(parents=True, exist_ok=True)
             make(path)
             self._made.add(name)
         return path
+
+    @contextmanager
+    def asked(self) -> Iterator[set[Path]]:
+        """What is asked for within it."""
+        self._asked = set()
+        yield self._asked
 
     def model(self, name: str, tiny: models.Tiny | None = None, *, seed: int) -> Path:
         """A random model, with an adapter of each kind beside it."""

@@ -18,7 +18,7 @@ LIMIT = 5e-6
 
 @pytest.fixture(scope="module")
 def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
-    return trajectories.once(lambda name: SUITE.theirs(PARTS[name], workshop))
+    return trajectories.once(lambda name: SUITE.expected(PARTS[name], workshop))
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -14,7 +14,7 @@ LIMITS = {"torch": 1e-5, "mlx": 1e-4}
 
 @pytest.mark.parametrize("name", CASES)
 def test_trajectory(name: str, workshop: Workshop) -> None:
-    expected = SUITE.theirs(CASES[name], workshop)
+    expected = SUITE.expected(CASES[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), expected) < limit
 
@@ -22,7 +22,7 @@ def test_trajectory(name: str, workshop: Workshop) -> None:
 @pytest.mark.parametrize("name", ONE_GENERATOR)
 def test_one_generator(name: str, workshop: Workshop) -> None:
     """Posteriors, starting noise and later noise in diffusers' order, from a single generator."""
-    expected = SUITE.theirs(ONE_GENERATOR[name], workshop)
+    expected = SUITE.expected(ONE_GENERATOR[name], workshop)
     for backend, limit in LIMITS.items():
         found = SUITE.ours(ONE_GENERATOR[name], workshop, backend)
         assert relative(found, expected) < limit, backend

@@ -15,7 +15,7 @@ LIMITS = {"torch": 1e-5, "mlx": 1e-4}
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
 @pytest.mark.parametrize("name", CASES)
 def test_trajectories(name: str, workshop: Workshop) -> None:
-    wanted = SUITE.theirs(CASES[name], workshop)
+    wanted = SUITE.expected(CASES[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), wanted) < limit, backend
 
@@ -23,6 +23,6 @@ def test_trajectories(name: str, workshop: Workshop) -> None:
 @pytest.mark.parametrize("name", AT_ZERO)
 def test_the_lora_at_zero(name: str, workshop: Workshop) -> None:
     """λ is 0 and the LoRA on, by each program's profile: diffusers' adapter at scale 0."""
-    wanted = SUITE.theirs(AT_ZERO[name], workshop)
+    wanted = SUITE.expected(AT_ZERO[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SUITE.ours(AT_ZERO[name], workshop, backend), wanted) < limit, backend

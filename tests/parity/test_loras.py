@@ -23,7 +23,7 @@ LIMITS = {"torch": 1e-5, "mlx": 1e-4}
 @pytest.mark.parametrize("name", CASES)
 def test_trajectories(name: str, workshop: Workshop) -> None:
     case = CASES[name]
-    expected = SUITE.theirs(case, workshop)
+    expected = SUITE.expected(case, workshop)
     for backend, limit in LIMITS.items():
         pipe, prompts = opened(case, workshop, backend)
         call = {**SHARED, "image_prompts": prompts, "output_type": "latent"}

@@ -25,7 +25,7 @@ LIMITS = {"torch": 3e-6, "mlx": 5e-6}
 
 @pytest.fixture(scope="module")
 def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
-    return trajectories.once(lambda name: SUITE.theirs(CASES[name], workshop))
+    return trajectories.once(lambda name: SUITE.expected(CASES[name], workshop))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -27,7 +27,7 @@ OLD = models.Tiny(
 
 @pytest.mark.parametrize("name", CASES)
 def test_chunks_and_weights(name: str, workshop: Workshop) -> None:
-    expected = SUITE.theirs(CASES[name], workshop)
+    expected = SUITE.expected(CASES[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), expected) < limit, backend
 
@@ -35,7 +35,7 @@ def test_chunks_and_weights(name: str, workshop: Workshop) -> None:
 @pytest.mark.parametrize("name", SKIPS)
 def test_clip_skip(name: str, workshop: Workshop) -> None:
     """diffusers' own; there the negative prompt keeps all layers, which ComfyUI's does not."""
-    expected = SKIP.theirs(SKIPS[name], workshop)
+    expected = SKIP.expected(SKIPS[name], workshop)
     for backend, limit in LIMITS.items():
         assert relative(SKIP.ours(SKIPS[name], workshop, backend), expected) < limit, backend
 

@@ -18,7 +18,7 @@ LIMITS = {"torch": 5e-6, "mlx": 1e-5}
 
 @pytest.fixture(scope="module")
 def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
-    return trajectories.once(lambda name: SUITE.theirs(CASES[name], workshop))
+    return trajectories.once(lambda name: SUITE.expected(CASES[name], workshop))
 
 
 @pytest.mark.parametrize("name", CASES)

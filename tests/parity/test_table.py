@@ -67,7 +67,7 @@ def test_a_run_that_raises_is_a_failure(capsys: pytest.CaptureFixture[str]) -> N
     def broken(*_: object) -> np.ndarray:
         raise IndexError("out of levels")
 
-    suite = Suite("a", {"b": None}, broken, broken)
+    suite = Suite("a", {"b": None}, broken, broken, lambda *_: [])
     (found,) = table.rows([(suite, "b")], None, ["mlx"])
     assert not found.is_sound and found.judge == "raised IndexError"
     assert "out of levels" in capsys.readouterr().err

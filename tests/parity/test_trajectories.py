@@ -24,7 +24,7 @@ LIMITS = {"torch": 1e-5, "mlx": 1e-4}
 
 @pytest.fixture(scope="module")
 def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
-    return trajectories.once(lambda name: SUITE.theirs(CASES[name], workshop))
+    return trajectories.once(lambda name: SUITE.expected(CASES[name], workshop))
 
 
 @pytest.mark.parametrize("name", CASES)

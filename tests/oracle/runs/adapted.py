@@ -16,7 +16,7 @@ from PIL import Image
 import ipa
 from oracle import controlled, models, t2i_adapters
 from oracle.pipelines import run_diffusers
-from oracle.runs.suite import Array, Suite, folder_of
+from oracle.runs.suite import Array, Suite, folder_of, parts
 from oracle.workshop import Workshop
 
 MODELS = {
@@ -94,6 +94,11 @@ def folder(case: Case, workshop: Workshop) -> Path:
             lambda path: controlled.write_controlnet(path, t2i_adapters.UNET, seed=60),
         )
     return place
+
+
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    own = [*case.nets, *(["controlnet"] if case.controlnet else [])]
+    return parts(folder(case, workshop), {*NETS, "controlnet"}, own)
 
 
 def pictures(case: Case) -> list[Image.Image]:
@@ -181,4 +186,4 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     return pipe("a red star", ip_adapter_image=images, controls=controls, **call).latents
 
 
-SUITE = Suite("T2I-Adapter", CASES, theirs, ours)
+SUITE = Suite("T2I-Adapter", CASES, theirs, ours, files)

@@ -110,6 +110,10 @@ def _adapter(case: Case, workshop: Workshop) -> Path:
     return controls.folder(case.of, workshop) / "linear.safetensors"
 
 
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    return controls.files(case.of, workshop)
+
+
 def theirs(case: Case, workshop: Workshop) -> Array:
     place, nets = controls.folder(case.of, workshop), case.of.nets
     stock = controlled.controlled_pipeline(
@@ -173,4 +177,4 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     ).latents
 
 
-SUITE = Suite("ControlNet with img2img and inpainting", PARTS, theirs, ours, CASES)
+SUITE = Suite("ControlNet with img2img and inpainting", PARTS, theirs, ours, files, CASES)

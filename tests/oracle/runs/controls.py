@@ -13,7 +13,7 @@ from PIL import Image
 import ipa
 from oracle import controlled, models
 from oracle.pipelines import run_diffusers
-from oracle.runs.suite import Array, Suite, folder_of
+from oracle.runs.suite import Array, Suite, folder_of, parts
 from oracle.workshop import XL, Workshop
 
 PLAIN = models.Tiny(unet=models.FOUR_LEVELS)
@@ -103,6 +103,10 @@ def folder(case: Case, workshop: Workshop) -> Path:
     return place
 
 
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    return parts(folder(case, workshop), NETS, case.nets)
+
+
 def pictures(case: Case) -> list[Image.Image]:
     """Of other sizes and aspects than the result's."""
     sizes = ((100, 70), (64, 48))
@@ -157,4 +161,4 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     return pipe("a red star", ip_adapter_image=images, controls=controls, **call).latents
 
 
-SUITE = Suite("ControlNet", CASES, theirs, ours, MORE)
+SUITE = Suite("ControlNet", CASES, theirs, ours, files, MORE)

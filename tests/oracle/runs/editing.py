@@ -103,6 +103,10 @@ def _folder(case: Case, workshop: Workshop) -> Path:
     return workshop.model(f"editing/{case.model}", MODELS[case.model], seed=seed)
 
 
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    return [_folder(case, workshop)]
+
+
 def picture(size: tuple[int, int]) -> Image.Image:
     """Colours that change in both directions, with noise, so that no two latents are alike."""
     width, height = size
@@ -200,4 +204,4 @@ ONE_GENERATOR = {
 }
 """What tencent's, which has one generator for all pictures, draws of it (D29 of the register)."""
 
-SUITE = Suite("Img2img and inpainting", CASES, theirs, ours, MORE)
+SUITE = Suite("Img2img and inpainting", CASES, theirs, ours, files, MORE)

@@ -103,6 +103,11 @@ def _place(case: Case, workshop: Workshop) -> tuple[Path, dict[str, Path]]:
     return folder, files
 
 
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    folder, adapters = _place(case, workshop)
+    return [folder, *adapters.values()]
+
+
 def _tensors(base: str, name: str) -> dict[str, torch.Tensor]:
     config, kind = CONFIGS[base], KINDS[name]
     seed = 10 * list(CONFIGS).index(base) + list(KINDS).index(name)
@@ -181,4 +186,4 @@ AT_ZERO = {
 }
 """The LoRA alone, as it stays on in all three programs."""
 
-SUITE = Suite("Faces", CASES, theirs, ours)
+SUITE = Suite("Faces", CASES, theirs, ours, files)

@@ -116,6 +116,11 @@ def file(case: Case, name: str, workshop: Workshop) -> Path:
     return workshop.made(f"LoRA/{name}.v{case.base}.safetensors", write)
 
 
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    names = [*case.scales, *(["faceid"] if case.face else [])]
+    return [folder_of(case, workshop), *(file(case, name, workshop) for name in names)]
+
+
 def theirs(case: Case, workshop: Workshop) -> Array:
     folder = folder_of(case, workshop)
     own = [folder / "linear.safetensors"] if case.picture else []
@@ -162,4 +167,4 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     return pipe("a star", image_prompts=prompts, output_type="latent", **SHARED).latents
 
 
-SUITE = Suite("LoRA", CASES, theirs, ours, MORE)
+SUITE = Suite("LoRA", CASES, theirs, ours, files, MORE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,10 @@ def drawn(case: Case) -> list[list[np.ndarray] | None]:
     return [group and [make(*shape) for make in group] for group in case.masks]
 
 
+def files(case: Case, workshop: Workshop) -> list[Path]:
+    return [folder_of("Masks", MODELS, case.model, workshop)]
+
+
 def theirs(case: Case, workshop: Workshop) -> Array:
     folder = folder_of("Masks", MODELS, case.model, workshop)
     pipe = diffusers_pipeline(folder, [folder / f"{a}.safetensors" for a in case.adapters])
@@ -154,4 +159,4 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     return run(case, workshop, backend).latents
 
 
-SUITE = Suite("Masks", CASES, theirs, ours)
+SUITE = Suite("Masks", CASES, theirs, ours, files)

@@ -126,6 +126,10 @@ def folder_of(case: Case | Skip, workshop: Workshop) -> Path:
     return {"tiny": workshop.tiny, "tiny_xl": workshop.tiny_xl}[case.model]
 
 
+def files(case: Case | Skip, workshop: Workshop) -> list[Path]:
+    return [folder_of(case, workshop)]
+
+
 def _their_skip(case: Skip, workshop: Workshop) -> Array:
     pipe = workshop.stock(folder_of(case, workshop))
     prompts.text_model(pipe)
@@ -175,5 +179,6 @@ SUITE = Suite(
     CASES,
     _their_states,
     _our_states,
+    files,
 )
-SKIP = Suite("clip_skip", SKIPS, _their_skip, _our_skip)
+SKIP = Suite("clip_skip", SKIPS, _their_skip, _our_skip, files)
