@@ -210,7 +210,7 @@ class Pipeline(Companions):
         )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, now)
-        backend, hooks = watched(frozen, tap, plans)
+        backend, hooks = watched(frozen, tap, sum(len(plan.seeds) for plan in plans))
         acting = ActingLoras(frozen.loras, [plan.loras for plan in plans], self._loras.restore)
         run = BatchRun(backend, batch, plans, acting, cancel, weights)
         return self._run(run, acting.lent(), hooks)

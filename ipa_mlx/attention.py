@@ -142,7 +142,7 @@ class CrossAttention(nn.Module):
         All pictures of a row share its keys and values, so their queries are put side by side:
         nothing is repeated.
         """
-        shape, rows = x.shape, context.conditioning.rows
+        shape, rows = x.shape, context.rows
         changes = context.changes_at(self.site).attn2
         x = x.reshape(rows, -1, shape[-1])
         q = split_heads(changed(self.to_q, x, changes.get("to_q")), self.heads)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import mlx.core as mx
 
@@ -17,7 +17,13 @@ _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
     from .attention import CrossAttention
     from .controls import ConditionedAdapter, ConditionedControl
-    from .influence import Recorder
+
+
+class Recorder(Protocol):
+    """Who measures the shares of image prompts while a network is evaluated."""
+
+    def take(self, site: int, q: mx.array, text: mx.array, context: Context) -> None:
+        """See `ipa_mlx.influence.Recorder.take`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,12 @@ class KeyValue:
     mask: mx.array | None = None
     scaling: EmbedsScaling = EMBEDS_SCALINGS[V_ONLY]
 
+    def arrays(self) -> Iterator[mx.array]:
+        """All arrays, to be evaluated."""
+        yield from (self.keys, self.values)
+        if self.mask is not None:
+            yield self.mask
+
     def weighted(self, scale: float) -> tuple[float, KeyValue]:
         """λ on the output, and keys and values; or 1, and λ inside them, in their precision."""
         if not self.scaling.is_inside:
@@ -46,6 +58,55 @@ class KeyValue:
         else:
             values = weight * values
         return 1.0, replace(self, keys=weight * self.keys, values=values)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the layers of a network are given in one evaluation.
+
+    Keys and values by site, of the text and of each image prompt; `scales[j][i]` is λ of image
+    prompt j at site i. See `Conditioning` for the rest. `recorder` is there if influence is
+    measured, `watch` if stages are watched.
+    """
+
+    rows: int
+    text: tuple[KeyValue, ...]
+    images: tuple[tuple[KeyValue, ...], ...]
+    scales: Sequence[Sequence[float]]
+    changes: tuple[SiteChanges, ...] = ()
+    added: mx.array | None = None
+    guidance: mx.array | None = None
+    recorder: Recorder | None = None
+    watch: Callable[[str, mx.array], mx.array] | None = None
+
+    def told(self, part: str, array: mx.array) -> mx.array:
+        """A part of a site's result, or what is to stand in for it (`ipa.contract.taps`)."""
+        return array if self.watch is None else self.watch(part, array)
+
+    def text_at(self, site: int) -> KeyValue:
+        """The text's keys and values at a site (its rank, not its number)."""
+        return self.text[site]
+
+    def changes_at(self, site: int) -> SiteChanges:
+        """What a LoRA changes of the attentions of a site's block."""
+        return self.changes[site] if self.changes else _UNCHANGED
+
+    def images_at(
+        self, site: int, queries: int
+    ) -> Iterator[tuple[int, float | mx.array, KeyValue]]:
+        """Number, λ · m, keys and values of every image prompt that is on at a site.
+
+        Where `KeyValue.scaling` puts λ inside keys and values, 1 · m is left.
+
+        The mask is repeated for as many pictures as their queries stand side by side.
+
+        One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
+        """
+        pairs_by_prompt = zip(self.scales, self.images, strict=True)
+        for number, (scale, pairs) in enumerate(pairs_by_prompt):
+            if scale[site] != 0.0:
+                weight, image = pairs[site].weighted(scale[site])
+                yield number, _weight(weight, image.mask, queries), image
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +129,26 @@ class Conditioning:
     channels: mx.array | None = None
     guidance: mx.array | None = None
 
+    def context(
+        self, scales: Sequence[Sequence[float]], recorder: Recorder | None = None
+    ) -> Context:
+        """What the UNet's layers are given; `scales[j][i]` is λ of image prompt j at site i."""
+        return Context(
+            self.rows,
+            self.text,
+            self.images,
+            scales,
+            self.changes,
+            self.added,
+            self.guidance,
+            recorder,
+        )
+
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
         for per_site in (self.text, *self.images):
             for pair in per_site:
-                yield from (pair.keys, pair.values, *(() if pair.mask is None else (pair.mask,)))
+                yield from pair.arrays()
         if self.added is not None:
             yield self.added
         if self.channels is not None:
@@ -82,50 +158,6 @@ class Conditioning:
         for site in self.changes:
             for change in (*site.attn1.values(), *site.attn2.values()):
                 yield from (change.down, change.up)
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A conditioning with the weights of one step: what an evaluation of the UNet is given.
-
-    `scales[j][i]` is λ of image prompt j at site i. `recorder` is there if influence is measured,
-    `watch` if stages are watched.
-    """
-
-    conditioning: Conditioning
-    scales: Sequence[Sequence[float]]
-    recorder: Recorder | None = None
-    watch: Callable[[str, mx.array], mx.array] | None = None
-
-    def told(self, part: str, array: mx.array) -> mx.array:
-        """A part of a site's result, or what is to stand in for it (`ipa.contract.taps`)."""
-        return array if self.watch is None else self.watch(part, array)
-
-    def text_at(self, site: int) -> KeyValue:
-        """The text's keys and values at a site (its rank, not its number)."""
-        return self.conditioning.text[site]
-
-    def changes_at(self, site: int) -> SiteChanges:
-        """What a LoRA changes of the attentions of a site's block."""
-        changes = self.conditioning.changes
-        return changes[site] if changes else _UNCHANGED
-
-    def images_at(
-        self, site: int, queries: int
-    ) -> Iterator[tuple[int, float | mx.array, KeyValue]]:
-        """Number, λ · m, keys and values of every image prompt that is on at a site.
-
-        Where `KeyValue.scaling` puts λ inside keys and values, 1 · m is left.
-
-        The mask is repeated for as many pictures as their queries stand side by side.
-
-        One with λ = 0 is left out, so that it cannot change a bit of the base model's output.
-        """
-        pairs_by_prompt = zip(self.scales, self.conditioning.images, strict=True)
-        for number, (scale, pairs) in enumerate(pairs_by_prompt):
-            if scale[site] != 0.0:
-                weight, image = pairs[site].weighted(scale[site])
-                yield number, _weight(weight, image.mask, queries), image
 
 
 def _weight(scale: float, mask: mx.array | None, queries: int) -> float | mx.array:

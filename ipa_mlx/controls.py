@@ -15,7 +15,7 @@ from ipa.contract.quantization import Quantization
 from ipa.contract.t2i_adapter import T2IAdapterFiles
 from ipa.contract.text import Sizes, TextStates
 
-from .conditioning import Conditioning, Context
+from .conditioning import Context
 from .controlnet import ControlNet, load_controlnet
 from .t2i_adapter import T2IAdapter, load_t2i_adapter
 from .text import added_conditioning
@@ -32,16 +32,15 @@ class ConditionedControl:
 
     net: ControlNet
     picture: mx.array
-    conditioning: Conditioning
+    context: Context
     conditional_only: bool
 
     def residuals(self, x: mx.array, timestep: float, weights: Sequence[float]) -> Residuals:
         """Of scaled latents (N, h, w, C), for all rows."""
-        rows = mx.concatenate([x] * self.conditioning.rows)
+        rows = mx.concatenate([x] * self.context.rows)
         # What other channels a UNet takes (those of inpainting) come after the latents.
         rows = rows[..., : self.net.spec.in_channels]
-        context = Context(self.conditioning, ())
-        found = self.net(rows, timestep, context, self.picture, weights)
+        found = self.net(rows, timestep, self.context, self.picture, weights)
         return [_below_zeros(r) for r in found] if self.conditional_only else found
 
 
@@ -116,15 +115,12 @@ class ControlNets:
         if alone:
             text, sizes = text[-1:], sizes[-1:]
         states = mx.concatenate([row.states for row in text])
-        conditioning = Conditioning(
-            rows=len(text),
-            text=tuple(attention.keys_values(states) for attention in net.cross_attentions),
-            images=(),
-            added=added_conditioning(net, text, sizes),
-        )
+        pairs = tuple(attention.keys_values(states) for attention in net.cross_attentions)
+        added = added_conditioning(net, text, sizes)
         picture = net.embed(pixels)
-        mx.eval(picture, *conditioning.arrays())
-        return ConditionedControl(net, picture, conditioning, alone)
+        mx.eval(picture, added, *(array for pair in pairs for array in pair.arrays()))
+        context = Context(rows=len(text), text=pairs, images=(), scales=(), added=added)
+        return ConditionedControl(net, picture, context, alone)
 
 
 def summed(

@@ -35,8 +35,8 @@ class DownHalf(nn.Module):
 
     def embed_time(self, timestep: float, context: Context, batch: int) -> mx.array:
         """A timestep in [0, 1000) and what is added to it, activated: (1 or `batch`, width)."""
-        time = self.time_embedding(timestep, context.conditioning.guidance)
-        added = context.conditioning.added
+        time = self.time_embedding(timestep, context.guidance)
+        added = context.added
         if added is not None:
             time = time + mx.repeat(added, batch // added.shape[0], axis=0)
         return silu(time)

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from ipa.contract.backend import Floats
 
-from .conditioning import Conditioning, Context
+from .conditioning import Conditioning
 from .controls import summed
 from .influence import Recorder
 from .unet import UNet
@@ -30,7 +30,7 @@ def predict(
         seen = mx.concatenate([x, conditioning.channels.astype(x.dtype)], axis=-1)
     rows = mx.concatenate([seen] * conditioning.rows)
     added = summed(conditioning.controls, control_scales, x, timestep)
-    context = Context(conditioning, scales, recorder)
+    context = conditioning.context(scales, recorder)
     output = unet(rows, timestep, context, added.residuals, added.features)
     output = output.astype(mx.float32).reshape(conditioning.rows, *x.shape)
     if shares is not None and recorder is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,27 +15,56 @@ from mlx.utils import tree_flatten
 from .blas import preload
 from .loading import quantization
 
-if TYPE_CHECKING:
-    from .backend import Runtime
+
+class Encoders(Protocol):
+    """The image encoders that came with adapters, by the folder that each was loaded from."""
+
+    @property
+    def encoders(self) -> Mapping[Path, nn.Module]:
+        """Shared by adapters that need the same one."""
 
 
-def networks(runtime: Runtime) -> Iterator[tuple[str, nn.Module]]:
-    """What a runtime has loaded, adapters and ControlNets apart."""
-    yield from base_networks(runtime)
-    yield from encoders(runtime)
+class Model(Protocol):
+    """What a backend has loaded, as far as it is told of here."""
+
+    @property
+    def unet(self) -> nn.Module:
+        """The denoiser."""
+
+    @property
+    def vae(self) -> nn.Module:
+        """The autoencoder."""
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """CLIP's text tower."""
+
+    @property
+    def text_encoder_2(self) -> nn.Module | None:
+        """SDXL's second text tower."""
+
+    @property
+    def adapters(self) -> Encoders:
+        """The adapters that are loaded."""
 
 
-def base_networks(runtime: Runtime) -> Iterator[tuple[str, nn.Module]]:
+def networks(model: Model) -> Iterator[tuple[str, nn.Module]]:
+    """What a backend has loaded, adapters and ControlNets apart."""
+    yield from base_networks(model)
+    yield from encoders(model)
+
+
+def base_networks(model: Model) -> Iterator[tuple[str, nn.Module]]:
     """The model's own."""
-    yield from (("unet", runtime.unet), ("vae", runtime.vae))
-    yield "text_encoder", runtime.text_encoder
-    if runtime.text_encoder_2 is not None:
-        yield "text_encoder_2", runtime.text_encoder_2
+    yield from (("unet", model.unet), ("vae", model.vae))
+    yield "text_encoder", model.text_encoder
+    if model.text_encoder_2 is not None:
+        yield "text_encoder_2", model.text_encoder_2
 
 
-def encoders(runtime: Runtime) -> Iterator[tuple[str, nn.Module]]:
+def encoders(model: Model) -> Iterator[tuple[str, nn.Module]]:
     """The image encoders that were loaded with adapters."""
-    for path, encoder in runtime.adapters.encoders.items():
+    for path, encoder in model.adapters.encoders.items():
         yield f"image_encoder:{path.name}", encoder
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,15 +26,11 @@ from .controlnet import ControlNet
 from .report import networks
 from .stage_names import MORE_INPUTS, stage_name
 
-if TYPE_CHECKING:
-    from .backend import Runtime
-
 
 @dataclass(frozen=True)
 class Stages(HeldStages):
     """`ipa.contract.taps.Taps` of a runtime."""
 
-    runtime: Runtime
     conditioning = Conditioning
     controlnet = ControlNet
 

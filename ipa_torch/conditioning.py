@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -16,7 +16,13 @@ from .low_rank import UNCHANGED, SiteChanges
 _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 if TYPE_CHECKING:
     from .controls import ConditionedAdapter, ConditionedControl
-    from .influence import Recorder
+
+
+class Recorder(Protocol):
+    """Who measures the shares of image prompts while a network is evaluated."""
+
+    def take(self, site: int, q: torch.Tensor, text: torch.Tensor, context: Context) -> None:
+        """See `ipa_torch.influence.Recorder.take`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import ControlNetModel
@@ -19,9 +19,6 @@ from ipa.parity.stages import input_of, is_sequence, kind_of
 from .conditioning import Conditioning
 from .report import networks
 
-if TYPE_CHECKING:
-    from .backend import Runtime
-
 _CLIP = re.compile(r"^(text_model\.|vision_model\.)?(encoder\.)?")
 
 
@@ -29,7 +26,6 @@ _CLIP = re.compile(r"^(text_model\.|vision_model\.)?(encoder\.)?")
 class Stages(HeldStages):
     """`ipa.contract.taps.Taps` of a runtime."""
 
-    runtime: Runtime
     conditioning = Conditioning
     controlnet = ControlNetModel
 

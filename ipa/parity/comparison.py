@@ -78,7 +78,9 @@ class Comparison:
     @cached_property
     def verdict(self) -> Verdict:
         """What it comes down to."""
-        return verdict_of(self)
+        return verdict_of(
+            self.a.name, self.b.name, self.differences, len(self.only_a) + len(self.only_b)
+        )
 
     @property
     def first_bad(self) -> Difference | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from .advice import advice
 from .comparison import Comparison, Side
 from .figures import short
-from .verdict import rows
+from .verdict import notable
 
 _MOST = 10
 """Stages that are named."""
@@ -47,7 +47,7 @@ def _about(side: Side) -> Mapping[str, str]:
 
 
 def _stages(comparison: Comparison) -> Iterable[str]:
-    found = list(rows(comparison))[:_MOST]
+    found = list(notable(comparison.differences))[:_MOST]
     if not found:
         return
     yield "| stage | relative L2 | limit | × floor | max abs | slope |"

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .difference import Difference
 from .explanation import explain_phase, explain_stage
 from .figures import short
 from .stages import kind_of
-
-if TYPE_CHECKING:
-    from .comparison import Comparison
 
 MOST_KINDS = 4
 """That the sentence names."""
@@ -66,14 +62,15 @@ class Verdict:
     bad: int
 
 
-def verdict_of(comparison: Comparison) -> Verdict:
-    """See `Comparison.verdict`, which keeps it."""
-    found = comparison.differences
+def verdict_of(a: str, b: str, found: Sequence[Difference], alone: int) -> Verdict:
+    """The verdict on b against a, by their names; `alone` stages are in one of the runs only."""
     bad = [one for one in found if one.bad]
     first = bad[0] if bad else None
     worst = max(found, key=lambda one: one.share, default=None)
     kinds = _kinds(bad)
-    said = _sentence(comparison, first, worst, kinds)
+    said = _sentence(a, b, found, first, worst, kinds)
+    if alone:
+        said = f"{said} Not compared: {alone:,} that only one run has."
     return Verdict(bool(found) and not bad, said, first, worst, kinds, len(found), len(bad))
 
 
@@ -119,37 +116,33 @@ def _kinds(bad: Sequence[Difference]) -> tuple[BadKind, ...]:
 
 
 def _sentence(
-    comparison: Comparison,
+    a: str,
+    b: str,
+    found: Sequence[Difference],
     first: Difference | None,
     worst: Difference | None,
     kinds: Sequence[BadKind],
 ) -> str:
-    a, b = comparison.a.name, comparison.b.name
     if worst is None:
-        said = "Nothing was compared: the two runs have no stage in common."
-    elif first is not None:
-        said = (
-            f"{b} departs from {a} at {place(first)}: {size(first)}; {_counted(comparison, kinds)}."
-        )
-    elif all(one.measures.max_abs == 0.0 and not one.sketched for one in comparison.differences):
-        said = f"{b} gives the same as {a}, number for number, in {_stages(comparison)}."
-    else:
-        said = (
-            f"{b} agrees with {a}: all {_stages(comparison)} are within their limits, the worst, "
-            f"{place(worst)}, at {size(worst)}."
-        )
-    alone = len(comparison.only_a) + len(comparison.only_b)
-    return f"{said} Not compared: {alone:,} that only one run has." if alone else said
+        return "Nothing was compared: the two runs have no stage in common."
+    if first is not None:
+        counted = _counted(len(found), kinds)
+        return f"{b} departs from {a} at {place(first)}: {size(first)}; {counted}."
+    if all(one.measures.max_abs == 0.0 and not one.sketched for one in found):
+        return f"{b} gives the same as {a}, number for number, in {_stages(len(found))}."
+    return (
+        f"{b} agrees with {a}: all {_stages(len(found))} are within their limits, the worst, "
+        f"{place(worst)}, at {size(worst)}."
+    )
 
 
-def _stages(comparison: Comparison) -> str:
-    count = len(comparison.differences)
+def _stages(count: int) -> str:
     return f"{count:,} stage{'' if count == 1 else 's'}"
 
 
-def _counted(comparison: Comparison, kinds: Sequence[BadKind]) -> str:
+def _counted(compared: int, kinds: Sequence[BadKind]) -> str:
     bad = sum(kind.count for kind in kinds)
-    counted = f"{bad:,} of {_stages(comparison)} {'is' if bad == 1 else 'are'} bad"
+    counted = f"{bad:,} of {_stages(compared)} {'is' if bad == 1 else 'are'} bad"
     if bad == 1:
         return counted
     if len(kinds) == 1:
@@ -188,11 +181,10 @@ def _last(place: str) -> str:
     return names[-1]
 
 
-def rows(comparison: Comparison) -> Iterator[Difference]:
+def notable(differences: Sequence[Difference]) -> Iterator[Difference]:
     """Bad stages in the order of computation; where there are none, those nearest to a limit."""
-    if comparison.verdict.bad:
-        return (one for one in comparison.differences if one.bad)
-    return iter(worst_first(comparison.differences))
+    bad = [one for one in differences if one.bad]
+    return iter(bad or worst_first(differences))
 
 
 def worst_first(differences: Sequence[Difference]) -> list[Difference]:

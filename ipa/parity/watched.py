@@ -14,7 +14,6 @@ from ipa.contract.backend import Array, Backend, Branch, Floats, ImageTokens
 from ipa.contract.errors import ParityError, RequestError
 from ipa.contract.schedule import Step
 from ipa.contract.text import Sizes, TextStates
-from ipa.plan import Plan
 
 from .stages import kind_of
 from .tap import Tap
@@ -204,16 +203,15 @@ class Watched:
 
 
 def watched(
-    backend: Backend, tap: Tap | None, plans: Sequence[Plan]
+    backend: Backend, tap: Tap | None, count: int
 ) -> tuple[Backend, AbstractContextManager[None]]:
-    """The backend of a run, and within what to run: inside, its modules tell, too.
+    """The backend of a run of `count` pictures; within the context, its modules tell, too.
 
     Raises:
         RequestError: More than one picture is to be made: their stages have the same names.
     """
     if tap is None:
         return backend, nullcontext()
-    count = sum(len(plan.seeds) for plan in plans)
     if count != 1:
         raise RequestError(
             "stages are watched of one picture at a time",

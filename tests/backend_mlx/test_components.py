@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 from ipa.prepare.model_folder import open_model_folder
 from ipa_mlx import backend
 from ipa_mlx.backend import Runtime
-from ipa_mlx.conditioning import Conditioning, Context, masked
+from ipa_mlx.conditioning import Conditioning, masked
 from ipa_torch.loading import quiet
 from oracle.measure import relative
 
@@ -48,7 +48,7 @@ def test_unet(
     x = draw.standard_normal((2, 4, *size), dtype=np.float32)
     text = draw.standard_normal((2, 9, 40), dtype=np.float32)
     keys_values = tuple(a.keys_values(mx.array(text)) for a in runtime.unet.cross_attentions)
-    context = Context(Conditioning(2, keys_values, ()), ())
+    context = Conditioning(2, keys_values, ()).context(())
     unet = reference(UNet2DConditionModel, tiny / "unet")
     for timestep in (0.0, 499.3, 999.0):
         found = nchw(runtime.unet(nhwc(x), timestep, context))
@@ -136,7 +136,7 @@ def test_outside_a_mask_a_site_gives_its_stock_bits(
     rows = mx.array(draw.standard_normal((6, 24, module.to_q.weight.shape[1]), dtype=np.float32))
     text, found = (module.keys_values(states),), []
     for images in ((), (masked((image,), None),), (masked((image,), [mask]),)):
-        context = Context(Conditioning(2, text, images), [[0.8]] * len(images))
+        context = Conditioning(2, text, images).context([[0.8]] * len(images))
         found.append(np.split(np.array(module(rows, context)), 3, axis=1))
     off, on, half = found
     assert np.array_equal(half[0], off[0]) and np.array_equal(half[1], on[1])

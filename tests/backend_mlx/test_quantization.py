@@ -19,7 +19,7 @@ from ipa_convert import convert_model, read_component
 from ipa_mlx import backend
 from ipa_mlx.backend import Runtime
 from ipa_mlx.clip import TextEncoder, VisionEncoder
-from ipa_mlx.conditioning import Conditioning, Context
+from ipa_mlx.conditioning import Conditioning
 from ipa_mlx.loading import place
 from ipa_mlx.unet import UNet
 from oracle import models
@@ -137,7 +137,7 @@ def test_every_use_of_a_quantised_layer(bits: int, partly: Path, draw: np.random
     outputs = []
     for network in (runtime.unet, unet):
         pairs = tuple(attention.keys_values(text) for attention in network.cross_attentions)
-        outputs.append(np.array(network(x, 481.0, Context(Conditioning(2, pairs, ()), ()))))
+        outputs.append(np.array(network(x, 481.0, Conditioning(2, pairs, ()).context(()))))
     assert relative(*outputs) < 2e-6  # measured 7.8e-7
     ids = mx.array(draw.integers(0, 674, (2, 77)))
     tower = restored(TextEncoder, runtime.text_encoder, model.text_encoder)

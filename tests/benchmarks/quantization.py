@@ -83,7 +83,7 @@ def measure(
 
     from ipa_convert import read_component
     from ipa_mlx.backend import DTYPES
-    from ipa_mlx.conditioning import Conditioning, Context
+    from ipa_mlx.conditioning import Conditioning
     from ipa_mlx.loading import place
     from ipa_mlx.unet import UNet
 
@@ -111,7 +111,7 @@ def measure(
         for shape in ((2, side, side, 4), (2, 77, 768))
     )
     keys_values = tuple(attention.keys_values(text) for attention in unet.cross_attentions)
-    found = unet(x, 501.0, Context(Conditioning(2, keys_values, ()), ())).astype(mx.float32)
+    found = unet(x, 501.0, Conditioning(2, keys_values, ()).context(())).astype(mx.float32)
     return size, layers, np.array(found)
 
 

@@ -20,7 +20,7 @@ def compare_controlnet(c: Comparison, side: int) -> None:
     """One evaluation with both rows of guidance; all thirteen results, side by side."""
     import mlx.core as mx
 
-    from ipa_mlx.conditioning import Conditioning, Context
+    from ipa_mlx.conditioning import Conditioning
     from ipa_mlx.controlnet import load_controlnet
 
     draw = np.random.default_rng(6)
@@ -35,7 +35,7 @@ def compare_controlnet(c: Comparison, side: int) -> None:
         2, tuple(a.keys_values(mx.array(text)) for a in net.cross_attentions), ()
     )
     x_last, pixels_last = (mx.array(a.transpose(0, 2, 3, 1)) for a in (x, pixels))
-    found = net(x_last, 501.0, Context(conditioning, ()), net.embed(pixels_last), [1.0] * 13)
+    found = net(x_last, 501.0, conditioning.context(()), net.embed(pixels_last), [1.0] * 13)
     ours = np.concatenate([np.array(r).transpose(0, 3, 1, 2).ravel() for r in found])
     del net, conditioning
 

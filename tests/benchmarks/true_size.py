@@ -98,7 +98,7 @@ def compare_unet(c: Comparison, side: int) -> None:
 
     from ipa_convert import read_adapter
     from ipa_mlx.adapter import ImageAdapter
-    from ipa_mlx.conditioning import Conditioning, Context
+    from ipa_mlx.conditioning import Conditioning
     from ipa_mlx.loading import arrays
     from ipa_mlx.unet import UNet
 
@@ -118,7 +118,7 @@ def compare_unet(c: Comparison, side: int) -> None:
         (adapter.keys_values(tokens, c.model.sites, attentions),),
     )
     scales = tuple(0.3 + 0.04 * i for i in range(len(attentions)))
-    ours = nchw(unet(nhwc(x), 501.0, Context(conditioning, [scales])))
+    ours = nchw(unet(nhwc(x), 501.0, conditioning.context([scales])))
     del unet, adapter, conditioning
     reference = UNet2DConditionModel.from_pretrained(c.folder / "unet")
     count = sum(p.numel() for p in reference.parameters())

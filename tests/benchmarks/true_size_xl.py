@@ -121,7 +121,7 @@ def unet(folder: Path, given: dict[str, Array]) -> Array:
     from ipa.contract.unet_spec import UNetSpec
     from ipa_convert import read_adapter, read_component
     from ipa_mlx.adapter import ImageAdapter
-    from ipa_mlx.conditioning import Conditioning, Context
+    from ipa_mlx.conditioning import Conditioning
     from ipa_mlx.loading import arrays, fill
     from ipa_mlx.text import added_conditioning
     from ipa_mlx.unet import UNet
@@ -145,7 +145,7 @@ def unet(folder: Path, given: dict[str, Array]) -> Array:
         added_conditioning(network, rows, sizes),
     )
     x = mx.array(given["latents"].transpose(0, 2, 3, 1).copy())
-    output = network(x, TIMESTEP, Context(conditioning, [SCALES]))
+    output = network(x, TIMESTEP, conditioning.context([SCALES]))
     return np.array(output).transpose(0, 3, 1, 2)
 
 

@@ -81,7 +81,7 @@ class Site:
         table = [[scale] * len(self.runtime.model.sites) for scale in scales]
         if self.runtime.name == "mlx":
             own = ipa_mlx.influence.Recorder(held.pictures)
-            context = ipa_mlx.conditioning.Context(held, table, own)
+            context = held.context(table, own)
             out = self.runtime.unet.cross_attentions[self.rank](mx.array(self.x), context)
             return own.read(out, self.count)[0]
         recorder, held = ipa_torch.influence.Recorder(held.pictures, self.count), held.repeated(2)

@@ -19,7 +19,6 @@ import safetensors.numpy
 import torch
 
 import ipa
-import ipa_mlx.conditioning
 import ipa_torch.conditioning
 from ipa import Pipeline
 from ipa.contract.backend import Branch, ImageTokens
@@ -125,7 +124,7 @@ def found(pipe: Pipeline, site: Site, prompts: tuple[Prompt, ...]) -> np.ndarray
     scales = [[prompt.weight] * count for prompt in prompts]
     x, module = array(site.hidden.reshape(rows * n, length, channels)), modules[site.rank]
     if is_mlx:
-        out = np.array(module(x, ipa_mlx.conditioning.Context(conditioning, scales)))
+        out = np.array(module(x, conditioning.context(scales)))
     else:
         repeated = conditioning.repeated(n)
         with torch.inference_mode():

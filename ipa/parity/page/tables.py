@@ -13,7 +13,7 @@ from ..difference import Difference
 from ..explanation import explain_phase, explain_stage
 from ..figures import short
 from ..issue_text import side_rows
-from ..verdict import rows as notable
+from ..verdict import notable
 from .markup import Markup, element, joined
 from .stage_data import row_values
 
@@ -43,7 +43,7 @@ def stage_table(comparison: Comparison) -> Markup:
         element("th", element("button", title, type="button", data_key=key), scope="col")
         for key, title in _HEADS
     ]
-    rows = [_stage_row(one) for one in islice(notable(comparison), MOST_ROWS)]
+    rows = [_stage_row(one) for one in islice(notable(comparison.differences), MOST_ROWS)]
     head, body = element("thead", element("tr", *heads)), element("tbody", *rows)
     return element("table", head, body, id="stages", class_="numbers")
 
