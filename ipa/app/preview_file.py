@@ -86,5 +86,5 @@ class PreviewFile:
 def _is_preview(path: Path) -> bool:
     try:
         return _MARK in json.loads(png_text(path) or "{}")
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, TypeError, Image.DecompressionBombError):
         return False

@@ -24,7 +24,7 @@ _NOT_KEPT = frozenset(
         *("influence", "from_", "picture", "offline", "seed", "num_images"),
     }
 )
-_COMMAND, _PICTURES = "command", "pictures"
+_COMMAND, _PICTURES = "command", "made_with"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"control {number}", ", ".join(f"{k} {v}" for k, v in control.items() if v)
     for name, lora in dict(request.get("loras") or {}).items():
         yield f"LoRA {name}", f"scale {lora.get('scale')}"
-    for file, sha256 in dict(told.get("pictures") or {}).items():
+    for file, sha256 in dict(told.get("made_with") or {}).items():
         yield "made with", f"{file} (sha256 {sha256[:16]}…)"
     for warning in told.get("warnings") or ():
         yield "warning", str(warning)

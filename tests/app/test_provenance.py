@@ -100,7 +100,7 @@ def test_pictures_are_kept_by_name_and_hash(call: Callable[..., Result], tmp_pat
         n: picture_sha256(Image.open(p))
         for n, p in {"style.png": tmp_path / "style.png", "~/left.png": home / "left.png"}.items()
     }
-    assert told["pictures"] == hashes
+    assert told["made_with"] == hashes
     assert ["--mask", "1=~/left.png"] in told["command"]["options"]
     assert str(home) not in json.dumps(told["command"])
     again = call("generate", "--from", "out.png", "-o", "again.png")
@@ -142,7 +142,7 @@ def test_a_sheet_says_its_command(call: Callable[..., Result]) -> None:
 def test_older_pictures_are_shown(call: Callable[..., Result]) -> None:
     assert call("generate", "-p", "a ring", *QUICK).exit_code == 0
     told = told_of("out.png")
-    del told["command"], told["pictures"]
+    del told["command"], told["made_with"]
     with_text("old.png", told)
     shown = call("show", "old.png")
     assert shown.exit_code == 0 and "a ring" in shown.stdout and "again" not in shown.stdout
