@@ -5,14 +5,13 @@ from pathlib import Path
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.prepare.images import open_image
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
 
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
-reference = open_image(demo.references()[5])
+reference = ipa.open_image(demo.references()[5])
 
 for scale in (0.0, 0.25, 0.5, 0.75, 1.0):
     result = pipe(

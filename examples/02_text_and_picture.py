@@ -5,14 +5,13 @@ from pathlib import Path
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.prepare.images import open_image
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
 
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
-style = ImagePrompt(open_image(demo.references()[2]), scale=0.7)
+style = ImagePrompt(ipa.open_image(demo.references()[2]), scale=0.7)
 
 for shape in ("star", "heart", "ring"):
     result = pipe(

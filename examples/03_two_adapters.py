@@ -5,7 +5,6 @@ from pathlib import Path
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.prepare.images import open_image
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
@@ -13,7 +12,7 @@ folder.mkdir(exist_ok=True)
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"), name="base")
 pipe.load_ip_adapter(demo.adapter("plus"), name="plus")
-first, second = (open_image(demo.references()[number]) for number in (3, 0))
+first, second = (ipa.open_image(demo.references()[number]) for number in (3, 0))
 
 result = pipe(
     image_prompts=[

@@ -10,11 +10,10 @@ import numpy as np
 
 import ipa
 from ipa import demo
-from ipa.prepare.images import open_image
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
-reference = open_image(demo.references()[1])
+reference = ipa.open_image(demo.references()[1])
 
 pictures = {}
 for backend in ("mlx", "torch"):

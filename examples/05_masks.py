@@ -7,14 +7,13 @@ import numpy as np
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.prepare.images import open_image
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
 
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
-heart, ring = (open_image(demo.references()[number]) for number in (3, 0))
+heart, ring = (ipa.open_image(demo.references()[number]) for number in (3, 0))
 left = np.tile(np.linspace(1, 0, 64) > 0.5, (64, 1))  # (H, W); white, True or 1.0 is on
 
 result = pipe(

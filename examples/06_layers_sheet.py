@@ -5,11 +5,7 @@ from pathlib import Path
 
 import ipa
 from ipa import demo
-from ipa.prepare.images import open_image
-from ipa.prepare.layers import ANYWHERE
-from ipa.sheet import draw_sheet
-from ipa.sweep import Axis, Sweep, make_cells
-from ipa.sweep_report import sweep_blocks
+from ipa.sheets import ANYWHERE, Axis, Sweep, draw_sheet, make_cells, sweep_blocks
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
@@ -17,7 +13,7 @@ steps = int(sys.argv[2]) if len(sys.argv) > 2 else 8
 
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
-heart, ring = (open_image(demo.references()[number]) for number in (3, 0))
+heart, ring = (ipa.open_image(demo.references()[number]) for number in (3, 0))
 references = Axis("reference", [heart, ring], ["heart", "ring"])
 call = {"prompt": "a star", "num_inference_steps": steps, "guidance_scale": 4, "seed": 1}
 

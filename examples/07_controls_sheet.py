@@ -7,17 +7,13 @@ import numpy as np
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.contract.embeds_scaling import EMBEDS_SCALINGS
-from ipa.prepare.images import open_image
-from ipa.sheet import draw_sheet
-from ipa.sweep import Axis, Sweep, make_cells
-from ipa.sweep_report import sweep_blocks
+from ipa.sheets import EMBEDS_SCALINGS, Axis, Sweep, draw_sheet, make_cells, sweep_blocks
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
 pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
-heart = open_image(demo.references()[3])
+heart = ipa.open_image(demo.references()[3])
 call = {"num_inference_steps": int(sys.argv[2]) if len(sys.argv) > 2 else 8, "guidance_scale": 4}
 left = np.tile(np.linspace(1, 0, 64), (64, 1))
 one, half = ImagePrompt(heart), ImagePrompt(heart, scale=0.4)

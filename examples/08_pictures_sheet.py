@@ -7,18 +7,14 @@ import numpy as np
 
 import ipa
 from ipa import ImagePrompt, demo
-from ipa.contract.combining import COMBINE_MODES
-from ipa.prepare.images import open_image
-from ipa.sheet import draw_sheet
-from ipa.sweep import Axis, Sweep, make_cells
-from ipa.sweep_report import sweep_blocks
+from ipa.sheets import COMBINE_MODES, Axis, Sweep, draw_sheet, make_cells, sweep_blocks
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
 pipe = ipa.load("demo")
 for name in ("base", "plus"):
     pipe.load_ip_adapter(demo.adapter(name), name=name)
-star, circle, heart = (open_image(demo.references()[number]) for number in (1, 2, 3))
+star, circle, heart = (ipa.open_image(demo.references()[number]) for number in (1, 2, 3))
 call = {"num_inference_steps": int(sys.argv[2]) if len(sys.argv) > 2 else 8, "guidance_scale": 4}
 left = np.tile(np.arange(64) < 32, (64, 1))
 given = heart, [heart, star], circle.resize((128, 64))

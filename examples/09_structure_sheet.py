@@ -6,8 +6,7 @@ from pathlib import Path
 import ipa
 from ipa import Control, ImagePrompt, demo
 from ipa.prepare.edges import edges
-from ipa.prepare.images import open_image
-from ipa.sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
+from ipa.sheets import SheetBlock, SheetCell, SheetRow, draw_sheet
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")
 folder.mkdir(exist_ok=True)
@@ -15,7 +14,7 @@ pipe = ipa.load("demo")
 pipe.load_ip_adapter(demo.adapter("base"))
 pipe.load_controlnet(demo.controlnet())
 call = {"num_inference_steps": int(sys.argv[2]) if len(sys.argv) > 2 else 25, "guidance_scale": 4}
-pictures = {path.stem.replace("-", " "): open_image(path) for path in demo.references()}
+pictures = {path.stem.replace("-", " "): ipa.open_image(path) for path in demo.references()}
 names = list(pictures)
 styles, shapes = [names[i] for i in (2, 3, 5, 7)], [names[i] for i in (1, 0, 3, 4)]
 

@@ -3,8 +3,8 @@
 import ipa
 pipe = ipa.load("demo")
 
-What is named here is imported when it is first asked for: pytest loads a plugin of this package
-wherever it is installed.
+The names in `__all__` are the public interface. They are imported when they are first asked for:
+pytest loads a plugin of this package wherever it is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 from ipa.contract.version import __version__
 
 if TYPE_CHECKING:
+    from ipa import demo as demo
     from ipa import face_embedder as face_embedder
+    from ipa import parity as parity
+    from ipa import sheets as sheets
     from ipa.contract.control import Control
     from ipa.contract.embeds import ImageEmbeds
     from ipa.contract.errors import (
@@ -28,30 +31,56 @@ if TYPE_CHECKING:
         ParityError,
         RequestError,
     )
-    from ipa.contract.faces import Face
-    from ipa.contract.image_prompt import ImagePrompt
+    from ipa.contract.faces import Face, FaceEmbedder
+    from ipa.contract.image_prompt import ImagePrompt, Picture
+    from ipa.contract.influence import Influence
     from ipa.contract.result import Progress, Result
+    from ipa.contract.tiling import VaeTiling
+    from ipa.contract.weights import Curve, Layers, Scale, StepWeights
     from ipa.loading import load
+    from ipa.parity.tap import Tap
     from ipa.pipeline import Pipeline
+    from ipa.prepare.enlarging import enlarge
+    from ipa.prepare.images import open_image
+    from ipa.prepare.ipadpt import write_ipadpt
+    from ipa.prepare.outpainting import outpaint
+    from ipa.run import CancelSignal
 
 __all__ = [
     "BackendError",
+    "CancelSignal",
     "Cancelled",
     "CheckpointError",
     "Control",
+    "Curve",
     "Face",
+    "FaceEmbedder",
     "ImageEmbeds",
     "ImagePrompt",
+    "Influence",
     "IpaError",
+    "Layers",
     "NumericalError",
     "ParityError",
+    "Picture",
     "Pipeline",
     "Progress",
     "RequestError",
     "Result",
+    "Scale",
+    "StepWeights",
+    "Tap",
+    "VaeTiling",
     "__version__",
+    "demo",
+    "enlarge",
     "face_embedder",
     "load",
+    "open_image",
+    "outpaint",
+    "parity",
+    "sheets",
+    "write_ipadpt",
 ]
 
 _ERRORS = (
@@ -60,14 +89,22 @@ _ERRORS = (
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "ipa.contract.errors"),
+    **dict.fromkeys(("Curve", "Layers", "Scale", "StepWeights"), "ipa.contract.weights"),
+    **dict.fromkeys(("Face", "FaceEmbedder"), "ipa.contract.faces"),
+    **dict.fromkeys(("ImagePrompt", "Picture"), "ipa.contract.image_prompt"),
+    **dict.fromkeys(("Progress", "Result"), "ipa.contract.result"),
+    "CancelSignal": "ipa.run",
     "Control": "ipa.contract.control",
-    "Face": "ipa.contract.faces",
     "ImageEmbeds": "ipa.contract.embeds",
-    "ImagePrompt": "ipa.contract.image_prompt",
+    "Influence": "ipa.contract.influence",
     "Pipeline": "ipa.pipeline",
-    "Progress": "ipa.contract.result",
-    "Result": "ipa.contract.result",
+    "Tap": "ipa.parity.tap",
+    "VaeTiling": "ipa.contract.tiling",
+    "enlarge": "ipa.prepare.enlarging",
     "load": "ipa.loading",
+    "open_image": "ipa.prepare.images",
+    "outpaint": "ipa.prepare.outpainting",
+    "write_ipadpt": "ipa.prepare.ipadpt",
 }
 
 if not TYPE_CHECKING:
@@ -82,4 +119,4 @@ if not TYPE_CHECKING:
 
     def __dir__() -> list[str]:
         """What can be asked for."""
-        return sorted({*globals(), *__all__})
+        return list(__all__)

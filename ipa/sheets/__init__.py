@@ -1,0 +1,74 @@
+"""Labelled sheets of pictures: sweeps over settings, likeness to a reference, heat of influence.
+
+from ipa.sheets import Axis, Sweep, draw_sheet, make_cells, sweep_blocks
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ipa.contract.combining import COMBINE_MODES
+    from ipa.contract.embeds_scaling import EMBEDS_SCALINGS
+    from ipa.likeness import Likeness, Suggestion, suggest_scale
+    from ipa.prepare.overlay import overlay
+    from ipa.prepare.preset_names import ANYWHERE
+    from ipa.sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
+    from ipa.sweep import AXES, Axis, Cell, Made, Sweep, make_cells
+    from ipa.sweep_report import (
+        describe_sweep,
+        suggest_scales,
+        suggestion_notes,
+        sweep_blocks,
+    )
+
+__all__ = [
+    "ANYWHERE",
+    "AXES",
+    "COMBINE_MODES",
+    "EMBEDS_SCALINGS",
+    "Axis",
+    "Cell",
+    "Likeness",
+    "Made",
+    "SheetBlock",
+    "SheetCell",
+    "SheetRow",
+    "Suggestion",
+    "Sweep",
+    "describe_sweep",
+    "draw_sheet",
+    "make_cells",
+    "overlay",
+    "suggest_scale",
+    "suggest_scales",
+    "suggestion_notes",
+    "sweep_blocks",
+]
+
+_HOMES = {
+    **dict.fromkeys(("AXES", "Axis", "Cell", "Made", "Sweep", "make_cells"), "ipa.sweep"),
+    **dict.fromkeys(("Likeness", "Suggestion", "suggest_scale"), "ipa.likeness"),
+    **dict.fromkeys(("SheetBlock", "SheetCell", "SheetRow", "draw_sheet"), "ipa.sheet"),
+    **dict.fromkeys(
+        ("describe_sweep", "suggest_scales", "suggestion_notes", "sweep_blocks"),
+        "ipa.sweep_report",
+    ),
+    "ANYWHERE": "ipa.prepare.preset_names",
+    "COMBINE_MODES": "ipa.contract.combining",
+    "EMBEDS_SCALINGS": "ipa.contract.embeds_scaling",
+    "overlay": "ipa.prepare.overlay",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """Imported when it is first asked for."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_HOMES[name]), name)
+
+    def __dir__() -> list[str]:
+        """What can be asked for."""
+        return list(__all__)
