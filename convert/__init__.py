@@ -4,15 +4,15 @@ numpy and the standard library only. Tensors are checked by header before any me
 then read one by one from a memory map.
 """
 
-from .containers.torch_list import read_tensor_list, write_tensor_list
+from .containers.torch_save.torch_list import read_tensor_list, write_tensor_list
 from .inspection.fingerprint import agreement, fingerprint, lora_fingerprint
 from .inspection.inspection import Inspection, Part, inspect
-from .lora.lora import Lora, LoraPair
-from .lora.lora_names import LoraTargets
-from .lora.lora_plan import read_lora
+from .lora.names import LoraTargets
+from .lora.pairs import Lora, LoraPair
+from .lora.reading import read_lora
+from .reading.component_file import Kind, kind_of, open_component
 from .reading.components import read_adapter, read_component
 from .reading.controlnet_config import open_controlnet
-from .reading.lone import Kind, kind_of, open_component
 from .reading.model import read_model
 from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
 from .reading.t2i_adapter_config import open_t2i_adapter

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ipa
 from ipa import Control, ImagePrompt, demo
-from ipa.prepare.edges import edges
+from ipa.controls import edges
 from ipa.sheets import SheetBlock, SheetCell, SheetRow, draw_sheet
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "outputs")

@@ -13,16 +13,30 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from ipa.contract.version import __version__
+from .old_homes import answer_old_imports
+from .version import __version__
 
 if TYPE_CHECKING:
-    from ipa import demo as demo
-    from ipa import face_embedder as face_embedder
-    from ipa import parity as parity
-    from ipa import sheets as sheets
-    from ipa.contract.control import Control
-    from ipa.contract.embeds import ImageEmbeds
-    from ipa.contract.errors import (
+    from ipa.backend.tap import Tap
+    from ipa.backend.tiling import VaeTiling
+    from ipa.pipeline.loading import load
+    from ipa.pipeline.pipeline import Pipeline
+    from ipa.pipeline.run import CancelSignal
+    from ipa.prepare.editing.outpainting import enlarge, outpaint
+    from ipa.prepare.image_prompts import face_embedder as face_embedder
+    from ipa.prepare.image_prompts.ipadpt import write_ipadpt
+    from ipa.prepare.images.pictures import open_image
+    from ipa.request.control import Control
+    from ipa.request.embeds import ImageEmbeds
+    from ipa.request.faces import Face, FaceEmbedder
+    from ipa.request.image_prompt import ImagePrompt
+    from ipa.request.influence import Influence
+    from ipa.request.pictures import Picture
+    from ipa.request.result import Progress, Result
+    from ipa.request.scales import Curve, Layers, Scale, StepWeights
+
+    from . import demo, parity, sheets
+    from .errors import (
         BackendError,
         Cancelled,
         CheckpointError,
@@ -31,20 +45,6 @@ if TYPE_CHECKING:
         ParityError,
         RequestError,
     )
-    from ipa.contract.faces import Face, FaceEmbedder
-    from ipa.contract.image_prompt import ImagePrompt, Picture
-    from ipa.contract.influence import Influence
-    from ipa.contract.result import Progress, Result
-    from ipa.contract.tiling import VaeTiling
-    from ipa.contract.weights import Curve, Layers, Scale, StepWeights
-    from ipa.loading import load
-    from ipa.parity.tap import Tap
-    from ipa.pipeline import Pipeline
-    from ipa.prepare.enlarging import enlarge
-    from ipa.prepare.images import open_image
-    from ipa.prepare.ipadpt import write_ipadpt
-    from ipa.prepare.outpainting import outpaint
-    from ipa.run import CancelSignal
 
 __all__ = [
     "BackendError",
@@ -88,24 +88,28 @@ _ERRORS = (
     *("ParityError", "RequestError"),
 )
 _HOMES = {
-    **dict.fromkeys(_ERRORS, "ipa.contract.errors"),
-    **dict.fromkeys(("Curve", "Layers", "Scale", "StepWeights"), "ipa.contract.weights"),
-    **dict.fromkeys(("Face", "FaceEmbedder"), "ipa.contract.faces"),
-    **dict.fromkeys(("ImagePrompt", "Picture"), "ipa.contract.image_prompt"),
-    **dict.fromkeys(("Progress", "Result"), "ipa.contract.result"),
-    "CancelSignal": "ipa.run",
-    "Control": "ipa.contract.control",
-    "ImageEmbeds": "ipa.contract.embeds",
-    "Influence": "ipa.contract.influence",
+    **dict.fromkeys(_ERRORS, "ipa.errors"),
+    **dict.fromkeys(("Curve", "Layers", "Scale", "StepWeights"), "ipa.request.scales"),
+    **dict.fromkeys(("Face", "FaceEmbedder"), "ipa.request.faces"),
+    **dict.fromkeys(("ImagePrompt", "Picture"), "ipa.request.image_prompt"),
+    **dict.fromkeys(("Progress", "Result"), "ipa.request.result"),
+    "CancelSignal": "ipa.pipeline.run",
+    "Control": "ipa.request.control",
+    "ImageEmbeds": "ipa.request.embeds",
+    "Influence": "ipa.request.influence",
     "Pipeline": "ipa.pipeline",
-    "Tap": "ipa.parity.tap",
-    "VaeTiling": "ipa.contract.tiling",
-    "enlarge": "ipa.prepare.enlarging",
-    "load": "ipa.loading",
+    "Tap": "ipa.backend.tap",
+    "VaeTiling": "ipa.backend.tiling",
+    "enlarge": "ipa.prepare.editing.outpainting",
+    "load": "ipa.pipeline.loading",
     "open_image": "ipa.prepare.images",
-    "outpaint": "ipa.prepare.outpainting",
-    "write_ipadpt": "ipa.prepare.ipadpt",
+    "outpaint": "ipa.prepare.editing.outpainting",
+    "write_ipadpt": "ipa.prepare.image_prompts.ipadpt",
 }
+
+answer_old_imports()
+
+_MODULES = {"face_embedder": "ipa.prepare.image_prompts.face_embedder"}
 
 if not TYPE_CHECKING:
 
@@ -113,8 +117,12 @@ if not TYPE_CHECKING:
         """One of the names above, or a module of this package."""
         if name in _HOMES:
             return getattr(importlib.import_module(_HOMES[name]), name)
-        if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}"):
-            return importlib.import_module(f"{__name__}.{name}")
+        place = _MODULES.get(name, f"{__name__}.{name}")
+        try:
+            if not name.startswith("_") and importlib.util.find_spec(place):
+                return importlib.import_module(place)
+        except ModuleNotFoundError as error:  # it has moved, and the message says where to
+            raise AttributeError(str(error)) from error
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipa.contract.model import ModelFolder
-    from ipa.pipeline import Pipeline
+    from ipa.model.folder import ModelFolder
+    from ipa.pipeline.pipeline import Pipeline
 
     from .backend import Runtime
 

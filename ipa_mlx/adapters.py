@@ -1,27 +1,108 @@
-"""The adapters beside a model, and the image encoders that they share."""
+"""IP-Adapters on MLX: a projector, keys and values at every site, and who owns them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
-from ipa.contract.adapter_kinds import identified
-from ipa.contract.backend import LoadedAdapter
-from ipa.contract.errors import RequestError
-from ipa.contract.left_out import LeftOut
-from ipa.contract.model import AdapterFiles, ModelFolder
-from ipa.contract.quantization import Quantization
-from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
+from ipa.backend.protocol import Identity, ImageTokens, LoadedAdapter
+from ipa.errors import RequestError
+from ipa.model.adapter import AdapterSpec
+from ipa.model.adapter_kinds import identified
+from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.left_out import LeftOut
+from ipa.model.quantization import Quantization
+from ipa.model.sites import Site
+from ipa.sources.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
 from ipa_convert import read_adapter, read_component
 
-from .adapter import ImageAdapter
-from .clip import VisionEncoder
-from .loading import arrays, place
-from .low_rank import SiteChanges, site_changes
+from .networks.attention import CrossAttention
+from .networks.clip import VisionEncoder
+from .networks.context import KeyValue
+from .networks.low_rank import SiteChanges, site_changes
+from .networks.projectors import PROJECTORS
+from .networks.weights import arrays, fill, place
+
+
+@dataclass(frozen=True)
+class ImageAdapter:
+    """Weights of one adapter, next to a base model that it never changes.
+
+    `projections` maps "<site path>.to_k.weight" and "….to_v.weight" to matrices (C, D); `lora` has
+    FaceID's matrices, "<attention path>.to_q.down.weight" and so on.
+    """
+
+    spec: AdapterSpec
+    projector: nn.Module
+    projections: dict[str, mx.array]
+    lora: dict[str, mx.array]
+
+    @classmethod
+    def build(
+        cls, spec: AdapterSpec, weights: Iterable[tuple[str, mx.array]], where: str
+    ) -> ImageAdapter:
+        """From converted tensors; the converters have checked them against the sites."""
+        projector = PROJECTORS[spec.projector](spec)
+        parts: dict[str, dict[str, mx.array]] = {"projector": {}, "sites": {}, "lora": {}}
+        for name, array in weights:
+            part, _, rest = name.partition(".")
+            parts[part][rest] = array
+        fill(projector, parts["projector"].items(), where)
+        return cls(spec, projector, parts["sites"], parts["lora"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the adapter's own weights, without the encoder."""
+        own = (array for _, array in tree_flatten(self.projector.parameters()))
+        return sum(a.nbytes for a in (*own, *self.projections.values(), *self.lora.values()))
+
+    def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
+        """Normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
+        if self.spec.feature == "embedding":
+            features = encoder.embedding(pixels)
+            return features, mx.zeros_like(features[:1])
+        features = encoder.states(mx.concatenate([pixels, mx.zeros_like(pixels[:1])]))
+        return features[:-1], features[-1:]
+
+    def tokens(
+        self, conditional: mx.array, unconditional: mx.array, identity: Identity | None = None
+    ) -> ImageTokens:
+        """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
+        count, features = conditional.shape[0], mx.concatenate([conditional, unconditional])
+        if identity is None:
+            projected = self.projector(features)
+        else:
+            faces = np.concatenate([identity.conditional, identity.unconditional])
+            faces = mx.array(faces).astype(features.dtype)
+            projected = self.projector(features, faces, identity.shortcut_scale)
+        nothing = projected[count:]
+        if nothing.shape[0] != count:
+            nothing = mx.tile(nothing, (count, 1, 1))
+        return ImageTokens(
+            *(rows.reshape(1, -1, rows.shape[-1]) for rows in (projected[:count], nothing))
+        )
+
+    def keys_values(
+        self, tokens: mx.array, sites: Sequence[Site], attentions: Sequence[CrossAttention]
+    ) -> tuple[KeyValue, ...]:
+        """Tokens (R, T, D) to keys and values of every site."""
+        return tuple(
+            attention.split(
+                self._project(tokens, f"{site.path}.to_k"),
+                self._project(tokens, f"{site.path}.to_v"),
+            )
+            for site, attention in zip(sites, attentions, strict=True)
+        )
+
+    def _project(self, tokens: mx.array, path: str) -> mx.array:
+        """Tokens by one of the matrices, which are never quantised."""
+        return tokens @ self.projections[f"{path}.weight"].T
 
 
 @dataclass(frozen=True)

@@ -15,41 +15,42 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.backend import (
+from ipa.arrays import Floats
+from ipa.backend.protocol import (
     NO_LORA,
     Branch,
-    Floats,
+    ControlBranch,
     Identity,
     ImageTokens,
     LoadedAdapter,
     PreviewDecoder,
 )
-from ipa.contract.controlnet import ControlBranch
-from ipa.contract.errors import RequestError
-from ipa.contract.left_out import NOTHING, LeftOut
-from ipa.contract.model import AdapterFiles, ModelFolder
-from ipa.contract.quantization import Quantization
-from ipa.contract.schedule import Step
-from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
-from ipa.contract.tiling import Tiling, VaeTiling
-from ipa.contract.tiny_vae_spec import TinyVaeFiles
+from ipa.backend.schedule import Step
+from ipa.backend.text import PLAIN, Reading, Sizes, TextStates
+from ipa.backend.tiling import Tiling, VaeTiling
+from ipa.errors import RequestError
+from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.left_out import NOTHING, LeftOut
+from ipa.model.quantization import Quantization
+from ipa.model.vae import TinyVaeFiles
 from ipa_convert import read_model
 
 from .adapters import Adapters
-from .clip import TextEncoder
 from .conditioning import Conditioning, steered, text_pairs
 from .controls import ControlNets
-from .loading import DTYPES, keep_freed, place, require_quantized
 from .loras import Loras
-from .pictures import decode, encode
+from .networks.clip import TextEncoder
+from .networks.tiny_vae import load_tiny
+from .networks.unet import UNet
+from .networks.unet_down import added_conditioning
+from .networks.vae import Vae
+from .networks.weights import DTYPES, keep_freed, place, require_quantized
 from .prediction import predict
 from .report import Measured, base_networks, encoders, measured, report
 from .sampler import advance, guide
 from .stages import Stages
-from .text import added_conditioning, encode_text, no_text
-from .tiny_vae import load_tiny
-from .unet import UNet
-from .vae import Vae
+from .text import encode_text, no_text
+from .vae_codec import decode, encode
 
 # An image encoder is loaded with its adapter.
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -57,7 +58,7 @@ _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 @dataclass
 class Runtime:
-    """`ipa.contract.backend.Backend` on MLX. Latents are (N, h, w, C) float32 inside.
+    """`ipa.backend.protocol.Backend` on MLX. Latents are (N, h, w, C) float32 inside.
 
     `quantization` is what was asked for, and what image encoders of adapters get. `notes` are what
     loading left out of the files.

@@ -17,7 +17,7 @@ import tempfile
 from importlib.metadata import distribution
 from pathlib import Path
 
-from ipa.contract.errors import BackendError
+from ipa.errors import BackendError
 
 ADVICE = "the wheel's own, slow; run `ipa-mlx accelerate`, or install OpenBLAS (libopenblas0)"
 

@@ -10,15 +10,15 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ipa.contract.controlnet import ControlBranch, ControlFiles
-from ipa.contract.quantization import Quantization
-from ipa.contract.t2i_adapter import T2IAdapterFiles
-from ipa.contract.text import Sizes, TextStates
+from ipa.backend.protocol import ControlBranch
+from ipa.backend.text import Sizes, TextStates
+from ipa.model.control_files import ControlFiles, T2IAdapterFiles
+from ipa.model.quantization import Quantization
 
-from .conditioning import Context
-from .controlnet import ControlNet, load_controlnet
-from .t2i_adapter import T2IAdapter, load_t2i_adapter
-from .text import added_conditioning
+from .networks.context import Context
+from .networks.controlnet import ControlNet, load_controlnet
+from .networks.t2i_adapter import T2IAdapter, load_t2i_adapter
+from .networks.unet_down import added_conditioning
 
 Residuals = list[mx.array | None]
 

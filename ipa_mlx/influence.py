@@ -1,4 +1,4 @@
-"""Shares of image prompts in cross-attention, as `ipa.contract.influence` defines them."""
+"""Shares of image prompts in cross-attention, as `ipa.request.influence` defines them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
-from ipa.contract.backend import Floats
+from ipa.arrays import Floats
 
-from .attention import attend
-from .conditioning import Context
+from .networks.attention import attend
+from .networks.context import Context
 
 _TINY = 1.2e-38  # below float32's normal numbers: keeps 0 / 0 at 0
 

@@ -1,7 +1,8 @@
-"""The LoRAs beside a model: which layers they change, and which of them do now."""
+"""LoRAs on MLX: read once, then used at any scale, fused or beside the weights."""
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,75 @@ from typing import Any, TypeAlias
 import mlx.core as mx
 import mlx.nn as nn
 
-from ipa.contract.errors import RequestError
-from ipa.contract.lora import LoadedLora, LoraScale
-from ipa.contract.model import ModelFolder
+from ipa.backend.protocol import LoadedLora, LoraScale
+from ipa.errors import RequestError
+from ipa.model.folder import ModelFolder
 from ipa_convert import Converted, ConvertedTensor, Lora, LoraPair, LoraTargets, read_lora
 
-from .loading import arrays
-from .lora_layers import ChangedLayer, LowRankChange, joined, merged
+from .networks.weights import arrays
+
+
+@dataclass(frozen=True, slots=True)
+class LowRankChange:
+    """down (r, inputs), or (r, kh, kw, inputs) before a convolution; up (outputs, r)."""
+
+    down: mx.array
+    up: mx.array
+
+    def scaled(self, factor: float) -> LowRankChange:
+        """`factor` times as strong; the product is rounded once."""
+        up = (self.up.astype(mx.float32) * factor).astype(self.up.dtype)
+        return LowRankChange(self.down, up)
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds."""
+        return self.down.nbytes + self.up.nbytes
+
+
+def joined(changes: Sequence[LowRankChange]) -> LowRankChange:
+    """Their sum as one change, whose rank is the sum of theirs: one pair of products a layer."""
+    if len(changes) == 1:
+        return changes[0]
+    return LowRankChange(
+        mx.concatenate([change.down for change in changes]),
+        mx.concatenate([change.up for change in changes], axis=1),
+    )
+
+
+class ChangedLayer(nn.Module):
+    """W x + up (down x): a linear layer, quantised or not, or a convolution, and what changes it.
+
+    The layer itself is kept as it is. The change is no parameter of the network.
+    """
+
+    def __init__(self, base: nn.Module, change: LowRankChange) -> None:
+        super().__init__()
+        self.base = base
+        self.change = change
+
+    @property
+    def weight(self) -> mx.array:
+        """The layer's own: others ask for its type."""
+        return self.base.weight
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """As the layer's."""
+        change = self.change
+        if change.down.ndim == 2:
+            return self.base(x) + (x @ change.down.T) @ change.up.T
+        inner = mx.conv2d(x, change.down, self.base.stride, self.base.padding)
+        return self.base(x) + inner @ change.up.T
+
+
+def merged(base: nn.Module, change: LowRankChange) -> nn.Module:
+    """A copy of a layer with the change in its weight: summed in float32 and rounded once."""
+    down, up = change.down.astype(mx.float32), change.up.astype(mx.float32)
+    product = (up @ down.reshape(len(down), -1)).reshape(base.weight.shape)
+    layer = copy.copy(base)
+    layer.weight = (base.weight.astype(mx.float32) + product).astype(base.weight.dtype)
+    return layer
+
 
 Place: TypeAlias = tuple[str, str]
 """A network, and the path of a layer in it."""
@@ -41,7 +104,7 @@ class _Acting:
 
 @dataclass
 class Loras:
-    """By name. See `ipa.contract.lora.LoraSet`.
+    """By name. See `ipa.backend.protocol.LoraSet`.
 
     A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
     a copy with other weights; the originals are put back when nothing changes them any more. What

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from ipa.contract.backend import Floats
+from ipa.arrays import Floats
 
 from .conditioning import Conditioning
 from .controls import summed
 from .influence import Recorder
-from .unet import UNet
+from .networks.unet import UNet
 
 
 def predict(

@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .blas import preload
-from .loading import quantization
+from .networks.weights import quantization
 
 
 class Encoders(Protocol):

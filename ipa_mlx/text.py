@@ -8,11 +8,10 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
-from ipa.prepare.prompt_weights import weigh
+from ipa.backend.text import PLAIN, Reading, TextStates
+from ipa.prepare.text.weights import weigh
 
-from .clip import TextEncoder
-from .down import DownHalf
+from .networks.clip import TextEncoder
 
 
 def encode_text(
@@ -62,12 +61,3 @@ def _weighted(
 def no_text(like: TextStates) -> TextStates:
     """Zeros in the shape of other states."""
     return TextStates(mx.zeros_like(like.states), mx.zeros_like(like.pooled))
-
-
-def added_conditioning(
-    unet: DownHalf, text: Sequence[TextStates], sizes: Sequence[Sizes]
-) -> mx.array | None:
-    """What it adds to its timestep in every step, (R, time width); None without sizes."""
-    if not sizes:
-        return None
-    return unet.add_embedding(mx.concatenate([row.pooled for row in text]), sizes)

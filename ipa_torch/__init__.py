@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipa.contract.model import ModelFolder
-    from ipa.pipeline import Pipeline
+    from ipa.model.folder import ModelFolder
+    from ipa.pipeline.pipeline import Pipeline
 
     from .backend import Runtime
 
@@ -37,7 +37,7 @@ def environment() -> dict[str, str]:
     start()
     import torch
 
-    from .loading import best_device
+    from .files.weights import best_device
 
     return {
         "device": best_device(),

@@ -1,26 +1,196 @@
-"""The adapters beside a model, and the image encoders that they share."""
+"""IP-Adapters in the reference: a projector, keys and values at every site, and who owns them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from transformers import CLIPVisionModelWithProjection
 
-from ipa.contract.adapter_kinds import identified
-from ipa.contract.backend import LoadedAdapter
-from ipa.contract.errors import RequestError
-from ipa.contract.model import AdapterFiles, ModelFolder
-from ipa.prepare.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
+from ipa.arrays import Floats
+from ipa.backend.protocol import Identity, ImageTokens, LoadedAdapter
+from ipa.errors import CheckpointError, RequestError
+from ipa.model.adapter import AdapterSpec, Shapes
+from ipa.model.adapter_kinds import identified
+from ipa.model.adapter_shapes import detect_adapter
+from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.ignoring import REMEDY
+from ipa.model.sites import Site
+from ipa.sources.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
 
-from .adapter import ImageAdapter, check_file
-from .adapter_file import open_adapter
-from .loading import load_component, load_encoder_file
-from .low_rank import SiteChanges, site_changes
+from .files.adapter_file import AdapterFile, open_adapter
+from .files.weights import MALFORMED, load_component, load_encoder_file, quiet, reason
+from .networks.attention import keys_values
+from .networks.context import KeyValue
+from .networks.low_rank import PARTS, SiteChanges, site_changes
+
+_ASSUMED = {  # by diffusers' loaders
+    "linear": ("tokens", 4),
+    "resampler": ("layers", 4),
+    "faceid_plus": ("layers", 4),
+}
+
+
+@dataclass(frozen=True)
+class ImageAdapter:
+    """Weights of one adapter, next to a base model that it never changes.
+
+    `projections` has (to_k, to_v), each (C, D), for every site in the order of site numbers; `lora`
+    has FaceID's matrices by their names in the file, less "ip_adapter.".
+    """
+
+    spec: AdapterSpec
+    projector: torch.nn.Module
+    projections: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    lora: Mapping[str, torch.Tensor]
+
+    @classmethod
+    def read(
+        cls, file: AdapterFile, unet: UNet2DConditionModel, sites: Sequence[Site], spec: AdapterSpec
+    ) -> ImageAdapter:
+        """From an original file, its names checked. Raises CheckpointError if it is damaged."""
+        parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+        for key, tensor in file.tensors(unet.dtype).items():
+            part, _, rest = key.partition(".")
+            parts[part][rest] = tensor.to(unet.device)
+        try:
+            with quiet():
+                # Without low_cpu_mem_usage: with it, missing and spare tensors pass unnoticed.
+                projector = unet._convert_ip_adapter_image_proj_to_diffusers(
+                    parts["image_proj"], low_cpu_mem_usage=False
+                )
+                processors: Any = unet._convert_ip_adapter_attn_to_diffusers([parts])
+        except MALFORMED as error:
+            raise CheckpointError(
+                f"{file.path.name}: its projector cannot be loaded",
+                found=reason(error),
+                remedy="download the file again",
+            ) from error
+        found = [processors[f"{site.path}.processor"] for site in sites]
+        projections = tuple((p.to_k_ip[0].weight.data, p.to_v_ip[0].weight.data) for p in found)
+        projector = projector.to(unet.device, unet.dtype).eval().requires_grad_(requires_grad=False)
+        lora = {name: m for name, m in parts["ip_adapter"].items() if "_lora." in name}
+        return cls(spec, projector, projections, lora)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the adapter's own weights, without the encoder."""
+        own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
+        return sum(tensor.nbytes for tensor in (*own, *self.lora.values()))
+
+    def features(
+        self, encoder: torch.nn.Module, pixels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalised pixels (N, 3, S, S) to features; see `Backend.encode_images`."""
+        if self.spec.feature == "embedding":
+            features = encoder(pixels).image_embeds
+            return features, torch.zeros_like(features[:1])
+        features = encoder(pixels, output_hidden_states=True).hidden_states[-2]
+        grey = torch.zeros_like(pixels[:1])
+        return features, encoder(grey, output_hidden_states=True).hidden_states[-2]
+
+    def tokens(
+        self,
+        conditional: torch.Tensor,
+        unconditional: torch.Tensor,
+        identity: Identity | None = None,
+    ) -> ImageTokens:
+        """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
+        if identity is None:
+            image, nothing = self._projected(conditional), self._projected(unconditional)
+        else:
+            scale = identity.shortcut_scale
+            image = self._of_faces(conditional, identity.conditional, scale)
+            nothing = self._of_faces(unconditional, identity.unconditional, scale)
+        repeats = len(image) // len(nothing)
+        return ImageTokens(
+            image.flatten(0, 1)[None], nothing.repeat(repeats, 1, 1).flatten(0, 1)[None]
+        )
+
+    def _projected(self, features: torch.Tensor) -> torch.Tensor:
+        """A resampler of identities takes each as a state."""
+        if self.spec.projector == "resampler" and features.ndim == 2:
+            features = features[:, None]
+        return self.projector(features)
+
+    def _of_faces(
+        self, states: torch.Tensor, faces: Floats, shortcut_scale: float | None
+    ) -> torch.Tensor:
+        """diffusers' module is given the states, and which version it is, as attributes."""
+        projector: Any = self.projector
+        projector.clip_embeds = states[:, None]
+        projector.shortcut = shortcut_scale is not None
+        projector.shortcut_scale = shortcut_scale
+        try:
+            return projector(torch.tensor(faces, device=states.device))
+        finally:
+            projector.clip_embeds = None
+
+    def keys_values(
+        self, tokens: torch.Tensor, attentions: Sequence[Attention]
+    ) -> tuple[KeyValue, ...]:
+        """Tokens (R, T, D) to keys and values of every site."""
+        return tuple(
+            keys_values(tokens, weights, attention.heads)
+            for weights, attention in zip(self.projections, attentions, strict=True)
+        )
+
+
+def check_file(file: AdapterFile, sites: Sequence[Site], context_width: int) -> AdapterSpec:
+    """The adapter's kind, from its header alone, if diffusers can load it into this UNet."""
+    shapes, where = file.shapes, file.path.name
+    spec = detect_adapter(shapes, where)
+    spec.check_context(context_width, where)
+    spec.check_unet(shapes, tuple(sites), where)
+    _refuse_spare(shapes, spec, sites, where)
+    field, needed = _ASSUMED.get(spec.projector, ("", 0))
+    if field and getattr(spec, field) != needed:
+        raise CheckpointError(
+            f"{where}: the reference cannot load this {spec.projector} adapter",
+            found=f"{getattr(spec, field)} {field}; diffusers assumes {needed}",
+            remedy="use the mlx backend",
+        )
+    return spec
+
+
+def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], where: str) -> None:
+    """What the projector holds is checked by torch; beside it there are keys, values and LoRA."""
+    known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
+    needed = _lora_shapes(spec, sites)
+    wrong = sorted(name for name, shape in needed.items() if shapes.get(name) != shape)
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{where}: its LoRA does not fit",
+            found=f"{first}: {shapes.get(first, 'no such tensor')}, needed {needed[first]}",
+            remedy="download the file again",
+        )
+    known |= needed.keys()
+    spare = sorted(k for k in shapes if k not in known and not k.startswith("image_proj."))
+    if spare:
+        raise CheckpointError(
+            f"{where} has tensors that no supported adapter has",
+            found=f"{len(spare)}: {', '.join(spare[:3])}",
+            remedy=f"supported: base, light, vit-G; plus, plus-face; full-face; FaceID; {REMEDY}",
+        )
+
+
+def _lora_shapes(spec: AdapterSpec, sites: Sequence[Site]) -> dict[str, tuple[int, ...]]:
+    """FaceID's low-rank changes: on all attentions, those before a site too."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for site in sites if spec.lora_rank else ():
+        for number, context in ((site.number - 1, site.width), (site.number, spec.context_width)):
+            for part in PARTS:
+                inputs = context if part in {"to_k", "to_v"} else site.width
+                path = f"ip_adapter.{number}.{part}_lora"
+                shapes[f"{path}.down.weight"] = (spec.lora_rank, inputs)
+                shapes[f"{path}.up.weight"] = (site.width, spec.lora_rank)
+    return shapes
 
 
 @dataclass(frozen=True)

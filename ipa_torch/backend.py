@@ -18,38 +18,38 @@ from transformers import (
     CLIPTextModelWithProjection,
 )
 
-from ipa.contract.backend import (
+from ipa.arrays import Floats
+from ipa.backend.protocol import (
     NO_LORA,
     Branch,
-    Floats,
+    ControlBranch,
     Identity,
     ImageTokens,
     LoadedAdapter,
     PreviewDecoder,
 )
-from ipa.contract.controlnet import ControlBranch
-from ipa.contract.errors import RequestError
-from ipa.contract.left_out import NOTHING, LeftOut
-from ipa.contract.model import AdapterFiles, ModelFolder
-from ipa.contract.schedule import Step
-from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
-from ipa.contract.tiling import Tiling, VaeTiling
-from ipa.contract.tiny_vae_spec import TinyVaeFiles
+from ipa.backend.schedule import Step
+from ipa.backend.text import PLAIN, Reading, Sizes, TextStates
+from ipa.backend.tiling import Tiling, VaeTiling
+from ipa.errors import RequestError
+from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.left_out import NOTHING, LeftOut
+from ipa.model.vae import TinyVaeFiles
 
 from .adapters import Adapters
-from .attention import install
 from .conditioning import Conditioning, steered
 from .controls import ControlNets
-from .loading import DTYPES, Account, find_device, load_component
+from .files.single_file import load_single_file, load_vae
+from .files.weights import DTYPES, Account, find_device, load_component
 from .loras import Loras
-from .pictures import decode, encode
+from .networks.attention import install
+from .networks.tiny_vae import load_tiny
 from .prediction import predict
 from .report import Measured, base_networks, encoders, measured, report
 from .sampler import advance, guide
-from .single_file import load_single_file, load_vae
 from .stages import Stages
 from .text import added_conditioning, encode_text, no_text
-from .tiny_vae import load_tiny
+from .vae_codec import decode, encode
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def precise() -> Iterator[None]:
 
 @dataclass
 class Runtime:
-    """`ipa.contract.backend.Backend` on diffusers' and transformers' modules.
+    """`ipa.backend.protocol.Backend` on diffusers' and transformers' modules.
 
     `notes` are what loading left out of the files.
     """

@@ -9,12 +9,12 @@ from itertools import zip_longest
 import torch
 from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 
-from ipa.contract.controlnet import ControlBranch, ControlFiles
-from ipa.contract.t2i_adapter import T2IAdapterFiles
-from ipa.contract.text import Sizes, TextStates
+from ipa.backend.protocol import ControlBranch
+from ipa.backend.text import Sizes, TextStates
+from ipa.model.control_files import ControlFiles, T2IAdapterFiles
 
-from .controlnet import load_controlnet
-from .t2i_adapter import load_t2i_adapter
+from .networks.controlnet import load_controlnet
+from .networks.t2i_adapter import load_t2i_adapter
 from .text import added_conditioning
 
 Residuals = list[torch.Tensor]

@@ -1,4 +1,4 @@
-"""Shares of image prompts in cross-attention, as `ipa.contract.influence` defines them."""
+"""Shares of image prompts in cross-attention, as `ipa.request.influence` defines them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.functional import scaled_dot_product_attention as attend
 
-from ipa.contract.backend import Floats
+from ipa.arrays import Floats
 
-from .conditioning import Context, KeyValue
+from .networks.context import Context, KeyValue
 
 
 class Recorder:

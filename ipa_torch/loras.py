@@ -14,11 +14,11 @@ from diffusers.utils.peft_utils import delete_adapter_layers, recurse_remove_pef
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.lora import LoadedLora, LoraScale
+from ipa.backend.protocol import LoadedLora, LoraScale
+from ipa.errors import CheckpointError
 
-from .loading import MALFORMED, quiet, reason
-from .lora_file import Networks, Tensors, read_lora
+from .files.lora_file import Networks, Tensors, read_lora
+from .files.weights import MALFORMED, quiet, reason
 
 _FIXED = {"peft_type": "LORA", "use_dora": False, "lora_bias": False, "bias": "none"}
 
@@ -47,7 +47,7 @@ class _Acting:
 
 @dataclass
 class Loras:
-    """By name. See `ipa.contract.lora.LoraSet`.
+    """By name. See `ipa.backend.protocol.LoraSet`.
 
     PEFT's layers hold the base model's, whose own weights are put back when nothing is fused. What
     is frozen shares `_acting`, for the networks are the same.

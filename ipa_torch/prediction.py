@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from diffusers import UNet2DConditionModel
 
-from ipa.contract.backend import Floats
+from ipa.arrays import Floats
 
-from .conditioning import Conditioning, Context
+from .conditioning import Conditioning
 from .controls import summed
 from .influence import Recorder
+from .networks.context import Context
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""One row of a schedule, applied: see `ipa.contract.schedule` for the formulas."""
+"""One row of a schedule, applied: see `ipa.backend.schedule` for the formulas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ipa.contract.schedule import ESTIMATE, Step
+from ipa.backend.schedule import ESTIMATE, Step
 
 
 def guide(

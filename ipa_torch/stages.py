@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from diffusers import ControlNetModel
 
-from ipa.contract.backend import Floats
-from ipa.contract.taps import Emit
-from ipa.parity.held import HeldStages
-from ipa.parity.stages import input_of, is_sequence, kind_of
+from ipa.arrays import Floats
+from ipa.backend.stage_reader import HeldStages
+from ipa.backend.stages import input_of, is_sequence, kind_of
+from ipa.backend.tap import Emit
 
 from .conditioning import Conditioning
 from .report import networks
@@ -24,7 +24,7 @@ _CLIP = re.compile(r"^(text_model\.|vision_model\.)?(encoder\.)?")
 
 @dataclass(frozen=True)
 class Stages(HeldStages):
-    """`ipa.contract.taps.Taps` of a runtime."""
+    """`ipa.backend.tap.Taps` of a runtime."""
 
     conditioning = Conditioning
     controlnet = ControlNetModel

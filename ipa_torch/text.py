@@ -11,8 +11,8 @@ import torch
 from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from ipa.contract.text import PLAIN, Reading, Sizes, TextStates
-from ipa.prepare.prompt_weights import weigh
+from ipa.backend.text import PLAIN, Reading, Sizes, TextStates
+from ipa.prepare.text.weights import weigh
 
 
 def encode_text(

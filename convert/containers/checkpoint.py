@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.files import container, find_weights, read_json
-from ipa.contract.quantization import Quantization
+from ipa.errors import CheckpointError
+from ipa.model.files import container, find_weights, read_json
+from ipa.model.quantization import Quantization
 
-from ..writing.quantization import PACKED
+from .quantization import PACKED
 from .safetensors_file import SafetensorsFile, open_safetensors
 from .stored import Stored
-from .torch_file import open_torch
+from .torch_save.torch_file import open_torch
 
 CONVERTED: Mapping[str, str] = {"format": "mlx", "ipa_layout": "1"}
 """Metadata of files in our MLX names and layout."""

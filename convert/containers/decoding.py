@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from .dtypes import Array
 from .stored import Stored, Wrapper

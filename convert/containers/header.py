@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn, TypeGuard
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from .dtypes import MAX_ELEMENTS, NUMPY
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from .dtypes import NUMPY, Array
 

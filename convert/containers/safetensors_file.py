@@ -16,10 +16,10 @@ from typing import Protocol
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.files import require_safetensors
+from ipa.errors import CheckpointError
+from ipa.model.files import require_safetensors
 
-from ..writing.appearing import not_written
+from .atomic import not_written
 from .dtypes import NUMPY, Array
 from .header import MAX_HEADER_BYTES, Entry, encode_header, parse_header, refuse
 from .mapped import MappedTensor

@@ -11,7 +11,7 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from .dtypes import NUMPY, Array
 

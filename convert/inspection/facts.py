@@ -18,16 +18,12 @@ from ..tables import (
     unet,
     vae,
 )
-from . import clip_facts
-from .adapter_facts import adapter_facts
-from .controlnet_facts import controlnet_facts
+from ..tables.families import LORA, ORIGINAL_UNET, ORIGINAL_VAE, SINGLE_FILE
+from . import network_facts as clip_facts
+from .adapter_facts import TITLE as INVERSION
+from .adapter_facts import adapter_facts, inversion_facts, lora_facts
 from .description import Facts
-from .families import LORA, ORIGINAL_UNET, ORIGINAL_VAE, SINGLE_FILE
-from .inversion_facts import TITLE as INVERSION
-from .inversion_facts import inversion_facts
-from .lora_facts import lora_facts
-from .t2i_adapter_facts import t2i_adapter_facts
-from .unet_facts import single_file_facts, unet_facts
+from .network_facts import controlnet_facts, single_file_facts, t2i_adapter_facts, unet_facts
 
 
 def facts(family: str, checkpoint: Checkpoint) -> Facts:

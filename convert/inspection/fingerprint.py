@@ -15,11 +15,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ipa.contract.quantization import Quantization
+from ipa.model.quantization import Quantization
 
 from ..containers.dtypes import Array
 from ..containers.values import pieces, widen
-from ..lora.lora import Lora
+from ..lora.pairs import Lora
 from ..tables.converted import Converted, ConvertedTensor
 from ..tables.quantized_layers import is_quantized
 

@@ -10,15 +10,15 @@ from math import prod
 from pathlib import Path
 from typing import Literal
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from ..containers.checkpoint import Checkpoint, open_folder
 from ..containers.safetensors_file import nbytes
 from ..reading.single_file import tensors_of
+from ..tables.families import SINGLE_FILE, SUPPORTED, UNKNOWN, family
+from .adapter_facts import TITLE as INVERSION
+from .adapter_facts import is_inversion, open_any
 from .facts import facts
-from .families import SINGLE_FILE, SUPPORTED, UNKNOWN, family
-from .inversion_facts import TITLE as INVERSION
-from .inversion_facts import is_inversion, open_any
 from .oddities import odd_types, odd_values
 
 _INDEX = re.compile(r"(.+)\.(safetensors|bin)\.index(?:\.(.+))?\.json")

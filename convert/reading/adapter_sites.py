@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ipa.contract.base_sites import SITES
-from ipa.contract.sites import Site
+from ipa.model.sites import SITES, Site
 
 from ..containers.checkpoint import Checkpoint
 from ..tables import ip_adapter

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 from typing import Any
 
-from ipa.contract.config import Config
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
+from ipa.model.config import Config
 
 from ..containers.checkpoint import Checkpoint
 from ..tables import clip_text, clip_vision

@@ -1,4 +1,4 @@
-"""Reading the parts of a model, and adapters, as our MLX modules want them."""
+"""Components read from their files, each by its table."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ipa.contract.adapter import AdapterSpec
-from ipa.contract.controlnet_spec import ControlNetSpec
-from ipa.contract.files import STEMS
-from ipa.contract.ignoring import NOTHING, Ignore
-from ipa.contract.sites import Site
-from ipa.contract.specs import ClipTextSpec, ClipVisionSpec, VaeSpec
-from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
-from ipa.contract.unet_spec import UNetSpec
+from ipa.model.adapter import AdapterSpec
+from ipa.model.clip import ClipTextSpec, ClipVisionSpec
+from ipa.model.controlnet import ControlNetSpec
+from ipa.model.files import STEMS
+from ipa.model.ignoring import NOTHING, Ignore
+from ipa.model.sites import Site
+from ipa.model.t2i_adapter import T2IAdapterSpec
+from ipa.model.unet import UNetSpec
+from ipa.model.vae import STEM, TinyVaeFiles, VaeSpec
 
 from ..containers.checkpoint import Checkpoint, open_file, open_folder
-from ..tables import clip_text, clip_vision, controlnet, ip_adapter, t2i_adapter, unet, vae
+from ..tables import (
+    clip_text,
+    clip_vision,
+    controlnet,
+    ip_adapter,
+    t2i_adapter,
+    tiny_vae,
+    unet,
+    vae,
+)
 from ..tables.adapter_spellings import aliases
 from ..tables.converted import Converted
-from ..tables.plan import convert
+from ..tables.matching import convert
 from ..tables.table import Table
 
 Component: TypeAlias = Literal[
     "unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "controlnet", "t2i_adapter"
 ]
+
+
 Spec: TypeAlias = (
     UNetSpec | VaeSpec | ClipTextSpec | ClipVisionSpec | ControlNetSpec | T2IAdapterSpec
 )
+
 
 TABLES: Mapping[Component, Callable[[Any], Table]] = {
     "unet": unet.table,
@@ -55,7 +68,7 @@ def read_component(
 
     Args:
         component: Which part of the model.
-        folder: Its folder, with weights called as `ipa.contract.files.STEMS` says; or its file.
+        folder: Its folder, with weights called as `ipa.model.files.STEMS` says; or its file.
         spec: Its structure, from its config.json.
         variant: "fp16" and the like, in the file names.
         ignore: What else may lie in its files.
@@ -108,3 +121,14 @@ def plan_adapter(
     names = [stored.name for stored in checkpoint.values()]
     ignore.check(converted.dropped, names, checkpoint.where)
     return converted
+
+
+def read_tiny_vae(files: TinyVaeFiles) -> Converted:
+    """Its tensors under their MLX names, no value read.
+
+    Raises:
+        CheckpointError: The weights are damaged, or are not exactly those of its structure.
+    """
+    path = files.path
+    checkpoint = open_folder(path, STEM) if path.is_dir() else open_file(path)
+    return convert(checkpoint, tiny_vae.table(files.spec))

@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipa.contract.config import Config
-from ipa.contract.controlnet_spec import ControlNetSpec
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
+from ipa.model.config import Config
+from ipa.model.controlnet import ControlNetSpec
 
 from ..containers.checkpoint import Checkpoint, open_file
 from ..containers.stored import Stored
-from ..inspection.families import family
 from ..tables import controlnet, t2i_adapter
+from ..tables.families import family
 from ..tables.layout import Shape
 from ..tables.rules import Rename
 

@@ -6,14 +6,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.ignoring import NOTHING, Ignore
-from ipa.contract.model import ModelFolder, SingleFile
-from ipa.contract.specs import VaeSpec
+from ipa.errors import CheckpointError
+from ipa.model.folder import ModelFolder, SingleFile
+from ipa.model.ignoring import NOTHING, Ignore
+from ipa.model.vae import VaeSpec
 
 from ..containers.checkpoint import open_file
 from ..tables.converted import Converted
-from ..tables.plan import convert
+from ..tables.matching import convert
 from .components import TABLES, Component, Spec, read_component
 from .single_file import Parts, is_single_file, parts
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from ..containers.checkpoint import Checkpoint, open_file
 from ..containers.dtypes import Array

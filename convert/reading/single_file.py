@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from ..containers.checkpoint import Checkpoint
 from ..containers.stored import Stored

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ipa.contract.config import MOST_LAYERS, Config
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
+from ipa.model.config import MOST_LAYERS, Config
 
 from ..containers.checkpoint import Checkpoint, open_file
-from ..inspection.families import family
 from ..tables import controlnet, t2i_adapter
+from ..tables.families import family
 from ..tables.layout import Shape
 
 _FIRST: Mapping[int, tuple[int, int]] = {64: (8, 1), 192: (8, 3), 256: (16, 1), 768: (16, 3)}

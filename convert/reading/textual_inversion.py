@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.files import container
-from ipa.contract.lora import BUNDLED
+from ipa.errors import CheckpointError
+from ipa.model.files import container
+from ipa.model.lora import BUNDLED
 
 from ..containers.checkpoint import open_file
 from ..containers.dtypes import WEIGHTS
 from ..containers.stored import Stored
-from ..containers.torch_file import open_embeddings
+from ..containers.torch_save.torch_file import open_embeddings
 from ..containers.values import check_finite, widen
 
 _TRAINED = ".string_to_param.*"

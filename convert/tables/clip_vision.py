@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.specs import ClipVisionSpec
+from ipa.model.clip import ClipVisionSpec
 
-from . import clip_layers, open_clip
+from . import modules as clip_layers
+from . import open_clip
 from .layout import Tensor
 from .modules import convolution, linear, norm
 from .rules import Drop, Rename

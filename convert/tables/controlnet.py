@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.controlnet_spec import ControlNetSpec
+from ipa.model.controlnet import ControlNetSpec
 
 from . import ldm
 from .layout import Tensor

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.quantization import Quantization
+from ipa.errors import CheckpointError
+from ipa.model.quantization import Quantization
 
 from ..containers.dtypes import WEIGHTS, Array
 from ..containers.stored import Stored

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipa.contract.adapter import AdapterSpec
-from ipa.contract.adapter_shapes import detect_adapter
-from ipa.contract.errors import CheckpointError
-from ipa.contract.sites import Site
+from ipa.errors import CheckpointError
+from ipa.model.adapter import AdapterSpec
+from ipa.model.adapter_shapes import detect_adapter
+from ipa.model.sites import Site
 
 from ..containers.checkpoint import Checkpoint, open_file
-from ..writing.adapter_description import DESCRIPTION, parse_description
+from .adapter_description import DESCRIPTION, parse_description
 from .adapter_spellings import ALIASES, aliases, join_keys_values
 from .ip_adapter_projectors import RENAMES, projector_tensors
 from .layout import Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from ipa.contract.adapter import HEAD_WIDTH, AdapterSpec, Projector
+from ipa.model.adapter import HEAD_WIDTH, AdapterSpec, Projector
 
 from .layout import Tensor
 from .modules import linear, norm

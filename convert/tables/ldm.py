@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ipa.contract.controlnet_spec import ControlNetSpec
-from ipa.contract.specs import VaeSpec
-from ipa.contract.unet_spec import DownSpec, UNetSpec
+from ipa.model.controlnet import ControlNetSpec
+from ipa.model.unet import DownSpec, UNetSpec
+from ipa.model.vae import VaeSpec
 
 # Inside a resnet, and of the layers outside of blocks.
 _RESNET: Mapping[str, str] = {

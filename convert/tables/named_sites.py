@@ -12,9 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ipa.contract.base_sites import SITES
-from ipa.contract.errors import CheckpointError
-from ipa.contract.sites import Site
+from ipa.errors import CheckpointError
+from ipa.model.sites import SITES, Site
 
 from ..containers.checkpoint import Checkpoint
 from ..containers.stored import Stored

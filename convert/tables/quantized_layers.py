@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ipa.contract.quantization import Quantization, Shape
+from ipa.model.quantization import Quantization, Shape
 
+from ..containers import quantization
 from ..containers.dtypes import Array
-from ..writing import quantization
 from .rules import compile_pattern
 
 _TRANSFORMERS = ("down_blocks.#.attentions.#", "mid_block.attentions.#", "up_blocks.#.attentions.#")

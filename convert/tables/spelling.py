@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 
 from ..containers.dtypes import Array
 from ..containers.stored import Stored, Wrapper

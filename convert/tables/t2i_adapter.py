@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ipa.contract.t2i_adapter_spec import NARROWING, AdapterBlock, T2IAdapterSpec
+from ipa.model.t2i_adapter import NARROWING, AdapterBlock, T2IAdapterSpec
 
 from .layout import Tensor
 from .modules import convolution, pointwise

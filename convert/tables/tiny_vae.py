@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.tiny_vae_spec import TinyVaeSpec
+from ipa.model.vae import TinyVaeSpec
 
 from .layout import Tensor
 from .modules import convolution

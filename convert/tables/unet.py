@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.left_out import SAVED_ADAPTER
-from ipa.contract.unet_spec import DownSpec, UNetSpec
+from ipa.model.left_out import SAVED_ADAPTER
+from ipa.model.unet import DownSpec, UNetSpec
 
 from . import ldm
 from .layout import Tensor

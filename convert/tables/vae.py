@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ipa.contract.specs import VaeSpec
+from ipa.model.vae import VaeSpec
 
 from . import ldm
 from .layout import Layout, Tensor

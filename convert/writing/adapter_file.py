@@ -7,25 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from ipa.contract.adapter import AdapterSpec
-from ipa.contract.adapter_kinds import adapter_kinds
-from ipa.contract.base_sites import SITES
-from ipa.contract.errors import CheckpointError
-from ipa.contract.ignoring import Ignore
-from ipa.contract.left_out import LeftOut
-from ipa.contract.sites import Site
+from ipa.errors import CheckpointError
+from ipa.model.adapter import AdapterSpec
+from ipa.model.adapter_kinds import adapter_kinds
+from ipa.model.ignoring import Ignore
+from ipa.model.left_out import LeftOut
+from ipa.model.sites import SITES, Site
 
+from ..containers.atomic import require_new
 from ..containers.checkpoint import CONVERTED, Checkpoint
 from ..reading.adapter_sites import adapter_sites, find_sites
 from ..reading.components import plan_adapter
 from ..tables import ip_adapter
+from ..tables.adapter_description import DESCRIPTION, describe
 from ..tables.converted import Converted
-from .adapter_description import DESCRIPTION, describe
-from .appearing import require_new
+from .file import Progress, write_file
 from .manifest import Sources
-from .progress import Progress
-from .row import DType, Layout, rows
-from .whole_file import write_file
+from .rows import DType, Layout, rows
 
 LEFT_OUT = "ipa_left_out"
 """Metadata key: the tensors that an adapter's source holds beside it, counted by name."""
@@ -58,7 +56,7 @@ def convert_adapter(
             values where no precision was lost.
         sites: Cross-attentions of the UNet that it is for. By default those of SD1.5 or SDXL,
             whichever has exactly the file's numbers and widths.
-        kind: Which of the public adapters of its structure it is (`ipa.contract.adapter_kinds`).
+        kind: Which of the public adapters of its structure it is (`ipa.model.adapter_kinds`).
             Needed for "mlx" where the computation depends on it and shapes do not tell.
         ignore: Names of tensors that no adapter has and that may be left out.
         on_progress: Called after every tensor with the bytes that are written and those in all.

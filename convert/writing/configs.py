@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ipa.contract.files import read_json
-from ipa.contract.model import ModelFolder
-from ipa.contract.unet_spec import NO_ADAPTER
+from ipa.model.files import read_json
+from ipa.model.folder import ModelFolder
+from ipa.model.unet import NO_ADAPTER
 
 _FOLDERS = ("tokenizer", "tokenizer_2", "scheduler", "feature_extractor")
 _TOKENIZERS = ("tokenizer", "tokenizer_2")

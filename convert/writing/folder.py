@@ -8,20 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipa.contract.files import STEMS
-from ipa.contract.model import ModelFolder
-from ipa.contract.quantization import Quantization
+from ipa.model.files import STEMS
+from ipa.model.folder import ModelFolder
+from ipa.model.quantization import Quantization
 
+from ..containers.atomic import appearing, check_space, require_new
 from ..containers.safetensors_file import nbytes, write_safetensors
-from ..reading.lone import Config, open_component
+from ..reading.component_file import Config, open_component
 from ..reading.model import read_model
 from ..tables.converted import Converted
-from .appearing import appearing, check_space, require_new
 from .configs import copy_configs, write_config
+from .file import Counter, Progress
 from .manifest import Sources, write_manifest
-from .progress import Counter, Progress
-from .quantized_row import marks, require_quantized, wanted
-from .row import METADATA, DType, Layout, rows
+from .rows import METADATA, DType, Layout, marks, require_quantized, rows, wanted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,24 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from ipa.contract.files import container
+from ipa.model.files import container
 
+from ..containers.atomic import require_new
 from ..containers.checkpoint import CONVERTED
 from ..containers.dtypes import NAMES, NUMPY, Array
 from ..containers.safetensors_file import Writable
 from ..containers.stored import Stored
-from ..lora.lora import Lora, LoraPair
-from ..lora.lora_alpha import METADATA
-from ..lora.lora_names import LoraComponent, LoraTargets
-from ..lora.lora_plan import read_lora
+from ..lora.alpha import METADATA
+from ..lora.names import LoraComponent, LoraTargets
+from ..lora.pairs import Lora, LoraPair
+from ..lora.reading import read_lora
 from ..tables.converted import ConvertedTensor
 from ..tables.layout import Layout as TensorLayout
 from ..tables.layout import Tensor
-from .appearing import require_new
+from .file import Progress, write_file
 from .manifest import Source, Sources
-from .progress import Progress
-from .row import DType, Layout, Row
-from .whole_file import write_file
+from .rows import DType, Layout, Row
 
 KIND = "lora"
 """What a converted file says it is, under "kind" in its metadata."""

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.quantization import Quantization
-from ipa.contract.version import __version__
+from ipa.errors import CheckpointError
+from ipa.model.quantization import Quantization
+from ipa.version import __version__
 
 from ..containers.checkpoint import CONVERTED
 from ..tables.converted import Converted

@@ -8,20 +8,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from ipa.contract.errors import CheckpointError
-from ipa.contract.model import ModelFolder
-from ipa.contract.sites import Site
+from ipa.errors import CheckpointError
+from ipa.model.folder import ModelFolder
+from ipa.model.sites import Site
 
 from ..containers.safetensors_file import nbytes
-from ..lora.lora import Lora
-from ..lora.lora_names import LoraTargets
-from ..lora.lora_plan import read_lora
-from ..reading.lone import Config, open_component
+from ..lora.names import LoraTargets
+from ..lora.pairs import Lora
+from ..lora.reading import read_lora
+from ..reading.component_file import Config, open_component
 from ..reading.model import read_model
 from ..tables.converted import Converted
 from .adapter_file import read_adapter_file
-from .progress import Progress
-from .row import DType, rows
+from .file import Progress
+from .rows import DType, rows
 
 K = TypeVar("K")
 

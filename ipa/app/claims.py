@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ipa.app.session import session
-from ipa.contract.errors import RequestError
+from ipa.errors import RequestError
+
+from .session import session
 
 
 def free_paths(output: Path, count: int) -> list[Path]:

@@ -8,32 +8,27 @@ from typing import Annotated
 
 import typer
 
-from ipa.app.command import Command
 from ipa.app.commands.convert import convert
-from ipa.app.commands.doctor import doctor
+from ipa.app.commands.demo import run_demo, show_demo
+from ipa.app.commands.demo_pictures import export_pictures, show_exported
+from ipa.app.commands.doctor.command import doctor
 from ipa.app.commands.explain import explain
+from ipa.app.commands.fetch import run_fetch, show_catalogue
 from ipa.app.commands.generate import generate
-from ipa.app.commands.parity import parity
+from ipa.app.commands.inspect import show_inspection
+from ipa.app.commands.parity.command import parity
 from ipa.app.commands.show import show
 from ipa.app.commands.sweep import sweep
-from ipa.app.demo import run_demo, show_demo
-from ipa.app.demo_pictures import export_pictures, show_exported
-from ipa.app.examples import RECIPES, START, epilog
-from ipa.app.fetching import fetch as run_fetch
-from ipa.app.fetching import show_catalogue
-from ipa.app.inspection import show_inspection
-from ipa.app.options import (
-    Backend,
-    Json,
-    Overwrite,
-)
-from ipa.app.output import output_paths
-from ipa.app.panels import LenientCommand, PanelledCommand, Root
-from ipa.app.show import cancel_on_interrupt
-from ipa.app.terminal import explained, print_json
-from ipa.app.versions import show_versions
-from ipa.loading import accelerate as build_accelerator
-from ipa.prepare.sources import resolve_file
+from ipa.app.commands.versions import show_versions
+from ipa.app.help.examples import RECIPES, START, epilog
+from ipa.app.help.panels import LenientCommand, PanelledCommand, Root
+from ipa.app.options.model import Backend, Json, Overwrite
+from ipa.pipeline.loading import accelerate as build_accelerator
+from ipa.sources.models import resolve_file
+
+from .command import Command
+from .output import output_paths
+from .terminal import cancel_on_interrupt, explained, print_json
 
 app = typer.Typer(
     cls=Root,

@@ -8,10 +8,11 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from ipa.app.provenance import replayed
-from ipa.app.session import begun
-from ipa.app.terminal import explained
-from ipa.app.without_effect import check_effects
+from ipa.app.options.without_effect import check_effects
+
+from .provenance import replayed
+from .session import begun
+from .terminal import explained
 
 # Options whose texts name files: FILE, or NAME=FILE. Those of a path's type are known by that.
 _NAMING_FILES = frozenset(

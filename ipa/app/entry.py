@@ -11,7 +11,7 @@ _INTERRUPTED = 130
 def main() -> None:
     """Entry point of the `ipa-mlx` command: Ctrl-C ends it quietly while it is still starting."""
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
-    from ipa.app.cli import app
+    from .cli import app
 
     signal.signal(signal.SIGINT, before)
     app()

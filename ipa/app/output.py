@@ -13,13 +13,12 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ipa.app.claims import claim, free_paths
-from ipa.app.session import session, writes
-from ipa.app.terminal import say
-from ipa.contract.errors import RequestError
+from ipa.errors import RequestError
+from ipa.pipeline.description import METADATA_KEY
 
-METADATA_KEY = "ipa-mlx"
-"""The PNG text chunk that holds `Result.info` as JSON, and the command that was typed."""
+from .claims import claim, free_paths
+from .session import session, writes
+from .terminal import say
 
 _SUFFIX = ".png"
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ipa.app.claims import claim, free_paths
-from ipa.app.output import METADATA_KEY, check_writable, png_name
-from ipa.app.png_text import png_text
-from ipa.app.session import session, writes
-from ipa.app.terminal import say
-from ipa.contract.errors import Cancelled
-from ipa.contract.result import Progress
+from ipa.errors import Cancelled
+from ipa.pipeline.description import METADATA_KEY
+from ipa.pipeline.png_text import png_text
+from ipa.request.result import Progress
+
+from .claims import claim, free_paths
+from .output import check_writable, png_name
+from .session import session, writes
+from .terminal import say
 
 ENLARGED = 8
 """How many pixels of the file a latent has, along each side: those that it becomes in the end."""

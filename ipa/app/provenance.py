@@ -11,11 +11,12 @@ from typing import Any
 
 from PIL import Image
 
-from ipa.app.png_text import png_text
-from ipa.app.session import Session, session
-from ipa.contract.errors import RequestError
-from ipa.contract.pictures import picture_sha256
-from ipa.prepare.images import open_image
+from ipa.errors import RequestError
+from ipa.pipeline.png_text import png_text
+from ipa.prepare.images.pictures import open_image
+from ipa.request.pictures import picture_sha256
+
+from .session import Session, session
 
 # What says where results go and how a run is watched, and not what is made.
 _NOT_KEPT = frozenset(

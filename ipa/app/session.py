@@ -16,8 +16,8 @@ from typing import Any
 
 from PIL import Image
 
-from ipa.contract.errors import RequestError
-from ipa.prepare.images import open_image
+from ipa.errors import RequestError
+from ipa.prepare.images.pictures import open_image
 
 _WRITTEN = ("output", "show_reference", "influence", "preview")
 

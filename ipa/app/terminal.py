@@ -1,20 +1,32 @@
-"""What commands share at the terminal: errors in one line with an exit code, notes, JSON."""
+"""The terminal: progress, tables, colours, JSON, and errors as a person reads them."""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import (
+    Progress as Bars,
+)
 
-from ipa.app.option_words import in_options
-from ipa.app.session import session
-from ipa.contract.errors import (
+from ipa.app.help.option_words import in_options
+from ipa.errors import (
     BackendError,
     Cancelled,
     CaptureError,
@@ -24,6 +36,10 @@ from ipa.contract.errors import (
     NumericalError,
     RequestError,
 )
+from ipa.request.result import Progress
+
+from .interrupts import heard, leave
+from .session import session
 
 EXIT_CODES: dict[type[IpaError], int] = {
     RequestError: 2,
@@ -68,3 +84,74 @@ def print_json(value: dict[str, Any]) -> None:
     """JSON on standard output, for machines."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
+
+
+class ProgressBar:
+    """One bar over several runs of the same number of steps each."""
+
+    def __init__(self, bars: Bars, total: int) -> None:
+        self._bars = bars
+        self._total = total
+        self._task = bars.add_task("", total=total)
+        self._finished = 0
+
+    def describe(self, text: str) -> None:
+        """What is being made."""
+        self._bars.update(self._task, description=text)
+
+    def __call__(self, event: Progress) -> None:
+        """Take an event of a run."""
+        if event.stage == "denoise":
+            # A sampler may take more evaluations than it was asked for steps.
+            total = max(self._total, self._finished + event.total)
+            self._bars.update(self._task, completed=self._finished + event.step, total=total)
+        elif event.stage == "done":
+            self._finished = int(self._bars.tasks[0].completed)
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[ProgressBar]:
+    """A bar on standard error while the block runs; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        yield ProgressBar(bars, total)
+
+
+@contextmanager
+def bytes_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of bytes with speed and time left; what it yields takes bytes done and bytes in all."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(description, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def cancel_on_interrupt() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that a run ends between two steps; a second Ctrl-C ends at once."""
+    cancel = threading.Event()
+
+    def stop() -> None:
+        cancel.set()
+        say("[yellow]stopping after this step;[/]", "Ctrl-C again to quit now")
+
+    before = signal.signal(signal.SIGINT, lambda *_: cancel.set())
+    try:
+        with heard(stop, leave):
+            yield cancel
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -10,15 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipa.parity.assertion import assert_close
-    from ipa.parity.budgets import Budget
-    from ipa.parity.parting import PartingError
+    from .assertion import PartingError, assert_close
+    from .budgets import Budget
 
 __all__ = ["Budget", "PartingError", "assert_close"]
 
 _HOMES = {
     "Budget": "ipa.parity.budgets",
-    "PartingError": "ipa.parity.parting",
+    "PartingError": "ipa.parity.assertion",
     "assert_close": "ipa.parity.assertion",
 }
 

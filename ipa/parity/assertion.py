@@ -1,30 +1,63 @@
-"""Two runs, or two sets of arrays, held to a budget."""
+"""Assertions for tests: two runs, or two arrays, are as near as they must be."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.errors import ParityError
+from ipa.errors import ParityError
+from ipa.parity.capture.capture import Capture, Side
+from ipa.parity.capture.capture_file import read
+from ipa.parity.capture.sketch import Kept, Sketch
+from ipa.parity.compare.captures import compare, usual_limits
+from ipa.parity.compare.comparing_tap import difference
+from ipa.parity.compare.comparison import Comparison
+from ipa.parity.compare.limits import FACTOR, ROUNDING, lower
+from ipa.parity.compare.measures import Difference
+from ipa.parity.compare.verdict import short, worst_first
 
-from .against import difference
 from .budgets import Budget, BudgetLike
-from .capture import Capture
-from .capture_file import read
-from .comparing import compare, usual_limits
-from .comparison import Comparison, Side
-from .limits import FACTOR, ROUNDING, lower
-from .measuring import Kept
-from .parting import PartingError
-from .sketch import Sketch
+
+WORST = 5
+
+
+class PartingError(ParityError, AssertionError):
+    """Stages are beyond their limits; the message is the verdict and the worst of them.
+
+    Args:
+        comparison: What was found.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        super().__init__(comparison.verdict.sentence)
+
+    def __str__(self) -> str:
+        return "\n".join([self.args[0], *table(worst_first(self.comparison.differences)[:WORST])])
+
+
+def table(differences: Sequence[Difference]) -> Iterator[str]:
+    """A line for each, in columns."""
+    width = max((len(one.stage) for one in differences), default=0)
+    yield f"{'stage':{width}}  relative L2    limit  × floor  max abs    slope     bias"
+    for one in differences:
+        of = one.measures
+        ratio = "" if one.ratio is None else short(one.ratio)
+        yield (
+            f"{one.stage:{width}}  {short(of.relative_l2):>11}  {short(one.limit):>7}  {ratio:>7}  "
+            f"{short(of.max_abs):>7}  {short(of.slope, 4):>7}  {short(of.bias):>7}"
+            f"{'  bad' if one.bad else ''}"
+        )
+
 
 Comparable: TypeAlias = "Capture | str | os.PathLike[str] | Mapping[str, Any] | npt.ArrayLike"
 """A capture or its file; arrays by name; or one array, whose name is then "array"."""
+
 
 _ONE = "array"
 
@@ -45,9 +78,9 @@ def assert_close(
             arrays must have the same names.
         budget: A TOML file, its contents, one limit on the relative L2 of everything, or None for
             what is usual in the lower precision of the two; see `ipa.parity.budgets.Budget`.
-        floors: By stage, the relative L2 that rounding makes (`ipa.parity.against.floors`); of
+        floors: By stage, the relative L2 that rounding makes (`compare.comparing_tap.floors`); of
             captures, None is what they carry.
-        allow: In what two captures may differ; see `ipa.parity.compatibility.check_compatible`.
+        allow: In what two captures may differ; see `compare.compatibility.check_compatible`.
 
     Returns:
         What was found, where nothing is beyond its limit.

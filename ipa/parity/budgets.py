@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ipa.contract.errors import RequestError
-
-from .limits import FACTOR, Limits
-from .stages import chosen
+from ipa.backend.stages import chosen
+from ipa.errors import RequestError
+from ipa.parity.compare.limits import FACTOR, Limits
 
 _KEYS = frozenset({"factor", "stages"})
 _ROW = ("limit", "factor")
@@ -36,7 +35,7 @@ class Budget:
     Attributes:
         rows: By pattern ("*" and "?" are any characters); of several that match a stage, the last.
         factor: How many times its floor a stage without a row may be off. Where no floor is known,
-            `ipa.parity.limits` has what is usual in the precision.
+            `ipa.parity.compare.limits` has what is usual in the precision.
         source: What errors call it.
         is_strict: Whether a pattern that matches no stage is an error. The budget of a project has
             rows that a single test needs not have.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ipa.parity.budgets import Budget, BudgetLike
-    from ipa.parity.comparison import Comparison
+    from ipa.parity.compare.comparison import Comparison
+
+    from .budgets import Budget, BudgetLike
 
 _INI, _OPTION, _SHOWN = "parity_budget", "--parity-report", 30
 _COMPARED = pytest.StashKey[list["Comparison"]]()
@@ -40,8 +41,7 @@ class Parity:
         `budget` may also name a TOML file beside the test; None takes that of the ini option
         parity_budget, if there is one.
         """
-        from ipa.parity.assertion import compared
-        from ipa.parity.parting import PartingError
+        from .assertion import PartingError, compared
 
         __tracebackhide__ = True
         own = self._budget(budget)
@@ -56,7 +56,7 @@ class Parity:
 
     def _budget(self, given: BudgetLike) -> Budget:
         """That of the project is for all of its tests: a row that one of them lacks is no error."""
-        from ipa.parity.budgets import Budget
+        from .budgets import Budget
 
         config = self._item.config
         named = config.getini(_INI)
@@ -112,7 +112,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 def _shown(comparison: Comparison) -> str:
     """The verdict, and stages from a little before the first bad one on."""
-    from ipa.parity.parting import table
+    from .assertion import table
 
     found = comparison.differences
     start = max(0, [one.bad for one in found].index(True) - 3)
@@ -123,7 +123,7 @@ def _shown(comparison: Comparison) -> str:
 
 
 def _write(folder: Path, test: str, number: int, comparison: Comparison) -> None:
-    from ipa.parity.json_report import json_report
+    from ipa.parity.report.machine import json_report
 
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)

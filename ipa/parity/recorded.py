@@ -11,27 +11,25 @@ import numpy as np
 from PIL import Image
 
 from ipa import demo
-from ipa.contract.backend import Floats
-from ipa.contract.control import Control
-from ipa.contract.errors import CaptureError
-from ipa.contract.image_prompt import ImagePrompt
-from ipa.contract.result import Progress
-from ipa.loading import load
-from ipa.prepare.images import open_image, to_rgb
-
-from .against import Against
-from .capture import Capture
-from .capture_file import read
-from .capturing import header_of
-from .comparison import Comparison
-from .compatibility import check_compatible
-from .limits import FACTOR, Limits
-from .measuring import Kept
-from .sketch import Sketch
+from ipa.arrays import Floats
+from ipa.errors import CaptureError
+from ipa.parity.capture.capture import Capture
+from ipa.parity.capture.capture_file import read
+from ipa.parity.capture.header import header_of
+from ipa.parity.capture.sketch import Kept, Sketch
+from ipa.parity.compare.comparing_tap import Against
+from ipa.parity.compare.comparison import Comparison
+from ipa.parity.compare.compatibility import check_compatible
+from ipa.parity.compare.limits import FACTOR, Limits
+from ipa.pipeline.loading import load
+from ipa.prepare.images.pictures import open_image, to_rgb
+from ipa.request.control import Control
+from ipa.request.image_prompt import ImagePrompt
+from ipa.request.result import Progress
 
 if TYPE_CHECKING:
-    from ipa.pipeline import Pipeline
-    from ipa.run import CancelSignal
+    from ipa.pipeline.pipeline import Pipeline
+    from ipa.pipeline.run import CancelSignal
 
 WHOLE = (
     *("start/latents", "text.*/states", "image.0/tokens.*"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .enlarging import enlarge
-from .outpainting import outpaint
+from ipa.prepare.editing.outpainting import enlarge, outpaint
 
 __all__ = ["enlarge", "outpaint"]

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from ipa.contract.model import ModelFolder
-from ipa.contract.request import Request
+from ipa.model.folder import ModelFolder
+from ipa.request.request import Request
 
 _USUAL = 7.5
 _USUAL_XL = 5.0

@@ -9,19 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipa.contract.combining import COMBINE_MODES
-    from ipa.contract.embeds_scaling import EMBEDS_SCALINGS
-    from ipa.likeness import Likeness, Suggestion, suggest_scale
-    from ipa.prepare.overlay import overlay
-    from ipa.prepare.preset_names import ANYWHERE
-    from ipa.sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
-    from ipa.sweep import AXES, Axis, Cell, Made, Sweep, make_cells
-    from ipa.sweep_report import (
-        describe_sweep,
-        suggest_scales,
-        suggestion_notes,
-        sweep_blocks,
-    )
+    from ipa.prepare.scaling.presets import ANYWHERE
+    from ipa.request.combining import COMBINE_MODES
+    from ipa.request.scales import EMBEDS_SCALINGS
+
+    from .likeness import Likeness, Suggestion, suggest_scale
+    from .overlay import overlay
+    from .sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
+    from .sweep import AXES, Axis, Cell, Made, Sweep, make_cells
+    from .sweep_report import describe_sweep, suggest_scales, suggestion_notes, sweep_blocks
 
 __all__ = [
     "ANYWHERE",
@@ -48,17 +44,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("AXES", "Axis", "Cell", "Made", "Sweep", "make_cells"), "ipa.sweep"),
-    **dict.fromkeys(("Likeness", "Suggestion", "suggest_scale"), "ipa.likeness"),
-    **dict.fromkeys(("SheetBlock", "SheetCell", "SheetRow", "draw_sheet"), "ipa.sheet"),
+    **dict.fromkeys(("AXES", "Axis", "Cell", "Made", "Sweep", "make_cells"), "ipa.sheets.sweep"),
+    **dict.fromkeys(("Likeness", "Suggestion", "suggest_scale"), "ipa.sheets.likeness"),
+    **dict.fromkeys(("SheetBlock", "SheetCell", "SheetRow", "draw_sheet"), "ipa.sheets.sheet"),
     **dict.fromkeys(
         ("describe_sweep", "suggest_scales", "suggestion_notes", "sweep_blocks"),
-        "ipa.sweep_report",
+        "ipa.sheets.sweep_report",
     ),
-    "ANYWHERE": "ipa.prepare.preset_names",
-    "COMBINE_MODES": "ipa.contract.combining",
-    "EMBEDS_SCALINGS": "ipa.contract.embeds_scaling",
-    "overlay": "ipa.prepare.overlay",
+    "ANYWHERE": "ipa.prepare.scaling.presets",
+    "COMBINE_MODES": "ipa.request.combining",
+    "EMBEDS_SCALINGS": "ipa.request.scales",
+    "overlay": "ipa.sheets.overlay",
 }
 
 if not TYPE_CHECKING:

@@ -18,10 +18,10 @@ from rich.markup import render
 from typer.testing import CliRunner
 
 from ipa import demo
-from ipa.app import sheet
 from ipa.app.cli import app
-from ipa.app.demo import Reference, columns
-from ipa.sheet import TITLE
+from ipa.app.commands.demo import Reference, columns
+from ipa.sheets import sheet
+from ipa.sheets.sheet import TITLE
 
 PROGRAM = Path(sys.executable).with_name("ipa-mlx")
 

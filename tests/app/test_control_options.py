@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import ipa
 from ipa import Control, demo
 from ipa.app.cli import app
-from ipa.app.output import METADATA_KEY
+from ipa.pipeline.description import METADATA_KEY
 from oracle import t2i_adapters
 from oracle.controlled import outline
 

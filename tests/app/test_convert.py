@@ -16,8 +16,8 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 from typer.testing import CliRunner
 
 from ipa.app.cli import app
-from ipa.contract.errors import CheckpointError
-from ipa_convert.writing.appearing import take_name
+from ipa.errors import CheckpointError
+from ipa_convert.containers.atomic import take_name
 from oracle import controlnets, models, single_files
 
 CLASSES = {

@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from ipa import demo
 from ipa.app.cli import app
-from ipa.app.output import METADATA_KEY
-from ipa.app.sampling import parse_seed
+from ipa.app.options.sampling import parse_seed
 from ipa.app.summary import summary
-from ipa.contract.errors import RequestError
+from ipa.errors import RequestError
+from ipa.pipeline.description import METADATA_KEY
 
 SMALL = ("-n1", "--width", "32", "--height", "32")
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ipa import demo
 from ipa.app.cli import app
-from ipa.app.examples import RECIPES
+from ipa.app.help.examples import RECIPES
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 import ipa
 from ipa import demo
-from ipa.app import doctor
 from ipa.app.cli import app
-from ipa.app.diagnosis import public
-from ipa.app.health_notes import notes
-from ipa.app.random_model import write_random_model
+from ipa.app.commands.doctor import examination as doctor
+from ipa.app.commands.doctor.diagnosis import public
+from ipa.app.commands.doctor.full_speed import write_random_model
+from ipa.app.commands.doctor.notes import notes
 from ipa.parity.recorded import open_demo
 
 WITHOUT_TORCH = """

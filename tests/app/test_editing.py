@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 import ipa
 from ipa import demo
 from ipa.app.cli import app
-from ipa.app.editing import steps_done
-from ipa.app.output import METADATA_KEY
-from ipa.app.request_file import read_request
+from ipa.app.options.editing import steps_done
+from ipa.pipeline.description import METADATA_KEY
+from ipa.pipeline.request_file import read_request
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from typer.testing import CliRunner, Result
 import ipa
 from ipa import ImagePrompt, demo
 from ipa.app.cli import app
-from ipa.app.heat import colour
-from ipa.app.output import METADATA_KEY
-from ipa.plan import Plan, make_plan
+from ipa.pipeline.description import METADATA_KEY
+from ipa.pipeline.plan import Plan, make_plan
+from ipa.sheets.heat_map import colour
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_windows_are_those_of_a_profile(
         plans.append(make_plan(*given))
         return plans[-1]
 
-    monkeypatch.setattr("ipa.batch.make_plan", seen)
+    monkeypatch.setattr("ipa.pipeline.batch.make_plan", seen)
     words = ("-i", "a.png@0.3-0.6", "--profile", "comfyui", "-n", 10, "--scheduler", "euler_karras")
     found = explained(call("explain", *words, "--json"))
     plain = explained(call("explain", *words[:2], *words[4:], "--json"))

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 import ipa
 from ipa import ImagePrompt, demo
 from ipa.app.cli import app
-from ipa.app.generate import parse_image_prompt, parse_scale
-from ipa.app.output import METADATA_KEY
+from ipa.app.options.parsing import parse_image_prompt, parse_scale
+from ipa.pipeline.description import METADATA_KEY
 
 QUICK = ("--steps", "2", "--guidance", "3")
 

@@ -13,8 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from ipa.app.cli import app
-from ipa.app.examples import RECIPES, START
-from ipa.app.panels import PANELS, PanelledCommand, placed
+from ipa.app.help.examples import RECIPES, START
+from ipa.app.help.panels import PANELS, PanelledCommand, placed
 
 PANELLED = (["generate"], ["sweep"], ["explain"], ["parity", "capture"], ["parity", "compare"])
 

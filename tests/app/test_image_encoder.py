@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ipa import demo
 from ipa.app.cli import app
-from ipa.contract.files import read_json
+from ipa.model.files import read_json
 from ipa_convert.reading import clip_configs
 
 SMALL = ("--steps", "1", "--guidance", "3")

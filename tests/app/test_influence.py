@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 import ipa
 from ipa import ImagePrompt, demo
 from ipa.app.cli import app
-from ipa.app.influence_sheet import influence_sheet
-from ipa.app.output import METADATA_KEY
+from ipa.pipeline.description import METADATA_KEY
+from ipa.sheets.influence_sheet import influence_sheet
 
 QUICK = ("generate", "--backend", "torch", "--steps", "3", "--guidance", "3")
 

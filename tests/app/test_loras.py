@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from ipa import RequestError
 from ipa.app.cli import app
-from ipa.app.loras import LoraChoice, parse_loras
-from ipa.app.output import METADATA_KEY
-from ipa.contract.lora import LoadedLora
+from ipa.app.options.loras import LoraChoice, parse_loras
+from ipa.backend.protocol import LoadedLora
+from ipa.pipeline.description import METADATA_KEY
 from ipa_mlx.loras import Loras
 from oracle import loras
 from oracle.loras import File

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from ipa import demo
 from ipa.app.cli import app
-from ipa.contract.errors import CheckpointError
-from ipa.prepare import sources
-from ipa.prepare.catalogue import ADAPTERS
-from ipa.prepare.public_models import MODELS
-from ipa.prepare.sources import resolve_model
+from ipa.errors import CheckpointError
+from ipa.sources import models as sources
+from ipa.sources.catalogue import ADAPTERS
+from ipa.sources.models import resolve_model
+from ipa.sources.public_models import MODELS
 from oracle.public_models import MODELS as PUBLISHED
 
 run = CliRunner(env={"COLUMNS": "80"}).invoke

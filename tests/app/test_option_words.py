@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from ipa import demo
 from ipa.app.cli import app
-from ipa.app.option_words import KEYWORDS, PHRASES, in_options, translated
-from ipa.contract.errors import RequestError
+from ipa.app.help.option_words import KEYWORDS, PHRASES, in_options, translated
+from ipa.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYWORD = re.compile(r"(?<![\w./-])[a-z][a-z_0-9]*=(?!=)|load_ip_adapter|load_lora|ImagePrompt\(")

@@ -16,7 +16,7 @@ import ipa
 from ipa import demo
 from ipa.app.cli import app
 from ipa.app.preview_file import PreviewFile
-from ipa.contract.result import Progress
+from ipa.request.result import Progress
 from oracle import models
 
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from ipa import demo
 from ipa.app.cli import app
-from ipa.app.output import METADATA_KEY
-from ipa.contract.pictures import picture_sha256
+from ipa.pipeline.description import METADATA_KEY
+from ipa.request.pictures import picture_sha256
 from oracle import loras
 from oracle.pipelines import diffusers_pipeline
 

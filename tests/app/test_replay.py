@@ -14,11 +14,11 @@ from PIL import Image
 
 import ipa
 from ipa import Control, Face, ImagePrompt, RequestError
-from ipa.app.request_file import read_request
-from ipa.batch import plan_batch
-from ipa.contract.batch import Batch, make_batch
-from ipa.contract.request import Request
-from ipa.description import NOT_DESCRIBED, describe_batch, describe_request
+from ipa.pipeline.batch import plan_batch
+from ipa.pipeline.description import NOT_DESCRIBED, describe_batch, describe_request
+from ipa.pipeline.request_file import read_request
+from ipa.request.batch import Batch, make_batch
+from ipa.request.request import Request
 from oracle import adapters, controlled, loras, models, t2i_adapters
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline

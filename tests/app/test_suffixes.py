@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 import ipa
 from ipa import Control, ImagePrompt, RequestError, demo
 from ipa.app.cli import app
-from ipa.app.generate import parse_image_prompt
-from ipa.contract.request import Request
-from ipa.prepare.unusual import unusual_numbers
+from ipa.app.options.parsing import parse_image_prompt
+from ipa.prepare.scaling.unusual import unusual_numbers
+from ipa.request.request import Request
 
 QUICK = ("--steps", "1", "--guidance", "1", "--width", "32", "--height", "32")
 

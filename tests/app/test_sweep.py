@@ -16,13 +16,13 @@ from typer.testing import CliRunner, Result
 import ipa
 from ipa import Cancelled, Control, ImagePrompt, RequestError, demo
 from ipa.app.cli import app
-from ipa.app.output import METADATA_KEY
-from ipa.app.ranges import numbers
-from ipa.app.sweep import run_sweep
-from ipa.likeness import suggest_scale
-from ipa.sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
-from ipa.sweep import Axis, Made, Sweep, make_cells
-from ipa.sweep_report import suggestion_notes, sweep_blocks
+from ipa.app.commands.sweep import run_sweep
+from ipa.app.options.ranges import numbers
+from ipa.pipeline.description import METADATA_KEY
+from ipa.sheets.likeness import suggest_scale
+from ipa.sheets.sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
+from ipa.sheets.sweep import Axis, Made, Sweep, make_cells
+from ipa.sheets.sweep_report import suggestion_notes, sweep_blocks
 from oracle import loras
 from oracle.judge import clip_embeddings
 from oracle.pipelines import diffusers_pipeline

@@ -1,4 +1,7 @@
-"""Who may import whom; also walked in a process where the others cannot be imported."""
+"""What is not imported: frameworks by the other half, converters by most of `ipa`.
+
+Which room may import which is in `test_rooms`.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +49,6 @@ def test_forbidden_imports(package: str) -> None:
     assert not wrong
 
 
-def test_converters_know_only_the_contract() -> None:
-    wrong = [
-        f"{path.name} imports {name}"
-        for path in sources("ipa_convert")
-        for name in imports(path)
-        if name.split(".")[0] in FOLDERS and not name.startswith("ipa.contract")
-    ]
-    assert not wrong
-
-
 def test_who_reaches_the_converters() -> None:
     """The application; what tells the structure of a lone file, never its weights; what reads the
     embeddings of pictures and words in files of torch.save; what hashes weights, for both backends
@@ -66,13 +59,13 @@ def test_who_reaches_the_converters() -> None:
         if "app" not in path.parts and any(name.startswith("ipa_convert") for name in imports(path))
     }
     assert reaching == {
-        "parity/fingerprints.py",
-        "prepare/single_file.py",
-        "prepare/controlnet_files.py",
-        "prepare/encoder_places.py",
-        "prepare/t2i_adapter_files.py",
-        "prepare/ipadpt.py",
-        "prepare/textual_inversion.py",
+        "pipeline/fingerprints.py",
+        "prepare/image_prompts/ipadpt.py",
+        "prepare/text/textual_inversion.py",
+        "sources/base_configs.py",
+        "sources/controls.py",
+        "sources/encoder_places.py",
+        "sources/model_folder.py",
     }
 
 

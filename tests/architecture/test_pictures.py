@@ -1,4 +1,4 @@
-"""Pictures that people give come in by one entry, `ipa.contract.pictures`, and by no other."""
+"""Pictures that people give come in by one entry, `ipa.request.pictures`, and by no other."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ipa", "ipa_mlx", "ipa_torch", "convert")
 MODES = {"1", "L", "LA", "RGB", "RGBA", "RGBX", "F", "I"}
 OPENS = {
-    "ipa/prepare/images.py": "open_image, which repairs what it opens",
-    "ipa/app/png_text.py": "reads the text of a PNG, and no pixel",
+    "ipa/prepare/images/pictures.py": "open_image, which repairs what it opens",
+    "ipa/pipeline/png_text.py": "reads the text of a PNG, and no pixel",
 }
 CONVERTS = {
-    "ipa/contract/masks.py": "the luminance of what eight_bits gave",
-    "ipa/prepare/images.py": "to_rgb of what eight_bits gave",
-    "ipa/prepare/inpainting.py": "masks of mask_picture, pictures of to_rgb",
-    "ipa/prepare/control_pixels.py": "what was resized of what eight_bits gave",
-    "ipa/prepare/overlay.py": "of to_rgb",
-    "ipa/prepare/canny.py": "lines that were found",
-    "ipa/prepare/edges.py": "lines that were found",
+    "ipa/request/masks.py": "the luminance of what eight_bits gave",
+    "ipa/prepare/images/pictures.py": "to_rgb of what eight_bits gave",
+    "ipa/prepare/editing/inpainting.py": "masks of mask_picture, pictures of to_rgb",
+    "ipa/prepare/controls/pixels.py": "what was resized of what eight_bits gave",
+    "ipa/sheets/overlay.py": "of to_rgb",
+    "ipa/prepare/controls/preprocessors.py": "lines that were found",
 }
-TURNS = {"ipa/contract/pictures.py": "the entry itself"}
+TURNS = {"ipa/request/pictures.py": "the entry itself"}
 
 
 def _calls(name: str) -> Iterator[tuple[str, ast.Call]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,30 +15,25 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 450, 40, 9
 # What diffusers and transformers bring themselves, so that the reference has no file for it.
 MLX_ONLY = {
     "blas.py": "a fast BLAS for MLX's Linux wheel",
-    "blocks.py": "diffusers has its own blocks",
-    "clip.py": "transformers has its own towers",
-    "down.py": "diffusers has its own UNet and ControlNet",
-    "layers.py": "torch has its own layers",
-    "lora_layers.py": "peft has its own layers",
-    "projectors.py": "diffusers has its own projectors",
-    "stage_names.py": "stages have the names of diffusers' and transformers' modules",
-    "unet.py": "diffusers has its own UNet",
-    "vae.py": "diffusers has its own autoencoder",
+    "networks/clip.py": "transformers has its own towers",
+    "networks/layers.py": "torch has its own layers",
+    "networks/projectors.py": "diffusers has its own projectors",
+    "networks/unet.py": "diffusers has its own UNet",
+    "networks/unet_blocks.py": "diffusers has its own blocks",
+    "networks/unet_down.py": "diffusers has its own UNet and ControlNet",
+    "networks/vae.py": "diffusers has its own autoencoder",
+    "networks/weights.py": "the reference reads originals in `files`",
 }
 TORCH_ONLY = {
-    "adapter_file.py": "names of adapters' files, which the converters know for MLX",
-    "lora_file.py": "diffusers' own names, where MLX has the converters",
-    "pickle_reader.py": "pickles that torch's reader refuses, which the converters read for MLX",
-    "single_file.py": "diffusers' own loaders, where MLX has the converters",
-    "spellings.py": "diffusers' own conversions, where MLX has the converters",
     "startup.py": "MKL and OpenMP ask the environment; MLX has its `blas.py`",
-    "torch_file.py": "files of torch.save, which the converters read for MLX",
+    "files": "originals, which the converters read for MLX",
 }
 # Names that both backends have in files of the same name.
 SHARED_NAMES = {
-    "adapter.py": {"ImageAdapter"},
+    "adapters.py": {"Adapters", "ImageAdapter"},
     "backend.py": {"Runtime", "load"},
-    "conditioning.py": {"Conditioning", "KeyValue"},
+    "conditioning.py": {"Conditioning"},
+    "networks/context.py": {"Context", "KeyValue"},
     "loras.py": {"Loras"},
     "sampler.py": {"advance", "guide"},
     "stages.py": {"Stages"},
@@ -114,10 +109,13 @@ def test_only_the_application_prints() -> None:
     assert not loud
 
 
+def files_of(package: str, own: Mapping[str, str]) -> set[str]:
+    inside = {p.relative_to(ROOT / package) for p in (ROOT / package).rglob("*.py")}
+    return {str(p) for p in inside if str(p) not in own and p.parts[0] not in own}
+
+
 def test_backends_mirror_each_other() -> None:
-    mlx = {p.name for p in (ROOT / "ipa_mlx").glob("*.py")} - MLX_ONLY.keys()
-    torch = {p.name for p in (ROOT / "ipa_torch").glob("*.py")} - TORCH_ONLY.keys()
-    assert mlx == torch
+    assert files_of("ipa_mlx", MLX_ONLY) == files_of("ipa_torch", TORCH_ONLY)
 
 
 @pytest.mark.parametrize("file", SHARED_NAMES)

@@ -15,11 +15,11 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from ipa.prepare.model_folder import open_model_folder
+from ipa.sources.model_folder import open_model_folder
 from ipa_mlx import backend
 from ipa_mlx.backend import Runtime
 from ipa_mlx.conditioning import Conditioning, masked
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle.measure import relative
 
 
@@ -83,11 +83,11 @@ def test_text_encoder(runtime: Runtime, tiny: Path, draw: np.random.Generator) -
 
 
 def test_vision_encoder(tiny: Path, draw: np.random.Generator) -> None:
-    from ipa.contract.files import read_json
-    from ipa.contract.specs import ClipVisionSpec
+    from ipa.model.clip import ClipVisionSpec
+    from ipa.model.files import read_json
     from ipa_convert import read_component
-    from ipa_mlx.clip import VisionEncoder
-    from ipa_mlx.loading import arrays, fill
+    from ipa_mlx.networks.clip import VisionEncoder
+    from ipa_mlx.networks.weights import arrays, fill
 
     folder = tiny / "image_encoder"
     spec = ClipVisionSpec.from_config(read_json(folder / "config.json"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ipa
-from ipa.prepare.model_folder import open_model_folder
+from ipa.sources.model_folder import open_model_folder
 from ipa_mlx import backend as mlx_backend
 from oracle.measure import relative
 

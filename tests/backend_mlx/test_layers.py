@@ -8,8 +8,8 @@ import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
-from ipa_mlx import attention, layers
-from ipa_mlx.layers import ACTIVATIONS, GroupNorm, silu, sinusoid
+from ipa_mlx.networks import attention, layers
+from ipa_mlx.networks.layers import ACTIVATIONS, GroupNorm, silu, sinusoid
 from oracle.measure import relative
 
 

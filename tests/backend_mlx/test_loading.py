@@ -15,12 +15,12 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 import ipa
-from ipa.contract.errors import CheckpointError
-from ipa.prepare.model_folder import open_model_folder
+from ipa.errors import CheckpointError
+from ipa.sources.model_folder import open_model_folder
 from ipa_convert import convert_model
-from ipa_mlx.layers import GroupNorm
-from ipa_mlx.loading import fill
-from ipa_torch.loading import quiet
+from ipa_mlx.networks.layers import GroupNorm
+from ipa_mlx.networks.weights import fill
+from ipa_torch.files.weights import quiet
 
 CLASSES = {
     "unet": UNet2DConditionModel,

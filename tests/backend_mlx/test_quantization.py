@@ -13,15 +13,15 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 import ipa
-from ipa.contract.errors import RequestError
-from ipa.prepare.model_folder import open_model_folder
+from ipa.errors import RequestError
+from ipa.sources.model_folder import open_model_folder
 from ipa_convert import convert_model, read_component
 from ipa_mlx import backend
 from ipa_mlx.backend import Runtime
-from ipa_mlx.clip import TextEncoder, VisionEncoder
 from ipa_mlx.conditioning import Conditioning
-from ipa_mlx.loading import place
-from ipa_mlx.unet import UNet
+from ipa_mlx.networks.clip import TextEncoder, VisionEncoder
+from ipa_mlx.networks.unet import UNet
+from ipa_mlx.networks.weights import place
 from oracle import models
 from oracle.measure import relative
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from ipa.contract.specs import ClipTextSpec
+from ipa.model.clip import ClipTextSpec
 from ipa_convert import read_component
-from ipa_mlx.clip import TextEncoder
-from ipa_mlx.loading import arrays, fill
+from ipa_mlx.networks.clip import TextEncoder
+from ipa_mlx.networks.weights import arrays, fill
 from oracle import models
 from oracle.measure import relative
 

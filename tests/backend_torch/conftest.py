@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ipa.contract.model import AdapterFiles
-from ipa.prepare.model_folder import open_model_folder
+from ipa.model.folder import AdapterFiles
+from ipa.sources.model_folder import open_model_folder
 from ipa_torch.backend import Runtime, load
 from oracle import models
 

@@ -16,13 +16,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
-from ipa.contract.backend import Branch, ImageTokens
-from ipa.contract.schedule import Step
-from ipa.contract.text import TextStates
-from ipa.prepare.scales import site_scales
+from ipa.backend.protocol import Branch, ImageTokens
+from ipa.backend.schedule import Step
+from ipa.backend.text import TextStates
+from ipa.prepare.scaling.scales import site_scales
 from ipa_torch.backend import Runtime
-from ipa_torch.conditioning import Context
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
+from ipa_torch.networks.context import Context
 from oracle.pipelines import diffusers_pipeline
 
 BLOCKS = {

@@ -17,12 +17,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from ipa.contract.errors import BackendError, CheckpointError, IpaError, RequestError
-from ipa.contract.files import STEMS
-from ipa.contract.model import AdapterFiles
-from ipa.prepare.model_folder import open_model_folder
+from ipa.errors import BackendError, CheckpointError, IpaError, RequestError
+from ipa.model.files import STEMS
+from ipa.model.folder import AdapterFiles
+from ipa.sources.model_folder import open_model_folder
 from ipa_torch.backend import Runtime, load
-from ipa_torch.loading import load_component, quiet
+from ipa_torch.files.weights import load_component, quiet
 from oracle import models
 from oracle.sealed import unseal
 

@@ -14,8 +14,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from ipa.contract.errors import CheckpointError
-from ipa_torch.loading import load_component
+from ipa.errors import CheckpointError
+from ipa_torch.files.weights import load_component
 from oracle import models, pickles
 
 CLASSES: dict[str, Any] = {

@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers.utils.logging
 
-from ipa.contract.backend import Backend, Branch
-from ipa.contract.errors import NumericalError
-from ipa.contract.model import AdapterFiles
-from ipa.contract.schedule import Step
+from ipa.backend.protocol import Backend, Branch
+from ipa.backend.schedule import Step
+from ipa.errors import NumericalError
+from ipa.model.folder import AdapterFiles
 from ipa_torch.backend import Runtime
 from ipa_torch.sampler import advance
 from oracle import models
@@ -182,7 +182,7 @@ def test_latents_cross_unchanged(reference: Runtime) -> None:
 
 
 def test_rows_are_applied_as_they_are_written() -> None:
-    """The formulas of `ipa.contract.schedule`, in float64 numpy."""
+    """The formulas of `ipa.backend.schedule`, in float64 numpy."""
     x, o, p, q, n = (draw(1, 4, 3, 3, seed=i) for i in range(5))
     row = Step(
         timestep=1.0,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from ipa.contract.errors import CheckpointError
-from ipa_torch.torch_file import read_state
+from ipa.errors import CheckpointError
+from ipa_torch.files.torch_file import read_state
 from oracle.pickles import NONE, archive, call, group, name, number, state, storage, tensor, text
 
 

@@ -19,9 +19,9 @@ from diffusers import UNet2DConditionModel
 
 from benchmarks import true_models
 from benchmarks.compare import STEP, interleaved, ratio
-from ipa.contract.backend import Branch
-from ipa.contract.model import AdapterFiles
-from ipa.prepare.model_folder import open_model_folder
+from ipa.backend.protocol import Branch
+from ipa.model.folder import AdapterFiles
+from ipa.sources.model_folder import open_model_folder
 
 MOST = 4
 Contender = Callable[[], object]

@@ -25,12 +25,12 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from benchmarks import true_models
-from ipa.contract.backend import Branch
-from ipa.contract.model import AdapterFiles
-from ipa.contract.schedule import Step
-from ipa.prepare.images import clip_pixels
-from ipa.prepare.model_folder import open_model_folder
-from ipa_torch.loading import quiet
+from ipa.backend.protocol import Branch
+from ipa.backend.schedule import Step
+from ipa.model.folder import AdapterFiles
+from ipa.prepare.images.clip import clip_pixels
+from ipa.sources.model_folder import open_model_folder
+from ipa_torch.files.weights import quiet
 
 STEP = Step(timestep=501.0, input_scale=1.0, denoised_x=1.0, denoised_output=1.0, x_x=1.0)
 Contender = Callable[[], object]

@@ -41,7 +41,7 @@ _CONVERT = """
 import json, resource, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from ipa.prepare.sources import resolve_model
+from ipa.sources.models import resolve_model
 import ipa_convert
 model = resolve_model(Path(sys.argv[1]))
 ipa_convert.convert_model(model, Path(sys.argv[2]), dtype=sys.argv[3] or None)
@@ -159,7 +159,7 @@ def main() -> None:
             source = work / f"{base}.safetensors"
             size = write_random(source, base)
             found = measure_conversion(source, work, options.rounds, options.dtype)
-            from ipa.prepare.sources import resolve_model
+            from ipa.sources.models import resolve_model
             from ipa_convert import verify_model
 
             verified = verify_model(

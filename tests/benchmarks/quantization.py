@@ -25,10 +25,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from benchmarks import true_models
-from ipa.contract.files import read_json
-from ipa.contract.quantization import Quantization
-from ipa.contract.unet_spec import UNetSpec
-from ipa_torch.loading import quiet
+from ipa.model.files import read_json
+from ipa.model.quantization import Quantization
+from ipa.model.unet import UNetSpec
+from ipa_torch.files.weights import quiet
 from oracle import models
 from oracle.measure import relative
 
@@ -82,10 +82,9 @@ def measure(
     from mlx.utils import tree_flatten
 
     from ipa_convert import read_component
-    from ipa_mlx.backend import DTYPES
     from ipa_mlx.conditioning import Conditioning
-    from ipa_mlx.loading import place
-    from ipa_mlx.unet import UNet
+    from ipa_mlx.networks.unet import UNet
+    from ipa_mlx.networks.weights import DTYPES, place
 
     unet = UNet(spec)
     place(unet, read_component("unet", folder, spec), DTYPES[dtype], "unet")

@@ -10,12 +10,12 @@ import tempfile
 from pathlib import Path
 
 from ipa import demo
-from ipa.parity.against import floors
-from ipa.parity.capture import Capture
-from ipa.parity.capture_file import write
-from ipa.parity.capturing import capture
-from ipa.parity.choice import Choice
+from ipa.parity.capture.capture import Capture
+from ipa.parity.capture.capture_file import write
+from ipa.parity.capture.choice import Choice
+from ipa.parity.compare.comparing_tap import floors
 from ipa.parity.recorded import SKETCHED, WHOLE, arguments, open_demo
+from ipa.parity.recording import capture
 
 
 def main() -> None:

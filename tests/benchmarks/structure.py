@@ -16,7 +16,7 @@ from PIL import Image
 
 from ipa import demo
 from ipa_mlx.blas import preload
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle.judge import Reference
 from oracle.scenes import held_out
 from oracle.structure import NOISES, measure, ours, runs, stock

@@ -19,10 +19,10 @@ from PIL import Image
 
 import ipa
 from ipa import demo
-from ipa.contract.backend import Floats
-from ipa.parity.capture_file import write
-from ipa.parity.capturing import capture
-from ipa.parity.choice import Choice
+from ipa.arrays import Floats
+from ipa.parity.capture.capture_file import write
+from ipa.parity.capture.choice import Choice
+from ipa.parity.recording import capture
 
 CHOICES = {
     "everything, float32": Choice(),

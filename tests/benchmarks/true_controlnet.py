@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from diffusers import ControlNetModel
 
-from ipa.prepare.controlnet_files import resolve_controlnet
+from ipa.sources.controls import resolve_controlnet
 from oracle import controlnets, models
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def compare_controlnet(c: Comparison, side: int) -> None:
     import mlx.core as mx
 
     from ipa_mlx.conditioning import Conditioning
-    from ipa_mlx.controlnet import load_controlnet
+    from ipa_mlx.networks.controlnet import load_controlnet
 
     draw = np.random.default_rng(6)
     x = draw.standard_normal((2, 4, side, side), dtype=np.float32)

@@ -22,9 +22,9 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from benchmarks import true_models
 from benchmarks.true_controlnet import compare_controlnet
-from ipa.contract.files import STEMS
-from ipa.prepare.model_folder import open_model_folder
-from ipa_torch.loading import quiet
+from ipa.model.files import STEMS
+from ipa.sources.model_folder import open_model_folder
+from ipa_torch.files.weights import quiet
 from oracle.measure import relative
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -64,7 +64,7 @@ class Comparison:
         import mlx.core as mx
 
         from ipa_convert import read_component
-        from ipa_mlx.loading import arrays, fill
+        from ipa_mlx.networks.weights import arrays, fill
 
         assert name in STEMS
         module = kind(spec)
@@ -97,10 +97,10 @@ def compare_unet(c: Comparison, side: int) -> None:
     import mlx.core as mx
 
     from ipa_convert import read_adapter
-    from ipa_mlx.adapter import ImageAdapter
+    from ipa_mlx.adapters import ImageAdapter
     from ipa_mlx.conditioning import Conditioning
-    from ipa_mlx.loading import arrays
-    from ipa_mlx.unet import UNet
+    from ipa_mlx.networks.unet import UNet
+    from ipa_mlx.networks.weights import arrays
 
     draw = np.random.default_rng(1)
     x = draw.standard_normal((2, 4, side, side), dtype=np.float32)
@@ -154,7 +154,7 @@ def load_adapter(unet: UNet2DConditionModel, path: Path, scales: tuple[float, ..
 
 def compare_vae(c: Comparison, side: int) -> None:
     """Decoder and encoder."""
-    from ipa_mlx.vae import Vae
+    from ipa_mlx.networks.vae import Vae
 
     draw = np.random.default_rng(2)
     latents = draw.standard_normal((1, 4, side, side), dtype=np.float32)
@@ -180,7 +180,7 @@ def compare_text(c: Comparison) -> None:
     """ViT-L's text tower on 77 tokens."""
     import mlx.core as mx
 
-    from ipa_mlx.clip import TextEncoder
+    from ipa_mlx.networks.clip import TextEncoder
 
     ids = np.random.default_rng(3).integers(0, 49408, (1, 77))
     ours = np.array(c.module(TextEncoder, "text_encoder", c.model.text_encoder)(mx.array(ids)))
@@ -195,7 +195,7 @@ def compare_text(c: Comparison) -> None:
 
 def compare_vision(c: Comparison) -> None:
     """ViT-H: pooled embedding and penultimate states; and the plus resampler on those states."""
-    from ipa_mlx.clip import VisionEncoder
+    from ipa_mlx.networks.clip import VisionEncoder
 
     pixels = np.random.default_rng(4).standard_normal((1, 3, 224, 224), dtype=np.float32)
     encoder = c.module(VisionEncoder, "image_encoder", c.model.image_encoder)
@@ -226,8 +226,8 @@ def compare_resampler(c: Comparison) -> None:
     import mlx.core as mx
 
     from ipa_convert import read_adapter
-    from ipa_mlx.adapter import ImageAdapter
-    from ipa_mlx.loading import arrays
+    from ipa_mlx.adapters import ImageAdapter
+    from ipa_mlx.networks.weights import arrays
 
     states = np.random.default_rng(5).standard_normal((1, 257, 1280), dtype=np.float32)
     path = c.folder / "plus.safetensors"

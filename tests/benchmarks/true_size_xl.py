@@ -50,7 +50,7 @@ def reference(folder: Path, side: int) -> None:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     from benchmarks.true_size import load_adapter
-    from ipa_torch.loading import quiet
+    from ipa_torch.files.weights import quiet
     from oracle import models
     from oracle.true_shapes import config
 
@@ -97,10 +97,10 @@ def text_tower(folder: Path, ids: Array) -> dict[str, Array]:
     """bigG's states and pooled text."""
     import mlx.core as mx
 
-    from ipa.contract.specs import ClipTextSpec
+    from ipa.model.clip import ClipTextSpec
     from ipa_convert import read_component
-    from ipa_mlx.clip import TextEncoder
-    from ipa_mlx.loading import arrays, fill
+    from ipa_mlx.networks.clip import TextEncoder
+    from ipa_mlx.networks.weights import arrays, fill
     from oracle.true_shapes import config
 
     spec = ClipTextSpec.from_config(config("sdxl", "text_encoder_2"))
@@ -116,15 +116,15 @@ def unet(folder: Path, given: dict[str, Array]) -> Array:
     """One evaluation with both rows of guidance, text, sizes and a 70-site image prompt."""
     import mlx.core as mx
 
-    from ipa.contract.sites import cross_attention_sites
-    from ipa.contract.text import Sizes, TextStates
-    from ipa.contract.unet_spec import UNetSpec
+    from ipa.backend.text import Sizes, TextStates
+    from ipa.model.sites import cross_attention_sites
+    from ipa.model.unet import UNetSpec
     from ipa_convert import read_adapter, read_component
-    from ipa_mlx.adapter import ImageAdapter
+    from ipa_mlx.adapters import ImageAdapter
     from ipa_mlx.conditioning import Conditioning
-    from ipa_mlx.loading import arrays, fill
-    from ipa_mlx.text import added_conditioning
-    from ipa_mlx.unet import UNet
+    from ipa_mlx.networks.unet import UNet
+    from ipa_mlx.networks.unet_down import added_conditioning
+    from ipa_mlx.networks.weights import arrays, fill
     from oracle.true_shapes import config
 
     spec = UNetSpec.from_config(config("sdxl", "unet"))

@@ -23,10 +23,10 @@ preload()
 import mlx.core as mx  # noqa: E402
 from mlx.utils import tree_flatten, tree_map_with_path  # noqa: E402
 
-from ipa.contract.specs import VaeSpec  # noqa: E402
-from ipa.contract.tiling import Tiling  # noqa: E402
-from ipa_mlx.pictures import decode  # noqa: E402
-from ipa_mlx.vae import Vae  # noqa: E402
+from ipa.backend.tiling import Tiling  # noqa: E402
+from ipa.model.vae import VaeSpec  # noqa: E402
+from ipa_mlx.networks.vae import Vae  # noqa: E402
+from ipa_mlx.vae_codec import decode  # noqa: E402
 
 from .true_models import VAE  # noqa: E402
 

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from fuzz.coverage import Coverage
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 from ipa_convert import inspect
-from ipa_convert.containers import header, pickle_machine
+from ipa_convert.containers import header
 from ipa_convert.containers.checkpoint import open_file
+from ipa_convert.containers.torch_save import pickle_machine
 
 ALLOWANCE = 1 << 20
 """What the readers may spend beside a file's size while they are tested; in use it is 32 MiB."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-import ipa.contract.adapter
-import ipa.contract.files
+import ipa.model.adapter
+import ipa.model.files
 import ipa_convert
 
 Line = tuple[str, int]
@@ -21,7 +21,7 @@ class Coverage:
 
     def __init__(self) -> None:
         self._folder = str(Path(ipa_convert.__file__).parent)
-        self._files = {ipa.contract.adapter.__file__, ipa.contract.files.__file__}
+        self._files = {ipa.model.adapter.__file__, ipa.model.files.__file__}
         self._left: dict[CodeType, set[int]] = {}
         self._fresh: set[Line] = set()
         self.seen = 0

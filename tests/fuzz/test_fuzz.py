@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fuzz import corpus
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 from ipa_convert import inspect
 from ipa_convert.containers.checkpoint import open_file
 
@@ -78,7 +78,7 @@ def test_harm_is_seen(harm: str, found: str, tmp_path: Path) -> None:
 import os
 from pathlib import Path
 from fuzz import attempt
-from ipa.contract.errors import CheckpointError
+from ipa.errors import CheckpointError
 examiner, path = attempt.Examiner(), Path({str(tmp_path / "input")!r})
 path.write_bytes(b"x")
 attempt.SECONDS, sound = 0.2, attempt.open_file

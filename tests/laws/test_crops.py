@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from ipa import Control, ImagePrompt, Pipeline, RequestError
-from ipa.contract.editing import Crop
-from ipa.contract.masks import mask_values
-from ipa.prepare.edges import edges
-from ipa.prepare.inpainting import crop_box, cropped, cropped_mask
-from ipa.prepare.masks import Canvas
-from ipa.prepare.overlay import overlay
-from ipa.prepare.tiles import tiled
+from ipa.prepare.controls.preprocessors import edges
+from ipa.prepare.editing.inpainting import crop_box, cropped, cropped_mask
+from ipa.prepare.image_prompts.tiles import tiled
+from ipa.prepare.scaling.masks import Canvas
+from ipa.request.editing import Crop
+from ipa.request.masks import mask_values
+from ipa.sheets.overlay import overlay
 from oracle import controlled, models, t2i_adapters
 from oracle.measure import relative
 from oracle.workshop import Workshop

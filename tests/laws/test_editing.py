@@ -13,8 +13,8 @@ from PIL import Image
 
 import ipa
 from ipa import ImagePrompt, Pipeline, RequestError
-from ipa.prepare.images import vae_pixels
-from ipa.prepare.noise import NoiseStream
+from ipa.prepare.images.pictures import vae_pixels
+from ipa.prepare.samplers.noise import NoiseStream
 from oracle import models
 from oracle.measure import relative
 

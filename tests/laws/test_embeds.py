@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ipa import CheckpointError, ImageEmbeds, ImagePrompt, Pipeline, RequestError
-from ipa.prepare.ipadpt import write_ipadpt
+from ipa.prepare.image_prompts.ipadpt import write_ipadpt
 from oracle.measure import relative
 
 Open = Callable[..., Pipeline]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ipa import ImagePrompt, Pipeline
-from ipa.contract.embeds_scaling import EMBEDS_SCALINGS
+from ipa.request.scales import EMBEDS_SCALINGS
 from oracle import models
 
 Open = Callable[..., Pipeline]

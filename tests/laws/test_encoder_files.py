@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import ipa
 from ipa import CheckpointError, ImagePrompt, Pipeline
 from ipa_convert.reading import clip_configs
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import clip_spellings
 
 Open = Callable[..., Pipeline]

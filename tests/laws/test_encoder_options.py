@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ipa import ImagePrompt, Pipeline, RequestError
-from ipa.prepare.noise_picture import noise_picture
+from ipa.prepare.image_prompts.noise_picture import noise_picture
 from oracle.measure import relative
 
 Open = Callable[..., Pipeline]

@@ -14,8 +14,8 @@ from PIL import Image
 
 import ipa
 from ipa import Face, ImageEmbeds, ImagePrompt
-from ipa.prepare.noise import NoiseStream
-from ipa.prepare.profiles import PROFILES
+from ipa.prepare.samplers.noise import NoiseStream
+from ipa.request.profiles import PROFILES
 from oracle import adapters, models
 from oracle.measure import relative
 

@@ -14,11 +14,11 @@ import torch
 
 import ipa_mlx.conditioning
 import ipa_mlx.influence
-import ipa_torch.conditioning
 import ipa_torch.influence
+import ipa_torch.networks.context
 from ipa import ImagePrompt, Pipeline, RequestError
-from ipa.contract.backend import Branch, ImageTokens
-from ipa.contract.text import TextStates
+from ipa.backend.protocol import Branch, ImageTokens
+from ipa.backend.text import TextStates
 from oracle.influence import SiteWeights, Source, shares
 from oracle.sealed import once
 
@@ -85,7 +85,7 @@ class Site:
             out = self.runtime.unet.cross_attentions[self.rank](mx.array(self.x), context)
             return own.read(out, self.count)[0]
         recorder, held = ipa_torch.influence.Recorder(held.pictures, self.count), held.repeated(2)
-        context = ipa_torch.conditioning.Context(held.images, table, recorder=recorder)
+        context = ipa_torch.networks.context.Context(held.images, table, recorder=recorder)
         with torch.inference_mode():
             x = torch.from_numpy(self.x)
             self.runtime.attentions[self.rank](x, held.text, ip_hidden_states=context)

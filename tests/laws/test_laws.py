@@ -123,7 +123,7 @@ def test_seed_zero_is_a_seed(pipe: Pipeline) -> None:
 
 
 def test_given_latents_replace_the_seed(pipe: Pipeline) -> None:
-    from ipa.prepare.noise import NoiseStream
+    from ipa.prepare.samplers.noise import NoiseStream
 
     noise = NoiseStream(5).normal((1, 4, 6, 8))
     assert np.array_equal(run(pipe, latents=noise, seed=99), run(pipe))

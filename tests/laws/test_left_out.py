@@ -14,14 +14,14 @@ import torch
 
 import ipa
 import ipa_convert
-from ipa.app.conversion import ConversionOptions, run_conversion
-from ipa.contract.errors import CheckpointError, IpaError, RequestError
-from ipa.contract.ignoring import Ignore
-from ipa.contract.left_out import LeftOut
-from ipa.contract.model import ModelFolder
-from ipa.prepare.sources import resolve_model
-from ipa_torch.loading import Account
-from ipa_torch.single_file import load_single_file
+from ipa.app.commands.convert import ConversionOptions, run_conversion
+from ipa.errors import CheckpointError, IpaError, RequestError
+from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import Ignore
+from ipa.model.left_out import LeftOut
+from ipa.sources.models import resolve_model
+from ipa_torch.files.single_file import load_single_file
+from ipa_torch.files.weights import Account
 from oracle import models, single_files
 from oracle.single_files import Tensors
 from oracle.spellings import CONTAINERS, SD15, SDXL

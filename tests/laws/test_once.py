@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import ipa
-import ipa_mlx.adapter
-import ipa_mlx.attention
-import ipa_torch.adapter
+import ipa_mlx.adapters
+import ipa_mlx.networks.attention
+import ipa_torch.adapters
 from ipa import ImagePrompt
 
 Open = Callable[..., ipa.Pipeline]
@@ -44,7 +44,7 @@ def test_keys_and_values_are_made_once_a_generation(
     package: Any = {"mlx": ipa_mlx, "torch": ipa_torch}[backend]
     images = count(monkeypatch, package.adapter.ImageAdapter, "keys_values")
     tokens = count(monkeypatch, package.adapter.ImageAdapter, "tokens")
-    text = count(monkeypatch, ipa_mlx.attention.CrossAttention, "keys_values")
+    text = count(monkeypatch, ipa_mlx.networks.attention.CrossAttention, "keys_values")
     prompts = [ImagePrompt(references[n], adapter=a) for n, a in enumerate(("linear", "plus"))]
     pipe("a star", image_prompts=prompts, num_inference_steps=steps, width=32, height=32)
     assert images["keys_values"] == tokens["tokens"] == 2

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from ipa import ImageEmbeds, ImagePrompt, Pipeline, RequestError
-from ipa.prepare.ipadpt import write_ipadpt
-from ipa.prepare.noise import NoiseStream
-from ipa.prepare.profiles import PROFILES
+from ipa.prepare.image_prompts.ipadpt import write_ipadpt
+from ipa.prepare.samplers.noise import NoiseStream
+from ipa.request.profiles import PROFILES
 from oracle.measure import relative
 
 Open = Callable[..., Pipeline]

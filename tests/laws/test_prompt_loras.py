@@ -12,10 +12,9 @@ import torch
 
 import ipa
 from ipa import RequestError
-from ipa.app.described_request import from_description
-from ipa.app.picture_store import PictureStore
-from ipa.parity.choice import Choice
-from ipa.parity.collector import Collector
+from ipa.parity.capture.choice import Choice
+from ipa.parity.capture.collector import Collector
+from ipa.pipeline.replay import PictureStore, from_description
 from oracle import loras
 from oracle.loras import File
 from oracle.measure import relative

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import ipa
-from ipa.contract.errors import RequestError
+from ipa.errors import RequestError
 
 CALL: dict[str, Any] = {
     "num_inference_steps": 3,

@@ -15,9 +15,9 @@ from PIL import Image
 
 import ipa
 from ipa import CheckpointError, Control, NumericalError, RequestError
-from ipa.contract.t2i_adapter import T2IAdapterFiles
-from ipa.contract.t2i_adapter_spec import T2IAdapterSpec
-from ipa.controls import AttachedControlNet, plan_controls
+from ipa.model.control_files import T2IAdapterFiles
+from ipa.model.t2i_adapter import T2IAdapterSpec
+from ipa.prepare.controls.planning import AttachedControlNet, plan_controls
 from ipa_convert import convert_component
 from oracle import controlled, models, t2i_adapters
 

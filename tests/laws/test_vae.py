@@ -13,8 +13,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 import ipa
-from ipa.prepare.sources import resolve_model
-from ipa_torch.loading import quiet
+from ipa.sources.models import resolve_model
+from ipa_torch.files.weights import quiet
 from oracle import models, single_files
 from oracle.measure import relative
 
@@ -139,8 +139,8 @@ def test_tiles_change_nothing_that_is_not_larger_than_one(
 def test_very_large_pictures_take_tiles_by_themselves(
     tiny: Path, backend: str, open_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ipa.contract.tiling.MOST_PIXELS", 32 * 32)
-    monkeypatch.setattr("ipa.contract.tiling._SMALLEST", 32)
+    monkeypatch.setattr("ipa.backend.tiling.MOST_PIXELS", 32 * 32)
+    monkeypatch.setattr("ipa.backend.tiling._SMALLEST", 32)
     pipe = open_pipeline(tiny, backend)
     alone = pipe("a star", output_type="np", **(CALL | {"width": 64}))
     assert "tiles of 32 pixels" in alone.info["warnings"][0]
@@ -200,8 +200,8 @@ def test_the_last_preview_is_like_the_picture(backend: str) -> None:
 
 
 def test_public_maps_are_taken_by_scaling() -> None:
-    from ipa.contract.specs import VaeSpec
-    from ipa.prepare.latent_colours import latent_colours
+    from ipa.model.vae import VaeSpec
+    from ipa.pipeline.previews import latent_colours
 
     def never(_: np.ndarray) -> np.ndarray:
         raise AssertionError("a public VAE needs no fit")

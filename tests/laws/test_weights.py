@@ -13,8 +13,8 @@ from PIL import Image
 
 import ipa
 from ipa import ImagePrompt, Pipeline
-from ipa.contract.sites import cross_attention_sites
-from ipa.contract.unet_spec import UNetSpec
+from ipa.model.sites import cross_attention_sites
+from ipa.model.unet import UNetSpec
 from oracle import models
 
 Open = Callable[..., Pipeline]

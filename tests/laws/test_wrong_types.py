@@ -20,16 +20,14 @@ from PIL import Image
 
 import ipa
 from ipa import Control, Face, ImageEmbeds, ImagePrompt, IpaError, demo
-from ipa.contract.arguments import RequestArguments
-from ipa.contract.embeds import EmbedsOrigin
-from ipa.contract.request import Request
-from ipa.prepare.edges import edges
-from ipa.prepare.enlarging import enlarge
-from ipa.prepare.images import open_image
-from ipa.prepare.outpainting import outpaint
-from ipa.prepare.overlay import overlay
-from ipa.sheet import SheetBlock, draw_sheet
-from ipa.sweep import Axis, Sweep, make_cells
+from ipa.prepare.controls.preprocessors import edges
+from ipa.prepare.editing.outpainting import enlarge, outpaint
+from ipa.prepare.images.pictures import open_image
+from ipa.request.embeds import EmbedsOrigin
+from ipa.request.request import Request, RequestArguments
+from ipa.sheets.overlay import overlay
+from ipa.sheets.sheet import SheetBlock, draw_sheet
+from ipa.sheets.sweep import Axis, Sweep, make_cells
 
 
 class Unprintable:

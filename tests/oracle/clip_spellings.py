@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import models
 
 Tensors = dict[str, torch.Tensor]

@@ -17,7 +17,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import models
 from oracle.pipelines import diffusers_pipeline
 

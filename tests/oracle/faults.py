@@ -17,17 +17,20 @@ import torch
 from PIL import Image
 
 import ipa
-import ipa.encoding
-import ipa.prepare.masks
-import ipa_mlx.adapter
-import ipa_mlx.attention
+import ipa.prepare.images.clip
+import ipa.prepare.scaling.masks
+import ipa_mlx.adapters
 import ipa_mlx.backend
-import ipa_mlx.conditioning
-import ipa_mlx.layers
+import ipa_mlx.networks.attention
+import ipa_mlx.networks.context
+import ipa_mlx.networks.layers
 import ipa_mlx.text
-import ipa_torch.adapter
-import ipa_torch.attention
-import ipa_torch.backend
+import ipa_torch.adapters
+import ipa_torch.conditioning
+import ipa_torch.networks.attention
+import ipa_torch.prediction
+import ipa_torch.sampler
+import ipa_torch.vae_codec
 
 Patch = pytest.MonkeyPatch
 Plant = Callable[[ipa.Pipeline, Patch], None]
@@ -71,7 +74,7 @@ def _exchange(pipe: ipa.Pipeline, patch: Patch, first: str, second: str) -> None
 
 def _quick_gelu(pipe: ipa.Pipeline, patch: Patch) -> None:
     (encoder,) = pipe._backend.adapters.encoders.values()
-    patch.setattr(encoder.layers[1].feed_forward, "activation", ipa_mlx.layers.quick_gelu)
+    patch.setattr(encoder.layers[1].feed_forward, "activation", ipa_mlx.networks.layers.quick_gelu)
 
 
 def _transposed(pipe: ipa.Pipeline, patch: Patch) -> None:
@@ -87,14 +90,14 @@ def _penultimate(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _timestep(pipe: ipa.Pipeline, patch: Patch) -> None:
-    predict = ipa_torch.backend.predict
+    predict = ipa_torch.prediction.predict
     patch.setattr(
         ipa_torch.backend, "predict", lambda net, x, time, *rest: predict(net, x, time - 1, *rest)
     )
 
 
 def _rows(pipe: ipa.Pipeline, patch: Patch) -> None:
-    guide = ipa_torch.backend.guide
+    guide = ipa_torch.sampler.guide
     patch.setattr(ipa_torch.backend, "guide", lambda output, *rest: guide(output.flip(0), *rest))
 
 
@@ -104,13 +107,13 @@ def _scaling_factor(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _without_antialias(pipe: ipa.Pipeline, patch: Patch) -> None:
-    clip_pixels = ipa.encoding.clip_pixels
+    clip_pixels = ipa.prepare.images.clip.clip_pixels
 
     def aliased(pictures: Any, preprocessing: Any, *rest: Any, **options: Any) -> Any:
         side = preprocessing["crop_size"]["height"]
         return clip_pixels([_small(p, side) for p in pictures], preprocessing, *rest, **options)
 
-    patch.setattr(ipa.encoding, "clip_pixels", aliased)
+    patch.setattr(ipa.prepare.image_prompts.encoding, "clip_pixels", aliased)
 
 
 def _small(picture: Image.Image, side: int) -> Image.Image:
@@ -126,7 +129,7 @@ def _nearest_mask(pipe: ipa.Pipeline, patch: Patch) -> None:
         )
         return mask[y][:, x].astype(np.float32)
 
-    patch.setattr(ipa.prepare.masks, "resample", nearest)
+    patch.setattr(ipa.prepare.scaling.masks, "resample", nearest)
 
 
 def _bfloat16(pipe: ipa.Pipeline, patch: Patch) -> None:
@@ -145,13 +148,13 @@ def _bias(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _padded_scale(pipe: ipa.Pipeline, patch: Patch) -> None:
-    attend = ipa_mlx.attention.attend
+    attend = ipa_mlx.networks.attention.attend
 
     def padded(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx.array:
         wrong = (q.shape[-1] / 16) ** 0.5 if q.shape[-1] == 12 else 1.0
         return attend(q * wrong, k, v, mask)
 
-    patch.setattr(ipa_mlx.attention, "attend", padded)
+    patch.setattr(ipa_mlx.networks.attention, "attend", padded)
 
 
 def _black(pipe: ipa.Pipeline, patch: Patch) -> None:
@@ -159,12 +162,14 @@ def _black(pipe: ipa.Pipeline, patch: Patch) -> None:
         rows = encoder.states(mx.concatenate([pixels, mx.full(pixels[:1].shape, -1.8)]))
         return rows[:-1], rows[-1:]
 
-    patch.setattr(ipa_mlx.adapter.ImageAdapter, "features", features)
+    patch.setattr(ipa_mlx.adapters.ImageAdapter, "features", features)
 
 
 def _stale_scale(pipe: ipa.Pipeline, patch: Patch) -> None:
-    weighted = ipa_mlx.conditioning.KeyValue.weighted
-    patch.setattr(ipa_mlx.conditioning.KeyValue, "weighted", lambda self, _: weighted(self, 0.3))
+    weighted = ipa_mlx.networks.context.KeyValue.weighted
+    patch.setattr(
+        ipa_mlx.networks.context.KeyValue, "weighted", lambda self, _: weighted(self, 0.3)
+    )
 
 
 def _sine_first(pipe: ipa.Pipeline, patch: Patch) -> None:
@@ -172,10 +177,10 @@ def _sine_first(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _gate_first(pipe: ipa.Pipeline, patch: Patch) -> None:
-    class Turned(ipa_mlx.layers.FeedForward):
+    class Turned(ipa_mlx.networks.layers.FeedForward):
         def __call__(self, x: mx.array) -> mx.array:
             gate, value = mx.split(self.proj_in(x), 2, axis=-1)
-            return self.proj_out(value * ipa_mlx.layers.gelu(gate))
+            return self.proj_out(value * ipa_mlx.networks.layers.gelu(gate))
 
     block = pipe._backend.unet.mid_block.attentions[0].transformer_blocks[0]
     patch.setattr(block.ff, "__class__", Turned)
@@ -194,7 +199,7 @@ def _skips(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 def _one_row_less(pipe: ipa.Pipeline, patch: Patch) -> None:
     """Keys of pictures in the wrong row: the picture's in the unconditional one."""
-    steered = ipa_torch.backend.steered
+    steered = ipa_torch.conditioning.steered
 
     def turned(pairs: Any, branch: Any) -> Any:
         own = steered(pairs, branch)
@@ -206,17 +211,17 @@ def _one_row_less(pipe: ipa.Pipeline, patch: Patch) -> None:
 def _sum_of_branches(pipe: ipa.Pipeline, patch: Patch) -> None:
     """The text's share is taken by 1 - λ, as if branches were mixed."""
 
-    class Mixing(ipa_mlx.conditioning.Context):
+    class Mixing(ipa_mlx.networks.context.Context):
         __slots__ = ()
 
         def told(self, part: str, array: mx.array) -> mx.array:
             return super().told(part, array * 0.3 if part == "text" else array)
 
-    patch.setattr("ipa_mlx.conditioning.Context", Mixing)
+    patch.setattr("ipa_mlx.networks.context.Context", Mixing)
 
 
 def _last_alpha(pipe: ipa.Pipeline, patch: Patch) -> None:
-    advance = ipa_torch.backend.advance
+    advance = ipa_torch.sampler.advance
 
     def wrong(step: Any, *rest: Any) -> Any:
         return advance(replace(step, x_denoised=step.x_denoised * 1.0005), *rest)
@@ -225,7 +230,7 @@ def _last_alpha(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _latents_not_scaled(pipe: ipa.Pipeline, patch: Patch) -> None:
-    encode = ipa_torch.backend.encode
+    encode = ipa_torch.vae_codec.encode
 
     def unscaled(vae: Any, *rest: Any, **options: Any) -> Any:
         mean, deviation = encode(vae, *rest, **options)

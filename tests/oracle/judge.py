@@ -18,7 +18,7 @@ from torch import nn
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from ipa import demo
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 
 WORDS = {
     "shape": ("circle", "square", "triangle", "star", "ring", "cross", "heart", "crescent"),

@@ -78,7 +78,7 @@ def settings() -> dict[str, Any]:
 
 def sources() -> list[Path]:
     """All of this folder, what silences the libraries, and the pictures that they are shown."""
-    from ipa_torch import loading
+    from ipa_torch.files import weights as loading
 
     here = [path for path in Path(__file__).parent.rglob("*") if path.suffix != ".pyc"]
     return [*here, Path(loading.__file__), *demo.references()]

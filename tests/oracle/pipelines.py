@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle.kept import Kept
 from oracle.schedulers import diffusers_scheduler
 from oracle.scipy_stand_in import scipy_or_stand_in

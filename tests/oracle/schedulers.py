@@ -35,9 +35,9 @@ from diffusers import (
 from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
 from torch.overrides import TorchFunctionMode
 
-from ipa.contract.custom_steps import CustomSteps
-from ipa.contract.schedule import Schedule
-from ipa.prepare.schedules import NAMES, make_schedule
+from ipa.backend.schedule import Schedule
+from ipa.prepare.samplers.schedules import NAMES, make_schedule
+from ipa.request.custom_steps import CustomSteps
 
 from .models import SCHEDULER
 from .scipy_stand_in import scipy_or_stand_in

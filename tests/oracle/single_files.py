@@ -10,8 +10,8 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from ipa.contract.specs import VaeSpec
-from ipa.contract.unet_spec import UNetSpec
+from ipa.model.unet import UNetSpec
+from ipa.model.vae import VaeSpec
 from ipa_convert.tables import ldm
 
 Tensors = dict[str, torch.Tensor]

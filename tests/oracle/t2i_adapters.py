@@ -15,7 +15,7 @@ from diffusers import (
     T2IAdapter,
 )
 
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import models
 from oracle.pipelines import diffusers_pipeline
 

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from ipa import bases
-from ipa.contract.specs import VaeSpec
-from ipa.contract.unet_spec import UNetSpec
+from ipa.model.unet import UNetSpec
+from ipa.model.vae import VaeSpec
 from ipa_convert.tables import ldm
 
 Shapes = dict[str, tuple[int, ...]]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle.attention64 import Picture64, cross_attention
 
 

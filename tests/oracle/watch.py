@@ -12,7 +12,7 @@ from unittest.mock import patch
 import diffusers
 import numpy as np
 
-from ipa.run import Run
+from ipa.pipeline.run import Run
 
 _CONTROLLED = ("ControlNetImg2Img", "ControlNetInpaint")
 JUDGES = tuple(

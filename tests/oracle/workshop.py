@@ -32,7 +32,7 @@ XL = models.Tiny(unet=models.XL_UNET, second_text=models.SECOND_TEXT)
 
 def _whole(pipe: ipa.Pipeline) -> Mapping[int, Any]:
     """A copy has locks of its own; MLX's types of numbers are one each and cannot be copied."""
-    from ipa_mlx.loading import DTYPES  # not before `preload`
+    from ipa_mlx.networks.weights import DTYPES  # not before `preload`
 
     types = {id(dtype): dtype for dtype in DTYPES.values()}
     return types | {id(lock): threading.Lock() for lock in (pipe._lock, pipe._changing)}

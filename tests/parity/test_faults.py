@@ -14,20 +14,20 @@ import pytest
 from PIL import Image
 
 import ipa
-import ipa_mlx.layers
+import ipa_mlx.networks.layers
 from ipa import ImagePrompt
-from ipa.contract.backend import Floats
-from ipa.contract.errors import Cancelled
-from ipa.parity.against import Against, floors
-from ipa.parity.capture import Capture
-from ipa.parity.capture_file import read, write
-from ipa.parity.capturing import capture
-from ipa.parity.comparing import compare
-from ipa.parity.descent import HELD, descend
-from ipa.parity.limits import Limits
-from ipa.parity.live import Subject, compare_live
-from ipa.parity.rising import risen
-from ipa.parity.tap import Tap
+from ipa.arrays import Floats
+from ipa.backend.tap import Tap
+from ipa.errors import Cancelled
+from ipa.parity.capture.capture import Capture
+from ipa.parity.capture.capture_file import read, write
+from ipa.parity.compare.captures import compare
+from ipa.parity.compare.comparing_tap import Against, floors
+from ipa.parity.compare.descent import HELD, descend
+from ipa.parity.compare.limits import Limits
+from ipa.parity.compare.live import Subject, compare_live
+from ipa.parity.compare.rising import risen
+from ipa.parity.recording import capture
 from oracle.faults import FAULTS, Fault
 from oracle.sealed import once
 
@@ -201,7 +201,7 @@ def test_another_libm_is_no_fault(
     """Every frequency of every sinusoid off by its last bit, in three ways to compare."""
     lab, steps = labs[family], 2  # of one step the timestep is 1, where no bit matters
     reference = lab.capture("torch", 0, steps=steps, with_floors=True)
-    monkeypatch.setattr(ipa_mlx.layers, "np", Numpy(ulps))
+    monkeypatch.setattr(ipa_mlx.networks.layers, "np", Numpy(ulps))
     pipe = lab.pipe("mlx")
     known, request = reference.floors["float32"], lab.request(0, steps)
     limits = [
@@ -239,7 +239,7 @@ def test_a_departure_that_comes_first_hides_no_other(
     (fault,) = (fault for fault in FAULTS if fault.name == "gate for value in GEGLU")
     lab = labs["sd"]
     reference, pipe = lab.capture("torch", 0, steps=2, with_floors=True), lab.pipe("mlx")
-    monkeypatch.setattr(ipa_mlx.layers, "np", Numpy(100))
+    monkeypatch.setattr(ipa_mlx.networks.layers, "np", Numpy(100))
     fault.plant(pipe, monkeypatch)
     subject = Subject.of(pipe, lab.request(0, 2))
     known = reference.floors["float32"]

@@ -12,9 +12,9 @@ from PIL import Image
 
 import ipa
 from ipa import Control, ImagePrompt, RequestError
-from ipa.contract.backend import Floats
+from ipa.arrays import Floats
+from ipa.backend.stages import chosen, kind_of, split
 from ipa.parity.pytest_plugin import Parity
-from ipa.parity.stages import chosen, kind_of, split
 from oracle import controlled, loras, models
 from oracle.pipelines import diffusers_pipeline
 from oracle.sealed import once

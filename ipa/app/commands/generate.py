@@ -1,26 +1,41 @@
-"""`ipa-mlx generate`: a picture from words and pictures."""
+"""`ipa-mlx generate`: pictures from words and pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ipa.app import autoencoder as decoding
-from ipa.app import controls as structure
-from ipa.app import editing as edit
-from ipa.app import encoding as code
-from ipa.app import references as look
-from ipa.app import sampling
-from ipa.app import texts as words
-from ipa.app.faces import FaceOption, FindOption, KindOption
-from ipa.app.generate import REQUEST_OPTIONS, check_arguments, load_named_adapters, parse_scale
-from ipa.app.generate import generate as run_generate
-from ipa.app.influence import InfluenceOption, check_influence, save_influence
-from ipa.app.loras import LoraFolderOption, LoraOption, load_loras, parse_loras
-from ipa.app.masks import MaskFitOption, MaskOption
 from ipa.app.options import (
+    autoencoder as decoding,
+)
+from ipa.app.options import (
+    controls as structure,
+)
+from ipa.app.options import (
+    editing as edit,
+)
+from ipa.app.options import (
+    pictures as code,
+)
+from ipa.app.options import (
+    pictures as look,
+)
+from ipa.app.options import (
+    sampling,
+)
+from ipa.app.options import (
+    texts as words,
+)
+from ipa.app.options.editing import steps_done
+from ipa.app.options.faces import FaceOption, FindOption, KindOption
+from ipa.app.options.image_prompts import PromptOptions
+from ipa.app.options.influence import InfluenceOption, check_influence, save_influence
+from ipa.app.options.loading import check_arguments, load_adapters
+from ipa.app.options.loras import LoraFolderOption, LoraOption, load_loras, parse_loras
+from ipa.app.options.model import (
     Backend,
     CurveChoice,
     DefaultScale,
@@ -36,15 +51,80 @@ from ipa.app.options import (
     ProfileChoice,
     Quantize,
 )
-from ipa.app.output import output_paths
-from ipa.app.prompt_options import PromptOptions
-from ipa.app.prompt_words import TextArgument, one_prompt
-from ipa.app.show import cancel_on_interrupt
+from ipa.app.options.parsing import parse_scale
+from ipa.app.options.pictures import MaskFitOption, MaskOption
+from ipa.app.options.texts import TEXT_OPTIONS, TextArgument, one_prompt
+from ipa.app.output import Saving, output_paths, png_name
+from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
+from ipa.app.provenance import provenance
 from ipa.app.summary import summary
-from ipa.app.terminal import explained, print_json, say, warn
-from ipa.loading import choose_backend, load
-from ipa.prepare.other_vae import with_vae
-from ipa.prepare.sources import resolve_model
+from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar, say, warn
+from ipa.pipeline.loading import choose_backend, load
+from ipa.pipeline.pipeline import Pipeline
+from ipa.pipeline.run import CancelSignal
+from ipa.request.result import Result
+from ipa.request.scales import Scale
+from ipa.sources.models import resolve_model
+from ipa.sources.vae import with_vae
+
+REQUEST_OPTIONS = (
+    *("prompt", "negative_prompt", "width", "height"),
+    *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
+    *TEXT_OPTIONS,
+    *("guidance_rescale", "eta", "timestep_spacing"),
+    *("strength", "padding_mask_crop", "mask_blur", "overlay"),
+)
+"""Options that are called as the request's fields are."""
+
+
+def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:
+    """Load what the options of a command name: adapters, their kinds and image encoders."""
+    load_adapters(
+        pipe,
+        options["adapter"] or (),
+        scale,
+        offline=options["offline"],
+        kinds=options["adapter_kind"] or (),
+        find_faces=options["find_faces"],
+        encoders=options["image_encoder"] or (),
+    )
+
+
+def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
+    """The request that makes one picture again: alone, or with those drawn by its generator."""
+    seeds = request["seeds"]
+    if len(set(seeds)) < len(seeds):
+        return {**request, "picture": number + 1}
+    return {**request, "seed": seeds[number], "seeds": [seeds[number]], "num_images": 1}
+
+
+def run_generate(
+    pipe: Pipeline,
+    output: Path,
+    paths: Sequence[Path],
+    arguments: dict[str, Any],
+    cancel: CancelSignal,
+    preview: Path | None = None,
+) -> tuple[Result, list[Path]]:
+    """Run a call with a progress bar and write its pictures, the request inside each.
+
+    Returns:
+        What was made, and where the pictures are: at `paths`, or numbered where those were taken.
+    """
+    with progress_bar(steps_done(arguments)) as bar:
+        bar.describe("generating")
+        enlarged = ENLARGED if arguments.get("preview") == "latent" else 1
+        events = PreviewFile(bar, preview and preview_path(preview), enlarged)
+        with events.kept_if_cancelled():
+            result = pipe(**arguments, on_progress=events, cancel=cancel)
+    saving = Saving(png_name(output))
+    for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
+        own = _of_picture(result.info["request"], number)
+        info = {**result.info, **provenance(own), "request": own}
+        if result.influence is not None:
+            info["influence"] = [info["influence"][number]]
+        saving.save(image, path, info)
+    return result, saving.finish()
 
 
 def generate(  # one parameter per option

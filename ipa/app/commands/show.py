@@ -1,17 +1,71 @@
-"""`ipa-mlx show`: how a picture of ours was made."""
+"""`ipa-mlx show`: how a picture of ours was made, for a person."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from ipa.app.options import Json
-from ipa.app.provenance import line_of, read_metadata
-from ipa.app.shown_picture import show_picture
+from ipa.app.options.model import Json
+from ipa.app.provenance import Line, line_of, read_metadata
 from ipa.app.terminal import explained, print_json
-from ipa.contract.errors import RequestError
+from ipa.errors import RequestError
+
+_OF_CALL = (
+    *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "prompt_syntax"),
+    *("num_inference_steps", "scheduler", "guidance_scale", "guidance_rescale", "eta"),
+    *("timestep_spacing", "clip_skip", "long_prompts", "profile", "strength"),
+    *("padding_mask_crop", "mask_blur", "picture"),
+)
+
+
+_OF_PROMPT = ("adapter", "file", "scale", "layers", "curve", "start", "end", "fit", "negative")
+
+
+_USUAL = (None, "", 0.0, False, "plain", "cut", "default")
+
+
+def show_picture(told: Mapping[str, Any], line: Line | None) -> None:
+    """Print what a picture says of itself, and the command that makes it again."""
+    console = Console(highlight=False)
+    for name, value in _facts(told):
+        console.print(f"{name:20s}{value}", markup=False, soft_wrap=True)
+    if line is None:
+        return
+    console.print("\nThe same again:", markup=False)
+    console.print(line.shell(), markup=False, soft_wrap=True)
+
+
+def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is worth saying, in words; what is as always is left out."""
+    if "ipa_mlx" in told:
+        yield "made by", f"ipa-mlx {told['ipa_mlx']} on {told.get('backend', 'an unknown backend')}"
+    yield "model", str(told.get("model"))
+    yield from (("vae", str(told["vae"])) for _ in range(bool(told.get("vae"))))
+    for axis, labels in dict(told.get("axes") or {}).items():
+        yield f"varied: {axis}", ", ".join(map(str, labels))
+    request = told.get("request") or {}
+    if "width" in request:
+        yield "size", f"{request['width']} × {request['height']}"
+        yield "seed", str(request["seed"])
+    for name in _OF_CALL:
+        if request.get(name) not in _USUAL:
+            yield name.replace("_", " "), str(request[name])
+    for number, prompt in enumerate(request.get("image_prompts") or (), start=1):
+        facts = {name: prompt.get(name) for name in _OF_PROMPT}
+        words = [f"{name} {value}" for name, value in facts.items() if value not in (None, "")]
+        yield f"image prompt {number}", ", ".join(words)
+    for number, control in enumerate(request.get("controls") or (), start=1):
+        yield f"control {number}", ", ".join(f"{k} {v}" for k, v in control.items() if v)
+    for name, lora in dict(request.get("loras") or {}).items():
+        yield f"LoRA {name}", f"scale {lora.get('scale')}"
+    for file, sha256 in dict(told.get("made_with") or {}).items():
+        yield "made with", f"{file} (sha256 {sha256[:16]}…)"
+    for warning in told.get("warnings") or ():
+        yield "warning", str(warning)
 
 
 def show(

@@ -16,7 +16,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 import ipa
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import controlled
 from oracle.pipelines import run_diffusers
 from oracle.runs import controls

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import ipa
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import models
 from oracle.runs.suite import Array, Suite
 from oracle.schedulers import diffusers_scheduler

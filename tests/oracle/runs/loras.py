@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 import ipa
 from ipa import ImagePrompt
-from ipa_torch.loading import quiet
+from ipa_torch.files.weights import quiet
 from oracle import adapters, loras, models
 from oracle.loras import File, Place
 from oracle.pipelines import diffusers_pipeline, run_diffusers

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ipa import ImagePrompt
-from ipa.contract.result import Result
+from ipa.request.result import Result
 from oracle import models
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 from oracle.runs.suite import Array, Suite, folder_of

@@ -1,0 +1,1 @@
+"""Files of torch.save: archives and pickles, read and never run."""

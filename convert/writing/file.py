@@ -1,0 +1,54 @@
+"""A file of weights written whole or not at all, with its progress."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..containers.atomic import not_written, take_name
+from ..containers.safetensors_file import Writable, nbytes, write_safetensors
+from .manifest import Sources
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are done and the bytes in all."""
+
+
+class Counter:
+    """Bytes written so far, over several files."""
+
+    def __init__(self, total: int, report: Progress | None) -> None:
+        self._done, self._total, self._report = 0, total, report
+
+    def add(self, count: int) -> None:
+        """So many more are written."""
+        self._done += count
+        if self._report is not None:
+            self._report(self._done, self._total)
+
+
+def write_file(
+    target: Path,
+    tensors: Sequence[Writable],
+    sources: Sources,
+    metadata: Mapping[str, str],
+    on_progress: Progress | None = None,
+) -> None:
+    """Write beside the target first: it gets its name when everything is in order.
+
+    Raises:
+        CheckpointError: The disk refused, a source changed, or the name was taken meanwhile.
+    """
+    count = Counter(sum(nbytes(row.dtype, row.shape) for row in tensors), on_progress)
+    hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with sources.unchanged():
+            write_safetensors(hidden, tensors, metadata, count.add)
+        take_name(hidden, target)
+    except OSError as error:
+        raise not_written(target, error) from error
+    finally:
+        with suppress(OSError):
+            hidden.unlink()

@@ -1,0 +1,1 @@
+"""`ipa-mlx doctor`: whether this machine computes as it should, and how fast."""

@@ -1,0 +1,184 @@
+"""`ipa-mlx doctor`: does this machine compute what was recorded, and how fast?"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ipa.app.terminal import ProgressBar
+from ipa.errors import Cancelled, IpaError
+from ipa.parity.capture.capture import Capture
+from ipa.parity.capture.environment import environment
+from ipa.parity.compare.comparison import Comparison
+from ipa.parity.compare.limits import FACTOR, Limits
+from ipa.parity.recorded import Recorded, arguments, hold, open_demo, recorded
+from ipa.pipeline.loading import choose_backend
+from ipa.pipeline.loading import environment as environment_of
+from ipa.pipeline.pipeline import Pipeline
+from ipa.pipeline.run import CancelSignal
+
+from .diagnosis import Check, Diagnosis, Speed
+from .full_speed import full_speed
+from .notes import has_tf32, notes
+
+T = TypeVar("T")
+
+STEPS = 2
+"""Of a run whose speed is measured."""
+
+TOTAL = 2 * (8 + STEPS)
+"""Steps of an examination, for its bar."""
+
+_TF32 = "MLX_ENABLE_TF32"
+_FAILURES = (IpaError, RuntimeError, OSError, ImportError)
+"""What a machine that is not well does; anything else is a bug, and keeps its trace."""
+
+
+class Sick(Exception):  # noqa: N818 - the machine is, not the program
+    """A check failed after which others mean nothing; it is among the examination's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Checks, one after another; what was found stands in `checks` and `speeds`."""
+
+    backend: str
+    device: str | None
+    bar: ProgressBar
+    cancel: CancelSignal | None
+    full: bool
+    checks: list[Check] = field(default_factory=list)
+    speeds: list[Speed] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """All of them. Raises Sick."""
+        self._checked("backend", self._backend)
+        known = self._checked("recorded run", self._recorded)
+        own = self._precision("float32", known, known.capture)
+        self._precision("float16", known, own)
+        if self.full:
+            self._checked("SD1.5's size", self._full)
+
+    def _checked(self, name: str, found: Callable[[], tuple[str, T]]) -> T:
+        """Run one, note it, and give what it made."""
+        self.bar.describe(name)
+        try:
+            sentence, made = found()
+        except Cancelled:
+            raise
+        except _FAILURES as error:
+            self.checks.append(Check(name, False, str(error) or type(error).__name__))
+            raise Sick from error
+        self.checks.append(Check(name, True, sentence))
+        return made
+
+    def _backend(self) -> tuple[str, None]:
+        chosen = choose_backend(self.backend)
+        own = environment_of(chosen)  # loads its framework, which then has facts to tell
+        self.facts.update(environment({}) | own)
+        if self.device is not None:
+            self.facts["device"] = self.device
+        return f"{chosen} on {self.facts['device']}", None
+
+    def _recorded(self) -> tuple[str, Recorded]:
+        known = recorded()
+        return f"{len(known.capture.stages)} stages of {known.capture.header.side.name}", known
+
+    def _precision(self, dtype: str, known: Recorded, reference: Capture) -> Capture:
+        """A run in it, held to a reference; and its speed."""
+        name = f"demo in {dtype}"
+        pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, self._device))
+        found, own = self._checked(name, lambda: ("", self._held(pipe, known, reference)))
+        self.checks[-1] = Check(name, _good(found), found.verdict.sentence, found)
+        self.bar.describe(f"speed in {dtype}")
+        self.speeds.append(Speed("demo, 64²", dtype, self._seconds(pipe)))
+        return own
+
+    def _held(
+        self, pipe: Pipeline, known: Recorded, reference: Capture
+    ) -> tuple[Comparison, Capture]:
+        limits = self._limits(str(pipe.info()["dtype"]), known)
+        return hold(
+            pipe,
+            reference,
+            limits,
+            inputs=known.capture,
+            on_progress=self.bar,
+            cancel=self.cancel,
+        )
+
+    def _limits(self, dtype: str, known: Recorded) -> Limits:
+        """Products in TF32 have float16's rounding."""
+        if dtype == "float32" and self.backend == "mlx" and has_tf32(self.facts):
+            return Limits("float16", known.floors["float16"], FACTOR)
+        return known.limits(dtype)
+
+    def _full(self) -> tuple[str, None]:
+        self.speeds.append(full_speed(self.backend, self._device, self.cancel))
+        return "a step is finite", None
+
+    @property
+    def _device(self) -> str | None:
+        """MLX takes none."""
+        return self.device if self.backend == "torch" else None
+
+    def _seconds(self, pipe: Pipeline) -> float:
+        call = arguments() | {"num_inference_steps": STEPS}
+        result = pipe(**call, on_progress=self.bar, cancel=self.cancel)
+        return float(result.info["timings_s"]["denoise"]) / STEPS
+
+
+def examine(
+    backend: str | None,
+    device: str | None,
+    bar: ProgressBar,
+    cancel: CancelSignal | None = None,
+    *,
+    full: bool = False,
+) -> Diagnosis:
+    """All checks of a backend; `full` measures the speed of a model of SD1.5's size, too.
+
+    Raises:
+        BackendError: None is installed, or there is none of that name.
+        Cancelled: `cancel` was set.
+    """
+    began = time.perf_counter()
+    chosen = choose_backend(backend)
+    is_set_off = _exact(chosen)
+    of = Examination(chosen, device, bar, cancel, full)
+    try:
+        of.run()
+    except Sick:
+        bar.describe("ended early")
+    return Diagnosis(
+        backend=chosen,
+        facts=of.facts,
+        checks=tuple(of.checks),
+        notes=tuple(notes(chosen, of.facts, tf32_set_off=is_set_off)),
+        speeds=tuple(of.speeds),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _opened(backend: str, dtype: str, device: str | None) -> tuple[str, Pipeline]:
+    began = time.perf_counter()
+    pipe = open_demo(backend, dtype, device)
+    return f"in {time.perf_counter() - began:.1f} s", pipe
+
+
+def _good(found: Comparison) -> bool:
+    """Nothing bad, and nothing left out."""
+    return found.ok and not found.only_a
+
+
+def _exact(backend: str) -> bool:
+    """Switch MLX's TF32 off for this program, unless the user chose; whether that was done."""
+    if backend != "mlx" or _TF32 in os.environ or "mlx.core" in sys.modules:
+        return False
+    os.environ[_TF32] = "0"
+    return True

@@ -1,0 +1,88 @@
+"""`ipa-mlx fetch`: models and adapters into the hub's cache, for machines that go offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ipa.app.terminal import print_json
+from ipa.errors import CheckpointError
+from ipa.sources.adapters import resolve_adapter
+from ipa.sources.catalogue import ADAPTERS
+from ipa.sources.hub import hub_name
+from ipa.sources.models import resolve_file, resolve_model, resolve_repository
+from ipa.sources.public_models import MODELS, public_model
+
+_ADAPTER = "IP-Adapter"  # a family of files, as the converters call it
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    """Where things lie now: a folder or a file, and the image encoder of an adapter."""
+
+    name: str
+    path: Path
+    image_encoder: Path | None = None
+
+
+def run_fetch(name: str, *, revision: str | None, variant: str | None, offline: bool) -> Fetched:
+    """Bring a repository (owner/name), a file of one, or a public adapter (short name) here.
+
+    Raises:
+        CheckpointError: It does not exist, or the hub cannot be reached.
+    """
+    public = public_model(name)
+    repository = public.repository if public else name
+    found = hub_name(repository)
+    if found is not None and not found.path:
+        variant = variant or (public.variant if public else None)
+        root = resolve_repository(repository, revision=revision, variant=variant, offline=offline)
+        return Fetched(name=name, path=root)
+    if found is None and ("/" in name or Path(name).exists()):
+        model = resolve_model(name, variant=variant)
+        return Fetched(name=name, path=model.single_file.path if model.single_file else model.path)
+    if found is not None:
+        path = resolve_file(name, revision=revision, offline=offline)
+        if not _is_adapter(path):
+            return Fetched(name=name, path=path)
+    files = resolve_adapter(name, revision=revision, offline=offline)
+    return Fetched(name=name, path=files.weights, image_encoder=files.image_encoder)
+
+
+def _is_adapter(path: Path) -> bool:
+    """Whether an image encoder may have to come with a file; what cannot be read needs none."""
+    import ipa_convert
+
+    try:
+        return ipa_convert.inspect(path).family == _ADAPTER
+    except CheckpointError:
+        return False
+
+
+def show_catalogue(*, as_json: bool = False) -> None:
+    """The public models and adapters, on standard output; names whole, however narrow it is."""
+    models = {name: asdict(public) for name, public in MODELS.items()}
+    adapters = {name: asdict(public) for name, public in ADAPTERS.items()}
+    if as_json:
+        print_json({"models": models, "adapters": adapters})
+        return
+    rows = {name: (told.base, told.repository) for name, told in MODELS.items()}
+    _print_table(("models (-m)", "base", "repository"), rows)
+    for repository in dict.fromkeys(public.repository for public in ADAPTERS.values()):
+        own = {n: (a.base, a.about) for n, a in ADAPTERS.items() if a.repository == repository}
+        typer.echo()
+        _print_table(("adapters (-a)", "base", f"for ({repository})"), own)
+
+
+def _print_table(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    for name, told in rows.items():
+        table.add_row(name, *told)
+    Console(width=max(Console().width, 80)).print(table)

@@ -1,0 +1,1 @@
+"""`ipa-mlx parity`: captures and comparisons."""

@@ -1,0 +1,134 @@
+"""What `ipa-mlx parity compare` compares: captures, and backends that run while it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ipa.app.options.loading import check_arguments
+from ipa.app.options.parsing import parse_scale
+from ipa.errors import BackendError, RequestError
+from ipa.model.folder import ModelFolder
+from ipa.parity.capture.capture import Capture
+from ipa.parity.capture.choice import Choice
+from ipa.parity.capture.floors import NO_MEASURE, Floors
+from ipa.parity.compare.live import Subject, measured
+from ipa.pipeline.loading import choose_backend, load
+from ipa.pipeline.request_file import RequestFile, read_request
+from ipa.sources.models import resolve_model
+from ipa.sources.vae import with_vae
+
+from .show import load_beside
+
+_LIVE = re.compile(
+    r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(/(?P<bits>\d+))?(@(?P<device>[a-z0-9:]+))?"
+)
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSpec:
+    """BACKEND[:DTYPE][/BITS][@DEVICE]: "mlx", "torch:float16", "mlx:float16/4", "torch@cuda"."""
+
+    backend: str
+    dtype: str = "float32"
+    device: str | None = None
+    bits: int | None = None
+
+
+def parse_subject(text: str) -> Path | LiveSpec:
+    """A capture's path, or a backend.
+
+    Raises:
+        RequestError: It is neither.
+    """
+    if text.endswith(".safetensors") or Path(text).exists():
+        return Path(text)
+    found = _LIVE.fullmatch(text)
+    if found is None:
+        raise RequestError(
+            f"{text} is neither a capture nor a backend",
+            remedy="a .safetensors file, or BACKEND[:DTYPE][/BITS][@DEVICE] such as mlx:float16",
+        )
+    dtype = found["dtype"] or "float32"
+    if dtype not in DTYPES:
+        raise RequestError("unknown dtype", found=dtype, remedy=f"one of {', '.join(DTYPES)}")
+    bits = int(found["bits"]) if found["bits"] else None
+    return LiveSpec(choose_backend(found["backend"]), dtype, found["device"], bits)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How backends are opened for one request, with what the command line names beside it."""
+
+    asked: RequestFile
+    folder: ModelFolder
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Opening:
+        """From the command's own options. Raises RequestError without a request."""
+        if options["request"] is None:
+            raise RequestError(
+                "a backend that runs needs a request",
+                remedy="pass --request FILE: JSON of arguments, or a PNG of ipa-mlx generate",
+            )
+        asked = read_request(options["request"], options["picture"] or ())
+        folder = resolve_model(options["model"], offline=options["offline"])
+        folder = with_vae(folder, options["vae"], offline=options["offline"])
+        check_arguments(dict(asked.arguments), folder, parse_scale(options["scale"]))
+        return cls(asked, folder, options)
+
+    def subject(self, spec: LiveSpec) -> Subject:
+        """A backend with everything loaded."""
+        pipe = load(
+            self.folder,
+            backend=spec.backend,
+            dtype=spec.dtype,
+            device=spec.device,
+            quantize=spec.bits,
+        )
+        load_beside(pipe, self.options, self.asked, parse_scale(self.options["scale"]))
+        return Subject.of(pipe, self.asked.arguments, spec.bits)
+
+    def exact(self, backend: str, dtype: str, low: str) -> Subject | None:
+        """Who measures the floors of `compare_live`; None where nobody here can.
+
+        Args:
+            backend: The reference's.
+            dtype: Its precision.
+            low: The lower one of the two runs; quantised weights have no floor, since the reference
+                has none.
+        """
+        if low == "float32":
+            return self._if_there(LiveSpec("torch", "float64", "cpu"))
+        return None if low == dtype or low not in DTYPES else self._if_there(LiveSpec(backend, low))
+
+    def rounded(self, backend: str, low: str) -> Subject | None:
+        """Whose floors `exact` measures, where they are not the reference's own.
+
+        In float32 `exact` is torch. To a reference of another backend its distance would be that
+        backend's faults, too: they would be their own floors, and allowed.
+        """
+        if low != "float32" or backend == "torch":
+            return None
+        return self._if_there(LiveSpec("torch", "float32", "cpu"))
+
+    def floors(self, reference: Capture, low: str, *, forced: bool) -> Floors:
+        """What rounding makes of a reference's stages, measured; nothing where nobody here can."""
+        own = reference.header
+        exact = self.exact(own.backend, own.dtype, low)
+        if exact is None or own.unfinished:
+            return NO_MEASURE
+        other = self.rounded(own.backend, low)
+        return measured(other.capture(Choice()) if other else reference, exact, forced=forced)
+
+    def _if_there(self, spec: LiveSpec) -> Subject | None:
+        try:
+            choose_backend(spec.backend)
+        except BackendError:
+            return None
+        return self.subject(spec)

@@ -1,0 +1,1 @@
+"""Help of the command line: panels, examples, and errors in its words."""

@@ -1,0 +1,77 @@
+"""What `ipa-mlx sweep` has of generate beside its axes: the same for every picture of a sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ipa.app.session import session
+from ipa.errors import RequestError
+from ipa.pipeline.pipeline import Pipeline
+
+from .controls import load_controlnets, parse_controls
+from .editing import opened
+from .loras import load_loras, parse_loras
+from .parsing import split_reference
+
+_OF_CALL = ("negative_prompt", "width", "height", "scheduler", "profile")
+# What a suffix says, and the option that says it for a whole sweep.
+_SAID_BY = {"scale": "scales", "end": "ends"}
+
+
+def shared_suffix(references: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
+    """Files of [ADAPTER=]FILE[:SCALE][@START-END], and what is said of all of them.
+
+    Returns:
+        The files; and adapter, scale, start and end, those that are given.
+
+    Raises:
+        RequestError: They differ, or an option says the same.
+    """
+    files, said = list[Path](), list[dict[str, Any]]()
+    for text in references:
+        adapter, file, scale, window = split_reference(text)
+        files.append(file)
+        given = {"adapter": adapter, "scale": scale, **window}
+        said.append({name: value for name, value in given.items() if value is not None})
+    if any(own != said[0] for own in said):
+        raise RequestError(
+            "the pictures of a sweep have one weight and one window",
+            found=", ".join(references)[:80],
+            remedy="write the same behind each, or sweep --scales",
+        )
+    for name, option in _SAID_BY.items():
+        if said and name in said[0] and session().typed(option):
+            raise RequestError(
+                f"the {name} is said twice",
+                found=f"{references[0]} and --{option}",
+                remedy="leave one of them out",
+            )
+    return files, said[0] if said else {}
+
+
+def call_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of every call that generate's options have, pictures and controls opened."""
+    started = opened(options)
+    found: dict[str, Any] = {
+        **{name: options[name] for name in _OF_CALL},
+        "num_inference_steps": options["steps"],
+        "controls": parse_controls(
+            options["control"],
+            options["control_preprocessor"],
+            guess_mode=options["guess_mode"],
+            mask_image=options["mask_image"],
+        ),
+        **started,
+    }
+    parse_loras(options["lora"])
+    return found | ({"strength": options["strength"]} if "image" in started else {})
+
+
+def load_extras(
+    pipe: Pipeline, options: Mapping[str, Any], arguments: Mapping[str, Any], *, offline: bool
+) -> None:
+    """Load LoRAs and ControlNets."""
+    load_loras(pipe, parse_loras(options["lora"]), offline=offline)
+    load_controlnets(pipe, options["controlnet"] or (), arguments["controls"], offline=offline)

@@ -1,0 +1,1 @@
+"""What a framework must do to be a backend."""

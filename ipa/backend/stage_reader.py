@@ -1,0 +1,113 @@
+"""The stages that are held in what a backend's methods give, whatever its tensors are."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from ipa.arrays import Array, Floats
+
+from .protocol import ImageTokens
+from .text import TextStates
+
+
+class HeldStages(ABC):
+    """Half of `ipa.backend.tap.Taps`, over what a backend says of its tensors.
+
+    `runtime` is the backend; `conditioning` the class of what its `condition` gives, `controlnet`
+    that of its ControlNets.
+    """
+
+    runtime: Any
+    conditioning: ClassVar[type]
+    controlnet: ClassVar[type]
+
+    @abstractmethod
+    def floats(self, array: Array) -> Floats:
+        """A tensor as it lies."""
+
+    @abstractmethod
+    def like(self, array: Array, floats: Floats) -> Array:
+        """Numbers in the shape, precision and place of a tensor."""
+
+    @abstractmethod
+    def of_map(self, array: Array) -> Floats:
+        """Latents or a picture, to (…, C, H, W)."""
+
+    @abstractmethod
+    def map_like(self, array: Array, floats: Floats) -> Array:
+        """The inverse of `of_map`, in the precision of a tensor."""
+
+    @abstractmethod
+    def merged(self, array: Array) -> Floats:
+        """Heads (B, heads, L, d), to (B, L, C)."""
+
+    @abstractmethod
+    def split(self, array: Array, floats: Floats) -> Array:
+        """The inverse of `merged`, in the precision of a tensor (B, heads, L, d)."""
+
+    @abstractmethod
+    def loaded(self) -> Iterable[tuple[str, Any]]:
+        """Networks by what `ipa_*.report` calls them."""
+
+    def read(self, value: Any) -> dict[str, Floats]:
+        """See `Taps.read`."""
+        if isinstance(value, self.conditioning):
+            return dict(self._conditioning(value))
+        if isinstance(value, TextStates | ImageTokens):
+            return {name: self.floats(array) for name, array in _fields(value).items()}
+        return {"": self.of_map(value)}
+
+    def written(self, value: Any, arrays: Mapping[str, Floats]) -> Any:
+        """See `Taps.written`."""
+        if isinstance(value, self.conditioning):
+            changed: Any = value
+            return replace(changed, images=tuple(self._images(value, arrays)))
+        if isinstance(value, TextStates | ImageTokens):
+            own = _fields(value)
+            return replace(value, **{name: self.like(own[name], a) for name, a in arrays.items()})
+        return self.map_like(value, arrays[""])
+
+    def networks(self) -> Iterator[tuple[str, Any]]:
+        """Every network that a run may use, by the name of its component in stages."""
+        yield from ((name.partition(":")[0], net) for name, net in self.loaded())
+        yield from (("projector", adapter.projector) for adapter in self.runtime.adapters)
+        for name, net in self.runtime.controlnets:
+            kind = "controlnet" if isinstance(net, self.controlnet) else "t2i_adapter"
+            yield f"{kind}." + re.sub(r"\W", "_", name), net
+
+    def _conditioning(self, value: Any) -> Iterator[tuple[str, Floats]]:
+        for head, pair in self._pairs(value):
+            yield f"{head}.to_k", self.merged(pair.keys)
+            yield f"{head}.to_v", self.merged(pair.values)
+            if pair.mask is not None:
+                yield f"{head}.mask", self.floats(pair.mask)[:, 0]
+
+    def _images(self, value: Any, arrays: Mapping[str, Floats]) -> Iterator[tuple[Any, ...]]:
+        changed = [self._changed(pair, head, arrays) for head, pair in self._pairs(value)]
+        count = len(self.runtime.model.sites)
+        for first in range(0, len(changed), count):
+            yield tuple(changed[first : first + count])
+
+    def _pairs(self, value: Any) -> Iterator[tuple[str, Any]]:
+        for number, pairs in enumerate(value.images):
+            for site, pair in zip(self.runtime.model.sites, pairs, strict=True):
+                yield f"image.{number}.{site.path}", pair
+
+    def _changed(self, pair: Any, head: str, arrays: Mapping[str, Floats]) -> Any:
+        instead: dict[str, Array] = {}
+        for part, own in (("to_k", "keys"), ("to_v", "values")):
+            if f"{head}.{part}" in arrays:
+                instead[own] = self.split(getattr(pair, own), arrays[f"{head}.{part}"])
+        if f"{head}.mask" in arrays:
+            instead["mask"] = self.like(pair.mask, arrays[f"{head}.mask"][:, None])
+        return replace(pair, **instead)
+
+
+def _fields(value: TextStates | ImageTokens) -> dict[str, Array]:
+    is_text = isinstance(value, TextStates)
+    names = ("states", "pooled") if is_text else ("conditional", "unconditional")
+    return {name: array for name in names if (array := getattr(value, name)) is not None}

@@ -1,0 +1,1 @@
+"""Captures: what a run was, stage by stage, in a file."""

@@ -1,0 +1,1 @@
+"""Comparisons: two runs, stage by stage, against limits."""

@@ -1,0 +1,200 @@
+"""A report's stages as a tree, and the numbers of its rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ipa.parity.compare.explanation import explain_stage
+from ipa.parity.compare.measures import Difference
+
+from .markup import Markup
+
+# Where a block's name ends, and from there that of a layer.
+_DIFFUSER = r"(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)"
+
+
+_GROUPS = tuple(
+    (re.compile(block), re.compile(layer))
+    for block, layer in (
+        (
+            rf"(?:unet|controlnet\..+?|vae\.(?:en|de)coder)\.{_DIFFUSER}(?=[.@]|$)",
+            r"\.(?:resnets|attentions|downsamplers|upsamplers)\.\d+(?=[.@]|$)",
+        ),
+        (
+            r"(?:text_encoder(?:_2)?|image_encoder|projector)(?=\.)",
+            r"\.(?:layers\.\d+|embeddings)(?=[.@]|$)",
+        ),
+        (
+            r"(?:text\.(?:keys|values)|image\.\d+(?:\.(?:keys|values))?)(?=\.)",
+            rf"\.{_DIFFUSER}(?:\.attentions\.\d+)?(?=[.@]|$)",
+        ),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Stages that belong together, in the order in which the first of each was computed.
+
+    `name` is the group's own part of the names in it. `worst` is the stage that is the largest
+    part of its limit.
+    """
+
+    name: str
+    children: tuple[Group | Difference, ...]
+    worst: Difference
+    count: int
+    bad: int
+
+
+def ancestry(stage: str) -> tuple[str, str, str]:
+    """Phase, block and layer of a stage, each whole; "" where it belongs to none."""
+    phase, _, path = stage.partition("/")
+    for block, layer in _GROUPS:
+        head = block.match(path)
+        if head is not None:
+            rest = layer.match(path, head.end())
+            return phase, head[0], path[: rest.end()] if rest else ""
+    return phase, "", ""
+
+
+def tree_of(differences: Sequence[Difference]) -> tuple[Group, ...]:
+    """Phases, with blocks, layers and single stages in them."""
+    root = _Branch("")
+    for one in differences:
+        branch = root
+        for key in ancestry(one.stage):
+            if key:
+                branch = branch.under(key)
+        branch.entries.append(one)
+    return tuple(_group(branch, "") for branch in root.branches.values())
+
+
+def level(tree: Sequence[Group], most: int) -> list[Group | Difference]:
+    """The tree's groups at the deepest level that has no more of them than `most`."""
+    rows: list[Group | Difference] = list(tree)
+    while True:
+        deeper = [c for row in rows for c in (row.children if isinstance(row, Group) else (row,))]
+        if len(deeper) > most or len(deeper) == len(rows):
+            return rows
+        rows = deeper
+
+
+def holds(row: Group | Difference, one: Difference) -> bool:
+    """Whether a stage is a row or in it."""
+    if isinstance(row, Difference):
+        return row is one
+    return any(holds(child, one) for child in row.children)
+
+
+def farthest(differences: Iterable[Difference]) -> Difference:
+    """The one that is the largest part of its limit; one that is not finite before all others."""
+    return max(differences, key=lambda one: (one.bad, one.share))
+
+
+@dataclass(frozen=True, slots=True)
+class _Branch:
+    name: str
+    branches: dict[str, _Branch] = field(default_factory=dict)
+    entries: list[_Branch | Difference] = field(default_factory=list)
+
+    def under(self, name: str) -> _Branch:
+        if name not in self.branches:
+            self.branches[name] = _Branch(name)
+            self.entries.append(self.branches[name])
+        return self.branches[name]
+
+
+def _group(branch: _Branch, above: str) -> Group:
+    children: list[Group | Difference] = []
+    for entry in branch.entries:
+        grown = entry if isinstance(entry, Difference) else _group(entry, branch.name)
+        is_lone = isinstance(grown, Group) and len(grown.children) == 1
+        children.append(grown.children[0] if isinstance(grown, Group) and is_lone else grown)
+    worst = farthest([c.worst if isinstance(c, Group) else c for c in children])
+    count = sum(c.count if isinstance(c, Group) else 1 for c in children)
+    bad = sum(child.bad for child in children)
+    name = branch.name.removeprefix(above).lstrip(".")
+    return Group(name, tuple(children), worst, count, bad)
+
+
+COLUMNS = (
+    "relative_l2",
+    "ratio",
+    "limit",
+    "floor",
+    "max_abs",
+    "one_minus_cosine",
+    "psnr_db",
+    "slope",
+    "bias",
+    "median",
+    "p999",
+)
+"""The numbers of a row. Before them stand its places in `phases`, `paths` and `shapes`, and whether
+it is bad and sketched."""
+
+
+_DIGITS = 4
+
+
+def stage_data(differences: Sequence[Difference]) -> Markup:
+    """JSON that may stand inside a script element.
+
+    `paths` are of path, explanation, block and layer; a number that is not finite is a string.
+    """
+    phases: dict[str, int] = {}
+    paths: dict[tuple[str, ...], int] = {}
+    shapes: dict[str, int] = {}
+    rows = []
+    for one in differences:
+        phase, block, layer = ancestry(one.stage)
+        path = one.stage.partition("/")[2]
+        told = (path, explain_stage(one.stage), block, layer)
+        shape = " × ".join(map(str, one.shape))
+        places = (
+            phases.setdefault(phase, len(phases)),
+            paths.setdefault(told, len(paths)),
+            shapes.setdefault(shape, len(shapes)),
+        )
+        rows.append([*places, int(one.bad), int(one.sketched), *map(_number, row_values(one))])
+    everything = {
+        "columns": COLUMNS,
+        "phases": list(phases),
+        "paths": list(paths),
+        "shapes": list(shapes),
+        "rows": rows,
+    }
+    text = json.dumps(everything, separators=(",", ":"))
+    # A name may say "</script>"; inside JSON these signs can only stand in strings.
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def row_values(one: Difference) -> tuple[float | None, ...]:
+    """The numbers of a row, by `COLUMNS`."""
+    of = one.measures
+    return (
+        of.relative_l2,
+        one.ratio,
+        one.limit,
+        one.floor,
+        of.max_abs,
+        1 - of.cosine,
+        of.psnr_db,
+        of.slope,
+        of.bias,
+        of.quantiles[0],
+        of.quantiles[3],
+    )
+
+
+def _number(value: float | None) -> float | str | None:
+    if value is None or math.isfinite(value):
+        return None if value is None else float(f"{value:.{_DIGITS}g}")
+    return str(value)

@@ -1,0 +1,142 @@
+"""Several prompts in one call: planned before the first is run, then run one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ipa.backend.protocol import Backend
+from ipa.errors import RequestError
+from ipa.prepare.samplers.noise import Share
+from ipa.request.batch import Batch
+from ipa.request.editing import sources
+from ipa.request.influence import Influence
+from ipa.request.result import Progress, Result
+from ipa.request.scales import StepWeights
+
+from .call_loras import ActingLoras
+from .description import describe_batch
+from .plan import Plan, make_plan
+from .run import CancelSignal, Run
+from .snapshot import Snapshot
+
+
+def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
+    """A plan for each prompt of a call.
+
+    Raises:
+        RequestError: One of them cannot be honoured; with several prompts it says which.
+    """
+    plans: list[Plan] = []
+    for request in batch.requests:
+        try:
+            plans.append(make_plan(request, loaded))
+        except RequestError as error:
+            if len(batch.requests) == 1:
+                raise
+            raise RequestError(
+                f"prompt {len(plans) + 1}: {error.what}", found=error.found, remedy=error.remedy
+            ) from error
+    return _sharing(plans)
+
+
+def _sharing(plans: list[Plan]) -> list[Plan]:
+    """Plans of one call, whose pictures one generator draws where the profile has but one."""
+    if len(plans) == 1 or plans[0].profile.seeds != "one generator":
+        return plans
+    first, each = plans[0].request, len(plans[0].seeds)
+    has_one = each == 1 or len(sources(first.image)) < 2
+    one_source = has_one and all(plan.request.image is first.image for plan in plans)
+    return [
+        replace(
+            plan,
+            request=replace(plan.request, seed=first.seed),
+            seeds=plans[0].seeds,
+            share=Share(each * len(plans), each * number, one_source),
+        )
+        for number, plan in enumerate(plans)
+    ]
+
+
+class BatchRun:
+    """The runs of a call's prompts, as one; of a single prompt its run and no more.
+
+    One after another, so that memory is that of a single one, and every prompt's pictures are those
+    of a call of its own, bit for bit.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        batch: Batch,
+        plans: Sequence[Plan],
+        loras: ActingLoras,
+        cancel: CancelSignal | None = None,
+        weights: StepWeights | None = None,
+    ) -> None:
+        self.runs = [Run(backend, plan, loras, cancel, weights) for plan in plans]
+        self.request = describe_batch(batch, plans) if len(plans) > 1 else None
+
+    def events(self) -> Iterator[Progress]:
+        """Those of every run, with steps counted over all of them, and one result at the end."""
+        if len(self.runs) == 1:
+            yield from self.runs[0].events()
+            return
+        count, began, results = len(self.runs), time.perf_counter(), list[Result]()
+        for number, run in enumerate(self.runs):
+            for event in run.events():
+                if event.result is not None:
+                    results.append(event.result)
+                    continue
+                step, total = number * event.total + event.step, count * event.total
+                eta = None
+                if event.eta_s is not None:
+                    eta = (time.perf_counter() - began) / step * (total - step)
+                yield replace(event, step=step, total=total, eta_s=eta)
+        yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=self._joined(results))
+
+    def _joined(self, results: Sequence[Result]) -> Result:
+        images: Any = [image for result in results for image in result.images]
+        if isinstance(results[0].images, np.ndarray):
+            images = np.stack(images)
+        latents = np.concatenate([result.latents for result in results])
+        info = self._info([result.info for result in results])
+        measured = [result.influence for result in results if result.influence is not None]
+        if not measured:
+            return Result(images=images, latents=latents, info=info)
+        influence = Influence.join(measured)
+        info |= {"influence": influence.describe()}
+        return Result(images=images, latents=latents, info=info, influence=influence)
+
+    def _info(self, infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        first, requests = infos[0], [info["request"] for info in infos]
+        peaks = [info["peak_memory_bytes"] for info in infos]
+        stages = [info["timings_s"] for info in infos]
+        return {
+            **infos[-1],
+            "request": {**(self.request or {}), "weights": first["request"]["weights"]},
+            "requests": requests,
+            **(
+                {"weights_by_step": [info["weights_by_step"] for info in infos]}
+                if "weights_by_step" in first
+                else {}
+            ),
+            "timings_s": {name: round(sum(s[name] for s in stages), 4) for name in stages[0]},
+            "peak_memory_bytes": None if None in peaks else max(peaks),
+            "warnings": _warnings([info["warnings"] for info in infos]),
+        }
+
+
+def _warnings(several: Sequence[Sequence[str]]) -> list[str]:
+    """Those of every prompt once, and the others with the number of their prompt."""
+    common = [text for text in several[0] if all(text in own for own in several)]
+    return common + [
+        f"prompt {number}: {text}"
+        for number, own in enumerate(several, start=1)
+        for text in own
+        if text not in common
+    ]

@@ -1,0 +1,67 @@
+"""The ControlNets and T2I-Adapters that a pipeline has loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ipa.backend.protocol import Backend
+from ipa.errors import RequestError
+from ipa.model.control_files import ControlFiles, ControlSpec
+from ipa.model.controlnet import ControlNetSpec
+from ipa.prepare.controls.planning import AttachedControlNet
+
+from .registry import Registry
+
+
+class ControlNets(Registry[AttachedControlNet]):
+    """By name, in the order of loading."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__()
+        self._backend = backend
+
+    def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControlNet]:
+        """Those of one kind alone."""
+        return {name: own for name, own in self.items() if isinstance(own.spec, kind)}
+
+    def load(self, name: str, files: ControlFiles) -> None:
+        """Load a ControlNet or T2I-Adapter, all or nothing.
+
+        Raises:
+            CheckpointError: It is damaged, or made for another base model.
+            RequestError: The name is taken.
+        """
+        if name in self:
+            taken = self[name].spec
+            raise RequestError(
+                f"a {taken.title} of this name is loaded",
+                found=name,
+                remedy=f"pass another name=, or unload_{taken.word} first",
+            )
+        files.spec.check_base(self._backend.model, files.label)
+        nbytes = self._backend.controlnets.load(name, files)
+        self._put(name, AttachedControlNet(files, nbytes))
+
+    def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:
+        """Forget one of a kind, or all of them. Raises RequestError if there is no such."""
+        known = self.of(kind)
+        if name is not None and name not in known:
+            raise RequestError(
+                f"no {kind.title} of this name is loaded",
+                found=f"{name!r}; loaded: {', '.join(known) or 'none'}",
+            )
+        for own in list(known) if name is None else [name]:
+            self._backend.controlnets.unload(own)
+            self._remove(own)
+
+    def describe(self, kind: type[ControlSpec]) -> dict[str, Any]:
+        """Those of one kind, JSON-able."""
+        return {
+            name: {
+                "file": attached.file,
+                "results": attached.spec.results,
+                "bytes": attached.nbytes,
+                **attached.ignored,
+            }
+            for name, attached in self.of(kind).items()
+        }

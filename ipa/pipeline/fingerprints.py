@@ -1,0 +1,100 @@
+"""Hashes of all weights of a run, by which two runs are known to be of the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ipa.model.clip import ClipVisionSpec
+from ipa.model.control_files import ControlFiles
+from ipa.model.controlnet import ControlNetSpec
+from ipa.model.folder import ModelFolder
+from ipa.prepare.image_prompts.attached import AttachedAdapter
+from ipa.sources.encoders import find_encoder
+
+from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ipa_convert import Converted
+
+Fingerprint: TypeAlias = Mapping[str, str]
+"""sha256 by precision: see `ipa_convert.inspection.fingerprint`."""
+
+_MODEL = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
+    """Of the weights in the files that a pipeline was loaded from, whatever the backend.
+
+    By component: "unet", "vae", "text_encoder", "text_encoder_2", "adapter.NAME" and
+    "adapter.NAME.image_encoder", "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All
+    weights are read: seconds for each GB, most of it in hashing.
+
+    Raises:
+        CheckpointError: A file is gone, or damaged since.
+    """
+    import ipa_convert  # numpy alone; a program that makes pictures with torch goes without it
+
+    model = loaded.model
+    parts = _model(model) | dict(_adapters(model, loaded.adapters))
+    parts |= {f"controlnet.{name}": _control(a.files) for name, a in loaded.controlnets.items()}
+    known = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
+    targets = ipa_convert.LoraTargets(
+        unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
+    )
+    for name, attached in loaded.loras.items():
+        lora = ipa_convert.read_lora(attached.path, targets)
+        known[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
+    return known
+
+
+def agreement(a: Fingerprint, b: Fingerprint) -> str | None:
+    """The precision in which two components are equal; see `ipa_convert.inspection.fingerprint`."""
+    from ipa_convert import agreement as found
+
+    return found(a, b)
+
+
+def _model(model: ModelFolder) -> dict[str, Converted]:
+    """Its own image encoder is that of the adapters which use it, and hashed there."""
+    from ipa_convert import read_model
+
+    return {name: part for name, part in read_model(model).items() if name in _MODEL}
+
+
+def _adapters(
+    model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
+) -> Iterator[tuple[str, Converted]]:
+    from ipa_convert import read_adapter
+
+    for name, attached in adapters.items():
+        files = attached.files
+        yield (
+            f"adapter.{name}",
+            read_adapter(files.weights, model.sites, model.unet.context_width, ignore=files.ignore)[
+                1
+            ],
+        )
+        encoder = find_encoder(attached.loaded.spec, files, model)
+        if encoder is not None:
+            yield (
+                f"adapter.{name}.image_encoder",
+                _encoder(encoder.folder, encoder.spec, encoder.variant),
+            )
+
+
+def _encoder(folder: Path, spec: ClipVisionSpec, variant: str | None) -> Converted:
+    from ipa_convert import read_component
+
+    return read_component("image_encoder", folder, spec, variant=variant)
+
+
+def _control(files: ControlFiles) -> Converted:
+    from ipa_convert import open_component, read_component
+
+    if files.path.is_dir():
+        is_net = isinstance(files.spec, ControlNetSpec)
+        kind: Literal["controlnet", "t2i_adapter"] = "controlnet" if is_net else "t2i_adapter"
+        return read_component(kind, files.path, files.spec, variant=files.variant)
+    return open_component(files.path, files.config).converted

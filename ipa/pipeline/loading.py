@@ -1,0 +1,146 @@
+"""`ipa.load`: a name becomes a pipeline on a backend, which is imported only then."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from ipa.checks import check_plain, checked
+from ipa.errors import BackendError, RequestError, shown
+from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import Ignore
+from ipa.model.quantization import Quantization
+from ipa.sources.models import resolve_model
+from ipa.sources.vae import with_vae
+
+from .pipeline import Pipeline
+
+# Backend: (package with open_backend, framework that must be installed, how to install it, options)
+_BACKENDS = {
+    "mlx": (
+        "ipa_mlx",
+        "mlx",
+        "pip install mlx (on Linux: mlx[cpu])",
+        frozenset({"dtype", "quantize"}),
+    ),
+    "torch": (
+        "ipa_torch",
+        "torch",
+        "install this project with its extra [torch]",
+        frozenset({"dtype", "device"}),
+    ),
+}
+
+
+class Parts(TypedDict, total=False):
+    """The keywords of `load` about a model's parts."""
+
+    vae: str | Path | None
+    ignore: Sequence[str] | str | None
+
+
+@checked
+def load(
+    model: str | Path | ModelFolder,
+    *,
+    backend: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    quantize: int | None = None,
+    revision: str | None = None,
+    variant: str | None = None,
+    offline: bool = False,
+    **parts: Unpack[Parts],
+) -> Pipeline:
+    """Load a model.
+
+    Args:
+        model: "demo" (embedded), a diffusers folder, a converted folder, a single file, a name on
+            the hub (owner/name, or owner/name/folder/file of a single file), or a model that is
+            open already (then without revision, variant and offline).
+        backend: "mlx" or "torch"; None takes MLX where it is installed, else torch.
+        dtype: "float32", "float16" or "bfloat16", for torch "float64", too; None takes what suits
+            the device.
+        device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
+        quantize: For MLX: 4 or 8 bits for the matrices of attention and feed-forward, to save
+            memory; None takes the weights as they are stored.
+        revision: Branch, tag or commit on the hub.
+        variant: "fp16" and the like, in the weights' file names.
+        offline: Never ask the hub; use the local cache.
+        **parts: `vae`: another VAE than the model's own: a folder, a file, or a name on the hub;
+            see `ipa.sources.vae`. A single file that has none needs one. `ignore`: names of
+            tensors in the model's files, with * for any characters, that its networks do not know
+            and that may be left out; without it they are refused. What lies outside every network
+            of a single file is left out anyhow, and told.
+
+    Raises:
+        BackendError: The backend is unknown or not installed.
+        CheckpointError: The model is missing, damaged or not supported.
+        RequestError: An argument is wrong.
+    """
+    if not isinstance(model, (str, Path, ModelFolder)) or model == "":
+        raise RequestError(
+            "model must name a model", found=shown(model), remedy='a folder, a hub id, or "demo"'
+        )
+    if not isinstance(model, ModelFolder):
+        check_plain("model", model, (str, Path))
+    chosen = choose_backend(backend)
+    package, _, _, accepted = _BACKENDS[chosen]
+    ignore = Ignore.of(parts.get("ignore"))
+    Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
+    spare = [name for name, value in options.items() if value is not None and name not in accepted]
+    if spare:
+        raise RequestError(f"the {chosen} backend takes no {', '.join(spare)}")
+    folder = (
+        model
+        if isinstance(model, ModelFolder)
+        else resolve_model(model, revision=revision, variant=variant, offline=offline)
+    )
+    folder = with_vae(folder, parts.get("vae"), offline=offline)
+    if ignore.patterns:
+        folder = replace(folder, ignore=ignore)
+    opened = importlib.import_module(package).open_backend(
+        folder, **{name: value for name, value in options.items() if name in accepted}
+    )
+    return Pipeline(opened)
+
+
+def choose_backend(backend: str | None) -> str:
+    """The backend that is asked for, or the best one installed. Raises BackendError."""
+    if backend is not None and backend not in _BACKENDS:
+        raise BackendError(
+            "unknown backend", found=shown(backend), remedy=f"one of {', '.join(_BACKENDS)}"
+        )
+    for name, (_, framework, install, _) in _BACKENDS.items():
+        if backend not in {None, name}:
+            continue
+        if importlib.util.find_spec(framework) is not None:
+            return name
+        if backend == name:
+            raise BackendError(f"the {name} backend needs {framework}", remedy=install)
+    raise BackendError("neither mlx nor torch is installed", remedy=_BACKENDS["mlx"][2])
+
+
+def environment(backend: str) -> dict[str, str]:
+    """What a backend that is installed runs on; its framework is loaded."""
+    facts: dict[str, str] = importlib.import_module(_BACKENDS[backend][0]).environment()
+    return facts
+
+
+def environments() -> dict[str, dict[str, str]]:
+    """What each installed backend runs on: device, libraries, and what would make it faster."""
+    return {
+        name: environment(name)
+        for name, (_, framework, *_) in _BACKENDS.items()
+        if importlib.util.find_spec(framework) is not None
+    }
+
+
+def accelerate() -> str:
+    """Give MLX's Linux CPU wheel a fast BLAS; see `ipa_mlx.blas.build`."""
+    return str(importlib.import_module("ipa_mlx.blas").build())

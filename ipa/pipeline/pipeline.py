@@ -1,0 +1,228 @@
+"""A loaded model and its adapters: what a program holds in its hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Unpack
+
+from PIL import Image
+
+from ipa.arrays import Floats
+from ipa.backend.tap import Tap, check_tap
+from ipa.backend.watched import watched
+from ipa.checks import check_callback, checked
+from ipa.errors import RequestError
+from ipa.prepare.controls.planning import requested_controls
+from ipa.prepare.image_prompts.attached import adapter_name
+from ipa.prepare.image_prompts.embeds_origin import load_embeds
+from ipa.prepare.image_prompts.encoder_views import views
+from ipa.prepare.image_prompts.encoding import EncodingOptions, Reader, plan_features
+from ipa.prepare.image_prompts.faces import check_fits
+from ipa.prepare.image_prompts.parts import listed
+from ipa.prepare.image_prompts.text_direction import plan_direction
+from ipa.prepare.images.clip import clip_pixels
+from ipa.prepare.scaling.lambdas import check_weights
+from ipa.request.batch import make_batch
+from ipa.request.embeds import ImageEmbeds
+from ipa.request.image_prompt import ImagePrompt, check_image_prompts
+from ipa.request.pictures import Picture
+from ipa.request.profiles import profile_named
+from ipa.request.request import RequestArguments, check_names
+from ipa.request.result import Progress, Result
+from ipa.request.scales import StepWeights
+
+from .adapters import joins_faces, named
+from .batch import BatchRun, plan_batch
+from .call_loras import ActingLoras
+from .companions import Companions
+from .plan import prompts_from_ip_adapter_image
+from .run import CancelSignal
+
+
+class Pipeline(Companions):
+    """A loaded model, ready to make pictures. Made by `ipa.load`.
+
+    Calls from several threads wait for one another.
+    """
+
+    @checked
+    def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
+        """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
+
+        For comparing pictures: the cosine of two embeddings is their likeness to that encoder.
+        """
+        if not isinstance(images, (list, tuple)):
+            raise RequestError(
+                "embed_images needs a list of pictures",
+                found=type(images).__name__,
+                remedy="[picture] is one",
+            )
+        now, backend = self._snapshot()
+        if not now.adapters:
+            raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
+        name = named(adapter, now.adapters)[0]
+        loaded = now.adapters[name].loaded
+        if loaded.encoder is None:
+            raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
+        pixels = clip_pixels(images, loaded.preprocessing)
+        with self._owned():
+            return backend.embed_images(name, pixels)
+
+    @checked
+    def encode_image_prompt(
+        self,
+        image: Picture | Sequence[Picture] | ImageEmbeds | None = None,
+        *,
+        adapter: str | None = None,
+        profile: str | None = None,
+        **options: Unpack[EncodingOptions],
+    ) -> ImageEmbeds:
+        """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
+
+        Args:
+            image: One picture or several, or embeds to combine.
+            adapter: A loaded adapter; None takes the only one.
+            profile: That of the calls they are for (`ipa.request.profiles`).
+            **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
+                neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
+        """
+        now, backend = self._snapshot()
+        name, prompt = adapter_name(adapter, now.adapters), ImagePrompt(image, **options)
+        attached = now.adapters[name]
+        check_fits(prompt, attached.loaded.spec, attached.file)
+        direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
+        reader = Reader(name, attached, profile_named(profile))
+        features = plan_features(prompt, reader, direction)
+        with self._owned():
+            return features.compute(backend, name)
+
+    @checked
+    def load_image_embeds(
+        self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
+    ) -> ImageEmbeds:
+        """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
+        now, backend = self._snapshot()
+        name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
+        with self._owned():
+            return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
+
+    @checked
+    def encoder_views(
+        self, prompt: ImagePrompt, *, profile: str | None = None
+    ) -> list[Image.Image]:
+        """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
+        if not isinstance(prompt, ImagePrompt):
+            raise RequestError("encoder_views needs ImagePrompt", found=type(prompt).__name__)
+        now, _ = self._snapshot()
+        name = adapter_name(prompt.adapter, now.adapters)
+        return views(prompt, now.adapters[name].loaded, profile_named(profile))
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
+        ip_adapter_image: Picture | Sequence[Any] | None = None,
+        controlnet_image: Picture | Sequence[Picture] | None = None,
+        weights: StepWeights | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: CancelSignal | None = None,
+        tap: Tap | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> Result:
+        """Make pictures.
+
+        Args:
+            prompt: Text; "" conditions on pictures alone. A list makes num_images pictures of each,
+                one prompt after another; so may the other texts be lists. Picture number p of all
+                takes the seed seed + p.
+            image_prompts: Pictures as prompts, one or several; all of their pictures for every
+                prompt, or one each for those that are batched.
+            ip_adapter_image: diffusers' form of the same: a picture, or a list with one entry per
+                loaded adapter, an entry being a picture or a list of pictures.
+            controlnet_image: The simple form of `controls`: a picture, or a list with one per
+                loaded ControlNet.
+            weights: Called before step i of n with (i, n), in this thread, for factors on λ by the
+                index of an image prompt or the name of an adapter. What it gave is kept in
+                `Result.info["weights_by_step"]`.
+            on_progress: Called with every event, in this thread.
+            cancel: Asked between steps whether to stop: an event, or a function.
+            tap: Told of every stage of the computation, and may change it (`ipa.backend.tap`); of
+                one picture at a time.
+            **arguments: See `ipa.request.request.Request`.
+
+        Raises:
+            RequestError: An argument cannot be honoured; nothing was computed.
+            Cancelled: `cancel` was set; the pipeline stays usable.
+            NumericalError: The computation gave NaN or a picture of one single colour.
+        """
+        check_callback("on_progress", on_progress)
+        result: Result | None = None
+        for event in self.stream(
+            prompt,
+            image_prompts=image_prompts,
+            ip_adapter_image=ip_adapter_image,
+            controlnet_image=controlnet_image,
+            weights=weights,
+            cancel=cancel,
+            tap=tap,
+            **arguments,
+        ):
+            result = event.result
+            if on_progress is not None:
+                on_progress(event)
+        if result is None:
+            raise RuntimeError("a stream ended without its result")
+        return result
+
+    def stream(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
+        ip_adapter_image: Picture | Sequence[Any] | None = None,
+        controlnet_image: Picture | Sequence[Picture] | None = None,
+        weights: StepWeights | None = None,
+        cancel: CancelSignal | None = None,
+        tap: Tap | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> Iterator[Progress]:
+        """The same as a call, as a generator of events; the last one carries the result.
+
+        Arguments are checked at once, before the first event is asked for. What is loaded or set
+        after that does not reach it.
+        """
+        check_names(arguments)
+        check_weights(weights)
+        check_tap(tap)
+        now, frozen = self._snapshot()
+        prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
+        if ip_adapter_image is not None:
+            if prompts:
+                raise RequestError("pass image_prompts or ip_adapter_image, not both")
+            prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
+        profile = profile_named(arguments.get("profile"))
+        prompts = [
+            listed(entry, profile, joins_faces=joins_faces(entry, now.adapters))
+            for entry in prompts
+        ]
+        arguments["controls"] = requested_controls(
+            arguments.get("controls", ()), controlnet_image, now.controlnets
+        )
+        batch = make_batch(prompts, {"prompt": prompt, **arguments})
+        plans = plan_batch(batch, now)
+        backend, hooks = watched(frozen, tap, sum(len(plan.seeds) for plan in plans))
+        acting = ActingLoras(frozen.loras, [plan.loras for plan in plans], self._loras.restore)
+        run = BatchRun(backend, batch, plans, acting, cancel, weights)
+        return self._run(run, acting.lent(), hooks)
+
+    def _run(
+        self,
+        run: BatchRun,
+        loras: AbstractContextManager[None],
+        hooks: AbstractContextManager[None],
+    ) -> Iterator[Progress]:
+        with self._owned(), loras, hooks:
+            yield from run.events()

@@ -1,0 +1,172 @@
+"""A request in a file: JSON that a person wrote, or what a picture of ours says of its own."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ipa.errors import RequestError
+from ipa.prepare.images.pictures import open_image
+from ipa.request.control import Control
+from ipa.request.image_prompt import ImagePrompt
+from ipa.request.request import Request
+
+from .png_text import png_text
+from .replay import PictureStore, from_description, is_description
+
+SOURCES = ("adapters", "controlnets", "loras", "textual_inversions")
+"""What is to be loaded, as the options --adapter and so on say it."""
+
+_MAX_BYTES = 16 << 20
+_ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"latents"}
+_PROMPT_FIELDS = frozenset(field.name for field in fields(ImagePrompt)) - {"face"}
+_CONTROL_FIELDS = frozenset(field.name for field in fields(Control)) - {"preprocessor"}
+_DEFAULTS = {"strength": Request().strength}
+_PICTURES = ("image", "mask", "mask_image", "encoder_mask")  # paths, or lists of them
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFile:
+    """What a file asks for.
+
+    Attributes:
+        arguments: Those of a call, pictures opened.
+        sources: What to load first, by `SOURCES`.
+        described: The description that it was made from; None where a person wrote it.
+    """
+
+    arguments: Mapping[str, Any]
+    sources: Mapping[str, tuple[str, ...]]
+    described: Mapping[str, Any] | None = None
+
+
+def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
+    """A request from a file.
+
+    Args:
+        path: JSON with the arguments of a call: pictures as paths beside the file, image prompts
+            and controls as objects, and lists of `SOURCES`. Or a PNG of `generate`, or what its
+            --json printed: both know pictures by their hashes alone.
+        pictures: Files and folders in which such pictures are looked for.
+
+    Raises:
+        RequestError: It cannot be read, or asks for what there is not.
+    """
+    told = _read(path)
+    if is_description(told):
+        arguments = from_description(told, PictureStore.of(pictures))
+        return RequestFile(_built(arguments), {}, told)
+    known = _ARGUMENTS | set(SOURCES)
+    _check_names(path.name, told, known)
+    arguments = _opened({k: v for k, v in told.items() if k not in SOURCES}, path.parent)
+    sources = {name: _texts(name, told.get(name, [])) for name in SOURCES}
+    return RequestFile(_built(arguments), sources)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        if path.suffix.lower() == ".png":
+            text = png_text(path)
+            if text is None:
+                raise RequestError(
+                    f"{path} says nothing of its request",
+                    remedy="a PNG that ipa-mlx generate wrote, or a JSON file",
+                )
+        else:
+            if path.stat().st_size > _MAX_BYTES:
+                raise RequestError(f"{path} is no request", found=f"over {_MAX_BYTES} bytes")
+            text = path.read_text("utf-8")
+        told = json.loads(text)
+    except (OSError, ValueError, RecursionError, Image.DecompressionBombError) as error:
+        raise RequestError(
+            f"the request {path} cannot be read",
+            found=str(error)[:200],
+            remedy='a JSON object such as {"prompt": "a dog", "seed": 1}, or a PNG of ipa-mlx',
+        ) from error
+    found = told.get("request", told) if isinstance(told, dict) else told
+    if not isinstance(found, dict):
+        raise RequestError(f"{path} is no request", found=type(found).__name__)
+    return found
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise RequestError(
+            f"{name} of a request is a list of texts",
+            found=repr(value)[:80],
+            remedy=f'such as "{name}": ["NAME=SOURCE"]',
+        )
+    return tuple(value)
+
+
+def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> None:
+    for name in told:
+        if name not in known:
+            near = difflib.get_close_matches(name, list(known), 1)
+            raise RequestError(
+                f"{where} has an argument that there is not",
+                found=repr(name)[:80],
+                remedy=f"did you mean {near[0]}?" if near else "see ipa.request.request.Request",
+            )
+
+
+def _opened(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Every path of a picture as the picture, in the call and in its image prompts and controls."""
+    opened = dict(told)
+    for name in _PICTURES:
+        if opened.get(name) is not None:
+            opened[name] = _each(opened[name], folder)
+    negative = opened.get("negative")
+    if isinstance(negative, list) or (isinstance(negative, str) and _is_file(negative, folder)):
+        opened["negative"] = _each(negative, folder)
+    for name in ("image_prompts", "controls"):
+        if name in opened:
+            opened[name] = [_opened(entry, folder) for entry in _objects(name, opened[name])]
+    return opened
+
+
+def _is_file(text: str, folder: Path) -> bool:
+    """Else it is the name of a noise."""
+    return (folder / text).is_file() or Path(text).suffix != ""
+
+
+def _each(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [None if entry is None else _each(entry, folder) for entry in value]
+    if not isinstance(value, str):
+        raise RequestError("a picture of a request is a path", found=repr(value)[:80])
+    return open_image(folder / value)
+
+
+def _objects(name: str, value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise RequestError(
+            f"{name} of a request is a list of objects",
+            found=repr(value)[:80],
+            remedy=f'such as "{name}": [{{"image": "a.png"}}]',
+        )
+    return value
+
+
+def _built(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Image prompts and controls as such."""
+    kinds: Mapping[str, tuple[Callable[..., Any], frozenset[str]]] = {
+        "image_prompts": (ImagePrompt, _PROMPT_FIELDS),
+        "controls": (Control, _CONTROL_FIELDS),
+    }
+    built = _DEFAULTS | dict(arguments)
+    for name, (kind, known) in kinds.items():
+        for entry in built.get(name, ()):
+            _check_names(name, entry, known)
+        built[name] = [kind(entry.get("image"), **_rest(entry)) for entry in built.get(name, ())]
+    return built
+
+
+def _rest(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in entry.items() if name != "image"}

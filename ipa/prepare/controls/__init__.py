@@ -1,0 +1,1 @@
+"""Control pictures: outlines, sizes, and when they act."""

@@ -1,0 +1,1 @@
+"""Start pictures: image to image, inpainting, outpainting."""

@@ -1,0 +1,1 @@
+"""Image prompts: from pictures and faces to what an adapter is given."""

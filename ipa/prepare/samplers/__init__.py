@@ -1,0 +1,1 @@
+"""Samplers: every step as a row of numbers."""

@@ -1,0 +1,241 @@
+"""A scheduler's configuration, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
+
+from ipa.backend.schedule import MAX_HISTORY, Step
+from ipa.errors import CheckpointError, shown
+from ipa.model.config import Config
+from ipa.request.custom_steps import CustomSteps
+
+from .families import FAMILIES, Family, Levels
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+Spacing = Literal["leading", "linspace", "trailing"]
+
+
+_WHERE = "scheduler_config.json"
+
+
+_MAX_TRAIN_STEPS = 100_000
+
+
+_PREDICTIONS: Mapping[str, Prediction] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+    "original_sample": "sample",
+}
+
+
+SPACINGS: Mapping[str, Spacing] = {s: s for s in ("leading", "linspace", "trailing")}
+"""The values of timestep_spacing."""
+
+
+_BETA_SCHEDULES = {s: s for s in ("linear", "scaled_linear", "squaredcos_cap_v2")}
+
+
+_FINAL = {s: s for s in ("zero", "sigma_min")}
+
+
+_VARIANCES: Mapping[str, bool] = {
+    "fixed_small": False,
+    "fixed_small_log": False,
+    "fixed_large": True,
+}
+
+
+_NO_CUSTOM = CustomSteps()
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerConfig:
+    """What a sampler needs to know; names and meanings are diffusers'."""
+
+    family: Family
+    levels: Levels
+    train_steps: int
+    beta_start: float
+    beta_end: float
+    beta_schedule: str
+    trained_betas: tuple[float, ...] | None
+    zero_terminal_snr: bool
+    prediction: Prediction
+    spacing: Spacing
+    steps_offset: int
+    clip: float | None
+    set_alpha_to_one: bool
+    final_sigmas_type: str
+    sigma_min: float | None
+    sigma_max: float | None
+    solver_order: int
+    solver_type: str
+    predictor_order: int
+    corrector_order: int
+    lower_order_final: bool
+    euler_at_final: bool
+    lambda_min_clipped: float
+    large_variance: bool
+    original_inference_steps: int
+    timestep_scaling: float
+    eta: float
+    begin: int = 0
+    custom: CustomSteps = _NO_CUSTOM
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Config,
+        family: Family,
+        *,
+        levels: Levels = "training",
+        eta: float = 0.0,
+        begin: int = 0,
+        custom: CustomSteps = _NO_CUSTOM,
+    ) -> SamplerConfig:
+        """Parse; the first `begin` steps of a run are left out.
+
+        Raises:
+            CheckpointError: A value is not implemented; the key is named.
+        """
+        kind = FAMILIES[family]
+        _refuse(config, kind.fixed)
+        values = kind.read(config, levels)
+        train_steps = _integer(values, "num_train_timesteps", 1, _MAX_TRAIN_STEPS)
+        return cls(
+            family=family,
+            levels=levels,
+            train_steps=train_steps,
+            beta_start=_number(values, "beta_start", 0.0, 1.0),
+            beta_end=_number(values, "beta_end", 0.0, 1.0),
+            beta_schedule=_choice(values, "beta_schedule", _BETA_SCHEDULES),
+            trained_betas=_betas(values["trained_betas"], train_steps),
+            zero_terminal_snr=_flag(values, "rescale_betas_zero_snr"),
+            prediction=_choice(values, "prediction_type", _PREDICTIONS),
+            spacing=_choice(values, "timestep_spacing", SPACINGS),
+            steps_offset=_integer(values, "steps_offset", 0, train_steps),
+            clip=_clip(values),
+            set_alpha_to_one=_flag(values, "set_alpha_to_one"),
+            final_sigmas_type=_choice(values, "final_sigmas_type", _FINAL),
+            sigma_min=_optional_number(values, "sigma_min"),
+            sigma_max=_optional_number(values, "sigma_max"),
+            solver_order=_integer(values, "solver_order", 1, kind.max_order),
+            solver_type=_choice(values, "solver_type", kind.solvers),
+            predictor_order=_integer(values, "predictor_order", 1, MAX_HISTORY),
+            corrector_order=_integer(values, "corrector_order", 1, MAX_HISTORY),
+            lower_order_final=_flag(values, "lower_order_final"),
+            euler_at_final=_flag(values, "euler_at_final"),
+            lambda_min_clipped=_number(values, "lambda_min_clipped", -math.inf, math.inf),
+            large_variance=_large_variance(values),
+            original_inference_steps=_integer(values, "original_inference_steps", 1, train_steps),
+            timestep_scaling=_number(values, "timestep_scaling", 0.0, math.inf),
+            eta=eta,
+            begin=begin,
+            custom=custom,
+        )
+
+
+def _refuse(config: Config, fixed: Mapping[str, tuple[object, ...]]) -> None:
+    for key, implemented in fixed.items():
+        if key in config and config[key] not in implemented:
+            raise CheckpointError(
+                f"{_WHERE}: {key} is not supported with this value",
+                found=shown(config[key]),
+                remedy=f"implemented: {', '.join(map(repr, implemented))}; "
+                "name another sampler with scheduler=",
+            )
+
+
+def _choice(values: Config, key: str, known: Mapping[str, _T]) -> _T:
+    value = values[key]
+    if not isinstance(value, str) or value not in known:
+        raise CheckpointError(
+            f"{_WHERE}: {key} is not supported with this value",
+            found=shown(value),
+            remedy=f"implemented: {', '.join(known)}",
+        )
+    return known[value]
+
+
+def _flag(values: Config, key: str) -> bool:
+    value = values[key]
+    if value is not None and not isinstance(value, bool):
+        raise CheckpointError(f"{_WHERE}: {key} must be true or false", found=shown(value))
+    return bool(value)
+
+
+def _integer(values: Config, key: str, low: int, high: int) -> int:
+    value = values[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise CheckpointError(
+            f"{_WHERE}: {key} must be an integer from {low} to {high}", found=shown(value)
+        )
+    return value
+
+
+def _number(values: Config, key: str, low: float, high: float) -> float:
+    value = values[key]
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not low <= value <= high:
+        raise CheckpointError(
+            f"{_WHERE}: {key} must be a number from {low} to {high}", found=shown(value)
+        )
+    return float(value)
+
+
+def _optional_number(values: Config, key: str) -> float | None:
+    if values[key] is None:
+        return None
+    value = _number(values, key, 0.0, math.inf)
+    if not 0.0 < value < math.inf:
+        raise CheckpointError(f"{_WHERE}: {key} must be above 0", found=shown(value))
+    return value
+
+
+def _clip(values: Config) -> float | None:
+    limit = _number(values, "clip_sample_range", 0.0, math.inf)
+    return limit if _flag(values, "clip_sample") else None
+
+
+def _large_variance(values: Config) -> bool:
+    """diffusers takes no variance_type at all for the small one."""
+    return values["variance_type"] is not None and _choice(values, "variance_type", _VARIANCES)
+
+
+def _betas(value: object, train_steps: int) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (list, tuple)) or len(value) != train_steps:
+        raise CheckpointError(
+            f"{_WHERE}: trained_betas must have one entry per training step",
+            found=f"{len(value) if isinstance(value, (list, tuple)) else type(value).__name__}, "
+            f"needed {train_steps}",
+        )
+    return tuple(_number({"trained_betas": b}, "trained_betas", 0.0, 1.0) for b in value)
+
+
+Rows: TypeAlias = tuple[float, tuple[Step, ...]]
+"""The factor on the starting noise, and the rows."""
+
+
+def estimate(prediction: Prediction, alpha: float, sigma: float) -> tuple[float, float]:
+    """Factors on x = α x₀ + σ ε and on the output that give the estimate of x₀."""
+    if prediction == "epsilon":
+        return 1.0 / alpha, -sigma / alpha
+    return (alpha, -sigma) if prediction == "v_prediction" else (0.0, 1.0)
+
+
+def noise_estimate(prediction: Prediction, alpha: float, sigma: float) -> tuple[float, float]:
+    """Likewise for the noise ε, of α² + σ² = 1."""
+    if prediction == "epsilon":
+        return 0.0, 1.0
+    return (sigma, alpha) if prediction == "v_prediction" else (1.0 / sigma, -alpha / sigma)

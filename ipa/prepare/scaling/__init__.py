@@ -1,0 +1,1 @@
+"""λ: how strongly an image prompt acts, by layer, step and place."""

@@ -1,0 +1,1 @@
+"""Prompts: from words to tokens and weights."""

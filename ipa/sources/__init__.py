@@ -1,0 +1,1 @@
+"""From a name to files: folders, single files, short names, the hub."""

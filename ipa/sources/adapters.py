@@ -1,0 +1,107 @@
+"""IP-Adapters: from a name to the file and the image encoder that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from ipa.errors import CheckpointError
+from ipa.model.folder import AdapterFiles
+
+from .catalogue import PublicAdapter, find_adapter
+from .encoder_places import comfyui_folder, is_encoder, named_encoder
+from .hub import HubName, download, hub_name
+from .hub_files import CONFIG, encoder_files, require_file
+from .models import _ENCODER, _FILES, _no_file, _on_hub
+
+
+def resolve_adapter(
+    source: str | Path,
+    *,
+    weight_name: str | None = None,
+    subfolder: str = "",
+    image_encoder_folder: str | Path | None = _ENCODER,
+    revision: str | None = None,
+    offline: bool = False,
+) -> AdapterFiles:
+    """An IP-Adapter file and the image encoder that comes with it, found as diffusers finds it.
+
+    Args:
+        source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
+            `weight_name`, or owner/name/folder/file), or a short name of `catalogue.ADAPTERS`.
+        weight_name: File name inside the folder or repository.
+        subfolder: Folder of the file inside it.
+        image_encoder_folder: Folder of the encoder, or a file such as ComfyUI's: a bare name lies
+            beside the weight file, a path with "/" starts at `source`, or else, both, in the
+            current folder. None: the model's own encoder.
+        revision: Branch, tag or commit on the hub.
+        offline: Use the local cache only.
+    """
+    root = Path(source).expanduser()
+    hub = hub_name(source)
+    if root.is_file():
+        root, weight_name, subfolder = root.parent, root.name, ""
+    elif hub is not None and hub.path and weight_name is None:
+        weight_name, subfolder = hub.file, hub.folder
+    is_name = len(root.parts) == 1 and root.suffix.lower() not in _FILES
+    if weight_name is None and not root.exists() and is_name:
+        public = find_adapter(str(source))
+        usual = str(image_encoder_folder) == _ENCODER
+        files = _fetch_public(str(source), public, revision, offline, with_encoder=usual)
+        if usual or image_encoder_folder is None:
+            return files
+        own = Path(image_encoder_folder).expanduser()
+        return replace(files, image_encoder=named_encoder(own, own))
+    if weight_name is None:
+        raise _no_file(source, root, on_hub=hub is not None)
+    encoder = None if image_encoder_folder is None else str(image_encoder_folder)
+    if encoder is not None and "/" not in encoder and subfolder:
+        encoder = f"{subfolder}/{encoder}"
+    file = f"{subfolder}/{weight_name}" if subfolder else weight_name
+    if hub is not None:
+        root = _adapter_on_hub(hub.repository, file, encoder, revision, offline)
+    if not (root / file).is_file():
+        raise CheckpointError(
+            f"{root / file} does not exist", remedy="check the path, subfolder= and weight_name="
+        )
+    weights = root / file
+    files = AdapterFiles(name=weights.stem, weights=weights, image_encoder=None)
+    if encoder is None:
+        return files
+    own = root / Path(encoder).expanduser()
+    if str(image_encoder_folder) != _ENCODER:
+        return replace(files, image_encoder=named_encoder(str(image_encoder_folder), own))
+    if is_encoder(own):
+        return replace(files, image_encoder=own)
+    return replace(files, encoders_nearby=None if hub else comfyui_folder(weights))
+
+
+def _adapter_on_hub(
+    repository: str, file: str, encoder: str | None, revision: str | None, offline: bool
+) -> Path:
+    """The folder of a repository with an adapter, and with its encoder if there is one."""
+
+    def choose(names: Collection[str]) -> Collection[str]:
+        require_file(names, repository, file)
+        return (file, *(encoder_files(names, encoder) if encoder else ()))
+
+    return download(repository, choose, markers=(file,), revision=revision, offline=offline)
+
+
+def _fetch_public(
+    name: str, public: PublicAdapter, revision: str | None, offline: bool, *, with_encoder: bool
+) -> AdapterFiles:
+    file = HubName(public.repository, public.path)
+    weights = _on_hub(file, revision=revision, variant=None, offline=offline)
+    encoder = None
+    if public.encoder and with_encoder:
+        root = download(
+            public.encoder_repository,
+            lambda names: encoder_files(names, str(public.encoder)),
+            markers=(f"{public.encoder}/{CONFIG}",),
+            offline=offline,
+        )
+        encoder = root / public.encoder
+    kind = name.rsplit("-", 1)[0] if public.is_faceid else None
+    return AdapterFiles(name=name, weights=weights, image_encoder=encoder, kind=kind)

@@ -1,0 +1,130 @@
+"""The public IP-Adapters by short names: where each lies, and which image encoder it needs.
+
+Repositories and files as their authors publish them (huggingface.co, h94 and ostris). Files of one
+structure cannot be told apart by their content, so a name says what a person wants: plus, plus-face
+and composition adapters have the same shapes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ipa.errors import CheckpointError
+
+_ORIGINAL, _FACE = "h94/IP-Adapter", "h94/IP-Adapter-FaceID"
+_VIT_H, _BIGG = "models/image_encoder", "sdxl_models/image_encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicAdapter:
+    """One published file.
+
+    Attributes:
+        base: The base model that it is for.
+        path: Its path in the repository.
+        about: What it is good for.
+        encoder: Folder of its image encoder in `h94/IP-Adapter`; None where it needs none.
+        repository: Where it lies.
+    """
+
+    base: str
+    path: str
+    about: str
+    encoder: str | None = _VIT_H
+    repository: str = _ORIGINAL
+
+    @property
+    def is_faceid(self) -> bool:
+        """Whether its name says which kind it is, where its tensors do not: name less base."""
+        return self.repository == _FACE
+
+    @property
+    def encoder_repository(self) -> str:
+        """Where its image encoder lies: the original repository has the only copies."""
+        return _ORIGINAL
+
+
+ADAPTERS: Mapping[str, PublicAdapter] = {
+    "base-sd15": PublicAdapter(
+        "SD1.5", "models/ip-adapter_sd15.safetensors", "likeness as a whole"
+    ),
+    "light-sd15": PublicAdapter(
+        "SD1.5", "models/ip-adapter_sd15_light_v11.bin", "weaker, leaves more to the words"
+    ),
+    "vit-g-sd15": PublicAdapter(
+        "SD1.5", "models/ip-adapter_sd15_vit-G.safetensors", "base, with the larger encoder", _BIGG
+    ),
+    "plus-sd15": PublicAdapter(
+        "SD1.5", "models/ip-adapter-plus_sd15.safetensors", "closer, with fine detail"
+    ),
+    "plus-face-sd15": PublicAdapter(
+        "SD1.5", "models/ip-adapter-plus-face_sd15.safetensors", "cropped faces"
+    ),
+    "full-face-sd15": PublicAdapter(
+        "SD1.5", "models/ip-adapter-full-face_sd15.safetensors", "cropped faces, stronger"
+    ),
+    "composition-sd15": PublicAdapter(
+        "SD1.5",
+        "ip_plus_composition_sd15.safetensors",
+        "layout without style",
+        repository="ostris/ip-composition-adapter",
+    ),
+    "base-sdxl": PublicAdapter(
+        "SDXL", "sdxl_models/ip-adapter_sdxl.safetensors", "likeness as a whole", _BIGG
+    ),
+    "vit-h-sdxl": PublicAdapter(
+        "SDXL", "sdxl_models/ip-adapter_sdxl_vit-h.safetensors", "base, with the smaller encoder"
+    ),
+    "plus-sdxl": PublicAdapter(
+        "SDXL", "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "closer, with fine detail"
+    ),
+    "plus-face-sdxl": PublicAdapter(
+        "SDXL", "sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors", "cropped faces"
+    ),
+    "composition-sdxl": PublicAdapter(
+        "SDXL",
+        "ip_plus_composition_sdxl.safetensors",
+        "layout without style",
+        repository="ostris/ip-composition-adapter",
+    ),
+    "faceid-sd15": PublicAdapter(
+        "SD1.5", "ip-adapter-faceid_sd15.bin", "a person's identity", None, _FACE
+    ),
+    "faceid-plus-sd15": PublicAdapter(
+        "SD1.5", "ip-adapter-faceid-plus_sd15.bin", "identity and face", repository=_FACE
+    ),
+    "faceid-plusv2-sd15": PublicAdapter(
+        "SD1.5", "ip-adapter-faceid-plusv2_sd15.bin", "identity, face by weight", repository=_FACE
+    ),
+    "faceid-portrait-sd15": PublicAdapter(
+        "SD1.5", "ip-adapter-faceid-portrait-v11_sd15.bin", "several faces", None, _FACE
+    ),
+    "faceid-sdxl": PublicAdapter(
+        "SDXL", "ip-adapter-faceid_sdxl.bin", "a person's identity", None, _FACE
+    ),
+    "faceid-plusv2-sdxl": PublicAdapter(
+        "SDXL", "ip-adapter-faceid-plusv2_sdxl.bin", "identity, face by weight", repository=_FACE
+    ),
+    "faceid-portrait-sdxl": PublicAdapter(
+        "SDXL", "ip-adapter-faceid-portrait_sdxl.bin", "several faces", None, _FACE
+    ),
+    "faceid-portrait-unnorm-sdxl": PublicAdapter(
+        "SDXL", "ip-adapter-faceid-portrait_sdxl_unnorm.bin", "several faces, closer", None, _FACE
+    ),
+}
+"""Short name: file."""
+
+
+def find_adapter(name: str) -> PublicAdapter:
+    """A public adapter. Raises CheckpointError that names the nearest if there is none."""
+    if name in ADAPTERS:
+        return ADAPTERS[name]
+    nearest = difflib.get_close_matches(name, ADAPTERS, n=1)
+    guess = f"did you mean {nearest[0]!r}? " if nearest else ""
+    raise CheckpointError(
+        f"{name}: neither a file here nor a public adapter",
+        remedy=f"{guess}Known: {', '.join(ADAPTERS)}; or a path, or owner/repository with "
+        'weight_name="ip-adapter_sd15.safetensors"',
+    )

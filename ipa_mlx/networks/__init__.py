@@ -1,0 +1,1 @@
+"""The networks in MLX. They know nothing of pipelines."""

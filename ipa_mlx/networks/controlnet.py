@@ -1,0 +1,125 @@
+"""ControlNet (arXiv 2302.05543; diffusers' ControlNetModel), built from its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ipa.model.control_files import ControlNetFiles
+from ipa.model.controlnet import ControlNetSpec
+from ipa.model.quantization import Quantization
+from ipa_convert import Converted, open_component, read_component
+
+from .attention import CrossAttention
+from .context import Context
+from .layers import Convolution, silu
+from .unet_down import DownHalf
+from .weights import place
+
+
+class ConditioningEmbedding(nn.Module):
+    """Brings the control picture down to the latents' size."""
+
+    def __init__(self, spec: ControlNetSpec) -> None:
+        super().__init__()
+        widths = spec.embedding_channels
+        self.conv_in = Convolution(spec.conditioning_channels, widths[0])
+        self.blocks: list[nn.Conv2d] = []
+        for width, wider in pairwise(widths):
+            halving = nn.Conv2d(width, wider, 3, stride=2, padding=1)
+            self.blocks += [Convolution(width, width), halving]
+        self.conv_out = Convolution(widths[-1], spec.channels[0])
+
+    def __call__(self, pixels: mx.array) -> mx.array:
+        """(1, H, W, 3) in [0, 1] to (1, h, w, C)."""
+        x = silu(self.conv_in(pixels))
+        for block in self.blocks:
+            x = silu(block(x))
+        return self.conv_out(x)
+
+
+class ControlNet(DownHalf):
+    """What is added to the UNet's results. Attribute names are the checkpoint's."""
+
+    spec: ControlNetSpec
+
+    def __init__(self, spec: ControlNetSpec) -> None:
+        super().__init__(spec)
+        self.conditioning_embedding = ConditioningEmbedding(spec)
+        self.controlnet_down_blocks = [nn.Linear(width, width) for width in spec.residual_channels]
+        self.controlnet_mid_block = nn.Linear(spec.channels[-1], spec.channels[-1])
+        for rank, attention in enumerate(self.cross_attentions):
+            attention.site = rank
+
+    @property
+    def cross_attentions(self) -> list[CrossAttention]:
+        """In the order of execution."""
+        return [
+            layer.attn2
+            for block in (*self.down_blocks, self.mid_block)
+            for attention in block.attentions
+            for layer in attention.transformer_blocks
+        ]
+
+    def embed(self, pixels: mx.array) -> mx.array:
+        """The control picture (1, H, W, 3), red first, as every step takes it: (1, h, w, C)."""
+        is_turned = self.spec.channel_order == "bgr"
+        return self.conditioning_embedding(pixels[..., ::-1] if is_turned else pixels)
+
+    def __call__(
+        self,
+        latents: mx.array,
+        timestep: float,
+        context: Context,
+        picture: mx.array,
+        weights: Sequence[float],
+    ) -> list[mx.array | None]:
+        """What is added to each of the UNet's results on the way down, and to the middle's.
+
+        Args:
+            latents: (B, h, w, C).
+            timestep: In [0, 1000).
+            context: The text alone, by this network's own weights.
+            picture: What `embed` gave.
+            weights: Of each result; None stands for one whose weight is 0.
+        """
+        time = self.embed_time(timestep, context, latents.shape[0])
+        x, skips = self.descend(self.conv_in(latents) + picture, time, context)
+        layers = (*self.controlnet_down_blocks, self.controlnet_mid_block)
+        return [
+            self._pooled(layer(result) * weight) if weight else None
+            for layer, result, weight in zip(layers, (*skips, x), weights, strict=True)
+        ]
+
+    def _pooled(self, result: mx.array) -> mx.array:
+        if not self.spec.global_pool_conditions:
+            return result
+        return result.mean(axis=(1, 2), keepdims=True)
+
+
+def load_controlnet(
+    files: ControlNetFiles, dtype: mx.Dtype, how: Quantization | None
+) -> ControlNet:
+    """A ControlNet with its weights; `how` its matrices are quantised, if asked.
+
+    Raises:
+        CheckpointError: Weights are missing, left over, misshapen or not finite.
+        RequestError: It is quantised already, in another way.
+    """
+    net = ControlNet(files.spec)
+    place(net, _converted(files), dtype, str(files.path), how)
+    return net
+
+
+def _converted(files: ControlNetFiles) -> Converted:
+    if files.path.is_dir():
+        how: dict[str, Any] = {"variant": files.variant, "ignore": files.ignore}
+        converted = read_component("controlnet", files.path, files.spec, **how)
+        names = [tensor.stored.name for tensor in converted.values()]
+        files.ignore.check(converted.dropped, names, str(files.path))
+        return converted
+    return open_component(files.path, files.config, files.ignore.patterns).converted

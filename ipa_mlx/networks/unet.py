@@ -1,0 +1,85 @@
+"""The UNet of Stable Diffusion (diffusers' UNet2DConditionModel), built from its spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from ipa.arrays import Floats
+from ipa.model.sites import cross_attention_sites
+from ipa.model.unet import UNetSpec
+
+from .attention import CrossAttention
+from .context import Context
+from .layers import Convolution, GroupNorm, silu
+from .unet_blocks import UpBlock
+from .unet_down import DownHalf, resnet, transformer
+
+
+class UNet(DownHalf):
+    """Predicts the noise (or v) in latents. Attribute names are the checkpoint's."""
+
+    spec: UNetSpec
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__(spec)
+        first = spec.channels[0]
+        self.up_blocks = [_up_block(spec, block) for block in range(len(spec.channels))]
+        self.conv_norm_out = GroupNorm(spec.norm_groups, first, spec.norm_eps)
+        self.conv_out = Convolution(first, spec.out_channels)
+        for rank, attention in enumerate(self.cross_attentions):
+            attention.site = rank
+
+    @property
+    def cross_attentions(self) -> list[CrossAttention]:
+        """The sites' modules, in the order of site numbers."""
+        modules = dict(self.named_modules())
+        return [modules[site.path] for site in cross_attention_sites(self.spec)]
+
+    def embed_guidance(self, guidance: Floats | None) -> mx.array | None:
+        """The guidance scale's sinusoid (1, K) to what it adds to the timestep's; None if none."""
+        if guidance is None:
+            return None
+        projection = self.time_embedding.cond_proj
+        return projection(mx.array(guidance).astype(projection.weight.dtype))
+
+    def __call__(
+        self,
+        latents: mx.array,
+        timestep: float,
+        context: Context,
+        residuals: Sequence[mx.array | None] = (),
+        features: Sequence[mx.array | None] = (),
+    ) -> mx.array:
+        """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
+
+        `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
+        to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing.
+        """
+        time = self.embed_time(timestep, context, latents.shape[0])
+        x, skips = self.descend(self.conv_in(latents), time, context, features)
+        if residuals:
+            *skips, x = (
+                own if more is None else own + more
+                for own, more in zip([*skips, x], residuals, strict=True)
+            )
+        for up in self.up_blocks:
+            count = len(up.resnets)
+            skips, own = skips[:-count], skips[-count:]
+            x = up(x, own, time, context, skips[-1].shape[1:3] if skips else ())
+        return self.conv_out(silu(self.conv_norm_out(x)))
+
+
+def _up_block(spec: UNetSpec, block: int) -> UpBlock:
+    level = len(spec.channels) - 1 - block
+    width, below = spec.channels[level], spec.channels[min(level + 1, len(spec.channels) - 1)]
+    count = spec.layers[level] + 1
+    carried = [below, *[width] * (count - 1)]
+    skipped = [*[width] * (count - 1), spec.channels[max(level - 1, 0)]]
+    attends = spec.up_attention[block]
+    return UpBlock(
+        [resnet(spec, a + b, width) for a, b in zip(carried, skipped, strict=True)],
+        [transformer(spec, level) for _ in range(count) if attends],
+        upsample=width if level > 0 else None,
+    )

@@ -1,0 +1,1 @@
+"""The reference's own modules, beside those of diffusers and transformers."""

@@ -1,0 +1,67 @@
+"""ControlNets by diffusers' own module, from a folder or from a file that lies alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel
+
+from ipa.errors import CheckpointError
+from ipa.model.control_files import ControlNetFiles
+
+from ..files.spellings import controlnet_spelling
+from ..files.weights import (
+    MALFORMED,
+    Account,
+    check_finite,
+    load_component,
+    quiet,
+    read_tensors,
+    reason,
+)
+
+_PREFIX = "control_model."  # of a ControlNet beside its base model
+
+
+def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetModel:
+    """A ControlNet with its weights.
+
+    Raises:
+        CheckpointError: Weights are missing, left over, misshapen or not finite, or were converted
+            for MLX.
+    """
+    if files.path.is_dir():
+        account, kind = Account(files.ignore), ControlNetModel
+        how = (dtype, files.variant, account)
+        net = _pooling(load_component(kind, "controlnet", files.path, *how), files)
+        account.left_out(str(files.path))
+        return net
+    tensors = read_tensors(files.path, dtype)
+    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
+    given = [name for name in tensors if name.startswith(prefix)]
+    try:
+        with quiet(), torch.device("meta"):
+            net = ControlNetModel.from_config(dict(files.config))
+        spelling = controlnet_spelling(given, prefix, net.state_dict().keys(), net.config)
+        surplus = [name for name in spelling.surplus if not files.ignore.matches(name)]
+        if surplus:
+            raise ValueError(f"{len(surplus)} left over: {', '.join(surplus[:3])}")
+        weights = {key: tensors[name] for key, name in spelling.names.items()}
+        net.load_state_dict(weights, strict=True, assign=True)
+    except MALFORMED as error:
+        raise CheckpointError(
+            f"{files.path} cannot be loaded as {ControlNetModel.__name__}",
+            found=reason(error),
+            remedy="it is damaged, or of a structure that its tensors do not tell: use a folder "
+            "with its config.json",
+        ) from error
+    files.ignore.check(spelling.surplus, given, str(files.path))
+    check_finite(net.state_dict(), str(files.path))
+    return net.eval().requires_grad_(requires_grad=False)
+
+
+def _pooling(net: Any, files: ControlNetFiles) -> ControlNetModel:
+    """What was told of a folder's ControlNet beside its config."""
+    net.register_to_config(global_pool_conditions=files.spec.global_pool_conditions)
+    return net

@@ -1,0 +1,122 @@
+"""The VAE as a run uses it: one picture at a time, large ones in tiles, in float32 where half
+precision overflows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+
+from ipa.arrays import Floats
+from ipa.backend.tiling import Tile, Tiling
+from ipa.errors import NumericalError
+
+from .files.weights import quiet
+
+
+def decode(
+    vae: AutoencoderKL,
+    latents: torch.Tensor,
+    warnings: list[str],
+    *,
+    wide: bool,
+    tiling: Tiling,
+) -> Floats:
+    """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1].
+
+    Args:
+        vae: The autoencoder, whose weights' precision is that of the computation.
+        latents: As the UNet sees them.
+        warnings: Is told where a picture overflowed in half precision and was decoded again.
+        wide: Decode in float32 at once.
+        tiling: Which pictures to decode in tiles.
+
+    Raises:
+        NumericalError: A picture has NaN or infinite pixels in float32 too.
+    """
+    scaled = latents / vae.config.scaling_factor
+    tile = tiling.of_latents(*latents.shape[2:], warnings)
+    with tiled(vae, tile), widened(vae) if wide else nullcontext():
+        return np.concatenate([_decode_one(vae, latent[None], warnings) for latent in scaled])
+
+
+def encode(
+    vae: AutoencoderKL, pixels: torch.Tensor, warnings: list[str], *, wide: bool, tiling: Tiling
+) -> tuple[Floats, Floats]:
+    """Pictures (N, 3, H, W) in [-1, 1] to mean and deviation (N, C, h, w); see `decode`."""
+    tile = tiling.of_pixels(*pixels.shape[2:])
+    with tiled(vae, tile), widened(vae) if wide else nullcontext():
+        pairs = [_encode_one(vae, picture[None], warnings) for picture in pixels]
+    mean, deviation = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
+    return mean, deviation
+
+
+@contextmanager
+def tiled(vae: AutoencoderKL, tile: Tile | None) -> Iterator[None]:
+    """Work in tiles inside, diffusers' own, if there are any."""
+    if tile is not None:
+        vae.enable_tiling()
+        vae.tile_latent_min_size, vae.tile_sample_min_size = tile.latents, tile.pixels
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
+
+
+@contextmanager
+def widened(vae: AutoencoderKL) -> Iterator[None]:
+    """Compute in float32 inside; going back loses nothing."""
+    before = vae.dtype
+    with quiet():
+        vae.float()
+        try:
+            yield
+        finally:
+            vae.to(before)
+
+
+def _encode_one(
+    vae: AutoencoderKL, pixels: torch.Tensor, warnings: list[str]
+) -> tuple[Floats, Floats]:
+    name = str(vae.dtype).removeprefix("torch.")
+    pair = _encoded(vae, pixels)
+    if vae.dtype != torch.float32 and not np.isfinite(pair).all():
+        warnings.append(f"the VAE overflowed in {name}: encoded again in float32")
+        with widened(vae):
+            pair = _encoded(vae, pixels)
+    if not np.isfinite(pair).all():
+        raise NumericalError(
+            "the encoded picture has NaN or infinite latents",
+            found=f"dtype {name}",
+            remedy='check the VAE\'s weights, or load with dtype="float32"',
+        )
+    return pair
+
+
+def _encoded(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[Floats, Floats]:
+    posterior, factor = vae.encode(pixels.to(vae.dtype)).latent_dist, vae.config.scaling_factor
+    mean, deviation = (rows.float() * factor for rows in (posterior.mean, posterior.std))
+    return mean.cpu().numpy(), deviation.cpu().numpy()
+
+
+def _decode_one(vae: AutoencoderKL, scaled: torch.Tensor, warnings: list[str]) -> Floats:
+    name = str(vae.dtype).removeprefix("torch.")
+    picture = vae.decode(scaled.to(vae.dtype)).sample
+    if vae.dtype != torch.float32 and not torch.isfinite(picture).all():
+        warnings.append(f"the VAE overflowed in {name}: decoded again in float32")
+        with widened(vae):
+            picture = vae.decode(scaled).sample
+    if not torch.isfinite(picture).all():  # before the clamp, which hides infinity
+        raise NumericalError(
+            "the decoded picture has NaN or infinite pixels",
+            found=f"dtype {name}",
+            remedy='check the VAE\'s weights, or load with dtype="float32"',
+        )
+    shown: Floats = (
+        (picture.float() / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    )
+    return shown

@@ -1,0 +1,285 @@
+"""`ipa-mlx parity`, through the command line that a person types."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import ipa_mlx.networks.attention
+import ipa_mlx.networks.context
+import ipa_mlx.networks.layers
+from ipa import demo
+from ipa.app.cli import app
+from ipa.errors import RequestError
+from ipa.pipeline.request_file import read_request
+
+FEW = ("--stages", "*/latents", "--stages", "text.*")
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Type `ipa-mlx …` in an empty folder that holds style.png and run.json."""
+    monkeypatch.chdir(tmp_path)
+    image = Image.open(demo.references()[3]).rotate(90)  # not among the demo's references
+    image.save("style.png")
+    prompt = {"image": "style.png", "scale": 0.7}
+    request = {"prompt": "a heart", "image_prompts": [prompt], "num_inference_steps": 2, "seed": 5}
+    Path("run.json").write_text(json.dumps(request))
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_captures_are_written_and_compared(call: Callable[..., Result], tmp_path: Path) -> None:
+    for name, words in {"a": FEW, "half": (*FEW, "--sketch", "--dtype", "float16")}.items():
+        output = tmp_path / f"{name}.safetensors"
+        done = call("parity", "capture", "-r", "run.json", "-o", output, *words)
+        assert done.exit_code == 0, done.output
+        assert done.stdout.startswith(f"{output}: ")
+    good = call("parity", "compare", "a.safetensors", "half.safetensors", "--junit", "found.xml")
+    assert good.exit_code == 0, good.output
+    assert "mlx float16 agrees with mlx float32" in good.stdout
+    suites = ElementTree.parse(tmp_path / "found.xml").getroot()
+    assert [suite.get("name") for suite in suites][:2] == ["text.positive", "text.negative"]
+    strict = ("--limit", "1", "--limit", "step.001/*=1e-7")
+    words = ("a.safetensors", "half.safetensors", *strict, "--json", "f.json", "--junit", "f.xml")
+    bad = call("parity", "compare", *words)
+    assert bad.exit_code == 1
+    assert "departs from mlx float32 at step.001/latents" in bad.stdout
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert (found["ok"], found["first_bad"]) == (False, "step.001/latents")
+    assert found["verdict"] in " ".join(bad.stdout.split())
+    assert [one["stage"] for one in found["stages"] if one["bad"]] == ["step.001/latents"]
+    failed = ElementTree.parse(tmp_path / "f.xml").findall(".//testcase[failure]")
+    assert [case.get("name") for case in failed] == ["latents"]
+
+
+def test_a_capture_is_not_overwritten_unasked(call: Callable[..., Result]) -> None:
+    Path("a.safetensors").write_bytes(b"before")
+    words = ("parity", "capture", "-r", "run.json", "-o", "a.safetensors", "--floor", "none")
+    done = call(*words)
+    assert done.exit_code == 2 and "add --overwrite" in done.stderr
+    assert Path("a.safetensors").read_bytes() == b"before"
+    assert call(*words, "--overwrite").exit_code == 0
+    assert Path("a.safetensors").stat().st_size > 1000
+
+
+def test_what_a_picture_says_of_itself_is_captured_again(
+    call: Callable[..., Result], tmp_path: Path
+) -> None:
+    words = ("generate", "-p", "a heart", "-i", "style.png:0.7", "-n", 2, "-o", "x.png")
+    made = call(*words, "-s", 4, "--num-images", 2)
+    assert made.exit_code == 0, made.output
+    for request, output in (("x-2.png", "a"), ("run.json", "b")):
+        words = ("-r", request, "-o", f"{output}.safetensors", "--picture", tmp_path, *FEW)
+        done = call("parity", "capture", *words, "--json")
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["request"]["seed"] == 5
+    assert call("parity", "compare", "a.safetensors", "b.safetensors").exit_code == 0
+    lost = call("parity", "capture", "-r", "x-2.png", "-o", "c.safetensors")
+    assert (lost.exit_code, "--picture" in lost.stderr) == (2, True)
+    assert not Path("c.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("capture", "-r", "none.json", "-o", "a.safetensors"), "cannot be read"),
+        (("capture", "-r", "run.json", "-o", "a.pt"), "kept as .safetensors"),
+        (("capture", "-r", "run.json", "-o", "a.safetensors", "--steps", "a"), "list of numbers"),
+        (("capture", "-r", "style.png", "-o", "a.safetensors"), "says nothing of its request"),
+        (("compare", "run.json", "run.json"), "run.json"),
+        (("compare", "none.safetensors", "none.safetensors"), "none.safetensors"),
+    ],
+)
+def test_bad_input(call: Callable[..., Result], words: tuple[str, ...], message: str) -> None:
+    done = call("parity", *words)
+    assert (done.exit_code, message in " ".join(done.stderr.split())) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"promt": "a dog"}, "did you mean prompt"),
+        ({"image_prompts": [{"image": "style.png", "scael": 1}]}, "did you mean scale"),
+        ({"image_prompts": ["style.png"]}, "list of objects"),
+        ({"image_prompts": [{"image": 3}]}, "is a path"),
+        ({"image": "none.png"}, "no such file"),
+        ({"adapters": "base=a"}, "list of texts"),
+        ({"seeds": [1], "given_latents_sha256": None, "image_prompts": 3}, "is damaged"),
+        ({"seeds": [1], "given_latents_sha256": "ab"}, "latents that were given"),
+        ([1], "is no request"),
+    ],
+)
+def test_bad_requests(
+    call: Callable[..., Result], tmp_path: Path, request_: object, message: str
+) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(request_))
+    with pytest.raises(RequestError, match=message):
+        read_request(path)
+
+
+def test_all_of_a_request_file(call: Callable[..., Result], tmp_path: Path) -> None:
+    prompt = {"image": ["style.png", "style.png"], "mask": "style.png", "negative": "noise"}
+    told = {
+        "image_prompts": [prompt],
+        "controls": [{"image": "style.png", "scale": 0.5}],
+        "image": "style.png",
+        "adapters": ["a=x.safetensors"],
+    }
+    (tmp_path / "all.json").write_text(json.dumps(told))
+    found = read_request(tmp_path / "all.json")
+    (made,) = found.arguments["image_prompts"]
+    assert (len(made.images), made.negative, made.mask.shape) == (2, "noise", (64, 64))
+    assert found.arguments["controls"][0].scale == 0.5
+    assert found.arguments["image"].size == (64, 64)
+    assert found.sources["adapters"] == ("a=x.safetensors",)
+
+
+def test_a_capture_is_as_good_as_its_backend(
+    call: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its framework is not installed."""
+    few = ("-r", "run.json", "--json", "found.json")
+    live = call("parity", "compare", "torch", "mlx", *few, "--no-floor", "--forced")
+    assert live.exit_code == 0, live.output
+    verdicts = [json.loads(Path("found.json").read_text())["stages"]]
+    words = ("-r", "run.json", "-o", "ref.safetensors", "--backend", "torch")
+    assert call("parity", "capture", *words).exit_code == 0
+    for name in ("torch", "transformers", "diffusers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    told = call("parity", "compare", "ref.safetensors", "mlx", *few, "--no-floor", "--forced")
+    assert told.exit_code == 0, told.output
+    verdicts.append(json.loads(Path("found.json").read_text())["stages"])
+    assert verdicts[0] == verdicts[1]
+
+
+def test_the_way_from_another_machine_sees_an_epsilon(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Group norms of 1e-5 for 1e-6: live, a level at a time, and by two captures."""
+    few = ("-r", "run.json", "--json", "found.json")
+    words = ("parity", "capture", "-r", "run.json", "--stages", "step.*", "--stages", "condition/*")
+    assert call(*words, "--backend", "torch", "-o", "ref.safetensors").exit_code == 0
+    assert call(*words, "--backend", "mlx", "-o", "good.safetensors").exit_code == 0
+    good = call("parity", "compare", "ref.safetensors", "good.safetensors")
+    assert good.exit_code == 0, good.output
+    norm = ipa_mlx.networks.attention.Transformer2D.__init__
+
+    def loose(self: Any, *args: Any, **options: Any) -> None:
+        norm(self, *args, **options)
+        self.norm.eps *= 10
+
+    monkeypatch.setattr(ipa_mlx.networks.attention.Transformer2D, "__init__", loose)
+    assert call(*words, "--backend", "mlx", "-o", "bad.safetensors").exit_code == 0
+    for sides in (
+        ("ref.safetensors", "bad.safetensors"),
+        ("ref.safetensors", "mlx", "--descend"),
+        ("torch", "mlx", "--descend"),
+        ("mlx", "torch", "--descend"),  # what A has wrong is not its own floor
+        ("bad.safetensors", "torch"),
+    ):
+        found = call("parity", "compare", *sides, *few)
+        assert found.exit_code == 1, (sides, found.output)
+        told = json.loads(Path("found.json").read_text())
+        assert told["first_bad"] == "step.000/unet.down_blocks.1.attentions.0.norm", sides
+        assert told["kinds"][0]["name"] == "unet.….norm"
+
+
+def test_options_hold_in_every_way_to_compare(call: Callable[..., Result]) -> None:
+    """What has no meaning is refused; swaps are printed; a forced run shows no picture."""
+    few = ("-r", "run.json", "--no-floor", "--json", "found.json")
+    for way in (("--forced",), ("--descend",), ()):
+        found = call(
+            "parity", "compare", "torch", "mlx", *few, *way, "--limit", "*/unet.conv_in=1e-12"
+        )
+        assert found.exit_code == 1, found.output
+        told = json.loads(Path("found.json").read_text())
+        own = {one["limit"] for one in told["stages"] if one["stage"].endswith("unet.conv_in")}
+        assert own == {1e-12}
+        assert (told["pictures"] is None) == bool(way)
+        assert ("pictures and growth" in " ".join(found.stdout.split())) == bool(way)
+        for words, message in (
+            (("--allow", "sed"), "did you mean seed"),
+            (("--limit", "*/latent=1"), "no stage is called"),
+            (("--limit", "1e"), "--limit is a number"),
+        ):
+            refused = call("parity", "compare", "torch", "mlx", *few, *way, *words)
+            said = " ".join(refused.stderr.split())
+            assert (refused.exit_code, message in said) == (2, True), said
+    swapped = call("parity", "compare", "torch", "mlx", *few, "--descend", "--swaps")
+    assert swapped.exit_code == 0, swapped.output
+    for component in ("nothing", "text encoders", "projector", "everything before the VAE"):
+        assert component in swapped.stdout
+
+
+def test_reports_are_checked_before_anything_runs(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "ipa.app.commands.parity.subjects.load", lambda *_, **__: pytest.fail("it ran")
+    )
+    (tmp_path / "folder").mkdir()
+    for option in ("--html", "--json", "--junit"):
+        for path, words in (("none/x", "does not exist"), ("folder", "is a folder")):
+            done = call("parity", "compare", "torch", "mlx", "-r", "run.json", option, path)
+            assert (done.exit_code, words in done.stderr) == (2, True), done.output
+
+
+def test_a_run_that_gives_nan_is_captured_up_to_there(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("parity", "capture", "-r", "run.json", "--backend", "mlx")
+    assert call(*words, "-o", "good.safetensors", "--sketch").exit_code == 0
+    told = ipa_mlx.networks.context.Context.told
+
+    def lost(self: Any, part: str, array: Any) -> Any:
+        return told(self, part, array * float("nan") if part == "text" else array)
+
+    monkeypatch.setattr(ipa_mlx.networks.context.Context, "told", lost)
+    for name, options in {"whole": (), "sketch": ("--sketch",)}.items():
+        done = call(*words, "-o", f"{name}.safetensors", *options)
+        assert (done.exit_code, "step 1 of 2 gave NaN" in " ".join(done.stderr.split())) == (
+            5,
+            True,
+        )
+        found = call("parity", "compare", "good.safetensors", f"{name}.safetensors")
+        assert found.exit_code == 1
+        assert "attn2.text (what a site" in found.stdout or "attn2.text (the text" in found.stdout
+        assert "NaN or infinity" in found.stdout
+        assert "mlx float32 ended early: step 1 of 2" in " ".join(found.stdout.split())
+    live = call("parity", "compare", "good.safetensors", "mlx", "-r", "run.json", "--no-floor")
+    assert live.exit_code == 1, live.output
+    assert "ended early" in " ".join(live.stdout.split())
+
+
+def test_floors_of_float32_are_the_references(call: Callable[..., Result]) -> None:
+    """Measured at another backend's stages they would hold that backend's faults."""
+    words = ("--backend", "mlx", "--floor", "float32", "-o", "own.safetensors")
+    done = call("parity", "capture", "-r", "run.json", *words)
+    told = " ".join(done.stderr.split())
+    assert (done.exit_code, "measured on torch" in told) == (2, True), done.output
+    assert not Path("own.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("mlx", "mlxx"), "neither a capture nor a backend"),
+        (("mlx", "torch"), "needs a request"),
+        (("mlx", "torch:int8", "-r", "run.json"), "unknown dtype"),
+        (("mlx", "none.safetensors", "--forced"), "name a backend as B"),
+    ],
+)
+def test_what_cannot_be_compared(
+    words: tuple[str, ...], message: str, call: Callable[..., Result]
+) -> None:
+    done = call("parity", "compare", *words)
+    assert (done.exit_code, message in " ".join(done.stderr.split())) == (2, True), done.output
