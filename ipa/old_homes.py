@@ -250,7 +250,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.prepare.texts": "ipa.prepare.text.prompts",
     "ipa.prepare.textual_inversion": (
         "ipa.prepare.text.textual_inversion, ipa.pipeline.words (Inversions), "
-        "ipa.sources.loras (NAMES, find_inversion)"
+        "ipa.sources.loras (NAMES, resolve_inversion)"
     ),
     "ipa.prepare.tiles": "ipa.prepare.image_prompts.tiles",
     "ipa.prepare.timesteps": "ipa.prepare.samplers.timesteps",

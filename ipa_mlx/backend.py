@@ -26,7 +26,7 @@ from ipa.backend.protocol import (
     PreviewDecoder,
 )
 from ipa.backend.schedule import Step
-from ipa.backend.text import PLAIN, Reading, Sizes, TextStates
+from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.tiling import Tiling, VaeTiling
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
@@ -37,7 +37,7 @@ from ipa_convert import read_model
 
 from .adapters import Adapters
 from .conditioning import Conditioning, steered, text_pairs
-from .controls import ControlNets
+from .controls import Controls
 from .loras import Loras
 from .networks.clip import TextEncoder
 from .networks.tiny_vae import load_tiny
@@ -57,7 +57,7 @@ _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 @dataclass
-class Runtime:
+class MlxBackend:
     """`ipa.backend.protocol.Backend` on MLX. Latents are (N, h, w, C) float32 inside.
 
     `quantization` is what was asked for, and what image encoders of adapters get. `notes` are what
@@ -77,14 +77,14 @@ class Runtime:
     vae_tiling: VaeTiling = None
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
-    controlnets: ControlNets = field(init=False)
+    controlnets: Controls = field(init=False)
     loras: Loras = field(init=False)
     _measured: Mapping[str, Measured] = field(init=False)
 
     def __post_init__(self) -> None:
         self._measured = measured(base_networks(self))
         self.adapters = Adapters(self.model, self._precision, self.quantization)
-        self.controlnets = ControlNets(self._precision, self.quantization)
+        self.controlnets = Controls(self._precision, self.quantization)
         texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
         self.loras = Loras(self.model, {"unet": self.unet} | texts, self._precision)
 
@@ -97,7 +97,7 @@ class Runtime:
         wide = self.dtype == "float16" and self.model.overflows_in_float16
         return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
 
-    def frozen(self) -> Runtime:
+    def frozen(self) -> MlxBackend:
         """See `Backend.frozen`."""
         other = copy(self)
         other.adapters = self.adapters.frozen()
@@ -113,7 +113,9 @@ class Runtime:
         """See `Backend.unload_adapter`."""
         self.adapters.unload(name)
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
+    def encode_text(
+        self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN
+    ) -> TextStates:
         """See `Backend.encode_text`."""
         text = encode_text(self.text_encoder, self.text_encoder_2, token_ids, reading)
         mx.eval(text.states, text.pooled)
@@ -153,7 +155,7 @@ class Runtime:
         )
         return np.array(embedding.astype(mx.float32))
 
-    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> Floats:
+    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN) -> Floats:
         """See `Backend.embed_text`."""
         return np.array(self.encode_text(token_ids, reading).pooled.astype(mx.float32))
 
@@ -272,7 +274,9 @@ class Runtime:
         mx.reset_peak_memory()
 
 
-def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None) -> Runtime:
+def load(
+    model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None
+) -> MlxBackend:
     """Load a model folder, original or converted.
 
     Args:
@@ -305,7 +309,7 @@ def load(model: ModelFolder, *, dtype: str | None = None, quantize: int | None =
         require_quantized(modules.values())
     gone = (name for part in converted.values() for name in part.dropped)
     left_out = LeftOut.of(model.name, gone)
-    return Runtime(model=model, dtype=chosen, quantization=how, left_out=left_out, **modules)
+    return MlxBackend(model=model, dtype=chosen, quantization=how, left_out=left_out, **modules)
 
 
 def _channels_last(array: Floats) -> mx.array:

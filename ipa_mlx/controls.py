@@ -65,7 +65,7 @@ class Added:
 
 
 @dataclass
-class ControlNets:
+class Controls:
     """By name."""
 
     precision: mx.Dtype
@@ -86,7 +86,7 @@ class ControlNets:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
 
-    def frozen(self) -> ControlNets:
+    def frozen(self) -> Controls:
         """See `Backend.frozen`."""
         return replace(self, _loaded=dict(self._loaded))
 

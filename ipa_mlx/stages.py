@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ipa.arrays import Floats
-from ipa.backend.stage_reader import HeldStages
+from ipa.backend.stage_reader import StageReader
 from ipa.backend.stages import INPUTS, input_of, is_sequence, kind_of
 from ipa.backend.tap import Emit
 
@@ -110,7 +110,7 @@ def _names(component: str, network: nn.Module) -> tuple[tuple[str, str], ...]:
 
 
 @dataclass(frozen=True)
-class Stages(HeldStages):
+class Stages(StageReader):
     """`ipa.backend.tap.Taps` of a runtime."""
 
     conditioning = Conditioning
@@ -128,31 +128,31 @@ class Stages(HeldStages):
             yield
 
     def loaded(self) -> Iterator[tuple[str, nn.Module]]:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return networks(self.runtime)
 
     def floats(self, array: mx.array) -> Floats:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _floats(array)
 
     def like(self, array: mx.array, floats: Floats) -> mx.array:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _like(array, floats)
 
     def of_map(self, array: mx.array) -> Floats:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _floats(_channels_first(array))
 
     def map_like(self, array: mx.array, floats: Floats) -> mx.array:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _like(array, np.moveaxis(floats, -3, -1))
 
     def merged(self, array: mx.array) -> Floats:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _floats(merge_heads(array))
 
     def split(self, array: mx.array, floats: Floats) -> mx.array:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _split(floats, array)
 
 

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ipa.backend.text import PLAIN, Reading, TextStates
+from ipa.backend.text import PLAIN, TextOptions, TextStates
 from ipa.prepare.text.weights import weigh
 
 from .networks.clip import TextEncoder
@@ -18,7 +18,7 @@ def encode_text(
     first: TextEncoder,
     second: TextEncoder | None,
     token_ids: npt.NDArray[np.int32],
-    reading: Reading = PLAIN,
+    reading: TextOptions = PLAIN,
 ) -> TextStates:
     """One prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
 

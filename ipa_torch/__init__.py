@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ipa.model.folder import ModelFolder
     from ipa.pipeline.pipeline import Pipeline
 
-    from .backend import Runtime
+    from .backend import TorchBackend
 
 
 def load(model: str, **options: Any) -> Pipeline:
@@ -20,7 +20,7 @@ def load(model: str, **options: Any) -> Pipeline:
 
 def open_backend(
     model: ModelFolder, *, dtype: str | None = None, device: str | None = None
-) -> Runtime:
+) -> TorchBackend:
     """Load a model folder into the PyTorch backend; called by `ipa.load`."""
     from .startup import start
 

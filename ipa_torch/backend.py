@@ -29,7 +29,7 @@ from ipa.backend.protocol import (
     PreviewDecoder,
 )
 from ipa.backend.schedule import Step
-from ipa.backend.text import PLAIN, Reading, Sizes, TextStates
+from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.tiling import Tiling, VaeTiling
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
@@ -38,7 +38,7 @@ from ipa.model.vae import TinyVaeFiles
 
 from .adapters import Adapters
 from .conditioning import Conditioning, steered
-from .controls import ControlNets
+from .controls import Controls
 from .files.single_file import load_single_file, load_vae
 from .files.weights import DTYPES, Account, find_device, load_component
 from .loras import Loras
@@ -62,7 +62,7 @@ def precise() -> Iterator[None]:
 
 
 @dataclass
-class Runtime:
+class TorchBackend:
     """`ipa.backend.protocol.Backend` on diffusers' and transformers' modules.
 
     `notes` are what loading left out of the files.
@@ -82,18 +82,18 @@ class Runtime:
     vae_tiling: VaeTiling = None
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
-    controlnets: ControlNets = field(init=False)
+    controlnets: Controls = field(init=False)
     loras: Loras = field(init=False)
     _measured: Mapping[str, Measured] = field(init=False)
 
     def __post_init__(self) -> None:
         self._measured = measured(base_networks(self))
         self.adapters = Adapters(self.model, self.unet)
-        self.controlnets = ControlNets(self.unet)
+        self.controlnets = Controls(self.unet)
         texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
         self.loras = Loras({"unet": self.unet} | {k: v for k, v in texts.items() if v is not None})
 
-    def frozen(self) -> Runtime:
+    def frozen(self) -> TorchBackend:
         """See `Backend.frozen`."""
         other = copy(self)
         other.adapters = self.adapters.frozen()
@@ -111,7 +111,9 @@ class Runtime:
         self.adapters.unload(name)
 
     @precise()
-    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
+    def encode_text(
+        self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN
+    ) -> TextStates:
         """See `Backend.encode_text`."""
         ids = torch.from_numpy(token_ids.astype(np.int64)).to(self.device)
         return encode_text(self.text_encoder, self.text_encoder_2, ids, reading)
@@ -147,7 +149,7 @@ class Runtime:
         encoder = self.adapters.encoder(adapter)
         return self.to_numpy(encoder(self._cast(pixels)).image_embeds)
 
-    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> Floats:
+    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN) -> Floats:
         """See `Backend.embed_text`."""
         return self.to_numpy(self.encode_text(token_ids, reading).pooled)
 
@@ -277,7 +279,9 @@ class Runtime:
         return self.from_numpy(array).to(DTYPES[self.dtype])
 
 
-def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = None) -> Runtime:
+def load(
+    model: ModelFolder, *, dtype: str | None = None, device: str | None = None
+) -> TorchBackend:
     """Load a model folder.
 
     Args:
@@ -299,7 +303,7 @@ def load(model: ModelFolder, *, dtype: str | None = None, device: str | None = N
     left_out = account.left_out(model.name)
     parts: dict[str, Any] = {name: module.to(place) for name, module in modules.items()}
     attentions = install(parts["unet"], model.sites)
-    return Runtime(
+    return TorchBackend(
         model=model, dtype=chosen, device=place, attentions=attentions, left_out=left_out, **parts
     )
 

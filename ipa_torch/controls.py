@@ -76,7 +76,7 @@ class Added:
 
 
 @dataclass
-class ControlNets:
+class Controls:
     """By name."""
 
     unet: UNet2DConditionModel
@@ -96,7 +96,7 @@ class ControlNets:
         """See `ControlNetStore.unload`."""
         del self._loaded[name]
 
-    def frozen(self) -> ControlNets:
+    def frozen(self) -> Controls:
         """See `Backend.frozen`."""
         return replace(self, _loaded=dict(self._loaded))
 

@@ -12,7 +12,7 @@ import torch
 from diffusers import ControlNetModel
 
 from ipa.arrays import Floats
-from ipa.backend.stage_reader import HeldStages
+from ipa.backend.stage_reader import StageReader
 from ipa.backend.stages import input_of, is_sequence, kind_of
 from ipa.backend.tap import Emit
 
@@ -23,7 +23,7 @@ _CLIP = re.compile(r"^(text_model\.|vision_model\.)?(encoder\.)?")
 
 
 @dataclass(frozen=True)
-class Stages(HeldStages):
+class Stages(StageReader):
     """`ipa.backend.tap.Taps` of a runtime."""
 
     conditioning = Conditioning
@@ -40,25 +40,25 @@ class Stages(HeldStages):
             yield
 
     def loaded(self) -> Iterator[tuple[str, torch.nn.Module]]:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return networks(self.runtime)
 
     def floats(self, array: torch.Tensor) -> Floats:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _floats(array)
 
     def like(self, array: torch.Tensor, floats: Floats) -> torch.Tensor:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return torch.from_numpy(floats).to(array).reshape(array.shape)
 
     of_map, map_like = floats, like
 
     def merged(self, array: torch.Tensor) -> Floats:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _floats(_merged(array))
 
     def split(self, array: torch.Tensor, floats: Floats) -> torch.Tensor:
-        """See `HeldStages`."""
+        """See `StageReader`."""
         return _split(torch.from_numpy(floats).to(array), array)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch.func import functional_call
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from ipa.backend.text import PLAIN, Reading, Sizes, TextStates
+from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.prepare.text.weights import weigh
 
 
@@ -19,7 +19,7 @@ def encode_text(
     first: CLIPTextModel,
     second: CLIPTextModelWithProjection | None,
     ids: torch.Tensor,
-    reading: Reading = PLAIN,
+    reading: TextOptions = PLAIN,
 ) -> TextStates:
     """One prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
 

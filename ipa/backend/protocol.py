@@ -26,7 +26,7 @@ from ipa.request.scales import V_ONLY
 
 from .schedule import Step
 from .tap import Taps
-from .text import PLAIN, Reading, Sizes, TextStates
+from .text import PLAIN, Sizes, TextOptions, TextStates
 from .tiling import VaeTiling
 
 
@@ -229,7 +229,9 @@ class Backend(Protocol):
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter, and its encoder if nothing else uses it."""
 
-    def encode_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> TextStates:
+    def encode_text(
+        self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN
+    ) -> TextStates:
         """One prompt's token ids to its states: (text encoders, 77), or in chunks (…, chunks, 77).
 
         States of chunks are joined; the pooled text is the first one's, as in A1111 and ComfyUI.
@@ -259,7 +261,7 @@ class Backend(Protocol):
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
         """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""
 
-    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: Reading = PLAIN) -> Floats:
+    def embed_text(self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN) -> Floats:
         """One prompt's token ids to SDXL's pooled, projected text (1, P)."""
 
     def condition(

@@ -14,7 +14,7 @@ from .protocol import ImageTokens
 from .text import TextStates
 
 
-class HeldStages(ABC):
+class StageReader(ABC):
     """Half of `ipa.backend.tap.Taps`, over what a backend says of its tensors.
 
     `runtime` is the backend; `conditioning` the class of what its `condition` gives, `controlnet`

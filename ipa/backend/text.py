@@ -27,7 +27,7 @@ class TextStates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Reading:
+class TextOptions:
     """How the ids of a text become its states, beside what the model says.
 
     Attributes:
@@ -53,7 +53,7 @@ class Reading:
         return None if (own == 1.0).all() else own
 
 
-PLAIN = Reading()
+PLAIN = TextOptions()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -50,7 +50,7 @@ _MAX_SIDE = 4096  # of an encoder's input; the largest in use is 448
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClipRecipe:
+class ClipPreprocessor:
     """The steps between an RGB picture and an encoder's pixels.
 
     Attributes:
@@ -76,7 +76,7 @@ class ClipRecipe:
     output: tuple[int, int]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ClipRecipe:
+    def from_config(cls, config: Mapping[str, Any]) -> ClipPreprocessor:
         """Parse; a missing key means CLIP's own value, and null means no, as in transformers."""
         _refuse(config)
         values = {**_DEFAULTS, **config}

@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .assertion import PartingError, assert_close
+    from .assertion import FirstDifferenceError, assert_close
     from .budgets import Budget
 
-__all__ = ["Budget", "PartingError", "assert_close"]
+__all__ = ["Budget", "FirstDifferenceError", "assert_close"]
 
 _HOMES = {
     "Budget": "ipa.parity.budgets",
-    "PartingError": "ipa.parity.assertion",
+    "FirstDifferenceError": "ipa.parity.assertion",
     "assert_close": "ipa.parity.assertion",
 }
 

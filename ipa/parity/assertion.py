@@ -26,7 +26,7 @@ from .budgets import Budget, BudgetLike
 WORST = 5
 
 
-class PartingError(ParityError, AssertionError):
+class FirstDifferenceError(ParityError, AssertionError):
     """Stages are beyond their limits; the message is the verdict and the worst of them.
 
     Args:
@@ -86,14 +86,14 @@ def assert_close(
         What was found, where nothing is beyond its limit.
 
     Raises:
-        PartingError: Something is; it is an AssertionError.
+        FirstDifferenceError: Something is; it is an AssertionError.
         IncompatibleCaptures, CaptureError, ParityError: They cannot be compared.
         RequestError: The budget is wrong.
     """
     __tracebackhide__ = True
     comparison = compared(a, b, Budget.of(budget), floors, allow)
     if not comparison.ok:
-        raise PartingError(comparison)
+        raise FirstDifferenceError(comparison)
     return comparison
 
 

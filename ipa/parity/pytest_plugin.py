@@ -41,7 +41,7 @@ class Parity:
         `budget` may also name a TOML file beside the test; None takes that of the ini option
         parity_budget, if there is one.
         """
-        from .assertion import PartingError, compared
+        from .assertion import FirstDifferenceError, compared
 
         __tracebackhide__ = True
         own = self._budget(budget)
@@ -51,7 +51,7 @@ class Parity:
             rows |= dict.fromkeys(own.matched(one.stage for one in found.differences), True)
         self._compared.append(found)
         if not found.ok:
-            raise PartingError(found)
+            raise FirstDifferenceError(found)
         return found
 
     def _budget(self, given: BudgetLike) -> Budget:

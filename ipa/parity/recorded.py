@@ -17,7 +17,7 @@ from ipa.parity.capture.capture import Capture
 from ipa.parity.capture.capture_file import read
 from ipa.parity.capture.header import header_of
 from ipa.parity.capture.sketch import Kept, Sketch
-from ipa.parity.compare.comparing_tap import Against
+from ipa.parity.compare.comparing_tap import ComparingTap
 from ipa.parity.compare.comparison import Comparison
 from ipa.parity.compare.compatibility import check_compatible
 from ipa.parity.compare.limits import FACTOR, Limits
@@ -120,7 +120,7 @@ def _edges(picture: Image.Image) -> Floats:
     return edges
 
 
-class _Beside(Against):
+class _Beside(ComparingTap):
     """Puts a run's whole stages in; keeps the run's own, in the form the reference has them."""
 
     def __init__(

@@ -12,7 +12,7 @@ from ipa.model.ignoring import Ignore
 from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.text.textual_inversion import Words, listed_sources
 from ipa.sources.controls import resolve_controlnet, resolve_t2i_adapter
-from ipa.sources.loras import find_inversion, resolve_lora
+from ipa.sources.loras import resolve_inversion, resolve_lora
 from ipa.sources.vae import resolve_preview_decoder
 
 from .call_loras import lora_folder
@@ -164,7 +164,7 @@ class Companions(Loaded):
         """
         sources = listed_sources(source)
         paths = [
-            find_inversion(
+            resolve_inversion(
                 one,
                 weight_name=weight_name,
                 subfolder=subfolder,

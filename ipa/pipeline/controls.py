@@ -8,19 +8,19 @@ from ipa.backend.protocol import Backend
 from ipa.errors import RequestError
 from ipa.model.control_files import ControlFiles, ControlSpec
 from ipa.model.controlnet import ControlNetSpec
-from ipa.prepare.controls.planning import AttachedControlNet
+from ipa.prepare.controls.planning import AttachedControl
 
 from .registry import Registry
 
 
-class ControlNets(Registry[AttachedControlNet]):
+class Controls(Registry[AttachedControl]):
     """By name, in the order of loading."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
         self._backend = backend
 
-    def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControlNet]:
+    def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControl]:
         """Those of one kind alone."""
         return {name: own for name, own in self.items() if isinstance(own.spec, kind)}
 
@@ -40,7 +40,7 @@ class ControlNets(Registry[AttachedControlNet]):
             )
         files.spec.check_base(self._backend.model, files.label)
         nbytes = self._backend.controlnets.load(name, files)
-        self._put(name, AttachedControlNet(files, nbytes))
+        self._put(name, AttachedControl(files, nbytes))
 
     def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:
         """Forget one of a kind, or all of them. Raises RequestError if there is no such."""

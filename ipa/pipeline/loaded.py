@@ -19,7 +19,7 @@ from ipa.sources.adapters import resolve_adapter
 
 from .adapter_lists import LoadOptions, wanted_adapters
 from .adapters import AdapterOptions, Adapters
-from .controls import ControlNets
+from .controls import Controls
 from .fingerprints import fingerprints
 from .loras import Loras
 from .snapshot import Snapshot
@@ -37,7 +37,7 @@ class Loaded:
         self._backend = backend
         self._inversions = Inversions(backend.model, open_tokenizers(backend.model))
         self._adapters = Adapters(backend)
-        self._controlnets = ControlNets(backend)
+        self._controlnets = Controls(backend)
         self._loras = Loras(backend, self._inversions)
         self._lora_folder: Path | None = None
         self._lock, self._changing = threading.Lock(), threading.Lock()

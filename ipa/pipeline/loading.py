@@ -15,7 +15,7 @@ from ipa.model.folder import ModelFolder
 from ipa.model.ignoring import Ignore
 from ipa.model.quantization import Quantization
 from ipa.sources.models import resolve_model
-from ipa.sources.vae import with_vae
+from ipa.sources.vae import resolve_vae
 
 from .pipeline import Pipeline
 
@@ -101,7 +101,7 @@ def load(
         if isinstance(model, ModelFolder)
         else resolve_model(model, revision=revision, variant=variant, offline=offline)
     )
-    folder = with_vae(folder, parts.get("vae"), offline=offline)
+    folder = resolve_vae(folder, parts.get("vae"), offline=offline)
     if ignore.patterns:
         folder = replace(folder, ignore=ignore)
     opened = importlib.import_module(package).open_backend(

@@ -13,7 +13,7 @@ from ipa.arrays import Floats
 from ipa.backend.schedule import Schedule
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.controls.pixels import has_holes
 from ipa.prepare.controls.planning import PlannedControl, plan_controls
 from ipa.prepare.editing.edits import Edits, plan_edits, shared_crop, start_size
@@ -351,7 +351,7 @@ def _plan_prompts(
         check_fits(prompt, attached.loaded.spec, attached.file)
         prompt, default = _with_default(prompt, attached.scale)
         direction = plan_direction(prompt, name, attached.loaded, model, loaded.tokenizers)
-        side = ClipRecipe.from_config(attached.loaded.preprocessing).output[0]
+        side = ClipPreprocessor.from_config(attached.loaded.preprocessing).output[0]
         reader = Reader(name, attached, profile)
         window = open_steps(profile.window, prompt.start, prompt.end, times)
         parts = prompt_parts(with_noise(prompt), profile, default)

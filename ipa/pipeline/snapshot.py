@@ -11,7 +11,7 @@ from ipa.model.folder import ModelFolder
 from ipa.prepare.text.tokenizer import ClipTokenizer
 
 if TYPE_CHECKING:
-    from ipa.prepare.controls.planning import AttachedControlNet
+    from ipa.prepare.controls.planning import AttachedControl
     from ipa.prepare.image_prompts.attached import AttachedAdapter
 
     from .loras import AttachedLora
@@ -29,7 +29,7 @@ class Snapshot:
     model: ModelFolder
     tokenizers: tuple[ClipTokenizer, ...]
     adapters: Mapping[str, AttachedAdapter] = field(default_factory=dict)
-    controlnets: Mapping[str, AttachedControlNet] = field(default_factory=dict)
+    controlnets: Mapping[str, AttachedControl] = field(default_factory=dict)
     loras: Mapping[str, AttachedLora] = field(default_factory=dict)
     lora_folder: Path | None = None
     inversions: Inversions | None = None

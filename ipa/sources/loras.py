@@ -55,7 +55,7 @@ NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
 """What diffusers calls such files."""
 
 
-def find_inversion(
+def resolve_inversion(
     source: str | Path,
     *,
     weight_name: str | None = None,

@@ -22,7 +22,9 @@ _CLASS = "AutoencoderKL"
 _IN_MODEL = f"vae/{CONFIG}"
 
 
-def with_vae(model: ModelFolder, vae: str | Path | None, *, offline: bool = False) -> ModelFolder:
+def resolve_vae(
+    model: ModelFolder, vae: str | Path | None, *, offline: bool = False
+) -> ModelFolder:
     """A model that is to be loaded with another VAE.
 
     Args:

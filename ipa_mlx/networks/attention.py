@@ -149,12 +149,12 @@ class CrossAttention(nn.Module):
         text = context.text_at(self.site)
         if self.upcast:
             q = q.astype(mx.float32)
-        out = context.told("text", attend(q, text.keys, text.values))
+        out = context.observe("text", attend(q, text.keys, text.values))
         if context.recorder is not None:
             context.recorder.take(self.site, q, out, context)
         for number, weight, image in context.images_at(self.site, q.shape[2]):
             branch = weight * attend(q, image.keys, image.values)
-            out = out + context.told(f"image.{number}", branch)
+            out = out + context.observe(f"image.{number}", branch)
         out = merge_heads(out).astype(x.dtype)
         return changed(self.to_out, out, changes.get("to_out")).reshape(shape)
 

@@ -75,7 +75,7 @@ class Context:
     recorder: Recorder | None = None
     watch: Callable[[str, mx.array], mx.array] | None = None
 
-    def told(self, part: str, array: mx.array) -> mx.array:
+    def observe(self, part: str, array: mx.array) -> mx.array:
         """A part of a site's result, or what is to stand in for it (`ipa.backend.tap`)."""
         return array if self.watch is None else self.watch(part, array)
 

@@ -38,12 +38,12 @@ class DecoupledAttention:
         """(B, L, C) queries and (B, T, D) text to (B, L, C); no mask is used in these models."""
         changes = ip_hidden_states.changes_at(self.site).attn2
         q, k, v = queries_keys_values(attn, hidden_states, encoder_hidden_states, changes)
-        out = ip_hidden_states.told("text", attend(q, k, v, attn_mask=attention_mask))
+        out = ip_hidden_states.observe("text", attend(q, k, v, attn_mask=attention_mask))
         if ip_hidden_states.recorder is not None:
             ip_hidden_states.recorder.take(self.site, q, out, ip_hidden_states)
         for number, weight, image in ip_hidden_states.images_at(self.site):
             branch = weight * attend(q, image.keys, image.values)
-            out = out + ip_hidden_states.told(f"image.{number}", branch)
+            out = out + ip_hidden_states.observe(f"image.{number}", branch)
         return changed(attn.to_out[0], out.transpose(1, 2).flatten(2), changes.get("to_out", ()))
 
 

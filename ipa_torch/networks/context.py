@@ -74,7 +74,7 @@ class Context:
     recorder: Recorder | None = None
     watch: Callable[[str, torch.Tensor], torch.Tensor] | None = None
 
-    def told(self, part: str, array: torch.Tensor) -> torch.Tensor:
+    def observe(self, part: str, array: torch.Tensor) -> torch.Tensor:
         """A part of a site's result, or what is to stand in for it (`ipa.backend.tap`)."""
         return array if self.watch is None else self.watch(part, array)
 

@@ -238,12 +238,12 @@ def test_a_run_that_gives_nan_is_captured_up_to_there(
 ) -> None:
     words = ("parity", "capture", "-r", "run.json", "--backend", "mlx")
     assert call(*words, "-o", "good.safetensors", "--sketch").exit_code == 0
-    told = ipa_mlx.networks.context.Context.told
+    told = ipa_mlx.networks.context.Context.observe
 
     def lost(self: Any, part: str, array: Any) -> Any:
         return told(self, part, array * float("nan") if part == "text" else array)
 
-    monkeypatch.setattr(ipa_mlx.networks.context.Context, "told", lost)
+    monkeypatch.setattr(ipa_mlx.networks.context.Context, "observe", lost)
     for name, options in {"whole": (), "sketch": ("--sketch",)}.items():
         done = call(*words, "-o", f"{name}.safetensors", *options)
         assert (done.exit_code, "step 1 of 2 gave NaN" in " ".join(done.stderr.split())) == (

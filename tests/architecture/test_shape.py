@@ -31,7 +31,7 @@ TORCH_ONLY = {
 # Names that both backends have in files of the same name.
 SHARED_NAMES = {
     "adapters.py": {"Adapters", "ImageAdapter"},
-    "backend.py": {"Runtime", "load"},
+    "backend.py": {"load"},
     "conditioning.py": {"Conditioning"},
     "networks/context.py": {"Context", "KeyValue"},
     "loras.py": {"Loras"},

@@ -17,14 +17,14 @@ from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from ipa.sources.model_folder import open_model_folder
 from ipa_mlx import backend
-from ipa_mlx.backend import Runtime
+from ipa_mlx.backend import MlxBackend
 from ipa_mlx.conditioning import Conditioning, masked
 from ipa_torch.files.weights import quiet
 from oracle.measure import relative
 
 
 @pytest.fixture(scope="module")
-def runtime(tiny: Path) -> Runtime:
+def runtime(tiny: Path) -> MlxBackend:
     return backend.load(open_model_folder(tiny, name="tiny"), dtype="float32")
 
 
@@ -43,7 +43,7 @@ def nchw(array: mx.array) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (5, 12), (1, 3)])
 def test_unet(
-    runtime: Runtime, tiny: Path, size: tuple[int, int], draw: np.random.Generator
+    runtime: MlxBackend, tiny: Path, size: tuple[int, int], draw: np.random.Generator
 ) -> None:
     x = draw.standard_normal((2, 4, *size), dtype=np.float32)
     text = draw.standard_normal((2, 9, 40), dtype=np.float32)
@@ -56,7 +56,7 @@ def test_unet(
         assert relative(found, expected.numpy()) < 4e-6  # measured 1.5e-6
 
 
-def test_vae_decoder(runtime: Runtime, tiny: Path, draw: np.random.Generator) -> None:
+def test_vae_decoder(runtime: MlxBackend, tiny: Path, draw: np.random.Generator) -> None:
     latents = draw.standard_normal((2, 4, 6, 5), dtype=np.float32)
     vae = reference(AutoencoderKL, tiny / "vae")
     expected = vae.decode(torch.from_numpy(latents) / vae.config.scaling_factor).sample
@@ -75,7 +75,7 @@ def test_vae_encoder(
         assert relative(found, (wanted * vae.config.scaling_factor).numpy()) < 1e-5
 
 
-def test_text_encoder(runtime: Runtime, tiny: Path, draw: np.random.Generator) -> None:
+def test_text_encoder(runtime: MlxBackend, tiny: Path, draw: np.random.Generator) -> None:
     ids = draw.integers(0, 674, (2, 77))
     expected = reference(CLIPTextModel, tiny / "text_encoder")(torch.from_numpy(ids))
     found = np.array(runtime.text_encoder(mx.array(ids)))
@@ -126,7 +126,7 @@ def test_half_precision_is_as_good_as_torch(tiny: Path, dtype: str, references: 
 
 
 def test_outside_a_mask_a_site_gives_its_stock_bits(
-    runtime: Runtime, draw: np.random.Generator
+    runtime: MlxBackend, draw: np.random.Generator
 ) -> None:
     """The image branch multiplied by 0 adds nothing to those queries; pictures stand in line."""
     module = runtime.unet.cross_attentions[0]

@@ -17,7 +17,7 @@ from ipa.errors import RequestError
 from ipa.sources.model_folder import open_model_folder
 from ipa_convert import convert_model, read_component
 from ipa_mlx import backend
-from ipa_mlx.backend import Runtime
+from ipa_mlx.backend import MlxBackend
 from ipa_mlx.conditioning import Conditioning
 from ipa_mlx.networks.clip import TextEncoder, VisionEncoder
 from ipa_mlx.networks.unet import UNet
@@ -65,7 +65,7 @@ def case(
     return convert_model(model, target, dtype=dtype, quantize=bits), dtype, bits
 
 
-def loaded(folder: Path, dtype: str, quantize: int | None = None) -> Runtime:
+def loaded(folder: Path, dtype: str, quantize: int | None = None) -> MlxBackend:
     return backend.load(open_model_folder(folder, name="x"), dtype=dtype, quantize=quantize)
 
 

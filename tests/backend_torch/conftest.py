@@ -9,7 +9,7 @@ import pytest
 
 from ipa.model.folder import AdapterFiles
 from ipa.sources.model_folder import open_model_folder
-from ipa_torch.backend import Runtime, load
+from ipa_torch.backend import TorchBackend, load
 from oracle import models
 
 ADAPTERS = ("linear", "plus", "full")
@@ -29,7 +29,7 @@ CONFIGS = {
 
 def open_runtime(
     folder: Path, *adapters: str, dtype: str | None = "float32", device: str | None = "cpu"
-) -> Runtime:
+) -> TorchBackend:
     """The reference on a folder, with adapters that lie in it."""
     runtime = load(open_model_folder(folder, name="tiny"), dtype=dtype, device=device)
     for name in adapters:
@@ -39,7 +39,7 @@ def open_runtime(
 
 
 @pytest.fixture(scope="session")
-def open_reference() -> Callable[..., Runtime]:
+def open_reference() -> Callable[..., TorchBackend]:
     """`open_runtime` above."""
     return open_runtime
 
@@ -53,6 +53,6 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def runtime(folder: Path) -> Runtime:
+def runtime(folder: Path) -> TorchBackend:
     """With all three adapters loaded; no test changes it."""
     return open_runtime(folder, *ADAPTERS)

@@ -20,7 +20,7 @@ from ipa.backend.protocol import Branch, ImageTokens
 from ipa.backend.schedule import Step
 from ipa.backend.text import TextStates
 from ipa.prepare.scaling.scales import site_scales
-from ipa_torch.backend import Runtime
+from ipa_torch.backend import TorchBackend
 from ipa_torch.files.weights import quiet
 from ipa_torch.networks.context import Context
 from oracle.pipelines import diffusers_pipeline
@@ -43,7 +43,7 @@ class Inputs:
     pictures: np.ndarray
 
     @classmethod
-    def draw(cls, runtime: Runtime, *, rows: int = 2, count: int = 1, seed: int = 0) -> Inputs:
+    def draw(cls, runtime: TorchBackend, *, rows: int = 2, count: int = 1, seed: int = 0) -> Inputs:
         random = np.random.default_rng(seed)
         draw = random.standard_normal
         width, side = runtime.model.unet.context_width, runtime.model.image_encoder.image_size
@@ -65,12 +65,12 @@ def step(timestep: float = 501.0, input_scale: float = 1.0) -> Step:
     )
 
 
-def image_tokens(runtime: Runtime, name: str, pixels: np.ndarray) -> ImageTokens:
+def image_tokens(runtime: TorchBackend, name: str, pixels: np.ndarray) -> ImageTokens:
     return runtime.project(name, *runtime.encode_images(name, pixels))
 
 
 def ours(
-    runtime: Runtime,
+    runtime: TorchBackend,
     inputs: Inputs,
     adapters: Sequence[str] = (),
     pictures: Sequence[Sequence[int]] = (),
@@ -126,7 +126,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[tuple[int, ...], ...], list[Any]]]
     ("name", "guided"),
     [*((name, True) for name in CASES), ("linear", False), ("three adapters", False)],
 )
-def test_adapters(name: str, guided: bool, runtime: Runtime, folder: Path) -> None:
+def test_adapters(name: str, guided: bool, runtime: TorchBackend, folder: Path) -> None:
     adapters, pictures, scales = CASES[name]
     inputs = Inputs.draw(runtime, rows=1 + guided, count=2, seed=len(name))
     pipe = diffusers_pipeline(folder, [folder / f"{a}.safetensors" for a in adapters])
@@ -142,7 +142,7 @@ def test_adapters(name: str, guided: bool, runtime: Runtime, folder: Path) -> No
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_without_pictures_stock_bits(
-    dtype: str, tiny: Path, open_reference: Callable[..., Runtime]
+    dtype: str, tiny: Path, open_reference: Callable[..., TorchBackend]
 ) -> None:
     """No image prompt, or all of them at λ = 0: diffusers' AttnProcessor2_0, bit for bit."""
     own = open_reference(tiny, "linear", "plus", dtype=dtype)
@@ -159,7 +159,7 @@ def test_without_pictures_stock_bits(
                 assert np.array_equal(off, expected)
 
 
-def test_zero_at_one_site_skips_that_site_alone(runtime: Runtime) -> None:
+def test_zero_at_one_site_skips_that_site_alone(runtime: TorchBackend) -> None:
     """Infinite values where λ = 0 must not reach the output as 0 · ∞."""
     inputs = Inputs.draw(runtime)
     tokens = image_tokens(runtime, "linear", inputs.pictures[:1])
@@ -173,7 +173,7 @@ def test_zero_at_one_site_skips_that_site_alone(runtime: Runtime) -> None:
     assert not runtime.predict(inputs.latents, step(), conditioning, weights).isfinite().all()
 
 
-def test_model_is_never_changed(tiny: Path, open_reference: Callable[..., Runtime]) -> None:
+def test_model_is_never_changed(tiny: Path, open_reference: Callable[..., TorchBackend]) -> None:
     """Loading, using and unloading adapters leaves parameters and processors as they were."""
     own = open_reference(tiny)
     before = dict(own.unet.attn_processors)
@@ -191,7 +191,7 @@ def test_model_is_never_changed(tiny: Path, open_reference: Callable[..., Runtim
     assert np.array_equal(ours(other, inputs), ours(own, inputs))
 
 
-def test_self_attention_is_the_stock_one_to_the_bit(runtime: Runtime) -> None:
+def test_self_attention_is_the_stock_one_to_the_bit(runtime: TorchBackend) -> None:
     for site in runtime.model.sites:
         module = runtime.unet.get_submodule(site.self_attention[1])
         x = torch.randn(2, 12, site.width, generator=torch.Generator().manual_seed(site.number))
@@ -200,7 +200,7 @@ def test_self_attention_is_the_stock_one_to_the_bit(runtime: Runtime) -> None:
 
 
 def test_keys_and_values_are_projected_once(
-    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    runtime: TorchBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two steps on one conditioning: nothing of the adapter runs in a step."""
     inputs = Inputs.draw(runtime)
@@ -212,7 +212,7 @@ def test_keys_and_values_are_projected_once(
     assert torch.equal(runtime.predict(inputs.latents, step(), conditioning, weights), first)
 
 
-def test_timestep_and_input_scale(runtime: Runtime, folder: Path) -> None:
+def test_timestep_and_input_scale(runtime: TorchBackend, folder: Path) -> None:
     """DDIM passes whole timesteps as integers, Euler fractions as floats: one formula serves."""
     inputs, unet = Inputs.draw(runtime, rows=1), stock(folder)
     for timestep in (torch.tensor(501), torch.tensor(501.0), torch.tensor(732.4218)):
@@ -222,7 +222,7 @@ def test_timestep_and_input_scale(runtime: Runtime, folder: Path) -> None:
         assert np.array_equal(found[0], out)
 
 
-def test_outside_a_mask_a_site_gives_its_stock_bits(runtime: Runtime) -> None:
+def test_outside_a_mask_a_site_gives_its_stock_bits(runtime: TorchBackend) -> None:
     """The image branch multiplied by 0 adds nothing to those queries, and half of it by 0.5."""
     inputs = Inputs.draw(runtime)
     tokens = image_tokens(runtime, "linear", inputs.pictures[:1])

@@ -21,13 +21,13 @@ from ipa.errors import BackendError, CheckpointError, IpaError, RequestError
 from ipa.model.files import STEMS
 from ipa.model.folder import AdapterFiles
 from ipa.sources.model_folder import open_model_folder
-from ipa_torch.backend import Runtime, load
+from ipa_torch.backend import TorchBackend, load
 from ipa_torch.files.weights import load_component, quiet
 from oracle import models
 from oracle.sealed import unseal
 
 Tensors = dict[str, torch.Tensor]
-Open = Callable[..., Runtime]
+Open = Callable[..., TorchBackend]
 CLASSES: dict[str, Any] = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
@@ -123,7 +123,9 @@ ADAPTER_VICTIMS = {
 
 @pytest.mark.parametrize("kind", ADAPTER_VICTIMS)
 @pytest.mark.parametrize("name", DAMAGE)
-def test_damaged_adapter(name: str, kind: str, base: Runtime, tiny: Path, tmp_path: Path) -> None:
+def test_damaged_adapter(
+    name: str, kind: str, base: TorchBackend, tiny: Path, tmp_path: Path
+) -> None:
     """Refused, and nothing of it stays behind."""
     path = Path(shutil.copy(tiny / f"{kind}.safetensors", tmp_path / "adapter.safetensors"))
     damage(name, path, ADAPTER_VICTIMS[kind])
@@ -138,23 +140,23 @@ def test_damaged_adapter(name: str, kind: str, base: Runtime, tiny: Path, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def bare(tiny: Path, open_reference: Open) -> Runtime:
+def bare(tiny: Path, open_reference: Open) -> TorchBackend:
     return open_reference(tiny)
 
 
 @pytest.fixture
-def base(bare: Runtime) -> Runtime:
+def base(bare: TorchBackend) -> TorchBackend:
     """Without adapters; a test's own."""
     return unseal(copy.deepcopy(bare))
 
 
-def attach(runtime: Runtime, path: Path, encoder: Path | None = None) -> None:
+def attach(runtime: TorchBackend, path: Path, encoder: Path | None = None) -> None:
     runtime.load_adapter("x", AdapterFiles(name="x", weights=path, image_encoder=encoder))
 
 
 @pytest.mark.parametrize("kind", ADAPTER_VICTIMS)
 def test_every_tensor_of_an_adapter_counts(
-    kind: str, base: Runtime, tiny: Path, tmp_path: Path
+    kind: str, base: TorchBackend, tiny: Path, tmp_path: Path
 ) -> None:
     """Take any one away, or fold it into another shape: one of the three for each, in turn."""
     tensors = load_file(tiny / f"{kind}.safetensors")
@@ -178,7 +180,9 @@ SPARE = (
 
 
 @pytest.mark.parametrize("spare", SPARE)
-def test_adapter_with_spare_tensors(spare: str, base: Runtime, tiny: Path, tmp_path: Path) -> None:
+def test_adapter_with_spare_tensors(
+    spare: str, base: TorchBackend, tiny: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "adapter.safetensors"
     for kind in ADAPTER_VICTIMS:
         tensors = load_file(tiny / f"{kind}.safetensors") | {spare: torch.ones(3, 40)}
@@ -187,7 +191,7 @@ def test_adapter_with_spare_tensors(spare: str, base: Runtime, tiny: Path, tmp_p
             attach(base, path)
 
 
-def test_adapter_for_another_base(base: Runtime, tmp_path: Path) -> None:
+def test_adapter_for_another_base(base: TorchBackend, tmp_path: Path) -> None:
     """Another context width, other sites, or another number of sites."""
     shared: dict[str, Any] = {"feature": models.VISION["projection_dim"]}
     sites = models.unet_sites(models.UNET)
@@ -205,7 +209,7 @@ def test_adapter_for_another_base(base: Runtime, tmp_path: Path) -> None:
             attach(base, path)
 
 
-def test_adapters_that_diffusers_cannot_load(base: Runtime, tmp_path: Path) -> None:
+def test_adapters_that_diffusers_cannot_load(base: TorchBackend, tmp_path: Path) -> None:
     """It assumes four tokens and four layers: others would be read as something else."""
     sites = models.unet_sites(models.UNET)
     five = models.adapter_tensors("linear", sites, context=40, feature=36, tokens=5)
@@ -219,7 +223,7 @@ def test_adapters_that_diffusers_cannot_load(base: Runtime, tmp_path: Path) -> N
             attach(base, path)
 
 
-def test_encoder_that_does_not_fit(base: Runtime, tiny: Path, tmp_path: Path) -> None:
+def test_encoder_that_does_not_fit(base: TorchBackend, tiny: Path, tmp_path: Path) -> None:
     vision = CLIPVisionModelWithProjection.config_class(**models.VISION | {"projection_dim": 20})
     with quiet():
         CLIPVisionModelWithProjection(vision).save_pretrained(tmp_path)
@@ -261,7 +265,7 @@ def test_defaults_follow_the_device(tiny: Path, open_reference: Open) -> None:
     assert fastest.unet.device.type == fastest.device.partition(":")[0]
 
 
-def test_weights_too_large_for_half(tiny: Path, tmp_path: Path, base: Runtime) -> None:
+def test_weights_too_large_for_half(tiny: Path, tmp_path: Path, base: TorchBackend) -> None:
     """Sound in float32; in float16 they become infinite, which the message tells."""
     path = Path(shutil.copy(tiny / "linear.safetensors", tmp_path))
     rewrite(path, lambda t: t["ip_adapter.13.to_k_ip.weight"].mul_(1e6))

@@ -16,18 +16,18 @@ from ipa.backend.protocol import Backend, Branch
 from ipa.backend.schedule import Step
 from ipa.errors import NumericalError
 from ipa.model.folder import AdapterFiles
-from ipa_torch.backend import Runtime
+from ipa_torch.backend import TorchBackend
 from ipa_torch.sampler import advance
 from oracle import models
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline
 
-Open = Callable[..., Runtime]
+Open = Callable[..., TorchBackend]
 SIDE = models.VISION["image_size"]
 
 
 @pytest.fixture(scope="module")
-def reference(tiny: Path, open_reference: Open) -> Runtime:
+def reference(tiny: Path, open_reference: Open) -> TorchBackend:
     return open_reference(tiny, "linear", "plus", "full")
 
 
@@ -37,7 +37,7 @@ def draw(*shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("name", ["linear", "plus", "full"])
-def test_image_tokens(name: str, count: int, reference: Runtime, tiny: Path) -> None:
+def test_image_tokens(name: str, count: int, reference: TorchBackend, tiny: Path) -> None:
     """Both rows against diffusers' projection of what its pipeline prepares."""
     pixels = draw(count, 3, SIDE, SIDE)
     pipe = diffusers_pipeline(tiny, [tiny / f"{name}.safetensors"])
@@ -55,7 +55,7 @@ def test_image_tokens(name: str, count: int, reference: Runtime, tiny: Path) -> 
     assert np.abs(found - expected).max() < 4e-6
 
 
-def test_embeddings_are_the_encoders(reference: Runtime, tiny: Path) -> None:
+def test_embeddings_are_the_encoders(reference: TorchBackend, tiny: Path) -> None:
     pixels = draw(2, 3, SIDE, SIDE, seed=1)
     encoder = diffusers_pipeline(tiny).image_encoder
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_encoder_that_comes_with_the_adapter(
     assert sum(key.startswith("image_encoder") for key in own.describe()["bytes"]) == 1
 
 
-def test_text(reference: Runtime, tiny: Path) -> None:
+def test_text(reference: TorchBackend, tiny: Path) -> None:
     pipe = diffusers_pipeline(tiny)
     with torch.no_grad():
         expected, _ = pipe.encode_prompt("a red star", "cpu", 1, False)
@@ -97,7 +97,7 @@ def test_text(reference: Runtime, tiny: Path) -> None:
     assert torch.equal(reference.encode_text(np.array([ids], np.int32)).states, expected)
 
 
-def test_decoder_and_encoder(reference: Runtime, tiny: Path) -> None:
+def test_decoder_and_encoder(reference: TorchBackend, tiny: Path) -> None:
     pipe = diffusers_pipeline(tiny)
     latents, pixels = draw(2, 4, 6, 5), np.tanh(draw(2, 3, 48, 40))
     with torch.no_grad():
@@ -147,7 +147,7 @@ def test_decoder_that_gives_no_numbers(
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float16", 4e-3), ("bfloat16", 3e-2)])
 def test_half_precision(
-    dtype: str, limit: float, reference: Runtime, tiny: Path, open_reference: Open
+    dtype: str, limit: float, reference: TorchBackend, tiny: Path, open_reference: Open
 ) -> None:
     """Relative L2 to the reference's own float32; measured 1.9e-3 and 1.6e-2."""
     own = open_reference(tiny, "plus", dtype=dtype)
@@ -156,7 +156,7 @@ def test_half_precision(
     assert 1e-5 < relative(one_step(own), one_step(reference)) < limit
 
 
-def one_step(runtime: Runtime) -> np.ndarray:
+def one_step(runtime: TorchBackend) -> np.ndarray:
     """Text, picture, one evaluation of the UNet."""
     ids = np.arange(77, dtype=np.int32)[None]
     tokens = runtime.project("plus", *runtime.encode_images("plus", draw(2, 3, SIDE, SIDE)))
@@ -168,7 +168,7 @@ def one_step(runtime: Runtime) -> np.ndarray:
     return runtime.to_numpy(runtime.predict(latents, row, conditioning, weights))
 
 
-def test_latents_cross_unchanged(reference: Runtime) -> None:
+def test_latents_cross_unchanged(reference: TorchBackend) -> None:
     """Also read-only and strided ones, and later changes of the caller's array stay outside."""
     array = draw(5, 6, 4, 2).transpose(3, 2, 0, 1)
     array.setflags(write=False)
@@ -206,7 +206,7 @@ def test_rows_are_applied_as_they_are_written() -> None:
     np.testing.assert_allclose(memory.numpy(), 0.5 * x + 2.0 * d, atol=1e-6)
 
 
-def test_describe_is_json_and_the_protocol_is_kept(reference: Runtime) -> None:
+def test_describe_is_json_and_the_protocol_is_kept(reference: TorchBackend) -> None:
     import json
 
     described = json.loads(json.dumps(reference.describe()))
@@ -246,7 +246,9 @@ def test_nothing_global_is_left_changed(tiny: Path, open_reference: Open) -> Non
     assert state() == before
 
 
-def test_convolutions_run_without_tf32(reference: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_convolutions_run_without_tf32(
+    reference: TorchBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On CUDA float32 convolutions keep ten bits of mantissa unless told otherwise."""
     seen = []
     forward = reference.unet.conv_in.forward

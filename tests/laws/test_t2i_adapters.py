@@ -17,7 +17,7 @@ import ipa
 from ipa import CheckpointError, Control, NumericalError, RequestError
 from ipa.model.control_files import T2IAdapterFiles
 from ipa.model.t2i_adapter import T2IAdapterSpec
-from ipa.prepare.controls.planning import AttachedControlNet, plan_controls
+from ipa.prepare.controls.planning import AttachedControl, plan_controls
 from ipa_convert import convert_component
 from oracle import controlled, models, t2i_adapters
 
@@ -211,7 +211,7 @@ def test_pictures_that_its_factor_does_not_divide() -> None:
     """SDXL's wants multiples of 16 where its VAE is content with 8."""
     spec = T2IAdapterSpec.from_config(t2i_adapters.XL)
     files = T2IAdapterFiles(name="a", path=Path("a"), config=t2i_adapters.XL, spec=spec)
-    attached = AttachedControlNet(files, 0)
+    attached = AttachedControl(files, 0)
     (planned,) = plan_controls((Control(EDGES),), {"xl": attached}, (80, 48), 2)
     assert planned.branch.pixels.shape == (1, 3, 48, 80)
     with pytest.raises(RequestError, match=r"multiples of 16.*72 × 48.*try 80 × 48"):

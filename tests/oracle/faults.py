@@ -214,8 +214,8 @@ def _sum_of_branches(pipe: ipa.Pipeline, patch: Patch) -> None:
     class Mixing(ipa_mlx.networks.context.Context):
         __slots__ = ()
 
-        def told(self, part: str, array: mx.array) -> mx.array:
-            return super().told(part, array * 0.3 if part == "text" else array)
+        def observe(self, part: str, array: mx.array) -> mx.array:
+            return super().observe(part, array * 0.3 if part == "text" else array)
 
     patch.setattr("ipa_mlx.networks.context.Context", Mixing)
 

@@ -46,7 +46,7 @@ def unseal(thing: Any) -> Any:
 
 
 def _inside(made: Any) -> Iterator[Any]:
-    if type(made).__name__ in {"Pipeline", "Runtime"}:
+    if type(made).__name__ in {"Pipeline", "MlxBackend", "TorchBackend"}:
         yield made
     elif isinstance(made, Mapping):
         for value in made.values():

@@ -22,7 +22,7 @@ from ipa.errors import Cancelled
 from ipa.parity.capture.capture import Capture
 from ipa.parity.capture.capture_file import read, write
 from ipa.parity.compare.captures import compare
-from ipa.parity.compare.comparing_tap import Against, floors
+from ipa.parity.compare.comparing_tap import ComparingTap, floors
 from ipa.parity.compare.descent import HELD, descend
 from ipa.parity.compare.limits import Limits
 from ipa.parity.compare.live import Subject, compare_live
@@ -45,7 +45,7 @@ class Kept(dict[str, Floats]):
         self[stage] = array
 
 
-class UntilBad(Against):
+class UntilBad(ComparingTap):
     """Stops the run at its first bad stage, to save time."""
 
     def __call__(self, stage: str, array: Floats) -> Floats | None:
@@ -114,7 +114,7 @@ class Lab:
 
         return capture(pipe, request, exact={"float32": exact} if with_floors else {})
 
-    def against(self, pipe: ipa.Pipeline, reference: str, seed: int) -> Against:
+    def against(self, pipe: ipa.Pipeline, reference: str, seed: int) -> ComparingTap:
         """To the first bad stage, or to the end."""
         tap = UntilBad(*self.reference(reference, seed), forced=True)
         with contextlib.suppress(Cancelled):
@@ -210,7 +210,7 @@ def test_another_libm_is_no_fault(
         Limits("float32", forced=True),
     ]
     for own in limits:
-        tap = Against(reference.stages, own, forced=own.forced)
+        tap = ComparingTap(reference.stages, own, forced=own.forced)
         pipe(**request, tap=tap)
         bad = [one.stage for one in risen(tap.differences, own) if one.bad]
         assert (bad == []) == is_good, bad

@@ -11,7 +11,7 @@ from ipa import demo, parity
 from ipa.errors import IncompatibleCaptures
 from ipa.parity.capture.capture import Capture
 from ipa.parity.capture.sketch import Sketch
-from ipa.parity.compare.comparing_tap import Against
+from ipa.parity.compare.comparing_tap import ComparingTap
 from ipa.parity.compare.limits import Limits
 from ipa.parity.recorded import Recorded, recorded
 
@@ -40,7 +40,9 @@ def test_captures_are_held_to_budgets(kept: Recorded) -> None:
     stages = dict(kept.capture.stages)
     stages["step.004/latents"] = np.asarray(stages["step.004/latents"]) * np.float32(1 + 1e-5)
     changed = Capture(kept.capture.header, stages)
-    with pytest.raises(parity.PartingError, match=r"at step\.004/latents .*: relative L2 1e-5 of"):
+    with pytest.raises(
+        parity.FirstDifferenceError, match=r"at step\.004/latents .*: relative L2 1e-5 of"
+    ):
         parity.assert_close(RUN, changed, budget, floors=kept.floors["float32"])
     other = Capture(replace(kept.capture.header, request={"seed": 8}), stages)
     with pytest.raises(IncompatibleCaptures, match="seed"):
@@ -51,7 +53,7 @@ def test_captures_are_held_to_budgets(kept: Recorded) -> None:
 def test_one_row_is_held_to_each_of_several(draw: np.random.Generator, *, sketched: bool) -> None:
     """Rows that one machine computes alike differ in their last bits on another."""
     row = draw.standard_normal((1, 4, 99)).astype(np.float32)
-    tap = Against({"x": Sketch.of(row) if sketched else row}, Limits())
+    tap = ComparingTap({"x": Sketch.of(row) if sketched else row}, Limits())
     tap("x", np.concatenate([row, row * np.float32(1 + 1e-6)]))
     tap("x", np.concatenate([row, row * np.float32(1.1)]))
     close, off = (one.measures.relative_l2 for one in tap.differences)

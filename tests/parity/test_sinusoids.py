@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ipa.parity.compare.comparing_tap import Against
+from ipa.parity.compare.comparing_tap import ComparingTap
 from ipa.parity.compare.limits import Limits
 from ipa.parity.compare.sinusoids import Sinusoids
 from ipa_mlx.networks.layers import sinusoid
@@ -37,7 +37,7 @@ def test_a_last_bit_of_every_frequency(number: float, width: int, form: tuple[bo
     for limits in (Limits("float32", known, forced=True) for known in floors):
         share = {}
         for ulps in (1, -1, 100):
-            tap = Against({stage: exact}, limits, forced=True)
+            tap = ComparingTap({stage: exact}, limits, forced=True)
             tap("step.003/timestep", np.array([[number]], np.float32))
             tap(stage, row(number, width, form, ulps))
             share[ulps] = tap.differences[0].share
@@ -56,7 +56,7 @@ def test_sizes_of_sdxl_beside_pooled_text(draw: np.random.Generator) -> None:
         return np.concatenate([pooled, np.reshape(parts, (2, -1))], axis=1)
 
     for ulps, is_good in ((1, True), (100, False)):
-        tap = Against({stage: whole(0)}, Limits("float32", {stage: 1e-8}, forced=True))
+        tap = ComparingTap({stage: whole(0)}, Limits("float32", {stage: 1e-8}, forced=True))
         tap("text.positive/pooled", pooled[:1])
         tap("condition/sizes", numbers)
         tap(stage, whole(ulps))

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from parity_lab.synthetic import SITE, comparison, measures, stage_names
 
-from ipa.parity.assertion import PartingError
+from ipa.parity.assertion import FirstDifferenceError
 from ipa.parity.compare.comparison import Comparison
 from ipa.parity.compare.explanation import explain_phase, explain_stage
 from ipa.parity.compare.measures import Difference
@@ -139,7 +139,7 @@ def test_every_report_reads_the_same_verdict() -> None:
     assert said in html.unescape(page(parted)).replace("\n", " ")
     assert said in issue_text(parted)
     assert ElementTree.fromstring(junit(parted)).get("name") == said
-    assert str(PartingError(parted)).startswith(said)
+    assert str(FirstDifferenceError(parted)).startswith(said)
 
 
 def test_every_stage_is_explained() -> None:

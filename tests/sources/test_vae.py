@@ -16,7 +16,7 @@ from oracle.hub_client import NOBODY
 CODE = """
 import sys
 from pathlib import Path
-from ipa.sources.vae import with_vae
+from ipa.sources.vae import resolve_vae
 from ipa.sources.vae import resolve_preview_decoder
 from ipa.sources.models import resolve_model
 
@@ -24,7 +24,7 @@ offline = sys.argv[2] == "offline"
 model = resolve_model(sys.argv[1])
 names = ("someone/vae", "someone/model", "someone/vae/diffusion_pytorch_model.safetensors")
 for name in names:
-    found = with_vae(model, name, offline=offline).other_vae
+    found = resolve_vae(model, name, offline=offline).other_vae
     print(found.name, found.path.is_dir(), found.path.name == "vae")
 files = resolve_preview_decoder("someone/taesd", model, offline=offline)
 print(files.spec.blocks, sorted(path.name for path in files.path.iterdir()))

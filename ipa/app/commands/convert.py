@@ -18,7 +18,7 @@ from ipa.errors import RequestError
 from ipa.model.files import read_json
 from ipa.model.ignoring import Ignore
 from ipa.model.left_out import LeftOut
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.text.prompts import open_tokenizers
 from ipa.sources.base_configs import adapter_sites, component_config, lora_networks
 from ipa.sources.encoders import preprocessing
@@ -179,7 +179,9 @@ def _check_opens(model: ModelFolder) -> None:
     open_tokenizers(model)
     if model.image_encoder is not None:
         folder = model.path / "image_encoder"
-        ClipRecipe.from_config(preprocessing(folder, model.path, model.image_encoder.image_size))
+        ClipPreprocessor.from_config(
+            preprocessing(folder, model.path, model.image_encoder.image_size)
+        )
 
 
 def _component(source: str, target: Path, options: ConversionOptions) -> _Written:

@@ -65,7 +65,7 @@ from ipa.pipeline.run import CancelSignal
 from ipa.request.result import Result
 from ipa.request.scales import Scale
 from ipa.sources.models import resolve_model
-from ipa.sources.vae import with_vae
+from ipa.sources.vae import resolve_vae
 
 REQUEST_OPTIONS = (
     *("prompt", "negative_prompt", "width", "height"),
@@ -235,7 +235,7 @@ def generate(  # one parameter per option
         }
         chosen = choose_backend(backend)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
-        folder = with_vae(folder, vae, offline=offline)
+        folder = resolve_vae(folder, vae, offline=offline)
         check_arguments(arguments, folder, default_scale)
         options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
         pipe = load(folder, backend=chosen, ignore=ignore, **options)

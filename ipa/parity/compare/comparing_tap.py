@@ -18,7 +18,7 @@ from .measures import Difference, measure
 from .sinusoids import Sinusoids
 
 
-class Against:
+class ComparingTap:
     """A tap that measures every stage that the reference has, too.
 
     With `forced` the reference's stage then takes the place of the run's own, so that an error is
@@ -119,7 +119,7 @@ def fitted(stage: str, array: Whole, shape: tuple[int, ...]) -> Whole:
     )
 
 
-class _Exact(Against):
+class _Exact(ComparingTap):
     """A run in a higher precision.
 
     What it computes in float32 too, as the reference does, it would find without any rounding. So

@@ -19,7 +19,7 @@ from ipa.parity.capture.choice import Choice
 from ipa.parity.capture.collector import Collector
 from ipa.parity.capture.sketch import Kept
 
-from .comparing_tap import Against, floors
+from .comparing_tap import ComparingTap, floors
 from .limits import Limits
 from .measures import Difference
 
@@ -130,7 +130,7 @@ class _Search:
     def _hold(self, stages: Mapping[str, Kept]) -> None:
         self.passes += 1
         limits = replace(self._limits, floors=self._floors(stages), forced=True)
-        tap = Against(stages, limits, forced=True)
+        tap = ComparingTap(stages, limits, forced=True)
         _only(self._subject, stages)(tap)
         for one in tap.differences:
             before = self.found.get(one.stage)

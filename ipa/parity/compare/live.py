@@ -19,7 +19,7 @@ from ipa.request.result import Result
 
 from .captures import PICTURE
 from .caveats import notes_of
-from .comparing_tap import Against, both_floors
+from .comparing_tap import ComparingTap, both_floors
 from .comparing_tap import floors as floors_by
 from .comparison import Comparison, Mode, Pictures, Swap
 from .compatibility import check_headers
@@ -174,7 +174,7 @@ def _pictures(reference: Capture, other: Floats | None, header: Header) -> Pictu
     return pictures(seen.astype("float32"), other, both)
 
 
-class _WithPicture(Against):
+class _WithPicture(ComparingTap):
     """Keeps the run's picture, too."""
 
     picture: Floats | None = None

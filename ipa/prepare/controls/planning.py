@@ -24,7 +24,7 @@ from .pixels import adapter_pixels, control_pixels, has_holes
 
 
 @dataclass(frozen=True, slots=True)
-class AttachedControlNet:
+class AttachedControl:
     """A loaded ControlNet or T2I-Adapter as the pipeline keeps it: its files, its bytes."""
 
     files: ControlFiles
@@ -81,7 +81,7 @@ class PlannedControl:
 
 
 def requested_controls(
-    controls: object, controlnet_image: Any, controlnets: Mapping[str, AttachedControlNet]
+    controls: object, controlnet_image: Any, controlnets: Mapping[str, AttachedControl]
 ) -> tuple[Control, ...]:
     """The controls of a call.
 
@@ -112,7 +112,7 @@ def requested_controls(
 
 def plan_controls(
     controls: Sequence[Control],
-    controlnets: Mapping[str, AttachedControlNet],
+    controlnets: Mapping[str, AttachedControl],
     size: tuple[int, int],
     steps: int,
     crop: Crop | None = None,
@@ -127,12 +127,12 @@ def plan_controls(
 
 def _planned(
     control: Control,
-    controlnets: Mapping[str, AttachedControlNet],
+    controlnets: Mapping[str, AttachedControl],
     size: tuple[int, int],
     steps: int,
     crop: Crop | None,
 ) -> PlannedControl:
-    name = controlnet_name(control.name, controlnets)
+    name = control_name(control.name, controlnets)
     attached = controlnets[name]
     spec = attached.spec
     if isinstance(spec, T2IAdapterSpec):
@@ -197,7 +197,7 @@ def _weights(
     return weights * np.logspace(-1, 0, count) if control.guess_mode and graded else weights
 
 
-def controlnet_name(name: str | None, controlnets: Mapping[str, AttachedControlNet]) -> str:
+def control_name(name: str | None, controlnets: Mapping[str, AttachedControl]) -> str:
     """A loaded ControlNet or T2I-Adapter; None is the only one. Raises RequestError if none is."""
     if name is None and len(controlnets) == 1:
         return next(iter(controlnets))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ipa.arrays import Floats
 from ipa.backend.protocol import Backend, LoadedAdapter
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.images.clip import clip_pixels
 from ipa.request.embeds import EmbedsOrigin, ImageEmbeds, check_feature
 from ipa.request.profiles import HOUSE, Profile
@@ -29,7 +29,7 @@ def origin_of(loaded: LoadedAdapter, profile: Profile = HOUSE) -> EmbedsOrigin:
         return EmbedsOrigin(
             feature="face", encoder=kind, encoder_sha256=told, preprocessing_sha256=told
         )
-    made: tuple[object, ...] = astuple(ClipRecipe.from_config(loaded.preprocessing))
+    made: tuple[object, ...] = astuple(ClipPreprocessor.from_config(loaded.preprocessing))
     own = (profile.clip_resize, profile.unconditional)
     if own != (HOUSE.clip_resize, HOUSE.unconditional):
         made = (*made, *own)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ipa.arrays import Floats
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.images.fit import centre_crop, fitted
 from ipa.prepare.images.pictures import to_rgb
 from ipa.request.image_prompt import ImagePrompt
@@ -42,7 +42,7 @@ def mask_on(mask: Any, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
-def seen_mask(mask: Image.Image, recipe: ClipRecipe, fit: Fit) -> Floats:
+def seen_mask(mask: Image.Image, recipe: ClipPreprocessor, fit: Fit) -> Floats:
     """A mask of a picture's size as the encoder's square, (S, S): resized and cropped as that is.
 
     What a fit adds around the picture is not masked.
@@ -57,7 +57,7 @@ def seen_mask(mask: Image.Image, recipe: ClipRecipe, fit: Fit) -> Floats:
     return np.asarray(values[0].clip(0.0, 1.0))
 
 
-def seen_masks(prompt: ImagePrompt, recipe: ClipRecipe) -> list[Floats | None]:
+def seen_masks(prompt: ImagePrompt, recipe: ClipPreprocessor) -> list[Floats | None]:
     """The mask of each picture of a prompt as the encoder's square; None for one without.
 
     Raises:
@@ -87,7 +87,7 @@ def masked_pixels(pixels: Floats, masks: Sequence[Floats | None]) -> Floats:
     return pixels * np.stack([ones if mask is None else mask for mask in masks])[:, None]
 
 
-def masked_view(view: Image.Image, mask: Floats | None, recipe: ClipRecipe) -> Image.Image:
+def masked_view(view: Image.Image, mask: Floats | None, recipe: ClipPreprocessor) -> Image.Image:
     """What the encoder sees, with its mean colour where a mask is black."""
     if mask is None:
         return view

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ipa.backend.protocol import LoadedAdapter
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.images.clip import encoder_views
 from ipa.prepare.images.fit import kept
 from ipa.prepare.images.pictures import to_rgb
@@ -30,7 +30,7 @@ def views(
     """
     if loaded.encoder is None:
         raise RequestError("a FaceID adapter of this kind sees no pictures, but identities")
-    recipe = ClipRecipe.from_config(loaded.preprocessing)
+    recipe = ClipPreprocessor.from_config(loaded.preprocessing)
     if prompt.fit == TILE:
         side = recipe.output[0]
         cut = [one for part in prompt.parts for one in tile_prompts(part, side, profile)]
@@ -47,7 +47,7 @@ def losses(prompt: ImagePrompt, loaded: LoadedAdapter) -> tuple[str, ...]:
     """A word on every picture of which the default crop, or the crop of a box, loses a part."""
     if isinstance(prompt.fit, str) or loaded.encoder is None or loaded.spec.face_width:
         return ()  # it was chosen, or the face is what counts
-    recipe = ClipRecipe.from_config(loaded.preprocessing)
+    recipe = ClipPreprocessor.from_config(loaded.preprocessing)
     warnings = []
     for number, picture in enumerate(prompt.images, start=1):
         image = to_rgb(picture)

@@ -11,7 +11,7 @@ import numpy as np
 from ipa.arrays import Floats
 from ipa.backend.protocol import Backend, Identity, LoadedAdapter
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.images.clip import clip_pixels
 from ipa.request.combining import CONCAT
 from ipa.request.embeds import EmbedsOrigin, ImageEmbeds
@@ -176,7 +176,7 @@ def _source(
         return _checked(prompt.image, reader, faces)
     if faces is not None and reader.loaded.spec.feature == "face":
         return _identities_alone(faces, reader.origin)
-    recipe = ClipRecipe.from_config(reader.loaded.preprocessing)
+    recipe = ClipPreprocessor.from_config(reader.loaded.preprocessing)
     return masked_pixels(reader.pixels(prompt.images, prompt), seen_masks(prompt, recipe))
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from ipa.arrays import Floats
 from ipa.backend.protocol import Backend, LoadedAdapter
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.images.clip import clip_pixels, encoder_views
 from ipa.prepare.images.fit import squared
 from ipa.prepare.images.pictures import check_pixels, to_rgb
@@ -135,14 +135,14 @@ def part_views(
     prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str
 ) -> Iterator[list[Image.Image]]:
     """What the encoder sees of the parts of each picture; nothing where it looks no closer."""
-    recipe = ClipRecipe.from_config(preprocessing)
+    recipe = ClipPreprocessor.from_config(preprocessing)
     for crops, shown, fit in _crops(prompt, recipe):
         seen = encoder_views(crops, preprocessing, fit, prompt.sharpen, resize)
         yield [masked_view(view, mask, recipe) for view, mask in zip(seen, shown, strict=True)]
 
 
 def _parts(prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str) -> Floats:
-    recipe = ClipRecipe.from_config(preprocessing)
+    recipe = ClipPreprocessor.from_config(preprocessing)
     return np.concatenate(
         [
             masked_pixels(clip_pixels(crops, preprocessing, fit, prompt.sharpen, resize), shown)
@@ -152,7 +152,7 @@ def _parts(prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str) -
 
 
 def _crops(
-    prompt: ImagePrompt, recipe: ClipRecipe
+    prompt: ImagePrompt, recipe: ClipPreprocessor
 ) -> Iterator[tuple[list[Image.Image], list[Floats | None], Fit]]:
     """The parts of each picture, their masks as the encoder's square, and how each becomes one."""
     fit = prompt.fit or CENTER_CROP

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa.backend.protocol import Backend, LoadedAdapter
-from ipa.backend.text import PLAIN, Reading
+from ipa.backend.text import PLAIN, TextOptions
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
 from ipa.prepare.text.prompts import cut_warning, learned_vectors
@@ -31,7 +31,7 @@ class TextDirection:
     ids: npt.NDArray[np.int32]
     scale: float
     dropped: str
-    reading: Reading = PLAIN
+    reading: TextOptions = PLAIN
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def plan_direction(
         return None
     tokens = [tokenizer.encode(text) for tokenizer in tokenizers]
     ids = np.stack([entry.ids for entry in tokens])
-    reading = Reading(learned=learned_vectors(tokenizers))
+    reading = TextOptions(learned=learned_vectors(tokenizers))
     return TextDirection(ids, prompt.neg_content_scale, tokens[-1].dropped, reading)
 
 

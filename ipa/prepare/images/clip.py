@@ -11,7 +11,7 @@ from PIL import Image
 
 from ipa.arrays import Bytes, Floats
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.request.picture_options import CENTER_CROP, Fit
 from ipa.request.pictures import Picture
 from ipa.request.profiles import PREPARED
@@ -49,7 +49,7 @@ def clip_pixels(
         CheckpointError: The configuration asks for something that is not implemented.
         RequestError: A picture cannot be used.
     """
-    recipe = ClipRecipe.from_config(preprocessing)
+    recipe = ClipPreprocessor.from_config(preprocessing)
     if not pictures:
         raise RequestError("at least one picture is needed", found="none")
     seen = [_seen(picture, fit, recipe, sharpen, resize) for picture in pictures]
@@ -65,12 +65,12 @@ def encoder_views(
     resize: str = BYTES,
 ) -> list[Image.Image]:
     """What the encoder sees of each picture, as a picture: `clip_pixels` before it normalises."""
-    recipe = ClipRecipe.from_config(preprocessing)
+    recipe = ClipPreprocessor.from_config(preprocessing)
     seen = [_seen(picture, fit, recipe, sharpen, resize) for picture in pictures]
     return [Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))) for pixels in seen]
 
 
-def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
+def _square(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
     """Fit, resize and crop in uint8: (3, S, S)."""
     image = fitted(image, fit, recipe)
     if recipe.resizes:
@@ -94,7 +94,7 @@ def _square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
     return pixels
 
 
-def _float_square(picture: Picture, fit: Fit, recipe: ClipRecipe) -> Bytes:
+def _float_square(picture: Picture, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
     """ComfyUI's, of a picture in 8 bits, or of an array that was never rounded to them.
 
     Half precision is: it is not much finer, and numbers that were 8 bits fall below them.
@@ -111,7 +111,9 @@ def _float_square(picture: Picture, fit: Fit, recipe: ClipRecipe) -> Bytes:
     return comfyui_bytes(values.transpose(2, 0, 1).astype(np.float32), recipe)
 
 
-def _seen(picture: Picture, fit: Fit, recipe: ClipRecipe, sharpen: float, resize: str) -> Bytes:
+def _seen(
+    picture: Picture, fit: Fit, recipe: ClipPreprocessor, sharpen: float, resize: str
+) -> Bytes:
     """What the encoder sees of a picture before it is normalised, (3, S, S)."""
     if resize == BYTES:
         pixels = _square(to_rgb(picture), fit, recipe)
@@ -125,7 +127,7 @@ def _seen(picture: Picture, fit: Fit, recipe: ClipRecipe, sharpen: float, resize
     return sharpened(pixels, sharpen) if sharpen else pixels
 
 
-def _normalised(pixels: Bytes, recipe: ClipRecipe) -> Floats:
+def _normalised(pixels: Bytes, recipe: ClipPreprocessor) -> Floats:
     """Scaled in float64, normalised in float32."""
     values = pixels.astype(np.float32)
     if recipe.scale is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ipa.arrays import Bytes, Doubles, Floats
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.request.picture_options import Fit
 
 from .fit import fitted
@@ -28,7 +28,7 @@ _A = -0.5  # torch's cubic kernel with antialias=True
 _REACH = 2.0  # pixels from its centre
 
 
-def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
+def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
     """An RGB picture as (3, S, S): the encoder's size is kept of its recipe, and nothing else.
 
     Fits are those of `fit.fitted`, but for "squash", which is ComfyUI's crop="none": both sides are
@@ -39,7 +39,7 @@ def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Bytes:
     return comfyui_bytes(pixels.astype(np.float32) / np.float32(255.0), recipe, squashes=squashes)
 
 
-def comfyui_bytes(unit: Floats, recipe: ClipRecipe, *, squashes: bool = False) -> Bytes:
+def comfyui_bytes(unit: Floats, recipe: ClipPreprocessor, *, squashes: bool = False) -> Bytes:
     """(3, H, W) in [0, 1] as (3, S, S) in 8 bits: resized, its middle cut out, rounded."""
     height, width = recipe.output
     rows, columns = unit.shape[1:]

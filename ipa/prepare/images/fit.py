@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.request.picture_options import CENTER_CROP, TILE, Fit
 
 # Where the square that is kept lies along the axis that is cut: 0 is left or top.
@@ -25,7 +25,7 @@ PREPARED_FITS = ("pad", *_ANCHORS)
 """The fits that ComfyUI knows only beforehand."""
 
 
-def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
+def fitted(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Image.Image:
     """A picture in a shape from which the recipe's own resize and crop give this fit.
 
     Args:
@@ -53,7 +53,7 @@ def fitted(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
     return image
 
 
-def prepared(image: Image.Image, fit: Fit, recipe: ClipRecipe) -> Image.Image:
+def prepared(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Image.Image:
     """An RGB picture in the encoder's size, as ComfyUI_IPAdapter_plus prepares it beforehand.
 
     The square is cut out, or filled up with black, in the picture's own pixels: an odd pixel of
@@ -86,7 +86,7 @@ def squared(image: Image.Image, fit: Fit) -> Image.Image:
     return _square(image, *_ANCHORS.get(fit if isinstance(fit, str) else "", (0.5, 0.5)))
 
 
-def kept(width: int, height: int, fit: Fit, recipe: ClipRecipe) -> float:
+def kept(width: int, height: int, fit: Fit, recipe: ClipPreprocessor) -> float:
     """The share of a picture's area that the encoder sees; for a box, of the box."""
     if not isinstance(fit, str):
         left, top, right, bottom = _pixels(fit, width, height)
@@ -147,13 +147,13 @@ def _square(image: Image.Image, across: float, down: float) -> Image.Image:
     return image.crop((x, y, x + side, y + side))
 
 
-def _target(recipe: ClipRecipe) -> tuple[int, int]:
+def _target(recipe: ClipPreprocessor) -> tuple[int, int]:
     """(width, height) that the recipe's own resize leaves as it is."""
     height, width = recipe.output
     return recipe.resized(*(recipe.shortest_edge,) * 2) if recipe.shortest_edge else (width, height)
 
 
-def _padded(image: Image.Image, recipe: ClipRecipe) -> Image.Image:
+def _padded(image: Image.Image, recipe: ClipPreprocessor) -> Image.Image:
     width, height = _target(recipe)
     ratio = min(width / image.width, height / image.height)
     inner: Any = tuple(max(1, round(side * ratio)) for side in image.size)

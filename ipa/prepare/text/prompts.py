@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from ipa.backend.text import PLAIN, Reading, Sizes
+from ipa.backend.text import PLAIN, Sizes, TextOptions
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.folder import ModelFolder
 from ipa.prepare.guidance import is_guided
@@ -28,14 +28,14 @@ def plan_reading(
     request: Request,
     *,
     negative: bool,
-) -> tuple[Reading, tuple[TextualInversion, ...]]:
+) -> tuple[TextOptions, tuple[TextualInversion, ...]]:
     """How a row of guidance is read, its text by each encoder; and the words that are learned."""
     weights, empty, skip = None, None, int(request.clip_skip or 0)
     if any(text.weights is not None for text in texts):
         weights = np.stack([_weights(text) for text in texts])
         if request.prompt_syntax in _INTERPOLATED:
             empty = np.stack([tokenizer.row([]) for tokenizer in tokenizers])
-    reading = Reading(
+    reading = TextOptions(
         clip_skip=0 if negative and profile_named(request.profile).clip_skip == "prompt" else skip,
         weights=weights,
         empty=empty,
@@ -109,7 +109,7 @@ class PlannedText:
 
     tokens: tuple[Tokens, ...]
     sizes: Sizes | None
-    reading: Reading = PLAIN
+    reading: TextOptions = PLAIN
     inversions: tuple[TextualInversion, ...] = ()
 
     @property

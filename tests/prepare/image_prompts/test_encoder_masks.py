@@ -11,7 +11,7 @@ from PIL import Image
 from torch.nn import functional
 
 from ipa.errors import RequestError
-from ipa.model.preprocessor import ClipRecipe, default_preprocessing
+from ipa.model.preprocessor import ClipPreprocessor, default_preprocessing
 from ipa.prepare.image_prompts.encoder_masks import (
     mask_on,
     masked_pixels,
@@ -35,7 +35,7 @@ FITS: dict[str, Any] = {
 }
 SIDE = 56
 CONFIG = default_preprocessing(SIDE)
-RECIPE = ClipRecipe.from_config(CONFIG)
+RECIPE = ClipPreprocessor.from_config(CONFIG)
 
 
 def grey(width: int, height: int) -> np.ndarray:
@@ -67,7 +67,7 @@ def test_white_is_exact(fit: str) -> None:
         ones = mask_on(np.ones((size[1], size[0]), np.float32), size)
         assert (seen_mask(ones, RECIPE, FITS[fit]) == 1).all()
     # Without a resize, a small picture has black around it, which is not masked.
-    bare = ClipRecipe.from_config(CONFIG | {"do_resize": False})
+    bare = ClipPreprocessor.from_config(CONFIG | {"do_resize": False})
     if fit != "squash":
         assert (
             seen_mask(mask_on(np.ones((20, 30), np.float32), (30, 20)), bare, FITS[fit]) == 1

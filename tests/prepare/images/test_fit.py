@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from ipa.model.preprocessor import ClipRecipe, default_preprocessing
+from ipa.model.preprocessor import ClipPreprocessor, default_preprocessing
 from ipa.prepare.images.clip import clip_pixels, encoder_views
 from ipa.prepare.images.fit import kept, sharpened
 
@@ -102,7 +102,7 @@ def test_views_are_what_the_pixels_are_made_of() -> None:
 
 
 def test_share_that_is_kept() -> None:
-    recipe = ClipRecipe.from_config(CONFIG)
+    recipe = ClipPreprocessor.from_config(CONFIG)
     shares = {
         (90, 60, "center-crop"): 2 / 3,
         (60, 90, "center-crop"): 2 / 3,
@@ -113,7 +113,7 @@ def test_share_that_is_kept() -> None:
     }
     for (width, height, fit), share in shares.items():
         assert abs(kept(width, height, fit, recipe) - share) < 0.01
-    squashing = ClipRecipe.from_config({"size": [48, 48], "do_center_crop": False})
+    squashing = ClipPreprocessor.from_config({"size": [48, 48], "do_center_crop": False})
     assert kept(90, 60, "center-crop", squashing) == 1.0
 
 

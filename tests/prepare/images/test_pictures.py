@@ -16,7 +16,7 @@ from diffusers.utils import load_image
 from PIL import Image
 
 from ipa import Control, ImagePrompt, Pipeline, RequestError
-from ipa.model.preprocessor import ClipRecipe
+from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.controls.pixels import adapter_pixels, control_pixels
 from ipa.prepare.controls.preprocessors import edges
 from ipa.prepare.editing.edits import plan_edits, start_size
@@ -197,7 +197,7 @@ SOLID: dict[str, Callable[[Any], Any]] = {
     "mask_image, blurred": lambda mask: _edits(mask_image=mask, mask_blur=2.0).mask,
     "mask of a control": lambda mask: control_pixels(Control(COLOUR, mask=mask), *SIZE),
     "encoder mask": lambda mask: seen_masks(
-        ImagePrompt(COLOUR, encoder_mask=mask), ClipRecipe.from_config(RECIPE)
+        ImagePrompt(COLOUR, encoder_mask=mask), ClipPreprocessor.from_config(RECIPE)
     )[0],
 }
 """The same of masks."""

@@ -19,7 +19,7 @@ from ipa.prepare.text.syntax import parse
 from ipa.prepare.text.textual_inversion import read_inversion
 from ipa.prepare.text.weights import weigh
 from ipa.request.request import PROMPT_SYNTAXES
-from ipa.sources.loras import find_inversion
+from ipa.sources.loras import resolve_inversion
 from ipa.sources.model_folder import open_model_folder
 
 # What A1111 documents of its parser, and what follows from its rules.
@@ -191,7 +191,7 @@ def test_files_of_learned_words(name: str, tiny: Path, tmp_path: Path) -> None:
     expected = tensor.detach().float().numpy().reshape(-1, 40)
     assert np.array_equal(found.vectors[0], expected)
     assert found.vectors[0].dtype == np.float32
-    assert find_inversion(tmp_path, weight_name=file) == path == find_inversion(path)
+    assert resolve_inversion(tmp_path, weight_name=file) == path == resolve_inversion(path)
 
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {

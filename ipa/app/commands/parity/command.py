@@ -34,7 +34,7 @@ from ipa.pipeline.loading import choose_backend, load
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.request_file import read_request
 from ipa.sources.models import resolve_model
-from ipa.sources.vae import with_vae
+from ipa.sources.vae import resolve_vae
 
 from .compare import compare_named
 from .floors import AUTO, exact_runs, floor_precisions
@@ -129,7 +129,7 @@ def capture(  # one parameter per option
         parse_loras(lora or asked.sources.get("loras", ()))
         chosen, precisions = choose_backend(backend), floor_precisions(floor)
         folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
-        folder = with_vae(folder, vae, offline=offline)
+        folder = resolve_vae(folder, vae, offline=offline)
         check_arguments(dict(arguments), folder, default_scale)
         pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
         load_beside(pipe, context.params, asked, default_scale)

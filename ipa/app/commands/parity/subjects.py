@@ -19,7 +19,7 @@ from ipa.parity.compare.live import Subject, measured
 from ipa.pipeline.loading import choose_backend, load
 from ipa.pipeline.request_file import RequestFile, read_request
 from ipa.sources.models import resolve_model
-from ipa.sources.vae import with_vae
+from ipa.sources.vae import resolve_vae
 
 from .show import load_beside
 
@@ -78,7 +78,7 @@ class Opening:
             )
         asked = read_request(options["request"], options["picture"] or ())
         folder = resolve_model(options["model"], offline=options["offline"])
-        folder = with_vae(folder, options["vae"], offline=options["offline"])
+        folder = resolve_vae(folder, options["vae"], offline=options["offline"])
         check_arguments(dict(asked.arguments), folder, parse_scale(options["scale"]))
         return cls(asked, folder, options)
 
