@@ -7,7 +7,6 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from parity_lab.synthetic import SITE, comparison, measures, stage_names
 
 from ipa.parity.assertion import FirstDifferenceError
 from ipa.parity.compare.comparison import Comparison
@@ -17,6 +16,7 @@ from ipa.parity.compare.verdict import kind_name, short
 from ipa.parity.report.issue_text import issue_text
 from ipa.parity.report.machine import json_report, junit
 from ipa.parity.report.page.html import page
+from parity.synthetic import SITE, comparison, measures, stage_names
 
 BRANCH = f"step.000/unet.down_blocks.1.attentions.0.{SITE}.attn2.image.0"
 

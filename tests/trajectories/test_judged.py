@@ -194,7 +194,11 @@ def test_every_value_has_a_hash_of_its_own() -> None:
     assert len(set(first.values())) == len(VALUES)
 
 
-@pytest.mark.parametrize("value", [object(), iter([1]), np.array([object()]), {1, 2}], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [object(), iter([1]), np.array([object()]), {1, 2}],
+    ids=["object", "iterator", "objects", "set"],
+)
 def test_what_cannot_be_seen_has_none(value: Any) -> None:
     with pytest.raises(NoDigestError, match="no digest of"):
         digest([value])
