@@ -72,6 +72,7 @@ __all__ = [
     "Tap",
     "VaeTiling",
     "__version__",
+    "controls",
     "demo",
     "enlarge",
     "face_embedder",

@@ -98,5 +98,5 @@ def test_it_costs_nothing_until_it_is_used() -> None:
         "sys.stdlib_module_names))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    ours = ["ipa", "ipa.contract", "ipa.version", "ipa.parity", "ipa.parity.pytest_plugin"]
+    ours = ["ipa", "ipa.old_homes", "ipa.parity", "ipa.parity.pytest_plugin", "ipa.version"]
     assert done.stdout.strip() == str(ours)

@@ -85,4 +85,4 @@ def _hash(text: str) -> str:
 
 
 def _text(name: str) -> str:
-    return (importlib.resources.files("ipa.parity.page") / name).read_text("utf-8")
+    return (importlib.resources.files("ipa.parity.report.page") / name).read_text("utf-8")
