@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from ipa.request.result import Progress, Result
     from ipa.request.scales import Curve, Layers, Scale, StepWeights
 
-    from . import demo, parity, sheets
+    from . import controls as controls
+    from . import demo as demo
+    from . import parity as parity
+    from . import sheets as sheets
     from .errors import (
         BackendError,
         Cancelled,
