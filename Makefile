@@ -6,14 +6,23 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 BACKEND ?= mlx
 # Of torch and BLAS in each of two processes: `make test THREADS=4`, or OMP_NUM_THREADS.
 THREADS ?= $(or $(OMP_NUM_THREADS),1)
+# What `make quick` takes: the plans of runs, the shape of the code, and the laws on both backends.
+QUICK ?= tests/laws/test_laws.py tests/prepare tests/architecture
+# Left to `make test`: whole schedules, every word and window, networks of true sizes, fresh interpreters.
+SLOW := $(addprefix prepare/,samplers/test_samplers text/test_tokenizer scaling/test_scales scaling/test_windows) \
+	$(addprefix architecture/test_,wheel arrows pictures rooms)
 
-.PHONY: demo test test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
+.PHONY: demo test quick test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+quick: $(VENV)/.dev
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		$(SLOW:%=--ignore=tests/%.py) $(QUICK) $(PYTEST_ARGS)
 
 test-machines: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m machines $(MACHINES_ARGS)

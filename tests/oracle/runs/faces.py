@@ -92,7 +92,7 @@ CASES = {
 
 def _place(case: Case, workshop: Workshop) -> tuple[Path, dict[str, Path]]:
     """The case's model, and its adapters by name, every tensor with values of its own."""
-    folder = {"sd": workshop.tiny, "xl": workshop.tiny_xl}[case.base]
+    folder = workshop.tiny_xl if case.base == "xl" else workshop.tiny
     files = {
         name: workshop.made(
             f"faces/{case.base} {name}.safetensors",

@@ -100,7 +100,7 @@ MORE = {
 
 
 def folder_of(case: Case, workshop: Workshop) -> Path:
-    return {"sd": workshop.tiny, "xl": workshop.tiny_xl}[case.base]
+    return workshop.tiny_xl if case.base == "xl" else workshop.tiny
 
 
 def file(case: Case, name: str, workshop: Workshop) -> Path:

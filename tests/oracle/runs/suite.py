@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +45,17 @@ class Suite:
     def expected(self, case: Any, workshop: Workshop, known: Judged | None = None) -> Array:
         """The same as `theirs`, which may have run some days ago: see `oracle.judged`."""
         files = self.files(case, workshop)
-        with workshop.asked() as read:
-            judge = partial(self.theirs, case, workshop)
-            found = (known or judged()).get(judge, (self.title, self.theirs, case), files)
-        assert all(
-            any(path.is_relative_to(file) or file.is_relative_to(path) for file in files)
-            for path in read
-        ), f"{self.title}: `files` names not all of {sorted(read)}"
-        return found
+
+        def judge() -> Array:
+            with workshop.asked() as read:
+                found = self.theirs(case, workshop)
+            assert all(
+                any(path.is_relative_to(file) or file.is_relative_to(path) for file in files)
+                for path in read
+            ), f"{self.title}: `files` names not all of {sorted(read)}"
+            return found
+
+        return (known or judged()).get(judge, (self.title, self.theirs, case), files)
 
 
 def folder_of(title: str, tinies: Mapping[str, models.Tiny], name: str, workshop: Workshop) -> Any:

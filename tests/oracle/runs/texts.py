@@ -123,7 +123,7 @@ SKIPS = {
 
 
 def folder_of(case: Case | Skip, workshop: Workshop) -> Path:
-    return {"tiny": workshop.tiny, "tiny_xl": workshop.tiny_xl}[case.model]
+    return workshop.tiny_xl if case.model == "tiny_xl" else workshop.tiny
 
 
 def files(case: Case | Skip, workshop: Workshop) -> list[Path]:
