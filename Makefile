@@ -7,10 +7,14 @@ BACKEND ?= mlx
 # Of torch and BLAS in each of two processes: `make test THREADS=4`, or OMP_NUM_THREADS.
 THREADS ?= $(or $(OMP_NUM_THREADS),1)
 
-.PHONY: demo test test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
+.PHONY: demo docs test test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/built
+	@echo docs/built/index.html
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -56,6 +60,10 @@ $(VENV)/bin/python:
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e .
 	-$(BIN)/ipa-mlx accelerate
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # open_clip_torch is there for its vocabulary and its networks' modules, so without what it depends on.

@@ -271,8 +271,9 @@ class Companions(Loaded):
 
     @property
     def lora_folder(self) -> Path | None:
-        """Where LoRAs that prompts name in A1111's way (`<lora:name:0.8>`) are looked for, besides
-        those that are loaded; the pipeline's to set. They are loaded for the call alone.
+        """Folder of LoRAs that prompts name in A1111's way, `<lora:name:0.8>`; yours to set.
+
+        They are looked for beside those that are loaded, and loaded for the call alone.
         """
         return self._lora_folder
 
