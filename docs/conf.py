@@ -31,6 +31,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 add_module_names = False
 
+pygments_dark_style = "monokai"
 html_theme = "furo"
 html_title = f"ipa-mlx {__version__}"
 html_static_path = ["static"]

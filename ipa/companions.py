@@ -271,9 +271,10 @@ class Companions(Loaded):
 
     @property
     def lora_folder(self) -> Path | None:
-        """Folder of LoRAs that prompts name in A1111's way, `<lora:name:0.8>`; yours to set.
+        """Folder of LoRAs that prompts name in A1111's way; the pipeline's to set.
 
-        They are looked for beside those that are loaded, and loaded for the call alone.
+        `<lora:name:0.8>` in a prompt is looked for among those that are loaded, then there. It is
+        loaded for the call alone.
         """
         return self._lora_folder
 

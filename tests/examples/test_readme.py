@@ -37,14 +37,23 @@ from ipa.app.cli import app
 embedding = np.full(512, 512**-0.5, np.float32)
 photo = group = ipa.open_image("style.png")
 find_faces = lambda picture: [ipa.Face(embedding)]
+whole = ipa.Pipeline.__call__
+
+
+def shortened(pipe, *given, **named):
+    return whole(pipe, *given, **{"num_inference_steps": 2, **named})
 
 
 def command(words):
     assert words[0] == "ipa-mlx", words
-    called = CliRunner().invoke(app, words[1:])
+    steps = ["--steps", "2"] if words[1] == "generate" else []
+    called = CliRunner().invoke(app, [*words[1:], *steps])
     assert called.exit_code == 0, (words, called.output, called.exception)
+
+
+ipa.Pipeline.__call__ = shortened
 """
-"""What pages say that a reader has: a photo, a face in it, and who finds it."""
+"""What pages say that a reader has: a photo, a face in it, and who finds it. Few steps will do."""
 
 
 def test_the_readme_is_short() -> None:
