@@ -12,10 +12,14 @@ QUICK ?= tests/laws/test_laws.py tests/prepare tests/architecture
 SLOW := $(addprefix prepare/,samplers/test_samplers text/test_tokenizer scaling/test_scales scaling/test_windows) \
 	$(addprefix architecture/test_,wheel arrows pictures rooms)
 
-.PHONY: demo test quick test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
+.PHONY: demo docs test quick test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -E -b html docs docs/built
+	@echo docs/built/index.html
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -65,6 +69,10 @@ $(VENV)/bin/python:
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e .
 	-$(BIN)/ipa-mlx accelerate
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 # open_clip_torch is there for its vocabulary and its networks' modules, so without what it depends on.

@@ -271,8 +271,10 @@ class Companions(Loaded):
 
     @property
     def lora_folder(self) -> Path | None:
-        """Where LoRAs that prompts name in A1111's way (`<lora:name:0.8>`) are looked for, besides
-        those that are loaded; the pipeline's to set. They are loaded for the call alone.
+        """Folder of LoRAs that prompts name in A1111's way; the pipeline's to set.
+
+        `<lora:name:0.8>` in a prompt is looked for among those that are loaded, then there. It is
+        loaded for the call alone.
         """
         return self._lora_folder
 

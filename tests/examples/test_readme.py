@@ -1,167 +1,145 @@
-"""The README is a promise: every snippet in it runs, and every command and file in it exists."""
+"""README and manual are a promise: every snippet runs, every command and file is there."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
+from PIL import Image
+
+from oracle.hub import LocalHub, serve
+from oracle.pages import LANGUAGES, PAGES, REAL, ROOT, Page, commands, real_code, write_pictures
+from oracle.stand_ins import repositories, write_files
+
+if TYPE_CHECKING:
+    from oracle.workshop import Workshop
+
+README = PAGES[0]
+MOST_LINES = 180
+RUNNING = [page for page in PAGES if {b.language for b in page.blocks} - REAL - {"text"}]
+WITH_REAL_MODELS = [page for page in PAGES if {b.language for b in page.blocks} & REAL]
+
+PRELUDE = """
+import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
 
-from ipa import demo
-from ipa.app.cli import app
-from oracle import models
-from oracle.adapters import face_tensors
-from oracle.controlled import outline, write_controlnet
-from oracle.hub import LocalHub, serve
-from oracle.t2i_adapters import write_t2i_adapter
-
-ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-PROGRAM = Path(sys.executable).with_name("ipa-mlx")
-
-
-def blocks(language: str) -> list[str]:
-    return [code for kind, code in BLOCKS if kind == language]
-
-
-FACES = """
 import ipa
-import numpy as np
-import torch
-from PIL import Image
+from ipa.app.cli import app
 
 embedding = np.full(512, 512**-0.5, np.float32)
-photo = group = Image.new("RGB", (64, 64))
+photo = group = ipa.open_image("style.png")
 find_faces = lambda picture: [ipa.Face(embedding)]
+whole = ipa.Pipeline.__call__
+
+
+def shortened(pipe, *given, **named):
+    return whole(pipe, *given, **{"num_inference_steps": 2, **named})
+
+
+def command(words):
+    assert words[0] == "ipa-mlx", words
+    steps = ["--steps", "2"] if words[1] == "generate" else []
+    called = CliRunner().invoke(app, [*words[1:], *steps])
+    assert called.exit_code == 0, (words, called.output, called.exception)
+
+
+ipa.Pipeline.__call__ = shortened
 """
-"""What the README's words on faces stand for."""
-
-REPORT = """
-print(pipe.info()["adapters"]["style"]["projector"])
-print(pipe.info()["adapters"]["face"]["kind"])
-print(list(pipe.info()["controlnets"]), outlines.scale)
-print(list(pipe.info()["t2i_adapters"]), len(both_ways))
-result = pipe(image_prompts=both, num_inference_steps=1, width=32, height=32)
-print(len(result.info["request"]["image_prompts"]))
-"""
+"""What pages say that a reader has: a photo, a face in it, and who finds it. Few steps will do."""
 
 
-def nested(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """As the original repository's files are."""
-    parts: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts.setdefault(part, {})[rest] = tensor
-    return parts
+def test_the_readme_is_short() -> None:
+    assert len(README.text.splitlines()) <= MOST_LINES
 
 
-def commands() -> Iterator[list[str]]:
-    for code in blocks("sh"):
-        for line in code.splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words
+def test_every_piece_of_code_says_what_it_is() -> None:
+    unknown = {(p.name, b.language) for p in PAGES for b in p.blocks if b.language not in LANGUAGES}
+    assert not unknown
 
 
-def run(code: str, folder: Path, environment: dict[str, str] | None = None) -> str:
+@pytest.mark.parametrize("page", RUNNING, ids=lambda page: page.name)
+def test_snippets_of_a_page_run(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page.run(tmp_path)
+
+
+def test_the_first_command_of_the_readme_is_a_program(tmp_path: Path) -> None:
+    """The other commands run in this process."""
+    write_pictures(tmp_path)
+    program = Path(sys.executable).with_name("ipa-mlx")
+    words = next(w for b in README.blocks for w in b.commands if w[:2] == ["ipa-mlx", "generate"])
+    done = subprocess.run([program, *words[1:]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / words[words.index("-o") + 1]) as made:
+        assert made.size == (64, 64)
+
+
+@pytest.fixture
+def hub(workshop: Workshop, tmp_path: Path) -> Iterator[LocalHub]:
+    """The repositories that pages name, with small files in the same places."""
+    with serve(repositories(workshop, tmp_path / "hub")) as running:
+        yield running
+
+
+def test_snippets_with_real_models_run(hub: LocalHub, workshop: Workshop, tmp_path: Path) -> None:
+    """Of each page in a namespace of its own, all in one program."""
+    assert len(WITH_REAL_MODELS) >= 5
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    write_pictures(folder)
+    write_files(workshop, folder)
+    parts = [
+        f"exec(compile({real_code(page)!r}, {page.name!r}, 'exec'), dict(globals()))"
+        f"\nprint({page.name!r})"
+        for page in WITH_REAL_MODELS
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", "\n".join([PRELUDE, *parts])],
         cwd=folder,
-        env=os.environ | (environment or {}),
+        env=os.environ | hub.environment(tmp_path / "cache"),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_python_snippets_run_one_after_the_other(tmp_path: Path) -> None:
-    assert len(blocks("python")) >= 3
-    run("\n".join(blocks("python")), tmp_path)
-    made = sorted(path.name for path in tmp_path.glob("*.png"))
-    stars, seen = (["star-0.png", "star-1.png"], ["seen-0.png", "seen-1.png"])
-    assert made == ["halves.png", "like_this.png", "outlines.png", *seen, *stars, "where.png"]
-
-
-@pytest.fixture
-def hub(tiny: Path, tmp_path: Path) -> Iterator[LocalHub]:
-    """The README's repositories, with small files in the same places."""
-    model, adapters = tmp_path / "model", tmp_path / "adapters" / "models"
-    shutil.copytree(tiny, model, ignore=shutil.ignore_patterns("image_encoder"))
-    for file in model.glob("*/*.safetensors"):
-        file.rename(file.with_suffix(".fp16.safetensors"))
-    shutil.copytree(tiny / "image_encoder", adapters / "image_encoder")
-    for name in ("ip-adapter-plus_sd15", "ip-adapter-plus-face_sd15"):
-        shutil.copy(tiny / "plus.safetensors", adapters / f"{name}.safetensors")
-    faces = tmp_path / "faces"
-    faces.mkdir()
-    for name, kind in (("faceid-plusv2", "faceid_plus"), ("faceid", "faceid")):
-        tensors = face_tensors(models.UNET, kind, rank=2, states=models.VISION["hidden_size"])
-        torch.save(nested(tensors), faces / f"ip-adapter-{name}_sd15.bin")
-    write_controlnet(tmp_path / "canny", models.UNET, seed=1)
-    write_t2i_adapter(tmp_path / "t2i", 2, channels=models.UNET["block_out_channels"][:1])
-    repositories = {
-        "h94/IP-Adapter-FaceID": faces,
-        "lllyasviel/control_v11p_sd15_canny": tmp_path / "canny",
-        "TencentARC/t2iadapter_canny_sd14v1": tmp_path / "t2i",
-        "stable-diffusion-v1-5/stable-diffusion-v1-5": model,
-        "h94/IP-Adapter": adapters.parent,
-    }
-    with serve(repositories) as running:
-        yield running
-
-
-def test_snippets_that_need_the_hub_run(hub: LocalHub, tmp_path: Path) -> None:
-    code = "\n".join([FACES, *blocks("py"), REPORT])
-    out = run(code, tmp_path, hub.environment(tmp_path / "cache"))
-    assert out == "resampler\nfaceid-plusv2\n['canny'] 0.7\n['t2i'] 2\n2\n"
-
-
-def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first as a program of its own; each imports the same, so the others share a process."""
-    for name, path in zip(("style", "chair"), demo.references(), strict=False):
-        Image.open(path).save(tmp_path / f"{name}.png")
-    outline(Image.open(tmp_path / "chair.png")).save(tmp_path / "edges.png")
-    Image.linear_gradient("L").rotate(90).save(tmp_path / "left.png")
-    Image.linear_gradient("L").rotate(270).save(tmp_path / "right.png")
-    ours = [words for words in commands() if words[0] == "ipa-mlx"]
-    assert len(ours) >= 3
-    done = subprocess.run([PROGRAM, *ours[0][1:]], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, (ours[0], done.stderr)
-    monkeypatch.chdir(tmp_path)
-    for words in ours:
-        if words is not ours[0]:
-            called = CliRunner().invoke(app, words[1:])
-            assert called.exit_code == 0, (words, called.output)
-        if "-o" in words:
-            output = Path(words[words.index("-o") + 1])
-            assert list(tmp_path.glob(f"{output.stem}*{output.suffix}"))
+    assert done.stdout.splitlines()[-1] == WITH_REAL_MODELS[-1].name
 
 
 def test_make_targets_and_extras_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    for words in commands():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for words in commands("sh"):
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
         elif words[:2] == ["pip", "install"]:
             named = re.findall(r"\[(\w+)\]", words[2])
-            assert all(extra in extras["optional-dependencies"] for extra in named), words
+            assert all(extra in project["optional-dependencies"] for extra in named), words
         else:
             assert words[0] == "ipa-mlx", words
 
 
-def test_files_that_it_shows_exist() -> None:
-    linked = re.findall(r"\]\(([^)#:]+)\)", TEXT)
+def test_files_that_pages_link_exist() -> None:
+    """Sphinx sees to links of the manual; here are those of the README, and all pictures."""
+    linked = {(README.path, link) for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", README.text)}
+    pictures = {(p.path, link) for p in PAGES for link in re.findall(r"{image} (\S+)", p.text)}
     assert linked
-    assert [path for path in linked if not (ROOT / path).is_file()] == []
+    assert pictures
+    missing = [link for page, link in linked | pictures if not (page.parent / link).is_file()]
+    assert missing == []
+
+
+def test_headings_that_the_readme_links_exist() -> None:
+    for path, anchor in re.findall(r"\]\(([^)#:]+)#([^)]+)\)", README.text):
+        text = (ROOT / path).read_text("utf-8")
+        heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w\- ]", "", h).lower().replace(" ", "-") for h in heads}

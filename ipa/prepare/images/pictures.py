@@ -31,10 +31,11 @@ _FORMATS = frozenset(
 
 @checked
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Decode a picture file fully: its first frame, upright and in 8 bits (`contract.pictures`).
+    """Open a picture file: its first frame, upright and in 8 bits (`ipa.request.pictures`).
 
-    Raises RequestError for what is missing, damaged, no picture,
-    or has more than MAX_PIXELS (told from the header, before anything is decoded).
+    Raises:
+        RequestError: It is missing, damaged or no picture, or has too many pixels, which its header
+            tells before anything is decoded.
     """
     where = Path(path)
     if not where.is_file():
