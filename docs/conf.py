@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from ipa.contract.version import __version__
+from ipa.version import __version__
 
 project = "ipa-mlx"
 author = "The ipa-mlx authors"

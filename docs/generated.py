@@ -19,16 +19,14 @@ from typer.cli import get_docs_for_click
 
 import ipa
 from ipa.app.cli import app as command_line
-from ipa.prepare.catalogue import ADAPTERS
-from ipa.prepare.curves import NAMES as CURVES
-from ipa.prepare.curves import curve_factors
-from ipa.prepare.preset_names import ANYWHERE
-from ipa.prepare.preset_names import NAMES as PRESETS
-from ipa.prepare.presets import STYLE_LAYOUT
-from ipa.prepare.profiles import DECIDED, NOT_DECIDED, NOT_FOLLOWED, PROFILES, Profile
-from ipa.prepare.sampler_classes import FAMILIES
-from ipa.prepare.schedules import _IMPLEMENTED, _STOCHASTIC
-from ipa.prepare.weight_types import FORMULAS, TABLES, WEAK_SECTIONS
+from ipa.prepare.samplers.families import FAMILIES
+from ipa.prepare.samplers.schedules import _IMPLEMENTED, _STOCHASTIC
+from ipa.prepare.scaling.curves import NAMES as CURVES
+from ipa.prepare.scaling.curves import curve_factors
+from ipa.prepare.scaling.presets import ANYWHERE, FORMULAS, STYLE_LAYOUT, TABLES, WEAK_SECTIONS
+from ipa.prepare.scaling.presets import NAMES as PRESETS
+from ipa.request.profiles import DECIDED, NOT_DECIDED, NOT_FOLLOWED, PROFILES, Profile
+from ipa.sources.catalogue import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACE = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -157,7 +155,7 @@ def errors() -> str:
     parts = []
     for name in sorted(found):
         about = (
-            inspect.getdoc(getattr(importlib.import_module("ipa.contract.errors"), name)) or ""
+            inspect.getdoc(getattr(importlib.import_module("ipa.errors"), name)) or ""
         ).splitlines()[0]
         rows = ([what, remedy] for what, remedy in sorted(found[name].items()))
         parts.append(f"## {name}\n\n{about}\n\n{table(['What is wrong', 'What to do'], rows)}")

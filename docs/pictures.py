@@ -15,7 +15,7 @@ from PIL import Image
 
 import ipa
 from ipa import Control, ImagePrompt, demo
-from ipa.prepare.edges import edges
+from ipa.controls import edges
 from ipa.sheets import (
     Axis,
     SheetBlock,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ipa.pipeline.pipeline import Pipeline
     from ipa.pipeline.run import CancelSignal
     from ipa.prepare.editing.outpainting import enlarge, outpaint
-    from ipa.prepare.image_prompts import face_embedder as face_embedder
     from ipa.prepare.image_prompts.ipadpt import write_ipadpt
     from ipa.prepare.images.pictures import open_image
     from ipa.request.control import Control
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     from . import controls as controls
     from . import demo as demo
+    from . import face_embedder as face_embedder
     from . import parity as parity
     from . import sheets as sheets
     from .errors import (
@@ -95,7 +95,8 @@ _HOMES = {
     **dict.fromkeys(_ERRORS, "ipa.errors"),
     **dict.fromkeys(("Curve", "Layers", "Scale", "StepWeights"), "ipa.request.scales"),
     **dict.fromkeys(("Face", "FaceEmbedder"), "ipa.request.faces"),
-    **dict.fromkeys(("ImagePrompt", "Picture"), "ipa.request.image_prompt"),
+    "ImagePrompt": "ipa.request.image_prompt",
+    "Picture": "ipa.request.pictures",
     **dict.fromkeys(("Progress", "Result"), "ipa.request.result"),
     "CancelSignal": "ipa.pipeline.run",
     "Control": "ipa.request.control",
@@ -113,15 +114,13 @@ _HOMES = {
 
 answer_old_imports()
 
-_MODULES = {"face_embedder": "ipa.prepare.image_prompts.face_embedder"}
-
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         """One of the names above, or a module of this package."""
         if name in _HOMES:
             return getattr(importlib.import_module(_HOMES[name]), name)
-        place = _MODULES.get(name, f"{__name__}.{name}")
+        place = f"{__name__}.{name}"
         try:
             if not name.startswith("_") and importlib.util.find_spec(place):
                 return importlib.import_module(place)

@@ -111,8 +111,9 @@ def _names(component: str, network: nn.Module) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class Stages(StageReader):
-    """`ipa.backend.tap.Taps` of a runtime."""
+    """`ipa.backend.tap.Taps` of a backend."""
 
+    runtime: Any
     conditioning = Conditioning
     controlnet = ControlNet
 

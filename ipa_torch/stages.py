@@ -24,8 +24,9 @@ _CLIP = re.compile(r"^(text_model\.|vision_model\.)?(encoder\.)?")
 
 @dataclass(frozen=True)
 class Stages(StageReader):
-    """`ipa.backend.tap.Taps` of a runtime."""
+    """`ipa.backend.tap.Taps` of a backend."""
 
+    runtime: Any
     conditioning = Conditioning
     controlnet = ControlNetModel
 

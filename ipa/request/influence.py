@@ -112,7 +112,7 @@ class Influence:
     ) -> Floats:
         """Where an image prompt had its share: (h, w) in [0, 1], at the size of the latents.
 
-        It lies over `crop(image)`: `ipa.sheets.overlay.overlay` puts it back there.
+        It lies over `crop(image)`: `ipa.sheets.mask_overlay.overlay` puts it back there.
 
         Args:
             prompt: Its index in the request.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ipa.request.scales import EMBEDS_SCALINGS
 
     from .likeness import Likeness, Suggestion, suggest_scale
-    from .overlay import overlay
+    from .mask_overlay import overlay
     from .sheet import SheetBlock, SheetCell, SheetRow, draw_sheet
     from .sweep import AXES, Axis, Cell, Made, Sweep, make_cells
     from .sweep_report import describe_sweep, suggest_scales, suggestion_notes, sweep_blocks
@@ -54,7 +54,7 @@ _HOMES = {
     "ANYWHERE": "ipa.prepare.scaling.presets",
     "COMBINE_MODES": "ipa.request.combining",
     "EMBEDS_SCALINGS": "ipa.request.scales",
-    "overlay": "ipa.sheets.overlay",
+    "overlay": "ipa.sheets.mask_overlay",
 }
 
 if not TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ipa.prepare.images.pictures import to_rgb
 from ipa.request.image_prompt import ImagePrompt
 from ipa.request.influence import Influence
 
-from .overlay import overlay
+from .mask_overlay import overlay
 
 _CELL, _GAP, _LINE, _BAR = 160, 12, 20, 14
 _TITLE, _TEXT = 14, 12  # font sizes

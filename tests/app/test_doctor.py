@@ -25,7 +25,7 @@ from ipa.parity.recorded import open_demo
 WITHOUT_TORCH = """
 import sys
 sys.modules.update(dict.fromkeys(["torch", "transformers", "diffusers", "peft", "ipa_torch"]))
-from ipa.app import doctor
+from ipa.app.commands.doctor import examination as doctor
 from ipa.app.cli import main
 doctor.STEPS = 1
 sys.argv = ["ipa-mlx", "doctor", "--backend", "mlx"]

@@ -101,10 +101,10 @@ def test_an_array_with_holes_is_told_to_be_lost(folder: Path) -> None:
     ("words", "message"),
     [
         ("--control start.png --control-preprocessor inpaint", "add --image and --mask-image"),
-        ("--mask-image mask.png", "mask_image needs image"),
+        ("--mask-image mask.png", "--mask-image needs image"),
         ("--image start.png --strength 2", "strength must be"),
         ("--image none.png", "cannot be read"),
-        ("--overlay", "needs mask_image"),
+        ("--overlay", "needs --mask-image"),
     ],
 )
 def test_mistakes(folder: Path, words: str, message: str) -> None:

@@ -18,7 +18,7 @@ CONVERTS = {
     "ipa/prepare/images/pictures.py": "to_rgb of what eight_bits gave",
     "ipa/prepare/editing/inpainting.py": "masks of mask_picture, pictures of to_rgb",
     "ipa/prepare/controls/pixels.py": "what was resized of what eight_bits gave",
-    "ipa/sheets/overlay.py": "of to_rgb",
+    "ipa/sheets/mask_overlay.py": "of to_rgb",
     "ipa/prepare/controls/preprocessors.py": "lines that were found",
 }
 TURNS = {"ipa/request/pictures.py": "the entry itself"}

@@ -37,6 +37,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
         *("ipa.prepare.samplers.families", "ipa.prepare.text.tokenizer"),
     ),
     "ipa.controls": ("ipa.prepare",),
+    "ipa.face_embedder": ("ipa.prepare",),
     "ipa.pipeline": _READY,
     "ipa.sheets": _RUN,
     "ipa.parity": _RUN,

@@ -18,7 +18,7 @@ from ipa.prepare.image_prompts.tiles import tiled
 from ipa.prepare.scaling.masks import Canvas
 from ipa.request.editing import Crop
 from ipa.request.masks import mask_values
-from ipa.sheets.overlay import overlay
+from ipa.sheets.mask_overlay import overlay
 from oracle import controlled, models, t2i_adapters
 from oracle.measure import relative
 from oracle.workshop import Workshop

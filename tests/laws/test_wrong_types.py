@@ -25,7 +25,7 @@ from ipa.prepare.editing.outpainting import enlarge, outpaint
 from ipa.prepare.images.pictures import open_image
 from ipa.request.embeds import EmbedsOrigin
 from ipa.request.request import Request, RequestArguments
-from ipa.sheets.overlay import overlay
+from ipa.sheets.mask_overlay import overlay
 from ipa.sheets.sheet import SheetBlock, draw_sheet
 from ipa.sheets.sweep import Axis, Sweep, make_cells
 

@@ -24,8 +24,8 @@ from typer.testing import CliRunner
 
 from ipa import demo, open_image, parity
 from ipa.app.cli import app
-from ipa.app.request_file import read_request
 from ipa.parity.budgets import Budget
+from ipa.pipeline.request_file import read_request
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = frozenset({"python", "sh", "console", "json", "toml", "py", "bash", "text"})

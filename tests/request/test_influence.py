@@ -12,7 +12,7 @@ from PIL import Image
 from ipa import RequestError
 from ipa.model.sites import Site
 from ipa.request.influence import Influence
-from ipa.sheets.overlay import overlay
+from ipa.sheets.mask_overlay import overlay
 
 SITES = (
     Site(1, "down_blocks.0.attentions.0.transformer_blocks.0.attn2", "down", 0, 0, 8),

@@ -30,7 +30,7 @@ from ipa.request.masks import mask_values
 from ipa.request.pictures import eight_bits, picture_sha256
 from ipa.request.request import Request
 from ipa.sheets.likeness import Likeness
-from ipa.sheets.overlay import overlay
+from ipa.sheets.mask_overlay import overlay
 from ipa.sheets.sheet import _fitted
 from oracle.controlled import edges as waves
 
