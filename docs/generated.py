@@ -141,8 +141,8 @@ def commands() -> str:
     """Every command and option."""
     group: Any = typer.main.get_command(command_line)
     text = get_docs_for_click(obj=group, ctx=typer.Context(group), name="ipa-mlx")
-    text = text.replace("```console\n$ ", "```text\n").partition("**Commands**")[2]
-    return re.sub(r"^#+ ", lambda found: found[0], "**Commands**" + text, flags=re.MULTILINE)
+    text = text.replace("```console\n$ ", "```text\n").partition("**Commands**:\n\n")[2]
+    return re.sub(r"^\* `[a-z]+`: .*\n|^\*\*Commands\*\*:\n\n", "", text, flags=re.MULTILINE)
 
 
 def errors() -> str:

@@ -46,7 +46,7 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """Commands by words, whatever shell language it is."""
-        lines = self.code.splitlines()
+        lines = self.code.replace("\\\n", " ").splitlines()
         if self.language == "console":
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         return [words for line in lines if (words := shlex.split(line, comments=True))]
