@@ -191,6 +191,8 @@ def _text(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
         return _plain("".join(str(part) for part in parts))
+    if isinstance(node, ast.IfExp):
+        return " / ".join(text for text in (_text(node.body), _text(node.orelse)) if text)
     return ""
 
 
