@@ -11,7 +11,6 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-import torch
 from diffusers.utils import logging
 
 from ipa.backend.schedule import MAX_HISTORY
@@ -27,16 +26,14 @@ from oracle.schedulers import (
     family_of,
 )
 
-_ONE_ROUNDING = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
 # Final latents, absolute, diffusers widened to float64 as in `test_schedules.py`: measured 1.1e-12
-# (heun in two steps, from latents of 30), most below 1e-13. With two roundings of linspace (see
-# there) tables differ in one bit, which was 5.9e-7.
-WIDENED = 5e-12 if _ONE_ROUNDING else 1e-6
+# (heun in two steps, from latents of 30), most below 1e-13.
+WIDENED = 5e-12
 # DPM2's half-way timesteps come out of float32 logarithms: measured 1.2e-4 of a timestep, which
 # the fake network passes on as 8.3e-7; 1.3e-4 and 1.7e-6 in ancestral runs from pure noise.
 HALF_WAY = 4e-6
 HALF_WAY_TIMESTEP = 2e-4
-TIMESTEP = 0.0 if _ONE_ROUNDING else 6.2e-5
+TIMESTEP = 0.0
 NOISE_SCALE = 1.5e-7
 
 FORMER = ("ddim", "euler", "euler_ancestral", "dpmpp_2m", "dpmpp_2m_karras", "euler_karras")

@@ -39,17 +39,14 @@ from oracle.schedulers import (
     timed_scheduler,
 )
 
-# torch's linspace of float32 rounds once where it is vectorised, as our table does, and twice
-# elsewhere: one bit in 121 of the 1000 ᾱ, which follows into everything below.
-_ONE_ROUNDING = torch.backends.cpu.get_cpu_capability() in {"AVX2", "AVX512"}
 # Final latents in units of the largest factor on the network's output, diffusers widened to float64
-# and its square roots rounded correctly (see `oracle.schedulers.CorrectRoots`): measured 2.2e-12,
-# for the cosine schedule, and 1e-14 for Stable Diffusion's; with two roundings 5.9e-7.
-WIDENED = 5e-12 if _ONE_ROUNDING else 1e-6
-# Zero terminal SNR with epsilon: absolute, where latents begin at 16384. Measured 1.6e-11; 4.7e-5.
-ZERO_SNR = 5e-11 if _ONE_ROUNDING else 1e-4
-# Fractional timesteps under Karras levels. Measured: equal; 6.1e-5, one float32 step at 512–1000.
-TIMESTEP = 0.0 if _ONE_ROUNDING else 6.2e-5
+# and its tables rounded once (see `oracle.schedulers.RoundedOnce`): measured 2.2e-12, for the
+# cosine schedule, and 1e-14 for Stable Diffusion's.
+WIDENED = 5e-12
+# Zero terminal SNR with epsilon: absolute, where latents begin at 16384. Measured 1.6e-11.
+ZERO_SNR = 5e-11
+# Fractional timesteps under Karras levels. Measured: equal.
+TIMESTEP = 0.0
 # The factor on the starting noise, relative: roundings of float32. Measured 5.9e-8, 8.7e-8, 1.4e-7
 # by machine.
 NOISE_SCALE = 1.5e-7
