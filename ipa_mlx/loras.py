@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,9 +15,12 @@ import mlx.nn as nn
 from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
-from ipa_convert import Converted, ConvertedTensor, Lora, LoraPair, LoraTargets, read_lora
+from ipa_convert import Converted, ConvertedTensor
 
 from .networks.weights import arrays
+
+if TYPE_CHECKING:
+    from ipa_convert import Lora, LoraPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ class Loras:
 
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
+        from ipa_convert import LoraTargets, read_lora
+
         model = self.model
         targets = LoraTargets(
             unet=model.unet,

@@ -17,7 +17,6 @@ from ipa.model.quantization import Quantization
 from .quantization import PACKED
 from .safetensors_file import SafetensorsFile, open_safetensors
 from .stored import Stored
-from .torch_save.torch_file import open_torch
 
 CONVERTED: Mapping[str, str] = {"format": "mlx", "ipa_layout": "1"}
 """Metadata of files in our MLX names and layout."""
@@ -71,6 +70,8 @@ def open_file(path: Path) -> Checkpoint:
     """
     kind = container(path)
     if kind != "safetensors":
+        from .torch_save.torch_file import open_torch
+
         return Checkpoint(str(path), open_torch(path, kind), converted=False)
     file = open_safetensors(path)
     return Checkpoint(

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from ipa.model.control_files import ControlNetFiles
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.quantization import Quantization
-from ipa_convert import Converted, open_component, read_component
+from ipa_convert import Converted
 
 from .attention import CrossAttention
 from .context import Context
@@ -116,6 +116,8 @@ def load_controlnet(
 
 
 def _converted(files: ControlNetFiles) -> Converted:
+    from ipa_convert import open_component, read_component
+
     if files.path.is_dir():
         how: dict[str, Any] = {"variant": files.variant, "ignore": files.ignore}
         converted = read_component("controlnet", files.path, files.spec, **how)

@@ -7,7 +7,6 @@ import mlx.nn as nn
 
 from ipa.model.control_files import T2IAdapterFiles
 from ipa.model.t2i_adapter import NARROWING, AdapterBlock, T2IAdapterSpec
-from ipa_convert import open_component, read_component
 
 from .layers import Convolution
 from .weights import place
@@ -94,6 +93,8 @@ def load_t2i_adapter(files: T2IAdapterFiles, dtype: mx.Dtype) -> T2IAdapter:
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite.
     """
+    from ipa_convert import open_component, read_component
+
     net = T2IAdapter(files.spec)
     if files.path.is_dir():
         converted = read_component("t2i_adapter", files.path, files.spec, variant=files.variant)
