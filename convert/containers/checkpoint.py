@@ -29,7 +29,7 @@ _FOREIGN_FORMATS = {"mlx", "flax", "tf"}  # their convolutions lie in another or
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint(Mapping[str, Stored]):
-    """Tensors by name.
+    """A checkpoint's tensors by name, with the metadata of its file.
 
     Attributes:
         where: The file or folder, for messages.
