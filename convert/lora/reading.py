@@ -173,7 +173,7 @@ def _pair(
 
 
 def _slot(module: LoraModule, role: Role, rank: int, *, converted: bool) -> Slot:
-    """A half's shape, as it must be. Matrices may be stored as 1×1 convolutions, or the reverse.
+    """A half's shape, as it must be. Matrices may be stored as 1×1 convolutions, or the reverse."""
     outputs, *inputs = module.shape
     shape = (rank, *inputs) if role == "down" else (outputs, rank, *(1,) * len(inputs[1:]))
     spatial = role == "down" and module.layout is Layout.CONVOLUTION

@@ -178,7 +178,7 @@ def _input_channels(checkpoint: Checkpoint) -> int:
 def _prediction(
     checkpoint: Checkpoint, base: str | None, given: PredictionType | None
 ) -> tuple[dict[str, Any], str]:
-    """The scheduler's prediction type as changes to its config, and how it was decided."""
+    """Changes to the scheduler's config for how a file was trained, and a note on the decision."""
     if given is not None and given not in PREDICTION_TYPES:
         raise CheckpointError(
             "unknown prediction type", found=repr(given), remedy=", ".join(PREDICTION_TYPES)
@@ -204,7 +204,7 @@ def _prediction(
 
 
 def _in_index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """What model_index.json says of the sampler, if that is of another class."""
+    """The sampler's entry of model_index.json, if its config names a class."""
     name = scheduler.get("_class_name")
     return {"scheduler": ["diffusers", name]} if name else {}
 
