@@ -117,7 +117,7 @@ answer_old_imports()
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """One of the names above, or a module of this package."""
+        """Import a public name, or a module of this package, when it is first asked for."""
         if name in _HOMES:
             return getattr(importlib.import_module(_HOMES[name]), name)
         place = f"{__name__}.{name}"
@@ -129,5 +129,5 @@ if not TYPE_CHECKING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """What can be asked for."""
+        """The public names."""
         return list(__all__)

@@ -17,11 +17,11 @@ Doubles = npt.NDArray[np.float64]
 
 
 Pair: TypeAlias = tuple[int, int]
-"""Of sizes: height, width. Of a crop: top, left."""
+"""Two sizes: height, width. Of a crop: top, left."""
 
 
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 
 Array: TypeAlias = Any
-"""A backend's own tensor."""
+"""A tensor of a backend's own type."""

@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 
 MOST_CHARACTERS, MOST_BYTES = 4096, 255
-"""Of a path, and of each name in it; no system takes longer ones."""
+"""The longest path, and name in it, in characters and bytes."""
 
 
 # An annotation as it is written: what may be given, and how it is called.
@@ -45,7 +45,7 @@ _SEVERAL = (list, tuple, set, frozenset, Mapping)
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that raises RequestError for what its annotations do not allow.
+    """A decorator: the function raises RequestError for what its annotations do not allow.
 
     A keyword that it does not have is Python's TypeError, as ever; one of a TypedDict, which Python
     does not look at, is a RequestError here.
@@ -98,7 +98,7 @@ def check_plain(name: str, value: object, kinds: tuple[type, ...] | None) -> Non
 
 
 def check_callback(name: str, given: object) -> None:
-    """Raise RequestError unless it is a function, or None."""
+    """Raise RequestError unless a value is a function, or None."""
     if given is not None and not callable(given):
         raise RequestError(f"{name} must be a function, or None", found=type(given).__name__)
 

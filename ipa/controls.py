@@ -10,5 +10,5 @@ __all__ = ["canny", "edges"]
 
 
 def __dir__() -> list[str]:
-    """The preprocessors."""
+    """The public names: the preprocessors."""
     return list(__all__)

@@ -9,7 +9,7 @@ _SHOWN = 80
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: what Python prints of it, cut; its type where that fails."""
+    """A value as error messages show it: what Python prints, cut; its type if that fails."""
     try:
         return repr(value)[:_SHOWN]
     except Exception:  # noqa: BLE001 - repr may run anything; an int may be too long to print
@@ -65,7 +65,7 @@ class CaptureError(ParityError):
 
 
 class IncompatibleCaptures(CaptureError):  # noqa: N818 - what is wrong is between two good ones
-    """Two captures that are not of the same run.
+    """Two captures are not of the same run.
 
     Args:
         differences: Everything in which they differ, as (name, in a, in b).

@@ -338,7 +338,7 @@ _FOLDERS = frozenset(name.rpartition(".")[0] for name in OLD_HOMES)
 
 
 class OldHomes:
-    """A finder that is asked last, after all others found nothing."""
+    """An import finder for modules that have moved; it is asked last, after all others."""
 
     @staticmethod
     def find_spec(
@@ -353,6 +353,6 @@ class OldHomes:
 
 
 def answer_old_imports() -> None:
-    """Have old imports answered from now on."""
+    """Install the finder, once."""
     if OldHomes not in sys.meta_path:
         sys.meta_path.append(OldHomes)

@@ -31,7 +31,7 @@ def open_backend(
 
 
 def environment() -> dict[str, str]:
-    """What MLX runs on here; loads MLX."""
+    """Facts of what MLX runs on here, by name; loads MLX."""
     from .blas import ADVICE, preload
 
     fast = preload()

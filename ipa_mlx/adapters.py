@@ -32,7 +32,7 @@ from .networks.weights import arrays, fill, place
 
 @dataclass(frozen=True)
 class ImageAdapter:
-    """Weights of one adapter, next to a base model that it never changes.
+    """The weights of one adapter, beside a base model that it never changes.
 
     `projections` maps "<site path>.to_k.weight" and "….to_v.weight" to matrices (C, D); `lora` has
     FaceID's matrices, "<attention path>.to_q.down.weight" and so on.
@@ -47,7 +47,7 @@ class ImageAdapter:
     def build(
         cls, spec: AdapterSpec, weights: Iterable[tuple[str, mx.array]], where: str
     ) -> ImageAdapter:
-        """From converted tensors; the converters have checked them against the sites."""
+        """Build an adapter from converted tensors, which were checked against the sites."""
         projector = PROJECTORS[spec.projector](spec)
         parts: dict[str, dict[str, mx.array]] = {"projector": {}, "sites": {}, "lora": {}}
         for name, array in weights:
@@ -58,12 +58,12 @@ class ImageAdapter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the adapter's own weights, without the encoder."""
+        """The bytes of the adapter's own weights, without the encoder."""
         own = (array for _, array in tree_flatten(self.projector.parameters()))
         return sum(a.nbytes for a in (*own, *self.projections.values(), *self.lora.values()))
 
     def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
-        """Normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
+        """Encode normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
         if self.spec.feature == "embedding":
             features = encoder.embedding(pixels)
             return features, mx.zeros_like(features[:1])
@@ -73,7 +73,7 @@ class ImageAdapter:
     def tokens(
         self, conditional: mx.array, unconditional: mx.array, identity: Identity | None = None
     ) -> ImageTokens:
-        """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
+        """Project features of N pictures and 1 or N unconditional rows: (1, N·T, D)."""
         count, features = conditional.shape[0], mx.concatenate([conditional, unconditional])
         if identity is None:
             projected = self.projector(features)
@@ -91,7 +91,7 @@ class ImageAdapter:
     def keys_values(
         self, tokens: mx.array, sites: Sequence[Site], attentions: Sequence[CrossAttention]
     ) -> tuple[KeyValue, ...]:
-        """Tokens (R, T, D) to keys and values of every site."""
+        """Keys and values of every site, from tokens (R, T, D)."""
         return tuple(
             attention.split(
                 self._project(tokens, f"{site.path}.to_k"),
@@ -101,7 +101,7 @@ class ImageAdapter:
         )
 
     def _project(self, tokens: mx.array, path: str) -> mx.array:
-        """Tokens by one of the matrices, which are never quantised."""
+        """Multiply tokens by one of the matrices, which are never quantised."""
         return tokens @ self.projections[f"{path}.weight"].T
 
 
@@ -113,7 +113,7 @@ class _Attached:
 
 @dataclass
 class Adapters:
-    """By name; `encoders` by their folders, each loaded once."""
+    """The loaded adapters by name; `encoders` by their folders, each loaded once."""
 
     model: ModelFolder
     precision: mx.Dtype
@@ -161,7 +161,7 @@ class Adapters:
         return self.encoders[files.folder]
 
     def changes(self, lora_scales: Mapping[str, float]) -> tuple[SiteChanges, ...]:
-        """What the LoRA of adapters, at these strengths, change of every attention."""
+        """The LoRA changes of all attentions by adapters at these strengths."""
         return site_changes(self._loras(lora_scales), self.model.sites)
 
     def _loras(

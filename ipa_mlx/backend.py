@@ -197,11 +197,11 @@ class MlxBackend:
         return conditioning
 
     def from_numpy(self, array: Floats) -> mx.array:
-        """(N, C, h, w) to (N, h, w, C)."""
+        """Convert latents (N, C, h, w) to an MLX array (N, h, w, C)."""
         return _channels_last(array)
 
     def to_numpy(self, array: mx.array) -> Floats:
-        """(N, h, w, C) to (N, C, h, w)."""
+        """Convert latents (N, h, w, C) to numpy (N, C, h, w)."""
         return np.array(array.astype(mx.float32).transpose(0, 3, 1, 2))
 
     def predict(

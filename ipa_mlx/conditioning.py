@@ -1,4 +1,4 @@
-"""What the UNet attends to: keys and values, computed once per generation."""
+"""The conditioning of the UNet: keys and values, computed once per generation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """Keys and values by site, in the order of site numbers: of the text, and of each image prompt.
+    """Keys and values by site, in the order of site numbers: text's, and each image prompt's.
 
     `rows` is 2 if guided (unconditional first), else 1. `added` is what SDXL adds to the timestep,
     (R, time width). `changes` are those of FaceID's LoRA, by site; () without. `pictures` says how
@@ -43,7 +43,7 @@ class Conditioning:
     def context(
         self, scales: Sequence[Sequence[float]], recorder: Recorder | None = None
     ) -> Context:
-        """What the UNet's layers are given; `scales[j][i]` is λ of image prompt j at site i."""
+        """The context of the UNet's layers; `scales[j][i]` is λ of image prompt j at site i."""
         return Context(
             self.rows,
             self.text,
@@ -102,7 +102,7 @@ def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]
 
 
 def _to_unconditional(pair: KeyValue) -> KeyValue:
-    """The conditional row's in the unconditional row, and zeros, which add 0, in its own."""
+    """Tokens moved to the unconditional row; the conditional row gets zeros, which add 0."""
     return replace(pair, keys=_moved(pair.keys), values=_moved(pair.values))
 
 

@@ -25,7 +25,7 @@ Residuals = list[mx.array | None]
 
 @dataclass(frozen=True, slots=True)
 class ConditionedControl:
-    """A control for one generation: its picture embedded, the text as its ControlNet attends to it.
+    """A ControlNet for one generation: its picture embedded, its text keys and values.
 
     `conditional_only`: the unconditional row gets nothing.
     """
@@ -36,7 +36,7 @@ class ConditionedControl:
     conditional_only: bool
 
     def residuals(self, x: mx.array, timestep: float, weights: Sequence[float]) -> Residuals:
-        """Of scaled latents (N, h, w, C), for all rows."""
+        """The residuals for scaled latents (N, h, w, C), for all rows."""
         rows = mx.concatenate([x] * self.context.rows)
         # What other channels a UNet takes (those of inpainting) come after the latents.
         rows = rows[..., : self.net.spec.in_channels]
@@ -46,19 +46,19 @@ class ConditionedControl:
 
 @dataclass(frozen=True, slots=True)
 class ConditionedAdapter:
-    """A T2I-Adapter for one generation: its features, which are the same for all rows and steps."""
+    """A T2I-Adapter for one generation: its features, the same for all rows and steps."""
 
     features: tuple[mx.array, ...]
 
     def weighted(self, weights: Sequence[float]) -> Residuals:
-        """The features, each with its weight."""
+        """The features times their weights."""
         pairs = zip(self.features, weights, strict=True)
         return [f * weight if weight else None for f, weight in pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What controls add to an evaluation: to the UNet's results, and inside its way down."""
+    """The residuals of controls in one evaluation: for the UNet's results, and on its way down."""
 
     residuals: Residuals
     features: Residuals
@@ -66,7 +66,7 @@ class Added:
 
 @dataclass
 class Controls:
-    """By name."""
+    """The loaded controls by name."""
 
     precision: mx.Dtype
     quantization: Quantization | None
@@ -99,7 +99,7 @@ class Controls:
         text: Sequence[TextStates],
         sizes: Sequence[Sizes],
     ) -> tuple[ConditionedControl | ConditionedAdapter, ...]:
-        """What does not change from step to step, evaluated."""
+        """Compute what does not change from step to step, evaluated."""
         return tuple(self._conditioned(control, text, sizes) for control in controls)
 
     def _conditioned(
@@ -129,7 +129,7 @@ def summed(
     x: mx.array,
     timestep: float,
 ) -> Added:
-    """What all controls add together; empty if none has a weight, and then none is run."""
+    """The sum of all controls' residuals; empty if none has a weight, and then none is run."""
     residuals: Residuals = []
     features: Residuals = []
     for control, weights in zip(controls, scales, strict=True):
@@ -143,7 +143,7 @@ def summed(
 
 
 def _sums(total: Residuals, own: Residuals) -> Residuals:
-    """One by one; what only the longer has stays as it is."""
+    """Sums of two lists, item by item; what only the longer one has stays."""
     return [_sum(a, b) for a, b in zip_longest(total, own)]
 
 

@@ -23,7 +23,7 @@ class Recorder:
         self._shares: dict[int, mx.array] = {}
 
     def take(self, site: int, q: mx.array, text: mx.array, context: Context) -> None:
-        """Measure a site.
+        """Measure the shares at one site.
 
         Args:
             site: Its rank.
@@ -46,14 +46,14 @@ class Recorder:
         self._shares[site] = stacked / mx.maximum(stacked.sum(axis=0), _TINY)
 
     def read(self, output: mx.array, count: int) -> list[Floats]:
-        """(1 + P, N, L) for each site; evaluates them together with the UNet's output."""
+        """The shares (1 + P, N, L) of each site; evaluates them together with the UNet's output."""
         shares = [self._shares[site] for site in sorted(self._shares)]
         mx.eval(output, *shares)
         return [np.array(array).reshape(len(array), count, -1) for array in shares]
 
 
 def values_by_picture(values: mx.array, pictures: int) -> Iterator[mx.array]:
-    """Values (1, heads, T, d) for each picture: those of its own tokens, 0 for the others'."""
+    """Values (1, heads, T, d) for each picture: those of its own tokens, 0 for others'."""
     if pictures == 1:
         yield values
         return
@@ -63,5 +63,5 @@ def values_by_picture(values: mx.array, pictures: int) -> Iterator[mx.array]:
 
 
 def _norm(part: mx.array) -> mx.array:
-    """(1, heads, L, d) to (L,), in float32."""
+    """The L2 norm over heads and width, (1, heads, L, d) to (L,), in float32."""
     return mx.sqrt(part.astype(mx.float32).square().sum(axis=(0, 1, 3)))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,31 +15,34 @@ import mlx.nn as nn
 from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
-from ipa_convert import Converted, ConvertedTensor, Lora, LoraPair, LoraTargets, read_lora
+from ipa_convert import Converted, ConvertedTensor
 
 from .networks.weights import arrays
+
+if TYPE_CHECKING:
+    from ipa_convert import Lora, LoraPair
 
 
 @dataclass(frozen=True, slots=True)
 class LowRankChange:
-    """down (r, inputs), or (r, kh, kw, inputs) before a convolution; up (outputs, r)."""
+    """A low-rank change: down (r, inputs), or (r, kh, kw, inputs) before a convolution; up."""
 
     down: mx.array
     up: mx.array
 
     def scaled(self, factor: float) -> LowRankChange:
-        """`factor` times as strong; the product is rounded once."""
+        """The change `factor` times as strong; the product is rounded once."""
         up = (self.up.astype(mx.float32) * factor).astype(self.up.dtype)
         return LowRankChange(self.down, up)
 
     @property
     def nbytes(self) -> int:
-        """What it holds."""
+        """The bytes of both matrices."""
         return self.down.nbytes + self.up.nbytes
 
 
 def joined(changes: Sequence[LowRankChange]) -> LowRankChange:
-    """Their sum as one change, whose rank is the sum of theirs: one pair of products a layer."""
+    """The sum of changes as one change of the summed rank: one pair of products a layer."""
     if len(changes) == 1:
         return changes[0]
     return LowRankChange(
@@ -49,7 +52,7 @@ def joined(changes: Sequence[LowRankChange]) -> LowRankChange:
 
 
 class ChangedLayer(nn.Module):
-    """W x + up (down x): a linear layer, quantised or not, or a convolution, and what changes it.
+    """A layer with a change, W x + up (down x): linear, quantised or not, or a convolution.
 
     The layer itself is kept as it is. The change is no parameter of the network.
     """
@@ -61,11 +64,11 @@ class ChangedLayer(nn.Module):
 
     @property
     def weight(self) -> mx.array:
-        """The layer's own: others ask for its type."""
+        """The base layer's weight: others ask for its type."""
         return self.base.weight
 
     def __call__(self, x: mx.array) -> mx.array:
-        """As the layer's."""
+        """Apply the layer and its change."""
         change = self.change
         if change.down.ndim == 2:
             return self.base(x) + (x @ change.down.T) @ change.up.T
@@ -88,7 +91,7 @@ Place: TypeAlias = tuple[str, str]
 
 @dataclass(frozen=True, eq=False)
 class _Attached:
-    """Its changes at scale 1, alpha within."""
+    """A loaded LoRA: its changes at scale 1, alpha included, and whether it is fused."""
 
     changes: Mapping[Place, LowRankChange]
     fuse: bool
@@ -96,7 +99,7 @@ class _Attached:
 
 @dataclass
 class _Acting:
-    """What acts in the networks, and the layers to be put back."""
+    """The LoRAs that act in the networks, and the layers to be put back."""
 
     scales: Mapping[_Attached, LoraScale] = field(default_factory=dict)
     originals: dict[Place, nn.Module] = field(default_factory=dict)
@@ -104,7 +107,7 @@ class _Acting:
 
 @dataclass
 class Loras:
-    """By name. See `ipa.backend.protocol.LoraSet`.
+    """The loaded LoRAs by name. See `ipa.backend.protocol.LoraSet`.
 
     A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
     a copy with other weights; the originals are put back when nothing changes them any more. What
@@ -123,6 +126,8 @@ class Loras:
 
     def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
         """See `LoraSet.load`."""
+        from ipa_convert import LoraTargets, read_lora
+
         model = self.model
         targets = LoraTargets(
             unet=model.unet,
@@ -206,7 +211,7 @@ def _child(module: Any, path: Sequence[str]) -> Any:
 
 
 def _changes(lora: Lora, precision: mx.Dtype) -> dict[Place, LowRankChange]:
-    """Read the matrices, the strength of each layer within."""
+    """Read a LoRA's matrices, each layer's strength included."""
     tensors: dict[str, ConvertedTensor] = {}
     for (network, path), pair in lora.items():
         tensors |= {f"{network}.{path}.down": pair.down, f"{network}.{path}.up": pair.up}

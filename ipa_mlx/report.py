@@ -1,4 +1,4 @@
-"""What a loaded model is made of, for `Pipeline.info` and results."""
+"""A report on a loaded model, for `Pipeline.info` and results."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .networks.weights import quantization
 
 
 class Encoders(Protocol):
-    """The image encoders that came with adapters, by the folder that each was loaded from."""
+    """The protocol of a store of image encoders, by the folder that each was loaded from."""
 
     @property
     def encoders(self) -> Mapping[Path, nn.Module]:
-        """Shared by adapters that need the same one."""
+        """The encoders, shared by adapters that need the same one."""
 
 
 class Model(Protocol):
-    """What a backend has loaded, as far as it is told of here."""
+    """The protocol of a loaded model, as far as it is reported."""
 
     @property
     def unet(self) -> nn.Module:
@@ -49,13 +49,13 @@ class Model(Protocol):
 
 
 def networks(model: Model) -> Iterator[tuple[str, nn.Module]]:
-    """What a backend has loaded, adapters and ControlNets apart."""
+    """The networks that a backend has loaded, by component; adapters and ControlNets apart."""
     yield from base_networks(model)
     yield from encoders(model)
 
 
 def base_networks(model: Model) -> Iterator[tuple[str, nn.Module]]:
-    """The model's own."""
+    """The model's own networks, by component."""
     yield from (("unet", model.unet), ("vae", model.vae))
     yield "text_encoder", model.text_encoder
     if model.text_encoder_2 is not None:
@@ -70,19 +70,19 @@ def encoders(model: Model) -> Iterator[tuple[str, nn.Module]]:
 
 @dataclass(frozen=True)
 class Measured:
-    """The bytes of a network, and how it is quantised."""
+    """A network's bytes, and how it is quantised."""
 
     nbytes: int
     quantization: Mapping[str, int] | None
 
 
 def measured(networks: Iterable[tuple[str, nn.Module]]) -> dict[str, Measured]:
-    """By name; once for what never changes, before LoRAs act in it."""
+    """Measure networks by name, once and before LoRAs act in them."""
     return {name: Measured(_nbytes(m), quantization(m)) for name, m in networks}
 
 
 def report(parts: Mapping[str, Measured]) -> dict[str, Any]:
-    """Versions, device, bytes and quantisation of each part."""
+    """The report: versions, device, bytes and quantisation of each part."""
     return {
         "versions": {"mlx": mx.__version__, "python": platform.python_version()},
         "device": str(mx.default_device()),

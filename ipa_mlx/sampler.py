@@ -28,7 +28,7 @@ def guide(output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0
 def advance(
     step: Step, x: mx.array, output: mx.array, memories: Sequence[mx.array], noise: mx.array | None
 ) -> tuple[mx.array, mx.array, mx.array]:
-    """The next latents, the denoised estimate, and what later rows remember of this one.
+    """Apply a row: the next latents, the denoised estimate, and its memory for later rows.
 
     `memories` are those of the rows before, the latest first.
     """

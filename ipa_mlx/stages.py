@@ -89,11 +89,11 @@ MORE_INPUTS = {
     "text_encoder_2.layers.0": "text_encoder_2.embeddings",
     "pre_layrnorm": "embeddings",
 }
-"""Beside `ipa.backend.stages.INPUTS`: what is a module of its own over there."""
+"""Names of more modules' inputs, beside `ipa.backend.stages.INPUTS`."""
 
 
 def stage_name(component: str, path: str, network: nn.Module) -> str | None:
-    """What a module, or its input, is called; None where neither is a stage."""
+    """The stage name of a module or its input; None where neither is a stage."""
     name = f"{component}.{path}"
     for pattern, instead in _names(component, network):
         name, found = re.subn(pattern, instead, name)
@@ -164,7 +164,7 @@ def _exchange(module: nn.Module, call: Callable[..., Any], stack: ExitStack) -> 
 
 
 def _telling(module: nn.Module, name: str, emit: Emit) -> Callable[..., Any]:
-    """What a module's call becomes: its input is told where that is a stage, then its output."""
+    """A module's call that tells its input, where that is a stage, then its output."""
     original, given = type(module).__call__, input_of(name, INPUTS | MORE_INPUTS)
     is_site, is_stage = isinstance(module, CrossAttention), kind_of(name) is not None
 
@@ -184,7 +184,7 @@ def _telling(module: nn.Module, name: str, emit: Emit) -> Callable[..., Any]:
 
 
 def _watching(context: Context, name: str, emit: Emit) -> Context:
-    """Has a site tell its branches, through the context that it is given."""
+    """A site's call that tells its branches, through the context that it is given."""
 
     def watch(part: str, array: mx.array) -> mx.array:
         stage = f"{name}.{part}"
@@ -197,7 +197,7 @@ def _watching(context: Context, name: str, emit: Emit) -> Context:
 
 
 def _told(emit: Emit, name: str, array: mx.array) -> mx.array:
-    """The same array, or what is to stand in for it. Maps are told as (B, C, H, W)."""
+    """An array as told, or its replacement. Maps are told as (B, C, H, W)."""
     if array.ndim != 4:
         instead = emit(name, _floats(array))
         return array if instead is None else _like(array, instead)
@@ -209,7 +209,7 @@ def _told(emit: Emit, name: str, array: mx.array) -> mx.array:
 
 
 def _split(floats: Floats, like: mx.array) -> mx.array:
-    """(B, L, C) to (B, heads, L, d)."""
+    """Split heads: (B, L, C) to (B, heads, L, d)."""
     batch, heads, length, width = like.shape
     rows = mx.array(floats).reshape(batch, length, heads, width).transpose(0, 2, 1, 3)
     return mx.contiguous(rows.astype(like.dtype))

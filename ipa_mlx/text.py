@@ -1,4 +1,4 @@
-"""Prompts through one text encoder, or through SDXL's two; and what SDXL's UNet is told beside."""
+"""Prompts through one text encoder, or SDXL's two, and SDXL's pooled text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def encode_text(
     token_ids: npt.NDArray[np.int32],
     reading: TextOptions = PLAIN,
 ) -> TextStates:
-    """One prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
+    """Encode one prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
 
     One encoder gives its last layer, normed. SDXL takes the layer before from both, side by side,
     and the second's pooled text, that of the first chunk. Chunks are encoded one by one, so that
@@ -59,5 +59,5 @@ def _weighted(
 
 
 def no_text(like: TextStates) -> TextStates:
-    """Zeros in the shape of other states."""
+    """Zeros in the shape of other states: SDXL's empty negative prompt."""
     return TextStates(mx.zeros_like(like.states), mx.zeros_like(like.pooled))

@@ -57,7 +57,7 @@ def encode(
 
 @contextmanager
 def frugal() -> Iterator[None]:
-    """Keep few freed buffers inside: who takes tiles wants memory, not the last of speed."""
+    """A context that keeps few freed buffers: tiles are for memory, not for the last of speed."""
     mx.clear_cache()
     before = mx.set_cache_limit(_FRUGAL_CACHE)
     mx.set_cache_limit(min(before, _FRUGAL_CACHE))
@@ -69,7 +69,7 @@ def frugal() -> Iterator[None]:
 
 @contextmanager
 def widened(vae: Vae) -> Iterator[None]:
-    """Compute in float32 inside; afterwards the weights are the very same arrays as before."""
+    """A context for float32; afterwards the weights are the very same arrays as before."""
     kept = vae.parameters()
     vae.set_dtype(mx.float32)
     try:
@@ -124,7 +124,7 @@ def _encode_one(
 
 
 def _encoded(vae: Vae, pixels: mx.array, tile: Tile | None) -> tuple[Floats, Floats]:
-    """Tiles are blended as moments, as diffusers does."""
+    """Moments of a picture; tiles are blended as moments, as diffusers does."""
     _, height, width, _ = pixels.shape
     moments = (
         _moments(vae, pixels)

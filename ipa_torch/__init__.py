@@ -31,7 +31,7 @@ def open_backend(
 
 
 def environment() -> dict[str, str]:
-    """What torch runs on here; loads torch."""
+    """Facts of what torch runs on here, by name; loads torch."""
     from .startup import has_steady_products, start
 
     start()

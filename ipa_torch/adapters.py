@@ -38,7 +38,7 @@ _ASSUMED = {  # by diffusers' loaders
 
 @dataclass(frozen=True)
 class ImageAdapter:
-    """Weights of one adapter, next to a base model that it never changes.
+    """The weights of one adapter, beside a base model that it never changes.
 
     `projections` has (to_k, to_v), each (C, D), for every site in the order of site numbers; `lora`
     has FaceID's matrices by their names in the file, less "ip_adapter.".
@@ -53,7 +53,7 @@ class ImageAdapter:
     def read(
         cls, file: AdapterFile, unet: UNet2DConditionModel, sites: Sequence[Site], spec: AdapterSpec
     ) -> ImageAdapter:
-        """From an original file, its names checked. Raises CheckpointError if it is damaged."""
+        """Read an original file, names checked. Raises CheckpointError if it is damaged."""
         parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
         for key, tensor in file.tensors(unet.dtype).items():
             part, _, rest = key.partition(".")
@@ -79,14 +79,14 @@ class ImageAdapter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the adapter's own weights, without the encoder."""
+        """The bytes of the adapter's own weights, without the encoder."""
         own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
         return sum(tensor.nbytes for tensor in (*own, *self.lora.values()))
 
     def features(
         self, encoder: torch.nn.Module, pixels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Normalised pixels (N, 3, S, S) to features; see `Backend.encode_images`."""
+        """Encode normalised pixels (N, 3, S, S) to features; see `Backend.encode_images`."""
         if self.spec.feature == "embedding":
             features = encoder(pixels).image_embeds
             return features, torch.zeros_like(features[:1])
@@ -100,7 +100,7 @@ class ImageAdapter:
         unconditional: torch.Tensor,
         identity: Identity | None = None,
     ) -> ImageTokens:
-        """Features of N pictures, and 1 or N rows without, to tokens joined: (1, N·T, D)."""
+        """Project features of N pictures and 1 or N unconditional rows: (1, N·T, D)."""
         if identity is None:
             image, nothing = self._projected(conditional), self._projected(unconditional)
         else:
@@ -113,7 +113,7 @@ class ImageAdapter:
         )
 
     def _projected(self, features: torch.Tensor) -> torch.Tensor:
-        """A resampler of identities takes each as a state."""
+        """Tokens by the projector; a resampler of identities takes each as a state."""
         if self.spec.projector == "resampler" and features.ndim == 2:
             features = features[:, None]
         return self.projector(features)
@@ -121,7 +121,7 @@ class ImageAdapter:
     def _of_faces(
         self, states: torch.Tensor, faces: Floats, shortcut_scale: float | None
     ) -> torch.Tensor:
-        """diffusers' module is given the states, and which version it is, as attributes."""
+        """FaceID-Plus' tokens: diffusers' module takes states and version as attributes."""
         projector: Any = self.projector
         projector.clip_embeds = states[:, None]
         projector.shortcut = shortcut_scale is not None
@@ -134,7 +134,7 @@ class ImageAdapter:
     def keys_values(
         self, tokens: torch.Tensor, attentions: Sequence[Attention]
     ) -> tuple[KeyValue, ...]:
-        """Tokens (R, T, D) to keys and values of every site."""
+        """Keys and values of every site, from tokens (R, T, D)."""
         return tuple(
             keys_values(tokens, weights, attention.heads)
             for weights, attention in zip(self.projections, attentions, strict=True)
@@ -142,7 +142,7 @@ class ImageAdapter:
 
 
 def check_file(file: AdapterFile, sites: Sequence[Site], context_width: int) -> AdapterSpec:
-    """The adapter's kind, from its header alone, if diffusers can load it into this UNet."""
+    """Check an adapter's file by its header: whether diffusers can load it into this UNet."""
     shapes, where = file.shapes, file.path.name
     spec = detect_adapter(shapes, where)
     spec.check_context(context_width, where)
@@ -159,7 +159,7 @@ def check_file(file: AdapterFile, sites: Sequence[Site], context_width: int) -> 
 
 
 def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], where: str) -> None:
-    """What the projector holds is checked by torch; beside it there are keys, values and LoRA."""
+    """Refuse tensors beside projector, keys, values and LoRA; torch checks the projector."""
     known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
     needed = _lora_shapes(spec, sites)
     wrong = sorted(name for name, shape in needed.items() if shapes.get(name) != shape)
@@ -181,7 +181,7 @@ def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], wher
 
 
 def _lora_shapes(spec: AdapterSpec, sites: Sequence[Site]) -> dict[str, tuple[int, ...]]:
-    """FaceID's low-rank changes: on all attentions, those before a site too."""
+    """The shapes of FaceID's LoRA, on all attentions, self-attentions too."""
     shapes: dict[str, tuple[int, ...]] = {}
     for site in sites if spec.lora_rank else ():
         for number, context in ((site.number - 1, site.width), (site.number, spec.context_width)):
@@ -201,7 +201,7 @@ class _Attached:
 
 @dataclass
 class Adapters:
-    """By name; `encoders` by their folders, each loaded once."""
+    """The loaded adapters by name; `encoders` by their folders, each loaded once."""
 
     model: ModelFolder
     unet: UNet2DConditionModel
@@ -246,7 +246,7 @@ class Adapters:
         return self.encoders[files.folder]
 
     def changes(self, lora_scales: Mapping[str, float]) -> tuple[SiteChanges, ...]:
-        """What the LoRA of adapters, at these strengths, change of every attention."""
+        """The LoRA changes of all attentions by adapters at these strengths."""
         return site_changes(self._loras(lora_scales), self.model.sites)
 
     def _loras(

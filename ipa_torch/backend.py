@@ -54,7 +54,7 @@ from .vae_codec import decode, encode
 
 @contextmanager
 def precise() -> Iterator[None]:
-    """No gradients; and no TF32, which CUDA's convolutions would use for float32 by default."""
+    """A context without gradients and TF32, which CUDA's convolutions use by default."""
     cudnn = torch.backends.cudnn
     flags = {"benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
     with torch.inference_mode(), cudnn.flags(enabled=cudnn.enabled, allow_tf32=False, **flags):
@@ -187,11 +187,11 @@ class TorchBackend:
         )
 
     def from_numpy(self, array: Floats) -> torch.Tensor:
-        """Latents as a float32 tensor on the device."""
+        """Convert latents to a float32 tensor on the device."""
         return torch.tensor(array, device=self.device)
 
     def to_numpy(self, array: torch.Tensor) -> Floats:
-        """The inverse."""
+        """Convert latents to numpy."""
         return array.float().cpu().numpy()
 
     @precise()

@@ -1,4 +1,4 @@
-"""What the UNet attends to: text states, and image keys and values computed once per generation."""
+"""The conditioning of the UNet: text states, and image keys and values, once per generation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Conditioning:
 
     @property
     def rows(self) -> int:
-        """R."""
+        """The number of conditioning rows, R."""
         return int(self.text.shape[0])
 
     def repeated(self, count: int) -> Conditioning:
@@ -74,7 +74,7 @@ def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]
 
 
 def _to_unconditional(pair: KeyValue) -> KeyValue:
-    """The conditional row's in the unconditional row, and zeros, which add 0, in its own."""
+    """Tokens moved to the unconditional row; the conditional row gets zeros, which add 0."""
     return replace(pair, keys=_moved(pair.keys), values=_moved(pair.values))
 
 

@@ -22,7 +22,7 @@ Residuals = list[torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class ConditionedControl:
-    """A control for one generation: its picture (1, 3, H, W), and the text (R, T, D).
+    """A ControlNet for one generation: its picture (1, 3, H, W), and the text (R, T, D).
 
     `added` is diffusers' added_cond_kwargs. `conditional_only`: the unconditional row gets nothing.
     """
@@ -36,7 +36,7 @@ class ConditionedControl:
     def residuals(
         self, x: torch.Tensor, timestep: torch.Tensor, weights: Sequence[float]
     ) -> Residuals:
-        """Of scaled latents (N, C, h, w), for all rows."""
+        """The residuals for scaled latents (N, C, h, w), for all rows."""
         count, rows = len(x), len(self.text)
         # What other channels a UNet takes (those of inpainting) come after the latents.
         latents = x[:, : self.net.config.in_channels].repeat(rows, 1, 1, 1)
@@ -57,19 +57,19 @@ class ConditionedControl:
 
 @dataclass(frozen=True, slots=True)
 class ConditionedAdapter:
-    """A T2I-Adapter for one generation: its features, which are the same for all rows and steps."""
+    """A T2I-Adapter for one generation: its features, the same for all rows and steps."""
 
     features: tuple[torch.Tensor, ...]
 
     def weighted(self, weights: Sequence[float]) -> Residuals:
-        """The features, each with its weight."""
+        """The features times their weights."""
         pairs = zip(self.features, weights, strict=True)
         return [f * weight if weight else torch.zeros_like(f) for f, weight in pairs]
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What controls add to an evaluation: to the UNet's results, and inside its way down."""
+    """The residuals of controls in one evaluation: for the UNet's results, and on its way down."""
 
     residuals: Residuals
     features: Residuals
@@ -77,7 +77,7 @@ class Added:
 
 @dataclass
 class Controls:
-    """By name."""
+    """The loaded controls by name."""
 
     unet: UNet2DConditionModel
     _loaded: dict[str, ControlNetModel | T2IAdapter] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Controls:
         text: Sequence[TextStates],
         sizes: Sequence[Sizes],
     ) -> tuple[ConditionedControl | ConditionedAdapter, ...]:
-        """What does not change from step to step."""
+        """Compute what does not change from step to step."""
         return tuple(self._conditioned(control, text, sizes) for control in controls)
 
     def _conditioned(
@@ -135,7 +135,7 @@ def summed(
     x: torch.Tensor,
     timestep: torch.Tensor,
 ) -> Added:
-    """What all controls add together; empty if none has a weight, and then none is run."""
+    """The sum of all controls' residuals; empty if none has a weight, and then none is run."""
     residuals: Residuals = []
     features: Residuals = []
     for control, weights in zip(controls, scales, strict=True):
@@ -149,6 +149,6 @@ def summed(
 
 
 def _sums(total: Residuals, own: Residuals) -> Residuals:
-    """One by one; what only the longer has stays as it is."""
+    """Sums of two lists, item by item; what only the longer one has stays."""
     pairs = zip_longest(total, own)
     return [(b if a is None else a) if a is None or b is None else a + b for a, b in pairs]

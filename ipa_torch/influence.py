@@ -20,7 +20,7 @@ class Recorder:
         self._shares: dict[int, torch.Tensor] = {}
 
     def take(self, site: int, q: torch.Tensor, text: torch.Tensor, context: Context) -> None:
-        """Measure a site.
+        """Measure the shares at one site.
 
         Args:
             site: Its rank.
@@ -46,12 +46,12 @@ class Recorder:
         self._shares[site] = stacked / total
 
     def read(self) -> list[Floats]:
-        """(1 + P, N, L) for each site; see `Backend.predict`."""
+        """The shares (1 + P, N, L) of each site; see `Backend.predict`."""
         return [self._shares[site].cpu().numpy() for site in sorted(self._shares)]
 
 
 def values_by_picture(values: torch.Tensor, pictures: int) -> Iterator[torch.Tensor]:
-    """Values (N, heads, T, d) for each picture: those of its own tokens, 0 for the others'."""
+    """Values (N, heads, T, d) for each picture: those of its own tokens, 0 for others'."""
     if pictures == 1:
         yield values
         return
@@ -61,5 +61,5 @@ def values_by_picture(values: torch.Tensor, pictures: int) -> Iterator[torch.Ten
 
 
 def _norm(part: torch.Tensor) -> torch.Tensor:
-    """(N, heads, L, d) to (N, L), in float32."""
+    """The L2 norm over heads and width, (N, heads, L, d) to (N, L), in float32."""
     return part.float().square().sum(dim=(1, 3)).sqrt()

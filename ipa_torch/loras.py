@@ -25,7 +25,7 @@ _FIXED = {"peft_type": "LORA", "use_dora": False, "lora_bias": False, "bias": "n
 
 @dataclass(frozen=True, eq=False)
 class _Attached:
-    """What PEFT calls it (its own names allow no dots), and the strength of its layers by them."""
+    """A loaded LoRA: PEFT's name for it (own names allow no dots), and each layer's strength."""
 
     label: str
     fuse: bool
@@ -34,7 +34,7 @@ class _Attached:
 
 @dataclass
 class _Acting:
-    """What acts in the networks, the weights to be put back, and what is to leave PEFT's layers.
+    """The LoRAs that act in the networks, weights to put back, and what is to leave PEFT's layers.
 
     `unloaded` goes once nothing frozen has it any more; `count` is of all that were ever loaded.
     """
@@ -47,7 +47,7 @@ class _Acting:
 
 @dataclass
 class Loras:
-    """By name. See `ipa.backend.protocol.LoraSet`.
+    """The loaded LoRAs by name. See `ipa.backend.protocol.LoraSet`.
 
     PEFT's layers hold the base model's, whose own weights are put back when nothing is fused. What
     is frozen shares `_acting`, for the networks are the same.
@@ -110,7 +110,7 @@ class Loras:
         return int(unet.dtype.itemsize)
 
     def _layers(self) -> Iterator[tuple[str, LoraLayer]]:
-        """Every layer of PEFT's, and the network that it is in."""
+        """All PEFT layers, each with its network."""
         for part, network in self.networks.items():
             yield from ((part, m) for m in network.modules() if isinstance(m, LoraLayer))
 
@@ -147,7 +147,7 @@ class Loras:
             self._remove(label)
 
     def _remove(self, label: str) -> None:
-        """Out of every layer; layers without any become the base model's again."""
+        """Remove a LoRA from every layer; layers without any become the base model's again."""
         for network in self.networks.values():
             delete_adapter_layers(network, label)
             configs = getattr(network, "peft_config", {})

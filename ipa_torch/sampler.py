@@ -34,7 +34,7 @@ def advance(
     memories: Sequence[torch.Tensor],
     noise: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The next latents, the denoised estimate, and what later rows remember of this one.
+    """Apply a row: the next latents, the denoised estimate, and its memory for later rows.
 
     `memories` are those of the rows before, the latest first.
     """

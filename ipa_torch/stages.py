@@ -1,4 +1,4 @@
-"""What can be watched of a run: forward hooks on diffusers' and transformers' modules."""
+"""The stages of a run with torch: forward hooks on diffusers' and transformers' modules."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _input_hook(name: str, emit: Emit) -> Callable[..., Any]:
 
 
 def _site_hook(name: str, emit: Emit) -> Callable[..., Any]:
-    """Has a site's processor tell its branches, through the context that it is given."""
+    """A hook that has a site's processor tell its branches, through its context."""
 
     def watch(part: str, array: torch.Tensor) -> torch.Tensor:
         stage = f"{name}.{part}"
@@ -121,7 +121,7 @@ def _site_hook(name: str, emit: Emit) -> Callable[..., Any]:
 
 
 def _told(emit: Emit, name: str, array: torch.Tensor) -> torch.Tensor:
-    """The same tensor, or what is to stand in for it."""
+    """A tensor as told, or its replacement."""
     channels_first = is_sequence(name) and (array.ndim == 4 or name.endswith(".group_norm"))
     given = array.flatten(2).transpose(1, 2) if channels_first else array
     instead = emit(name, _floats(given))
@@ -132,12 +132,12 @@ def _told(emit: Emit, name: str, array: torch.Tensor) -> torch.Tensor:
 
 
 def _merged(array: torch.Tensor) -> torch.Tensor:
-    """(B, heads, L, d) to (B, L, C)."""
+    """Merge heads: (B, heads, L, d) to (B, L, C)."""
     return array.transpose(1, 2).flatten(2)
 
 
 def _split(array: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The inverse."""
+    """Split heads: (B, L, C) to (B, heads, L, d)."""
     batch, heads, length, width = like.shape
     return array.reshape(batch, length, heads, width).transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""What torch's libraries ask the environment once, as they start: answered then, and taken back.
+"""Settings that torch's libraries read once from the environment, made while torch starts.
 
 Without it, MKL's products have other bits where their operands lie otherwise in memory, so that one
 request gives two pictures; and the threads of OpenMP wait for one another by spinning, which beside
@@ -19,12 +19,12 @@ _PRODUCTS = {"MKL_CBWR": "AUTO"}
 # Read when the library is loaded. Measured with libgomp; on a Mac torch brings another.
 _THREADS = {"OMP_WAIT_POLICY": "PASSIVE"} if sys.platform == "linux" else {}
 _CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""By any of these the user says how threads wait."""
+"""Variables by any of which the user says how threads wait."""
 
 
 @functools.cache
 def start() -> None:
-    """Load torch, its products reproducible and its threads asleep while they wait.
+    """Load torch, with reproducible products and threads that sleep while they wait.
 
     A program that has loaded torch has chosen how threads wait, one that has multiplied matrices
     whether products are reproducible.
@@ -54,7 +54,7 @@ def has_steady_products() -> bool:
 
 @contextmanager
 def _said(settings: dict[str, str]) -> Iterator[None]:
-    """The environment with settings that the user left open."""
+    """A context: the environment with settings that the user left open."""
     own = {name: os.environ.get(name) for name in settings if not os.environ.get(name)}
     os.environ.update({name: settings[name] for name in own})
     try:

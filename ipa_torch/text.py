@@ -1,4 +1,4 @@
-"""Prompts through one text encoder, or through SDXL's two; and what SDXL's UNet is told beside."""
+"""Prompts through one text encoder, or SDXL's two, and SDXL's pooled text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode_text(
     ids: torch.Tensor,
     reading: TextOptions = PLAIN,
 ) -> TextStates:
-    """One prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
+    """Encode one prompt's ids, (text encoders, L) or (text encoders, chunks, L), to its states.
 
     One encoder gives its last layer, normed. SDXL takes the layer before from both, side by side,
     and the second's pooled text, that of the first chunk. Chunks are encoded one by one, so that
@@ -48,7 +48,7 @@ def encode_text(
 
 
 def _run(tower: torch.nn.Module, ids: torch.Tensor, learned: npt.NDArray[np.float32] | None) -> Any:
-    """The tower's outputs, with learned embeddings behind its own for this call alone."""
+    """Run a text encoder, with learned embeddings behind its own for this call alone."""
     if learned is None:
         return tower(ids, output_hidden_states=True)
     names = [n for n, _ in tower.named_parameters() if n.endswith("token_embedding.weight")]
@@ -69,7 +69,7 @@ def _taken(tower: torch.nn.Module, output: Any, skip: int, *, normed: bool) -> t
 def _pooled(
     second: CLIPTextModelWithProjection, output: Any, ids: torch.Tensor, *, learned: bool
 ) -> torch.Tensor:
-    """The pooled text; with learned words, whose ids transformers may take for the end, ours."""
+    """The pooled text; found by ourselves with learned words, whose ids hide the end token."""
     if not learned:
         return output.text_embeds
     config = second.config
@@ -89,14 +89,14 @@ def _weighted(
 
 
 def no_text(like: TextStates) -> TextStates:
-    """Zeros in the shape of other states."""
+    """Zeros in the shape of other states: SDXL's empty negative prompt."""
     return TextStates(torch.zeros_like(like.states), torch.zeros_like(like.pooled))
 
 
 def added_conditioning(
     text: Sequence[TextStates], sizes: Sequence[Sizes]
 ) -> dict[str, torch.Tensor]:
-    """diffusers' added_cond_kwargs: pooled text (R, P) and six numbers (R, 6); none without sizes.
+    """diffusers' added_cond_kwargs: pooled text (R, P) and sizes (R, 6); else empty.
 
     The numbers stay float32 in every precision: float16 has no 2049.
     """

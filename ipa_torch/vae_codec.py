@@ -57,7 +57,7 @@ def encode(
 
 @contextmanager
 def tiled(vae: AutoencoderKL, tile: Tile | None) -> Iterator[None]:
-    """Work in tiles inside, diffusers' own, if there are any."""
+    """A context in which diffusers' VAE works in tiles, if there are any."""
     if tile is not None:
         vae.enable_tiling()
         vae.tile_latent_min_size, vae.tile_sample_min_size = tile.latents, tile.pixels
@@ -69,7 +69,7 @@ def tiled(vae: AutoencoderKL, tile: Tile | None) -> Iterator[None]:
 
 @contextmanager
 def widened(vae: AutoencoderKL) -> Iterator[None]:
-    """Compute in float32 inside; going back loses nothing."""
+    """A context for float32; going back loses nothing."""
     before = vae.dtype
     with quiet():
         vae.float()

@@ -14,7 +14,7 @@ from ipa.errors import CheckpointError
 
 
 def require_new(target: Path) -> None:
-    """Raise CheckpointError if something has that name already."""
+    """Raise CheckpointError if a file or folder of that name exists."""
     if os.path.lexists(target):
         kind = "folder" if target.is_dir() else "file"
         raise CheckpointError(
@@ -35,7 +35,7 @@ def take_name(hidden: Path, target: Path) -> None:
 
 
 def not_written(target: Path, error: OSError) -> CheckpointError:
-    """The error for what the disk refused."""
+    """The CheckpointError for an OSError of a write: a full or read-only disk."""
     return CheckpointError(
         f"{target} could not be written",
         found=error.strerror or str(error),
@@ -70,7 +70,7 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """What runs that were killed have left beside the target; those of living ones stay."""
+    """Remove what killed runs have left beside the target; that of living ones stays."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}\.partial")
     for path in target.parent.glob(".*.partial") if target.parent.is_dir() else ():
         match = pattern.fullmatch(path.name)
@@ -89,7 +89,7 @@ def _is_running(process: int) -> bool:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Have the new name on disk, not only in the system's memory."""
+    """Flush a folder's entries to the disk (fsync), so that a new name outlives a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -98,7 +98,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise CheckpointError if so many bytes do not fit the disk of a folder."""
+    """Raise CheckpointError if the disk of a folder has less room than so many bytes."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise CheckpointError(

@@ -17,7 +17,6 @@ from ipa.model.quantization import Quantization
 from .quantization import PACKED
 from .safetensors_file import SafetensorsFile, open_safetensors
 from .stored import Stored
-from .torch_save.torch_file import open_torch
 
 CONVERTED: Mapping[str, str] = {"format": "mlx", "ipa_layout": "1"}
 """Metadata of files in our MLX names and layout."""
@@ -30,7 +29,7 @@ _FOREIGN_FORMATS = {"mlx", "flax", "tf"}  # their convolutions lie in another or
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint(Mapping[str, Stored]):
-    """Tensors by name.
+    """A checkpoint's tensors by name, with the metadata of its file.
 
     Attributes:
         where: The file or folder, for messages.
@@ -71,6 +70,8 @@ def open_file(path: Path) -> Checkpoint:
     """
     kind = container(path)
     if kind != "safetensors":
+        from .torch_save.torch_file import open_torch
+
         return Checkpoint(str(path), open_torch(path, kind), converted=False)
     file = open_safetensors(path)
     return Checkpoint(

@@ -21,7 +21,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def _small_floats(exponent_bits: int, mantissa_bits: int, bias: int) -> npt.NDArray[np.float16]:
-    """The value of each of the 256 codes; specials are put in by the caller."""
+    """The value of each of the 256 codes of an 8-bit float; the caller puts specials in."""
     codes = np.arange(256)
     exponent = (codes >> mantissa_bits) & ((1 << exponent_bits) - 1)
     mantissa = (codes & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits)
@@ -40,7 +40,7 @@ def _e4m3() -> npt.NDArray[np.float16]:
 
 
 def _e5m2() -> npt.NDArray[np.float16]:
-    """The upper half of a float16, specials too."""
+    """The values of float8 E5M2, which is the upper half of a float16, specials too."""
     return (np.arange(256, dtype=np.uint16) << 8).view(np.float16)
 
 
@@ -67,20 +67,20 @@ _DECODERS: Mapping[str, tuple[str, Callable[[Array, str], Array]]] = {
 }
 
 BECOMES: Mapping[str, str] = {tag: target for tag, (target, _) in _DECODERS.items()}
-"""What each of these types is read as."""
+"""The number format that each decoded format is read as."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded(Wrapper):
-    """A stored tensor of another number format."""
+    """A stored tensor of a foreign number format, read in one that networks compute with."""
 
     @property
     def dtype(self) -> str:
-        """What it becomes."""
+        """The safetensors tag of the format that it is read in."""
         return BECOMES[self.whole.dtype]
 
     def array(self) -> Array:
-        """Its values. Raises CheckpointError where they do not fit."""
+        """The decoded values. Raises CheckpointError where they do not fit."""
         _, decode = _DECODERS[self.whole.dtype]
         return decode(self.whole.array(), f"{self.where}: {self.name}")
 

@@ -32,13 +32,13 @@ NUMPY: Mapping[str, np.dtype[Any]] = {
         "C64": "<c8",
     }.items()
 }
-"""How each tag is viewed. The tag must travel beside the array: BF16 and U16 look the same."""
+"""The numpy type of each tag. Keep the tag beside the array: BF16 and U16 look the same."""
 
 WEIGHTS = ("F32", "F16", "BF16")
 """The formats that weights of supported networks may have."""
 
 NAMES: Mapping[str, str] = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-"""Tags by the names that people use."""
+"""Safetensors tags by the names that people use: float32, float16, bfloat16."""
 
 MAX_ELEMENTS = 2**59
 """The product of a shape's sides but those of 0: numpy counts bytes in 63 bits, even of nothing."""

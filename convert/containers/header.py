@@ -19,7 +19,7 @@ from ipa.errors import CheckpointError
 from .dtypes import MAX_ELEMENTS, NUMPY
 
 MAX_HEADER_BYTES = 100_000_000
-"""Limit of the format itself."""
+"""The longest header that the safetensors format allows."""
 
 _MAX_TENSORS = 100_000
 _MAX_DIMENSIONS = 8
@@ -96,7 +96,7 @@ def refuse(where: str, found: str) -> NoReturn:
 
 
 def _check_cost(text: bytes, buffer_bytes: int, where: str) -> None:
-    """Before it is parsed: three bytes of JSON can make a list of seventy."""
+    """Refuse JSON that is costly to parse: three bytes of it can make a list of seventy."""
     parts = sum(map(text.count, (b"[", b"{", b":", b",")))
     wide = 0 if text.isascii() else 4 * len(text)  # one emoji, and every character takes four
     if _PART * parts + wide > _ALLOWANCE + len(text) + buffer_bytes:

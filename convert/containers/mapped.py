@@ -59,14 +59,14 @@ class MappedTensor:
         return values if values.flags.c_contiguous else np.ascontiguousarray(values)
 
     def release(self) -> None:
-        """Give its pages back to the system; views of it stay good and are read again."""
+        """Give the tensor's pages back to the system; views of it stay good and are read again."""
         begin = self._offset // mmap.PAGESIZE * mmap.PAGESIZE
         length = self._offset + self._span - begin
         if self._span:
             self._buffer.madvise(mmap.MADV_DONTNEED, begin, length)
 
     def _read(self) -> Array:
-        """Its bytes, and whatever lies between them."""
+        """The bytes of a tensor, and whatever lies between them."""
         raw, found = np.empty(self._span, np.uint8), "another size"
         try:
             with Path(self.where).open("rb") as file:
@@ -84,7 +84,7 @@ class MappedTensor:
 
     @property
     def _span(self) -> int:
-        """Bytes from its first element to behind its last."""
+        """How many bytes lie between the first element and the end of the last."""
         size = NUMPY[self.dtype].itemsize
         if 0 in self.shape:
             return 0

@@ -51,7 +51,7 @@ def packed(array: Array, dtype: str, how: Quantization, name: str) -> Array:
 
 
 def scales(array: Array, dtype: str, how: Quantization, name: str) -> Array:
-    """The steps of a matrix's groups, in its own type: shape `how.groups`. See `packed`."""
+    """The scales of a matrix's groups, in its own type: shape `how.groups`. See `packed`."""
     return _per_group(0, array, dtype, how, name)
 
 
@@ -71,7 +71,7 @@ def _levels(how: Quantization) -> np.float32:
 
 
 def _grid(groups: Floats, how: Quantization, name: str) -> tuple[Floats, Floats]:
-    """Step and offset of every group, (groups,) each, in float32."""
+    """Scale and offset of every group, (groups,) each, in float32."""
     high, low = groups.max(axis=1), groups.min(axis=1)
     is_low = np.abs(low) > np.abs(high)
     with np.errstate(over="ignore"):
@@ -91,7 +91,7 @@ def _grid(groups: Floats, how: Quantization, name: str) -> tuple[Floats, Floats]
 
 
 def _pieces(array: Array, dtype: str, how: Quantization) -> Iterator[tuple[int, Floats]]:
-    """Some groups at a time, (groups, group size) in float32, and where they start."""
+    """A matrix's groups, some at a time: (groups, group size) in float32; and where they start."""
     flat = array.reshape(-1)
     size = _PIECE // how.group_size * how.group_size
     for start in range(0, flat.size, size):

@@ -73,25 +73,25 @@ def open_safetensors(path: Path) -> SafetensorsFile:
 
 
 class Writable(Protocol):
-    """What the writer takes: a tensor whose values are computed when they are written."""
+    """The protocol of a tensor to write, whose values are computed when they are written."""
 
     @property
     def name(self) -> str:
-        """Name in the file."""
+        """The tensor's name in the file."""
 
     @property
     def dtype(self) -> str:
-        """Its safetensors tag."""
+        """The tensor's safetensors tag."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """The tensor's shape."""
 
     def array(self) -> Array:
-        """Its values, of that shape and type."""
+        """The tensor's values, of that shape and type."""
 
     def release(self) -> None:
-        """It is written: the memory behind it may go."""
+        """Free the tensor's memory: it has been written."""
 
 
 def write_safetensors(
@@ -134,7 +134,7 @@ def write_safetensors(
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """Bytes of a tensor."""
+    """The size of a tensor in bytes."""
     return int(np.prod(shape, dtype=object)) * NUMPY[dtype].itemsize
 
 

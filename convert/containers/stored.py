@@ -1,4 +1,4 @@
-"""What a tensor in a file is to everything that reads it."""
+"""The interface of a tensor in a file, whatever the file's format."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ class Stored(Protocol):
 
     @property
     def name(self) -> str:
-        """As the file spells it."""
+        """The tensor's name as the file spells it."""
 
     @property
     def dtype(self) -> str:
-        """Its safetensors tag."""
+        """The tensor's safetensors tag."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As stored."""
+        """The tensor's shape as stored."""
 
     @property
     def where(self) -> str:
-        """The file."""
+        """The file that holds the tensor."""
 
     def array(self) -> Array:
-        """Its values; BF16 as uint16."""
+        """The tensor's values; BF16 as uint16."""
 
     def apart(self) -> Stored:
-        """The same, read as a stream and not through a map."""
+        """The same tensor, whose values are read as a stream and not through a memory map."""
 
     def release(self) -> None:
-        """It is not needed for now: the memory behind it may go."""
+        """Let go of the memory behind the tensor; it can be read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +45,22 @@ class Wrapper:
 
     @property
     def name(self) -> str:
-        """That in the file."""
+        """The name of the tensor in the file."""
         return self.whole.name
 
     @property
     def dtype(self) -> str:
-        """That in the file."""
+        """The safetensors tag of the tensor in the file."""
         return self.whole.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That in the file."""
+        """The shape of the tensor in the file."""
         return self.whole.shape
 
     @property
     def where(self) -> str:
-        """The file."""
+        """The file that holds the tensor."""
         return self.whole.where
 
     def array(self) -> Array:
@@ -68,7 +68,7 @@ class Wrapper:
         return self.whole.array()
 
     def apart(self) -> Self:
-        """The same, read as a stream."""
+        """The same tensor, read as a stream."""
         return replace(self, whole=self.whole.apart())
 
     def release(self) -> None:

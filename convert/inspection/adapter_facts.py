@@ -37,7 +37,7 @@ _FROZEN = ("unet.", "image_encoder.")  # in a training's checkpoint
 
 
 def adapter_facts(checkpoint: Checkpoint) -> Facts:
-    """Variant, base and encoder; tokens, LoRA and open questions as remarks."""
+    """Describe an IP-Adapter: variant, base and encoder; tokens and LoRA as remarks."""
     checkpoint = ip_adapter.normal(checkpoint)
     sites = adapter_sites(checkpoint)
     base = next((base_name(context) for _, context in sites.values()), "")
@@ -55,7 +55,7 @@ def adapter_facts(checkpoint: Checkpoint) -> Facts:
 
 
 def _variant(spec: AdapterSpec) -> str:
-    """The structure, and the public names that files of it have."""
+    """The adapter's structure, and the public names that files of it have."""
     structure = _STRUCTURES[spec.projector]
     names = (spec.kind,) if spec.kind else adapter_kinds(spec).names
     return f"{structure} ({_alternatives(names) or 'of no public kind'})"
@@ -116,7 +116,7 @@ _FACE_LAYERS = (4 * 32, 4 * 140)
 
 
 def lora_facts(checkpoint: Checkpoint) -> Facts:
-    """What is known of a LoRA."""
+    """Describe a LoRA."""
     keys = {name: key for name in checkpoint if (key := split(name))}
     downs = {name: key for name, key in keys.items() if key.role == "down"}
     layers = Counter(_component(key.stem) for key in downs.values())
@@ -180,7 +180,7 @@ def _range(values: Iterable[float]) -> str:
 
 
 def _alpha(checkpoint: Checkpoint, keys: Mapping[str, Key]) -> str:
-    """The alphas that are stated, by tensors or by PEFT's configuration."""
+    """The alphas that a LoRA states, by tensors or by PEFT's configuration."""
     stored = [checkpoint[name] for name, key in keys.items() if key.role == "alpha"]
     values = [value for tensor in stored if (value := scalar(tensor)) is not None]
     try:
@@ -219,7 +219,7 @@ _WIDTHS = {768, 1024, 1280}  # of the text encoders of Stable Diffusion
 
 
 def open_any(path: Path) -> Checkpoint:
-    """The checkpoint in a file, also where a learned word lies beside its training, or alone.
+    """Open a file's checkpoint, also a textual inversion's, alone or saved with its training.
 
     Raises:
         CheckpointError: See `open_file`; a file that is neither is told of as a checkpoint.
@@ -246,7 +246,7 @@ def _learned(path: Path) -> Checkpoint | None:
 
 
 def is_inversion(checkpoint: Checkpoint) -> bool:
-    """Whether there are embeddings and no more: one tensor, or one for each of SDXL's encoders.
+    """Whether a file is a textual inversion: one embedding tensor, or one for each SDXL encoder.
 
     A lone tensor of a name that could be anything is one if a text encoder has its width.
     """
@@ -259,7 +259,7 @@ def is_inversion(checkpoint: Checkpoint) -> bool:
 
 
 def inversion_facts(checkpoint: Checkpoint) -> Facts:
-    """Its word, if it says one, how many embeddings that has, and whose text encoder takes them."""
+    """Describe a textual inversion: its word, its number of embeddings, its text encoder."""
     shapes = {name: tensor.shape for name, tensor in checkpoint.items()}
     rows = {shape[0] if len(shape) == 2 else 1 for shape in shapes.values()}
     told = [name for name in shapes if len(shapes) == 1 and name not in _UNNAMED]

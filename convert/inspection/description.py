@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """Words for a person; empty where there is nothing to say."""
+    """A checkpoint's description: words for a person, empty where there is nothing to say."""
 
     variant: str = ""
     base: str = ""

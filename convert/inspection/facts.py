@@ -27,7 +27,7 @@ from .network_facts import controlnet_facts, single_file_facts, t2i_adapter_fact
 
 
 def facts(family: str, checkpoint: Checkpoint) -> Facts:
-    """What is known of a checkpoint of this family."""
+    """Describe a checkpoint of a known family."""
     describe = _DESCRIBERS.get(family)
     return describe(checkpoint) if describe else Facts()
 

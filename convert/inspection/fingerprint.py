@@ -29,7 +29,7 @@ _MAX_THREADS = 8  # a tensor each: memory is what the largest few take
 _PACKED = "U32"
 _FEW_BITS = Quantization(4)  # which matrices are quantised is the same for every number of bits
 REST = " but for quantised layers"
-"""After the name of a precision: the fingerprint of what quantisation leaves as it is."""
+"""A precision's suffix for the fingerprint of what quantisation leaves as it is."""
 
 
 def _half(values: Array) -> Array:
@@ -50,7 +50,7 @@ _ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
 
 
 def fingerprint(converted: Converted) -> Fingerprint:
-    """Of a component or an adapter: sha256 by precision.
+    """The fingerprints of a component or an adapter: sha256 by precision.
 
     "float32" is of the very values; "float16" of what they round to. Of weights that are quantised
     in their file there are only those that leave quantised layers out.
@@ -72,7 +72,7 @@ def fingerprint(converted: Converted) -> Fingerprint:
 
 
 def agreement(a: Mapping[str, str], b: Mapping[str, str]) -> str | None:
-    """The precision in which two are equal, the highest there is; None if in none.
+    """The highest precision in which two components' fingerprints are equal; None if in none.
 
     That quantised layers may differ is granted only where one of the two has them.
     """
@@ -82,7 +82,7 @@ def agreement(a: Mapping[str, str], b: Mapping[str, str]) -> str | None:
 
 
 def lora_fingerprint(lora: Lora) -> Fingerprint:
-    """Of a LoRA: its matrices, and the strength that its alphas give each layer."""
+    """The fingerprint of a LoRA: its matrices, and the strength that alphas give each layer."""
     pairs = sorted(lora.values(), key=lambda pair: (pair.module.component, pair.module.path))
     tensors = [tensor for pair in pairs for tensor in (pair.down, pair.up)]
     places = [
@@ -95,13 +95,13 @@ def lora_fingerprint(lora: Lora) -> Fingerprint:
 
 
 def _path(name: str) -> str:
-    """Of a layer; its own bias is not among what quantisation makes of its matrix."""
+    """A layer's path; its own bias is not among what quantisation makes of its matrix."""
     head, _, last = name.rpartition(".")
     return head if last in {"weight", "scales", "biases"} else name
 
 
 def _digests(tensors: list[ConvertedTensor]) -> Iterator[Fingerprint]:
-    """In order; numpy and hashlib leave other threads alone while they work."""
+    """The sha256 of each tensor, in order, by threads: numpy and hashlib release the lock."""
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as threads:
         yield from threads.map(_digest, tensors)
 

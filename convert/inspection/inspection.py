@@ -60,7 +60,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inspection:
-    """What a path holds; sums over its parts. JSON-able with `dataclasses.asdict`."""
+    """A path's description: its parts, and sums over them. JSON-able with `dataclasses.asdict`."""
 
     path: str
     kind: Literal["file", "component", "model", "folder"]
@@ -109,7 +109,7 @@ def inspect(path: Path | str, *, values: bool = False) -> Inspection:
 
 
 def _file(path: Path, *, values: bool) -> Inspection:
-    """A file; the parts of a whole model are told one by one."""
+    """Inspect a file; the parts of a whole model are described one by one."""
     checkpoint = open_any(path)
     whole = _part(path.name, checkpoint, values=values)
     found = _sum(path, "file", (whole,), ())
@@ -141,7 +141,7 @@ def _folder_parts(root: Path, *, values: bool) -> Iterator[Part | str]:
 
 
 def _pickle(name: str, path: Path, *, values: bool) -> Part | str:
-    """A pickle, unless the same weights lie beside it as safetensors."""
+    """A folder's pickle, unless the same weights lie beside it as safetensors."""
     stem = re.sub(r"^pytorch_model(?=\.|$)", "model", path.stem)
     for preferred in (f"{stem}.safetensors", f"{stem}.safetensors.index.json"):
         if (path.parent / preferred).is_file():
@@ -183,7 +183,7 @@ def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
 
 
 def _weights(checkpoint: Checkpoint) -> Iterator[tuple[int, ...]]:
-    """Shapes of what counts as weights: no integers, no scales and offsets of quantisation."""
+    """The shapes that count as weights: no integers, no scales and offsets of quantisation."""
     for name, tensor in checkpoint.items():
         if checkpoint.quantization is not None and name.endswith((".scales", ".biases")):
             continue
@@ -227,6 +227,6 @@ def _family(parts: tuple[Part, ...]) -> str:
 
 
 def _base(parts: tuple[Part, ...]) -> str:
-    """The one base that all parts which tell it agree on."""
+    """The base on which all parts agree that know it."""
     bases = {part.base for part in parts if part.base}
     return bases.pop() if len(bases) == 1 else ", ".join(sorted(bases))

@@ -47,7 +47,7 @@ _MARKERS: Mapping[str, str] = {
 
 
 def unet_facts(checkpoint: Checkpoint) -> Facts:
-    """Base, kind, and what is odd; a converted one's axes are MLX's."""
+    """Describe a UNet: base, kind, and what is odd; a converted one's axes are MLX's."""
     inputs = input_channels(checkpoint)
     width = context_width(checkpoint)
     base = base_of(checkpoint)
@@ -61,7 +61,7 @@ def unet_facts(checkpoint: Checkpoint) -> Facts:
 
 
 def single_file_facts(checkpoint: Checkpoint) -> Facts:
-    """The same of a whole model in one file, with what it lacks and what it does not tell."""
+    """Describe a whole model in one file, with what it lacks and cannot tell."""
     known = unet_facts(checkpoint)
     remarks = [*known.remarks, *_missing(checkpoint, known.base)]
     if has_averages(checkpoint):
@@ -100,22 +100,22 @@ def _untold(base: str) -> list[str]:
 
 
 def text_variant(checkpoint: Checkpoint) -> str:
-    """The public text tower of this width."""
+    """The public text encoder of this width."""
     return _variant(clip_configs.text_sizes(checkpoint), clip_configs.TEXT_TOWERS)
 
 
 def text_remarks(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The spelling."""
+    """Remarks on a text encoder: its spelling."""
     return _clip_spelling(checkpoint, clip_spellings.TEXT)
 
 
 def vision_variant(checkpoint: Checkpoint) -> str:
-    """The public image tower of this width."""
+    """The public image encoder of this width."""
     return _variant(clip_configs.vision_sizes(checkpoint), clip_configs.VISION_TOWERS)
 
 
 def vision_remarks(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The spelling, and whether there is enough of it for an image encoder."""
+    """Remarks on an image encoder: its spelling, and whether it is complete."""
     spelling = _clip_spelling(checkpoint, clip_spellings.VISION)
     if "projection_dim" in clip_configs.vision_sizes(checkpoint):
         return spelling
@@ -123,7 +123,7 @@ def vision_remarks(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def whole_remarks(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The spelling, and both towers."""
+    """Remarks on a whole CLIP: its spelling, and both towers."""
     return (
         *_clip_spelling(checkpoint, clip_spellings.WHOLE),
         f"image tower: {vision_variant(checkpoint)}",
@@ -132,7 +132,7 @@ def whole_remarks(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _variant(sizes: Mapping[str, int], towers: Mapping[str, Config]) -> str:
-    """The tower of this width, of this picture size if there is one."""
+    """The public tower of this width, and of this picture size if there is one."""
     width = sizes.get("hidden_size", 0)
     of_width = {title: row for title, row in towers.items() if row["hidden_size"] == width}
     for title, row in of_width.items():
@@ -165,7 +165,7 @@ _POOLING_IS_OPEN = "whether it is shuffle, which needs global_pool_conditions, i
 
 
 def controlnet_facts(checkpoint: Checkpoint) -> Facts:
-    """Base, size, spelling and control picture's channels; then what no tensor tells."""
+    """Describe a ControlNet: base, size, spelling, channels; then what no tensor tells."""
     spelling = _controlnet_spelling(checkpoint)
     try:
         spec = ControlNetSpec.from_config(detect(checkpoint), checkpoint.where)
@@ -182,7 +182,7 @@ def controlnet_facts(checkpoint: Checkpoint) -> Facts:
 
 
 def _size(spec: ControlNetSpec) -> str:
-    """SDXL's; other bases come in one size."""
+    """The size of an SDXL ControlNet; other bases come in one size."""
     if spec.addition is None:
         return ""
     counts = spec.transformer_layers[-2:]
@@ -206,7 +206,7 @@ _T2I_ADAPTER_BASES: Mapping[tuple[Feature, ...], str] = {
 
 
 def t2i_adapter_facts(checkpoint: Checkpoint) -> Facts:
-    """Base, type, spelling and control picture's channels; then what no tensor tells."""
+    """Describe a T2I-Adapter: base, type, spelling, channels; then what no tensor tells."""
     spelling = _t2i_adapter_spelling(checkpoint)
     try:
         spec = T2IAdapterSpec.from_config(detect_t2i_adapter(checkpoint), checkpoint.where)

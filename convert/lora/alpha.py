@@ -27,7 +27,7 @@ from ..containers.values import cast
 from .names import KOHYA, LoraModule
 
 METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps PEFT's configuration, in the metadata of a safetensors file."""
+"""The key of PEFT's configuration in a safetensors file's metadata, as diffusers writes it."""
 
 _BESIDE = ("adapter_model", "adapter_config.json")  # stem and configuration of PEFT's own files
 _NUMBERS = ("F64", "I64", "I32", "I16", "I8", "U8")  # of alphas, beside those of weights
@@ -107,7 +107,7 @@ class PeftConfig:
         )
 
     def alpha_of(self, module: LoraModule, rank: int, where: str) -> float:
-        """The alpha whose quotient by the rank is the module's scale.
+        """A module's alpha; divided by the rank it is the module's scale.
 
         Raises:
             CheckpointError: The configuration is of another rank than the weights.

@@ -30,7 +30,7 @@ KOHYA: Mapping[LoraComponent, tuple[str, ...]] = {
     "text_encoder": ("lora_te_", "lora_te1_"),
     "text_encoder_2": ("lora_te2_",),
 }
-"""What kohya's names begin with."""
+"""The prefixes of kohya's names."""
 
 _WRAPPER = "base_model.model."  # what PEFT puts around a model
 _FLAT = "text_model."  # transformers from 5.6 has no such level in CLIPTextModel
@@ -110,14 +110,14 @@ class LoraTargets:
     text_encoder_2: ClipTextSpec | None = None
 
     def texts(self) -> Iterator[tuple[LoraComponent, ClipTextSpec]]:
-        """The text encoders that there are."""
+        """The model's text encoders, by component."""
         if self.text_encoder is not None:
             yield "text_encoder", self.text_encoder
         if self.text_encoder_2 is not None:
             yield "text_encoder_2", self.text_encoder_2
 
     def modules(self) -> Iterator[LoraModule]:
-        """Every linear layer and convolution; embeddings and norms are no targets of a LoRA."""
+        """The layers that a LoRA may change: linear layers and convolutions."""
         yield from _modules("unet", unet.tensors(self.unet), unet.RENAMES)
         for component, spec in self.texts():
             rows = (t for t in clip_text.tensors(spec) if "embedding" not in t.name)
@@ -125,7 +125,7 @@ class LoraTargets:
 
 
 def split(key: str) -> Key | None:
-    """A key's parts; None if it is none of a LoRA."""
+    """A LoRA key taken apart; None if it is no LoRA's."""
     for pattern, role, spelling in _PATTERNS:
         match = pattern.fullmatch(key)
         if match:
@@ -134,7 +134,7 @@ def split(key: str) -> Key | None:
 
 
 def stems(targets: LoraTargets) -> dict[str, LoraModule]:
-    """The module of every name, in every spelling.
+    """Every layer's names in every spelling, each with its module.
 
     Raises:
         CheckpointError: Two modules share a name, which no public architecture has.
@@ -159,7 +159,7 @@ def stems(targets: LoraTargets) -> dict[str, LoraModule]:
 
 
 def converted_stems(targets: LoraTargets) -> dict[str, LoraModule]:
-    """The same for files that are converted already."""
+    """Every layer's names in converted files, each with its module."""
     return {f"{m.component}.{m.target}": m for m in targets.modules()}
 
 
@@ -220,7 +220,7 @@ def _underscored(path: str, prefixes: Iterable[str]) -> Iterator[str]:
 
 
 def _dotted(component: LoraComponent, paths: Iterable[str], *, alone: bool) -> Iterator[str]:
-    """diffusers' and PEFT's: the component in front, or nothing where it is the only one."""
+    """diffusers' and PEFT's names: the component in front, or nothing where it is the only one."""
     heads = [f"{component}.", f"{component}.{_WRAPPER}", f"{_WRAPPER}{component}."]
     if alone:
         heads += ["", _WRAPPER]

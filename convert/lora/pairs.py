@@ -20,7 +20,7 @@ from .names import LoraComponent, LoraModule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoraPair:
-    """The change of one layer's weight.
+    """A layer's two low-rank matrices, with their alpha.
 
     Attributes:
         module: The layer.
@@ -36,12 +36,12 @@ class LoraPair:
 
     @property
     def rank(self) -> int:
-        """Of the change."""
+        """The rank of the change."""
         return self.down.shape[0]
 
     @property
     def scale(self) -> float:
-        """What the product of the matrices is multiplied with."""
+        """The factor on the product of the matrices: alpha over rank."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
 
@@ -76,7 +76,7 @@ class Lora(Mapping[tuple[LoraComponent, str], LoraPair]):
 
 
 def delta(pair: LoraPair, layout: Literal["mlx", "diffusers"] = "mlx") -> npt.NDArray[np.float32]:
-    """What is added to the layer's weight: computed in float32, in the weight's shape.
+    """The change of a layer's weight: computed in float32, in the weight's shape.
 
     Args:
         pair: The change.

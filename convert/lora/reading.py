@@ -54,7 +54,7 @@ class _Matching:
 
 
 def read_lora(path: Path, targets: LoraTargets, *, skip: Collection[LoraComponent] = ()) -> Lora:
-    """A LoRA in any public spelling, or converted, matched with the model that it is for.
+    """Read a LoRA in any public spelling, or converted, for the model that it changes.
 
     Args:
         path: A safetensors file, or one of torch.save.
@@ -85,7 +85,7 @@ def read_lora(path: Path, targets: LoraTargets, *, skip: Collection[LoraComponen
 
 
 def context_width(checkpoint: Checkpoint) -> int | None:
-    """Width of the context that a LoRA's cross-attentions read; None if it changes none."""
+    """The width of the text states that a LoRA's cross-attentions read; None if it changes none."""
     for name, stored in checkpoint.items():
         key = split(name)
         if key and key.role == "down" and _CONTEXT.fullmatch(key.stem) and len(stored.shape) > 1:
@@ -117,7 +117,7 @@ def _check_base(checkpoint: Checkpoint, targets: LoraTargets) -> None:
 def _match(
     checkpoint: Checkpoint, targets: LoraTargets, skip: Collection[LoraComponent]
 ) -> _Matching:
-    """Every tensor at its layer."""
+    """Assign every tensor to its layer, and note whatever finds none."""
     table = converted_stems(targets) if checkpoint.converted else stems(targets)
     present = {"unet", *(component for component, _ in targets.texts())}
     matching = _Matching(where=checkpoint.where)
@@ -143,7 +143,7 @@ def _pair(
     configs: Mapping[str, PeftConfig],
     checkpoint: Checkpoint,
 ) -> LoraPair | None:
-    """The pair of a layer; None, and a problem more, if it is not in order."""
+    """A layer's pair; None, with a problem noted, if it is not in order."""
     problems = matching.problems
     stored, others = matching.groups[module].chosen()
     matching.dropped.update(others)
@@ -173,7 +173,7 @@ def _pair(
 
 
 def _slot(module: LoraModule, role: Role, rank: int, *, converted: bool) -> Slot:
-    """What a half must be. Matrices may be stored as 1×1 convolutions, and the reverse."""
+    """A half's shape, as it must be. Matrices may be stored as 1×1 convolutions, or the reverse."""
     outputs, *inputs = module.shape
     shape = (rank, *inputs) if role == "down" else (outputs, rank, *(1,) * len(inputs[1:]))
     spatial = role == "down" and module.layout is Layout.CONVOLUTION
@@ -200,7 +200,7 @@ def _alpha(
     matching: _Matching,
     configs: Mapping[str, PeftConfig],
 ) -> float | None:
-    """The layer's alpha, from its tensor or from PEFT's configuration, never from both."""
+    """A layer's alpha, from its tensor or from PEFT's configuration, never from both."""
     config = configs.get(module.component, configs.get(""))
     tensor = stored.get("alpha")
     if tensor is None:

@@ -30,32 +30,32 @@ _ORIGINAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Spelled:
-    """The tensors of one layer under one name, with the ending of one tool."""
+    """The tensors of one layer under one name, with the suffixes of one tool."""
 
     stem: str
     parts: Mapping[Role, Stored]
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is a pair."""
+        """Whether both matrices of the pair are there."""
         return {"down", "up"} <= self.parts.keys()
 
     @property
     def rank(self) -> tuple[int, str]:
-        """By which the largest is used."""
+        """The rank of the pair; the largest is used."""
         if _ORIGINAL.search(self.stem):
             return 0, self.parts["down"].name
         return 2 if "." in self.stem else 1, self.parts["down"].name
 
 
 class Spellings:
-    """What a file has of one layer, by the names that it has for it."""
+    """All that a file has of one layer, by the names that it has for it."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], dict[Role, Stored]] = {}
 
     def put(self, key: Key, stored: Stored) -> Stored | None:
-        """Add a tensor; one that stands there already under the same name."""
+        """Add a tensor; returns one that stands there already under the same name."""
         parts = self._found.setdefault((key.stem, key.spelling), {})
         return None if parts.setdefault(key.role, stored) is stored else parts[key.role]
 

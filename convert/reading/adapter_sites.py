@@ -16,7 +16,7 @@ _CONVERTED = re.compile(r"sites\.(.+)\.to_k\.weight")
 
 
 def adapter_sites(checkpoint: Checkpoint) -> Mapping[str, tuple[int, int]]:
-    """Each site's own width and its context's, by its number; in a converted file by its path."""
+    """The widths of an adapter's keys and values by site: the site's, and the context's."""
     pattern = _CONVERTED if checkpoint.converted else _ORIGINAL
     matches = (
         (pattern.fullmatch(n), s) for n, s in ip_adapter.canonical_shapes(checkpoint).items()
@@ -25,7 +25,7 @@ def adapter_sites(checkpoint: Checkpoint) -> Mapping[str, tuple[int, int]]:
 
 
 def find_sites(checkpoint: Checkpoint) -> tuple[Site, ...] | None:
-    """The sites of the base that has exactly these; None if no known base has."""
+    """The cross-attention sites of the known base with these widths; None if there is none."""
     found = {place: width for place, (width, _) in adapter_sites(checkpoint).items()}
     for sites in SITES.values():
         known = {s.path if checkpoint.converted else str(s.number): s.width for s in sites}

@@ -35,7 +35,7 @@ def _tower(width: int, intermediate: int, layers: int, heads: int, activation: s
 
 
 def _text(*tower: Any) -> Config:
-    """bos, eos and pad as the public configs have them; the tokenizer has its own."""
+    """A text encoder's config, with bos, eos and pad ids as the public configs have them."""
     return {
         "architectures": ["CLIPTextModel"],
         **_tower(*tower),
@@ -85,7 +85,7 @@ _FULL_LAYERS = clip_text.TRUNCATED_LAYERS + 1
 
 
 def detect_text(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The config of a public text tower, from tensors in any spelling of `clip_text`.
+    """The config of a public text encoder, from tensors in any spelling of `clip_text`.
 
     ViT-H is what Stable Diffusion 2 takes of it: 23 layers, also where the file holds all 24.
     Tensors that are missing say nothing: the table names them afterwards.
@@ -100,7 +100,7 @@ def detect_text(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def detect_vision(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The same of a public image tower, in any spelling of `clip_vision`.
+    """The config of a public image encoder, from tensors in any spelling of `clip_vision`.
 
     Raises:
         CheckpointError: There is no image tower, or none of the public ones.
@@ -109,7 +109,7 @@ def detect_vision(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def text_sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """What the tensors of a text tower show of its config, by transformers' keys."""
+    """The sizes of a text encoder's config, from its tensors, by transformers' keys."""
     shapes = _shapes(checkpoint, clip_text.ALIASES, clip_text.RENAMES)
     embeddings = "text_model.embeddings"
     return _sizes(
@@ -123,7 +123,7 @@ def text_sizes(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def vision_sizes(checkpoint: Checkpoint) -> dict[str, int]:
-    """The same of an image tower; `image_size` is 0 where the positions fill no square."""
+    """The sizes of an image encoder's config; `image_size` is 0 if positions fill no square."""
     shapes = _shapes(checkpoint, clip_vision.ALIASES, clip_vision.RENAMES)
     embeddings = "vision_model.embeddings"
     patches = f"{embeddings}.patch_embedding.weight"

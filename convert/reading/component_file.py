@@ -96,7 +96,7 @@ class LoneComponent:
 
 
 def kind_of(path: Path) -> Kind:
-    """What can be converted here: a whole model, an adapter, a LoRA, or a component by name.
+    """What kind of file this is to convert: a model, an adapter, a LoRA, or a component by name.
 
     Args:
         path: A file of weights, or a folder with config.json or model_index.json.

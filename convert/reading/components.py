@@ -124,7 +124,7 @@ def plan_adapter(
 
 
 def read_tiny_vae(files: TinyVaeFiles) -> Converted:
-    """Its tensors under their MLX names, no value read.
+    """A tiny decoder's tensors under their MLX names, no value read.
 
     Raises:
         CheckpointError: The weights are damaged, or are not exactly those of its structure.

@@ -92,7 +92,7 @@ _CONVERTED_EMBEDDING = Rename("conditioning_embedding.**", f"{_EMBEDDING}.**")
 def open_controlnet(
     path: Path, config: Config | None = None, *, global_pool_conditions: bool | None = None
 ) -> tuple[Config, Checkpoint]:
-    """A ControlNet that lies alone in a file, and its config in diffusers' words.
+    """Open a ControlNet from a lone file, with its config in diffusers' words.
 
     Args:
         path: A safetensors file, or one of torch.save.
@@ -165,7 +165,7 @@ def _base(checkpoint: Checkpoint) -> Config:
 
 
 def _own_tensors(checkpoint: Checkpoint) -> Iterator[tuple[str, Stored]]:
-    """The ControlNet's own, without the prefix that it may have beside its base model."""
+    """The ControlNet's own tensors, without the prefix that they may have beside a base model."""
     for name, stored in checkpoint.items():
         if not any(drop.matches(name) for drop in controlnet.DROPS):
             yield controlnet.PREFIX.apply(name), stored
@@ -187,7 +187,7 @@ def _canonical_shapes(checkpoint: Checkpoint, spec: ControlNetSpec) -> dict[str,
 
 
 def _as_in_pytorch(shape: Shape) -> Shape:
-    """A kernel lies (out, height, width, in) in MLX; matrices and vectors lie alike."""
+    """A shape as PyTorch has it: a kernel lies (out, height, width, in) in MLX."""
     return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 else shape
 
 
@@ -203,7 +203,7 @@ def _kernel(checkpoint: Checkpoint, shapes: Mapping[str, Shape], name: str) -> S
 
 
 def _inner_widths(checkpoint: Checkpoint, shapes: Mapping[str, Shape]) -> Iterator[int]:
-    """Of the conditioning embedding: every second inner layer widens it."""
+    """The widths inside the conditioning embedding: every second inner layer widens it."""
     number = 1
     while (name := f"{_EMBEDDING}.blocks.{number}.weight") in shapes:
         yield _kernel(checkpoint, shapes, name)[0]

@@ -57,14 +57,14 @@ def read_model(
 
 
 def _check_ignore(source: ModelFolder, read: Mapping[Component, Converted]) -> None:
-    """Raise RequestError for a pattern that lets go of nothing in all that was read."""
+    """Raise RequestError for a pattern of `ignore` that matches no tensor of the model."""
     gone = [name for part in read.values() for name in part.dropped]
     names = [tensor.stored.name for part in read.values() for tensor in part.values()]
     source.ignore.check(gone, names, source.name)
 
 
 def read_vae(path: Path, spec: VaeSpec, ignore: Ignore = NOTHING) -> Converted:
-    """An autoencoder that is not its model's own: from a folder, a file, or the file of a model.
+    """Read a VAE that is not its model's own: from a folder, a file, or the file of a model.
 
     Raises:
         CheckpointError: The weights are damaged, or are not exactly those of that structure.
@@ -94,7 +94,7 @@ def component_specs(source: ModelFolder) -> dict[Component, Spec]:
 def _parts(
     file: SingleFile, specs: Mapping[Component, Spec], optional: Collection[str] = ()
 ) -> Parts:
-    """The components in a file, exactly the model's but for those that it need not have."""
+    """The components in a file, which must be exactly the model's but for optional ones."""
     found = parts(open_file(file.path), ema=file.ema)
     needed = [component for component in specs if component not in optional]
     missing = [component for component in needed if component not in found.components]

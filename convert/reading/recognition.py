@@ -101,7 +101,7 @@ def recognise(
 
 
 def recognise_unet(path: Path) -> Recognised:
-    """The same for a file with a UNet alone, in any spelling; its sampler is told by nothing.
+    """Tell the base of a file with a UNet alone; nothing in it tells the sampler.
 
     Raises:
         CheckpointError: Its family is not supported.
@@ -119,18 +119,18 @@ def base_of(checkpoint: Checkpoint) -> str:
 
 
 def other_kind(checkpoint: Checkpoint) -> str:
-    """What else a UNet is by its marks, or by widths that only others have; "" for no other."""
+    """Another kind of UNet than ours, in words, by its marks or widths; "" for none."""
     marked = next((what for name, what in _REFUSED.items() if name in checkpoint), "")
     return marked or _OTHERS.get(_widths(checkpoint), "")
 
 
 def context_width(checkpoint: Checkpoint) -> int:
-    """Width of the context that the UNet's cross-attentions take; 0 if it has none."""
+    """The width of the text states that the UNet's cross-attentions take; 0 if it has none."""
     return _size(checkpoint, (".attn2.to_k.weight",), 1)
 
 
 def input_channels(checkpoint: Checkpoint) -> int:
-    """Channels that the UNet takes; 0 if that is not there."""
+    """The channels that the UNet takes; 0 if its first layer is missing."""
     return _size(checkpoint, _FIRST, 3 if checkpoint.converted else 1)
 
 
@@ -145,7 +145,7 @@ def _refuse(checkpoint: Checkpoint) -> None:
 
 
 def _widths(checkpoint: Checkpoint) -> tuple[int, int]:
-    """Of the context, and of what is added to the time embedding."""
+    """The widths of the context, and of what is added to the time embedding."""
     return context_width(checkpoint), _size(checkpoint, _ADDED, 1)
 
 
@@ -178,7 +178,7 @@ def _input_channels(checkpoint: Checkpoint) -> int:
 def _prediction(
     checkpoint: Checkpoint, base: str | None, given: PredictionType | None
 ) -> tuple[dict[str, Any], str]:
-    """Changes to the scheduler's config, and how they were decided."""
+    """Changes to the scheduler's config for how a file was trained, and a note on the decision."""
     if given is not None and given not in PREDICTION_TYPES:
         raise CheckpointError(
             "unknown prediction type", found=repr(given), remedy=", ".join(PREDICTION_TYPES)
@@ -204,13 +204,13 @@ def _prediction(
 
 
 def _in_index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
-    """What model_index.json says of a sampler of another class."""
+    """The sampler's entry of model_index.json, if its config names a class."""
     name = scheduler.get("_class_name")
     return {"scheduler": ["diffusers", name]} if name else {}
 
 
 def _spread(checkpoint: Checkpoint) -> float:
-    """Standard deviation of the norm that tells; 0 if it is not there."""
+    """The standard deviation of a norm's weights, which tells v-prediction; 0 if it is missing."""
     stored = checkpoint.get(_LAST_NORM)
     if stored is None or stored.dtype not in {"F32", "F16", "BF16"}:
         return 0.0

@@ -84,12 +84,12 @@ def is_single_file(names: Mapping[str, Stored]) -> bool:
 
 
 def component_of(name: str) -> str | None:
-    """The component that a tensor belongs to; None for what is of none."""
+    """The component that a tensor belongs to; None if to none."""
     return next((part for prefix, part in _PREFIXES.items() if name.startswith(prefix)), None)
 
 
 def beside(names: Iterable[str]) -> list[str]:
-    """Those that lie in no component, and are no leftover of a training that is known."""
+    """The tensors of no component that are no known leftover of a training."""
     return [
         name
         for name in names
@@ -98,7 +98,7 @@ def beside(names: Iterable[str]) -> list[str]:
 
 
 def tensors_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
-    """The components in a file, under their own names; what is of none is left out."""
+    """The components in a file, under their own names; other tensors are left out."""
     found: dict[str, dict[str, Stored]] = defaultdict(dict)
     for name, stored in checkpoint.items():
         for prefix, component in _PREFIXES.items():
@@ -111,12 +111,12 @@ def tensors_of(checkpoint: Checkpoint) -> dict[str, Checkpoint]:
 
 
 def has_averages(names: Mapping[str, Stored]) -> bool:
-    """Whether a training left a whole set of averaged weights."""
+    """Whether a file holds a whole set of averaged weights (EMA)."""
     return sum(name.startswith(AVERAGES) for name in names) > _FEWEST_AVERAGES
 
 
 def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
-    """Take a file apart; only names are looked at.
+    """Take a file apart into components; only names are looked at.
 
     Args:
         checkpoint: The file.
@@ -141,7 +141,7 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
 
 
 def _averages(checkpoint: Checkpoint, unet: Mapping[str, Stored]) -> Iterator[tuple[str, Stored]]:
-    """The UNet's averages. Their names have lost their dots: each is made, none is parsed."""
+    """The UNet's averaged weights. Their names have no dots: each is made, none is parsed."""
     for name in unet:
         average = AVERAGES + f"diffusion_model.{name}".replace(".", "")
         if average not in checkpoint:

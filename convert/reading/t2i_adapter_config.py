@@ -21,7 +21,7 @@ from ..tables.families import family
 from ..tables.layout import Shape
 
 _FIRST: Mapping[int, tuple[int, int]] = {64: (8, 1), 192: (8, 3), 256: (16, 1), 768: (16, 3)}
-"""From the channels of the first layer to (downscale_factor, in_channels)."""
+"""(downscale_factor, in_channels) by the channels of the first layer."""
 _XL = 16
 _MATRICES = (2, 4)  # axes of a matrix or kernel
 _ORIGINAL_BLOCKS = 4
@@ -31,7 +31,7 @@ _FLAT = re.compile(r"body\.([0-9]{1,4})\.block1\.weight")
 
 
 def open_t2i_adapter(path: Path, config: Config | None = None) -> tuple[Config, Checkpoint]:
-    """A T2I-Adapter that lies alone in a file, and its config in diffusers' words.
+    """Open a T2I-Adapter from a lone file, with its config in diffusers' words.
 
     Args:
         path: A safetensors file, or one of torch.save.
@@ -82,7 +82,7 @@ def detect_t2i_adapter(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _counts(checkpoint: Checkpoint, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
-    """Blocks, residual blocks in each, and where they are numbered through that number, else 0."""
+    """Blocks, residual blocks in each, and the count that they are numbered through by, else 0."""
     nested = [match.groups() for match in map(_NESTED.fullmatch, shapes) if match]
     levels, resnets = (len({pair[place] for pair in nested}) for place in (0, 1))
     step = 0

@@ -13,7 +13,7 @@ from ipa.model.adapter_kinds import adapter_kinds
 from ipa.model.config import MOST, MOST_LAYERS
 
 DESCRIPTION = "ip_adapter"
-"""Its name in the metadata."""
+"""The key of the description in the file's metadata."""
 
 _MOST: Mapping[str, int] = {"layers": MOST_LAYERS, "heads": MOST_LAYERS}
 _WORDS: Mapping[str, tuple[str, ...]] = {
@@ -23,12 +23,12 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 
 
 def describe(spec: AdapterSpec) -> str:
-    """A structure as JSON."""
+    """An adapter's structure as JSON."""
     return json.dumps(asdict(spec))
 
 
 def parse_description(text: str | None, where: str) -> AdapterSpec:
-    """The structure in a file's metadata, which may be anybody's.
+    """Parse the structure in a file's metadata, which anybody may have written.
 
     Raises:
         CheckpointError: There is none, or it is not one that `describe` writes.

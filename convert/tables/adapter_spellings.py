@@ -70,35 +70,35 @@ class Joined:
 
     @property
     def dtype(self) -> str:
-        """Of both."""
+        """The type of both parts."""
         return self.first.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole."""
+        """The shape of the whole."""
         return (self.first.shape[0] + self.second.shape[0], *self.first.shape[1:])
 
     @property
     def where(self) -> str:
-        """The file."""
+        """The file that holds the parts."""
         return self.first.where
 
     def array(self) -> Array:
-        """Both, read."""
+        """The values of both parts, joined."""
         return np.concatenate([self.first.array(), self.second.array()])
 
     def apart(self) -> Joined:
-        """Both, read as a stream."""
+        """The same tensor, its parts read as a stream."""
         return Joined(self.name, self.first.apart(), self.second.apart())
 
     def release(self) -> None:
-        """Give back both."""
+        """Release both parts."""
         self.first.release()
         self.second.release()
 
 
 def join_keys_values(checkpoint: Checkpoint) -> Checkpoint:
-    """The same with `to_k` and `to_v` of a resampler as one `to_kv`, as the original has it.
+    """Join a resampler's `to_k` and `to_v` as one `to_kv`, as the original has it.
 
     Parts that do not fit each other stay, and are left over where the checkpoint is planned.
     """
@@ -117,7 +117,7 @@ def join_keys_values(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def aliases(checkpoint: Checkpoint) -> tuple[Rename, ...]:
-    """The way from a file's spelling to the original repository's."""
+    """The rules from a file's spelling to the original repository's."""
     shapes = {rename(name, ALIASES): tensor.shape for name, tensor in checkpoint.items()}
     rules = next((rules for mark, rules in _DIFFUSERS.items() if mark in shapes), ())
     if _MIXED in shapes:

@@ -13,7 +13,7 @@ WHOLE_TITLE = "whole CLIP model"
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """One spelling.
+    """One spelling of a tower's tensors, and the names that tell it.
 
     Attributes:
         words: For a person.

@@ -22,7 +22,7 @@ RENAMES = (
 )
 
 PREFIX = Rename("control_model.**", "**")
-"""Of nearly every file in the original naming, whether or not it holds the base model too."""
+"""The prefix of nearly every file in the original naming, with or without the base model."""
 
 _SCHEDULE = "the noise schedule, which a whole checkpoint repeats"
 

@@ -39,11 +39,11 @@ class ConvertedTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape in MLX."""
+        """The tensor's shape in MLX."""
         return self.tensor.target_shape
 
     def array(self) -> Array:
-        """Read it: contiguous, in MLX's layout; BF16 as uint16.
+        """Read the tensor: contiguous, in MLX's layout; BF16 as uint16.
 
         Raises:
             CheckpointError: It holds NaN or infinity.
@@ -54,14 +54,14 @@ class ConvertedTensor:
         return np.require(self.layout.to_target(values), requirements=["C", "ALIGNED"])
 
     def original(self) -> Array:
-        """Read it as the original checkpoint lays it out: the inverse of the conversion."""
+        """Read the tensor as the original checkpoint lays it out: the inverse conversion."""
         values = self.tensor.layout.to_source(self.array(), self.tensor.shape)
         return np.ascontiguousarray(values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Converted(Mapping[str, ConvertedTensor]):
-    """Tensors by their names in MLX.
+    """Tensors by their names in MLX, with what was left out of their file.
 
     Attributes:
         where: The file or folder, for messages.
@@ -85,7 +85,7 @@ class Converted(Mapping[str, ConvertedTensor]):
         return len(self.tensors)
 
     def require_precise(self) -> None:
-        """Raise CheckpointError if it is quantised: its original values are gone."""
+        """Raise CheckpointError if weights are quantised: the original values are gone."""
         if self.quantization is not None:
             raise CheckpointError(
                 f"{self.where} is quantised, which cannot be undone",
@@ -94,7 +94,7 @@ class Converted(Mapping[str, ConvertedTensor]):
             )
 
     def originals(self) -> Iterator[tuple[str, str, Array]]:
-        """The way back: (name, dtype, values) as the original checkpoint holds them.
+        """The tensors back in the original layout: (name, dtype, values).
 
         Raises:
             CheckpointError: It is quantised.

@@ -135,6 +135,6 @@ SUPPORTED = (
 
 
 def family(names: Iterable[str]) -> str:
-    """What the file with these tensors holds, in words; `UNKNOWN` if no row fits."""
+    """The family of a file with these tensors, in words; `UNKNOWN` if no row fits."""
     known = tuple(names)
     return next((row.name for row in FAMILIES if fits(known, row.needs)), UNKNOWN)

@@ -32,7 +32,7 @@ _ANY_SITE = Site(1, "attn2", "mid", 0, 0, 64)
 
 
 def open_adapter(path: Path, sites: tuple[Site, ...] | None = None) -> Checkpoint:
-    """The checkpoint in a file, attentions by number. Raises CheckpointError as `open_file` does.
+    """Open an adapter's file, attentions by number. Raises CheckpointError as `open_file` does.
 
     Args:
         path: The file.
@@ -42,14 +42,14 @@ def open_adapter(path: Path, sites: tuple[Site, ...] | None = None) -> Checkpoin
 
 
 def normal(checkpoint: Checkpoint, sites: tuple[Site, ...] | None = None) -> Checkpoint:
-    """A file's checkpoint with what one rule on names cannot say: sites, and halves joined."""
+    """A file's checkpoint with attentions under their numbers, and with halves joined."""
     if checkpoint.converted:
         return checkpoint
     return join_keys_values(number_sites(checkpoint, sites))
 
 
 def detect(checkpoint: Checkpoint) -> AdapterSpec:
-    """What adapter a file holds: from its shapes, or from what a converted one says of itself.
+    """Detect an adapter's structure: from its shapes, or from a converted file's description.
 
     Raises:
         CheckpointError: None, or one of a kind that is not supported.
@@ -60,7 +60,7 @@ def detect(checkpoint: Checkpoint) -> AdapterSpec:
 
 
 def _described(checkpoint: Checkpoint) -> AdapterSpec:
-    """A converted file's own description, which must be what shapes would say."""
+    """A converted file's own description, which must agree with its shapes."""
     spec = parse_description(checkpoint.metadata.get(DESCRIPTION), checkpoint.where)
     shapes = {tensor.name: tensor.shape for tensor in tensors(spec, (_ANY_SITE,))}
     told = detect_adapter(shapes, checkpoint.where)
@@ -107,7 +107,7 @@ def tensors(spec: AdapterSpec, sites: tuple[Site, ...]) -> Iterator[Tensor]:
 
 
 def _lora(number: int, width: int, context_width: int, rank: int) -> Iterator[Tensor]:
-    """FaceID's change of one attention: W + up @ down, at scale 1 (attention_processor_faceid.py).
+    """FaceID's LoRA on one attention: W + up @ down, at scale 1 (attention_processor_faceid.py).
 
     Keys and values come from the context, which for a self-attention is as wide as the queries.
     """
@@ -119,7 +119,7 @@ def _lora(number: int, width: int, context_width: int, rank: int) -> Iterator[Te
 
 
 def _site_renames(spec: AdapterSpec, sites: tuple[Site, ...]) -> Iterator[Rename]:
-    """By number: many sites share one shape, so that no check would notice a wrong order."""
+    """Names of sites by number: many share one shape, so no check would notice a wrong order."""
     for site in sites:
         for part in ("to_k", "to_v"):
             source = f"ip_adapter.{site.number}.{part}_ip.weight"

@@ -23,31 +23,31 @@ def projector_tensors(spec: AdapterSpec) -> Iterator[Tensor]:
 
 
 def _linear(spec: AdapterSpec) -> Iterator[Tensor]:
-    """`ImageProjModel`."""
+    """Tensors of `ImageProjModel`."""
     yield from linear("image_proj.proj", spec.feature_width, spec.tokens * spec.context_width)
     yield from norm("image_proj.norm", spec.context_width)
 
 
 def _mlp(spec: AdapterSpec) -> Iterator[Tensor]:
-    """`MLPProjModel` of ip_adapter.py."""
+    """Tensors of `MLPProjModel` of ip_adapter.py."""
     yield from linear("image_proj.proj.0", spec.feature_width, spec.width)
     yield from linear("image_proj.proj.2", spec.width, spec.context_width)
     yield from norm("image_proj.proj.3", spec.context_width)
 
 
 def _faceid(spec: AdapterSpec) -> Iterator[Tensor]:
-    """`MLPProjModel` of ip_adapter_faceid.py: one vector makes all tokens."""
+    """Tensors of `MLPProjModel` of ip_adapter_faceid.py: one vector makes all tokens."""
     return _face_tokens(spec, spec.width)
 
 
 def _faceid_plus(spec: AdapterSpec) -> Iterator[Tensor]:
-    """`ProjPlusModel`: the face's tokens are the latents of a resampler over the states."""
+    """Tensors of `ProjPlusModel`: the face's tokens are a resampler's latents over the states."""
     yield from _face_tokens(spec, 2 * spec.face_width)
     yield from _resampler_tensors(_PERCEIVER, spec)
 
 
 def _resampler(spec: AdapterSpec) -> Iterator[Tensor]:
-    """`Resampler`, with latents of its own."""
+    """Tensors of `Resampler`, with latents of its own."""
     yield Tensor("image_proj.latents", (1, spec.tokens, spec.width))
     yield from _resampler_tensors("image_proj", spec)
 
@@ -59,7 +59,7 @@ def _face_tokens(spec: AdapterSpec, width: int) -> Iterator[Tensor]:
 
 
 def _resampler_tensors(root: str, spec: AdapterSpec) -> Iterator[Tensor]:
-    """What `Resampler` and `FacePerceiverResampler` share; the feed-forward is 4 times as wide."""
+    """Tensors that `Resampler` and `FacePerceiverResampler` share; feed-forward 4 times as wide."""
     width, inner = spec.width, spec.heads * HEAD_WIDTH
     yield from linear(f"{root}.proj_in", spec.feature_width, width)
     yield from linear(f"{root}.proj_out", width, spec.context_width)
@@ -127,4 +127,4 @@ RENAMES: Mapping[Projector, tuple[Rename, ...]] = {
         *_resampler_renames(_PERCEIVER, "projector.resampler"),
     ),
 }
-"""From the original names to those in MLX."""
+"""Renames from the original names to those in MLX."""

@@ -15,14 +15,14 @@ Shape = tuple[int, ...]
 
 
 class Layout(Enum):
-    """What becomes of a tensor's axes on the way to MLX."""
+    """How a tensor's axes change on the way to MLX."""
 
     AS_IS = "as is"
     CONVOLUTION = "OIHW to OHWI"
     POINTWISE = "1×1 convolution to matrix"
 
     def target_shape(self, shape: Shape) -> Shape:
-        """Shape in MLX of a tensor of this shape in the checkpoint."""
+        """The shape in MLX of a tensor of this shape in the checkpoint."""
         match self:
             case Layout.AS_IS:
                 return shape
@@ -50,7 +50,7 @@ class Layout(Enum):
                 return array.reshape(array.shape[:2])
 
     def to_source(self, array: Array, shape: Shape) -> Array:
-        """The inverse: values of that shape, as the checkpoint stores them; maybe a view."""
+        """Values of that shape as the checkpoint stores them, the inverse; maybe a view."""
         match self:
             case Layout.AS_IS:
                 return array
@@ -70,5 +70,5 @@ class Tensor:
 
     @property
     def target_shape(self) -> Shape:
-        """Its shape in MLX."""
+        """The tensor's shape in MLX."""
         return self.layout.target_shape(self.shape)

@@ -60,13 +60,13 @@ def unet_names(names: Iterable[str], spec: UNetSpec) -> dict[str, str]:
 
 
 def controlnet_names(names: Iterable[str], spec: ControlNetSpec) -> dict[str, str]:
-    """The same for a ControlNet."""
+    """diffusers' name of every original name, for a ControlNet."""
     blocks = {**_UNET_ENDS, **dict(down_blocks(spec)), **dict(_control_blocks(spec))}
     return {original(name, blocks, _RESNET): name for name in names}
 
 
 def vae_names(names: Iterable[str], spec: VaeSpec) -> dict[str, str]:
-    """The same for an autoencoder."""
+    """diffusers' name of every original name, for an autoencoder."""
     blocks = dict(_vae_blocks(spec))
     return {original(name, blocks, _VAE_INNER): name for name in names}
 
@@ -97,7 +97,7 @@ def down_blocks(spec: DownSpec) -> Iterator[tuple[str, str]]:
 
 
 def _up_blocks(spec: UNetSpec) -> Iterator[tuple[str, str]]:
-    """On the way up; an upsampler stands behind what else its block has."""
+    """Paths of the blocks on the way up; an upsampler stands behind its block's other modules."""
     number, last = 0, len(spec.channels) - 1
     for block, attends in enumerate(spec.up_attention):
         path, level = f"up_blocks.{block}", last - block
@@ -112,7 +112,7 @@ def _up_blocks(spec: UNetSpec) -> Iterator[tuple[str, str]]:
 
 
 def _control_blocks(spec: ControlNetSpec) -> Iterator[tuple[str, str]]:
-    """What a ControlNet adds; between two convolutions of its hint block stands an activation."""
+    """Paths of what a ControlNet adds; its hint block has an activation after each convolution."""
     hint, inner = "controlnet_cond_embedding", 2 * (len(spec.embedding_channels) - 1)
     convolutions = ("conv_in", *(f"blocks.{i}" for i in range(inner)), "conv_out")
     for i, name in enumerate(convolutions):
@@ -123,7 +123,7 @@ def _control_blocks(spec: ControlNetSpec) -> Iterator[tuple[str, str]]:
 
 
 def _vae_blocks(spec: VaeSpec) -> Iterator[tuple[str, str]]:
-    """The decoder's levels are numbered from the finest, diffusers' from the first to run."""
+    """Paths of the decoder's levels, numbered from the finest; diffusers' from the first to run."""
     last = len(spec.channels) - 1
     for half in ("encoder", "decoder"):
         for here, there in _VAE_MIDDLE.items():
@@ -139,7 +139,7 @@ def _vae_blocks(spec: VaeSpec) -> Iterator[tuple[str, str]]:
 
 
 def _inside(parts: list[str], inner: Mapping[str, str]) -> Iterator[str]:
-    """The rest of a path; one or two components may have another word."""
+    """The rest of a path in the original's words; one or two components may differ."""
     for depth in (2, 1):
         word = inner.get(".".join(parts[:depth]))
         if word is not None:

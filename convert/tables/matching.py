@@ -100,7 +100,7 @@ def _slots(checkpoint: Checkpoint, table: Table, targets: Sequence[str]) -> dict
 
 
 def _converted_slots(tensor: Tensor, target: str, checkpoint: Checkpoint) -> Iterator[Slot]:
-    """One place; three where the file's quantisation divides the tensor."""
+    """A tensor's slots in a converted file: one; three where it is quantised."""
     how = checkpoint.quantization
     if how is None or not is_quantized(target, tensor.target_shape, how):
         yield Slot(tensor=tensor, target=target, layout=Layout.AS_IS)
@@ -131,7 +131,7 @@ def _sources(
 
 
 def _repeated(sources: Mapping[str, Sequence[Stored]]) -> dict[str, str]:
-    """Copies of a tensor that stands before them with the same values, which are read."""
+    """Copies of a tensor that stands before them with the same values; they are let go."""
     return {
         copy.name: f"it repeats {first.name}"
         for first, *copies in sources.values()
@@ -153,7 +153,7 @@ def _equal(a: Stored, b: Stored) -> bool:
 def _dropped(
     spare: Sequence[Named], table: Table, *, converted: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """Those of them that may be left out, with the reason, and those that may not."""
+    """The spare tensors that may be left out, with the reason, and those that may not."""
     dropped, surplus = {}, []
     for canonical, stored in spare:
         reason = next((drop.reason for drop in table.drops if drop.matches(canonical)), None)

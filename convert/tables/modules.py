@@ -11,14 +11,14 @@ from .rules import Rename
 
 
 def linear(path: str, inputs: int, outputs: int, *, bias: bool = True) -> Iterator[Tensor]:
-    """`nn.Linear`: weight (out, in)."""
+    """Tensors of `nn.Linear`: weight (out, in)."""
     yield Tensor(f"{path}.weight", (outputs, inputs))
     if bias:
         yield Tensor(f"{path}.bias", (outputs,))
 
 
 def norm(path: str, width: int) -> Iterator[Tensor]:
-    """`nn.GroupNorm` or `nn.LayerNorm`."""
+    """Tensors of `nn.GroupNorm` or `nn.LayerNorm`."""
     yield Tensor(f"{path}.weight", (width,))
     yield Tensor(f"{path}.bias", (width,))
 
@@ -26,20 +26,20 @@ def norm(path: str, width: int) -> Iterator[Tensor]:
 def convolution(
     path: str, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = True
 ) -> Iterator[Tensor]:
-    """`nn.Conv2d`: weight (out, in, kernel, kernel)."""
+    """Tensors of `nn.Conv2d`: weight (out, in, kernel, kernel)."""
     yield Tensor(f"{path}.weight", (outputs, inputs, kernel, kernel), Layout.CONVOLUTION)
     if bias:
         yield Tensor(f"{path}.bias", (outputs,))
 
 
 def pointwise(path: str, inputs: int, outputs: int) -> Iterator[Tensor]:
-    """`nn.Conv2d` with a 1×1 kernel, which is a linear layer on channels."""
+    """Tensors of `nn.Conv2d` with a 1×1 kernel, which is a linear layer on channels."""
     yield Tensor(f"{path}.weight", (outputs, inputs, 1, 1), Layout.POINTWISE)
     yield Tensor(f"{path}.bias", (outputs,))
 
 
 def resnet(path: str, inputs: int, outputs: int, time_width: int | None = None) -> Iterator[Tensor]:
-    """diffusers' `ResnetBlock2D`; the shortcut is there only where channels change."""
+    """Tensors of diffusers' `ResnetBlock2D`; the shortcut is there only where channels change."""
     yield from norm(f"{path}.norm1", inputs)
     yield from convolution(f"{path}.conv1", inputs, outputs)
     if time_width is not None:
@@ -64,7 +64,7 @@ RENAMES = (
 
 
 def layers(prefix: str, spec: ClipTextSpec | ClipVisionSpec) -> Iterator[Tensor]:
-    """Every tensor of a tower's layers."""
+    """Tensors of the layers of a CLIP tower."""
     width = spec.width
     for number in range(spec.layers):
         path = f"{prefix}.encoder.layers.{number}"

@@ -25,7 +25,7 @@ _LIST = re.compile(r"(to_[kv]_ip)\.0\.weight")  # diffusers' processors hold sev
 
 
 def number_sites(checkpoint: Checkpoint, sites: tuple[Site, ...] | None = None) -> Checkpoint:
-    """The same with attentions under their numbers, `ip_adapter.<number>.…`, and no prefix.
+    """Tensors with attentions under their numbers, `ip_adapter.<number>.…`, and no prefix.
 
     What lies at a path that the sites do not have is `ip_adapter.<path>.processor.…`: left over.
 
@@ -56,7 +56,7 @@ def number_sites(checkpoint: Checkpoint, sites: tuple[Site, ...] | None = None) 
 
 
 def _bare(name: str) -> str:
-    """A name without what wraps the whole module."""
+    """A name without the prefixes that wrap the whole module."""
     bare = name
     while bare.startswith(_WRAPPERS):
         bare = bare.partition(".")[2]

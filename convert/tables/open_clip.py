@@ -13,7 +13,7 @@ from .spelling import Alias, Split, Turned
 
 
 def _layers(source: str, target: str) -> tuple[Alias, ...]:
-    """The layers of a tower, from `{source}.0` on."""
+    """Names of a tower's layers, from `{source}.0` on."""
     here, there = f"{source}.#", f"{target}.#"
     return (
         *(
@@ -57,4 +57,4 @@ DROPS = (
     Drop("context_length", _SIZES),
     Drop("vocab_size", _SIZES),
 )
-"""What belongs to neither tower."""
+"""Tensors that belong to neither tower."""

@@ -70,7 +70,7 @@ def is_quantized(name: str, shape: Shape, how: Quantization | None) -> bool:
 
 
 def parts(name: str, shape: Shape, how: Quantization) -> Iterator[Part]:
-    """What a quantised matrix becomes."""
+    """The tensors that a quantised matrix becomes."""
     path = name.removesuffix(".weight")
     yield Part(name, how.packed(shape), quantization.PACKED, quantization.packed)
     yield Part(f"{path}.scales", how.groups(shape), None, quantization.scales)

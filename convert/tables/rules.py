@@ -44,7 +44,7 @@ class Rename:
         return ".".join(next(groups) if part in _WILDCARDS else part for part in parts)
 
     def views(self, name: str, value: T) -> Iterator[tuple[str, T]]:
-        """The same with what the name stands for, as the rules of `spelling` have it."""
+        """A tensor under its other spelling, as the rules of `spelling` have it."""
         yield self.apply(name), value
 
 

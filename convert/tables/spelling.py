@@ -23,7 +23,7 @@ Named: TypeAlias = tuple[str, Stored]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Names by a table: for spellings whose numbers have to be computed."""
+    """Renames by a table: for spellings whose numbers have to be computed."""
 
     canonical: Mapping[str, str]
 
@@ -68,7 +68,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Turned:
-    """A matrix that a spelling stores the other way round, (in, out), as it multiplies from right.
+    """A matrix that a spelling stores transposed, (in, out).
 
     Told by its name and never by its shape: public ones are square.
     """
@@ -85,7 +85,7 @@ Alias: TypeAlias = Rename | Names | Split | Turned
 
 
 def respell(name: str, stored: Stored, aliases: Iterable[Alias]) -> list[Named]:
-    """What a tensor of a file is, after all spellings, one after the other."""
+    """The tensors that one of a file is, after all spellings, one after the other."""
     found = [(name, stored)]
     for alias in aliases:
         found = [view for old, tensor in found for view in alias.views(old, tensor)]
@@ -101,7 +101,7 @@ class Rows(Wrapper):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of these rows."""
+        """The shape of these rows."""
         return (self.end - self.begin, *self.whole.shape[1:])
 
     def array(self) -> Array:
@@ -115,9 +115,9 @@ class Transposed(Wrapper):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the transposed."""
+        """The shape after transposing."""
         return self.whole.shape[::-1]
 
     def array(self) -> Array:
-        """A transposed copy."""
+        """The values, in a transposed copy."""
         return np.ascontiguousarray(self.whole.array().T)

@@ -16,7 +16,7 @@ from .table import Table
 TITLE = T2IAdapterSpec.title
 
 PREFIX = "adapter."
-"""Of diffusers' names; the original ones have none."""
+"""The prefix of diffusers' names; the original ones have none."""
 
 RENAMES = (Rename(f"{PREFIX}**", "**"),)
 
@@ -41,7 +41,7 @@ def tensors(spec: T2IAdapterSpec) -> Iterator[Tensor]:
 
 
 def _full(path: str, block: AdapterBlock, resnets: int) -> Iterator[Tensor]:
-    """diffusers' `AdapterBlock`; the first layer is there only where channels change."""
+    """Tensors of diffusers' `AdapterBlock`; the first layer is there only where channels change."""
     if block.inputs != block.outputs:
         yield from pointwise(f"{path}.in_conv", block.inputs, block.outputs)
     for j in range(resnets):
@@ -50,7 +50,7 @@ def _full(path: str, block: AdapterBlock, resnets: int) -> Iterator[Tensor]:
 
 
 def _light(path: str, block: AdapterBlock, resnets: int) -> Iterator[Tensor]:
-    """diffusers' `LightAdapterBlock`."""
+    """Tensors of diffusers' `LightAdapterBlock`."""
     width = block.outputs // NARROWING
     yield from pointwise(f"{path}.in_conv", block.inputs, width)
     for j in range(resnets):
@@ -60,7 +60,7 @@ def _light(path: str, block: AdapterBlock, resnets: int) -> Iterator[Tensor]:
 
 
 def _original(name: str, spec: T2IAdapterSpec) -> str:
-    """One list of all residual blocks; only a light adapter has them block by block."""
+    """Renames from one list of all residual blocks; a light adapter has them block by block."""
     if spec.is_light:
         return name.replace(".resnets.", ".body.")
     if match := _RESNET.fullmatch(name):

@@ -12,7 +12,7 @@ from .spelling import Alias, Named, respell
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """Everything that a conversion knows of one network.
+    """Everything that a conversion knows of one network: its tensors, names and layouts.
 
     Attributes:
         title: The network in words, as `families` calls it.

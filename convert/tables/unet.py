@@ -56,7 +56,7 @@ def tensors(spec: UNetSpec) -> Iterator[Tensor]:
 
 
 def down_tensors(spec: DownSpec) -> Iterator[Tensor]:
-    """Those of the half that goes down: embeddings, blocks and the middle."""
+    """Tensors of the half that goes down: embeddings, blocks and the middle."""
     first, last = spec.channels[0], spec.channels[-1]
     yield from convolution("conv_in", spec.in_channels, first)
     yield from linear("time_embedding.linear_1", first, spec.time_width)
@@ -85,7 +85,7 @@ def _down(spec: DownSpec, level: int) -> Iterator[Tensor]:
 
 
 def _up(spec: UNetSpec, block: int) -> Iterator[Tensor]:
-    """A resnet takes what comes from below and the mirror's result: their channels add up."""
+    """Tensors of an up block: each resnet takes a skip, whose channels add up with its input's."""
     levels = len(spec.channels)
     level = levels - 1 - block
     path, width = f"up_blocks.{block}", spec.channels[level]
@@ -101,7 +101,7 @@ def _up(spec: UNetSpec, block: int) -> Iterator[Tensor]:
 
 
 def _transformer(path: str, spec: DownSpec, level: int) -> Iterator[Tensor]:
-    """diffusers' `Transformer2DModel`; SD1.x projects with 1×1 convolutions, SD2 with matrices."""
+    """Tensors of diffusers' `Transformer2DModel`; SD1.x has 1×1 convolutions, SD2 matrices."""
     width = spec.channels[level]
     projection = linear if spec.linear_projection else pointwise
     yield from norm(f"{path}.norm", width)

@@ -85,7 +85,7 @@ def convert_adapter(
 def read_adapter_file(
     path: Path, sites: tuple[Site, ...] | None = None, ignore: Sequence[str] | None = None
 ) -> tuple[AdapterSpec, Converted]:
-    """Structure and tensors, checked by header."""
+    """Read an adapter's structure and tensors, checked by header."""
     checkpoint = ip_adapter.open_adapter(path, sites)
     spec = ip_adapter.detect(checkpoint)
     return spec, plan_adapter(
@@ -108,7 +108,7 @@ def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
 
 
 def _record(path: Path, sources: Sources) -> Mapping[str, str]:
-    """What was left out, for the file's metadata: it has no other place for it."""
+    """The tensors that were left out, for the file's metadata: it has no other place for it."""
     left_out = LeftOut.of(path.name, sources.dropped)
     return {LEFT_OUT: json.dumps(left_out.describe())} if left_out.names else {}
 

@@ -12,17 +12,17 @@ from ..containers.safetensors_file import Writable, nbytes, write_safetensors
 from .manifest import Sources
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that are done and the bytes in all."""
+"""A callback that gets the bytes that are done and the bytes in all."""
 
 
 class Counter:
-    """Bytes written so far, over several files."""
+    """A count of the bytes written so far, over several files."""
 
     def __init__(self, total: int, report: Progress | None) -> None:
         self._done, self._total, self._report = 0, total, report
 
     def add(self, count: int) -> None:
-        """So many more are written."""
+        """Count so many more bytes, and report them."""
         self._done += count
         if self._report is not None:
             self._report(self._done, self._total)
@@ -35,7 +35,7 @@ def write_file(
     metadata: Mapping[str, str],
     on_progress: Progress | None = None,
 ) -> None:
-    """Write beside the target first: it gets its name when everything is in order.
+    """Write a file beside its target; it gets its name when everything is in order.
 
     Raises:
         CheckpointError: The disk refused, a source changed, or the name was taken meanwhile.

@@ -25,7 +25,7 @@ from .rows import METADATA, DType, Layout, marks, require_quantized, rows, wante
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Options:
-    """How to write."""
+    """How to write: precision, layout, bits."""
 
     dtype: DType | None
     layout: Layout
@@ -84,7 +84,7 @@ def convert_component(
     ignore: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """The same for one component alone: a folder with config.json and the weights.
+    """Write one component alone: a folder with config.json and the weights.
 
     Args:
         source: Its folder, or a file.

@@ -30,7 +30,7 @@ from .manifest import Source, Sources
 from .rows import DType, Layout, Row
 
 KIND = "lora"
-"""What a converted file says it is, under "kind" in its metadata."""
+"""The "kind" in a converted LoRA's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Alpha:
         return "F32" if float(np.float32(self.value)) == self.value else "F64"
 
     def array(self) -> Array:
-        """The number."""
+        """The alpha as a 0-dimensional array."""
         return np.array(self.value, NUMPY[self.dtype])
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Does nothing: no memory is held."""
 
 
 def convert_lora(
@@ -109,7 +109,7 @@ def _rows(lora: Lora, dtype: DType | None, layout: Layout) -> Iterator[Writable]
 
 
 def _as_is(stored: Stored, dtype: DType | None, layout: Layout) -> Row:
-    """A learned word, of no layer."""
+    """The tensor of a learned word, written as it is; it is of no layer."""
     tensor = Tensor(stored.name, stored.shape, TensorLayout.AS_IS)
     whole = ConvertedTensor(
         name=stored.name, tensor=tensor, layout=TensorLayout.AS_IS, stored=stored.apart()
@@ -118,7 +118,7 @@ def _as_is(stored: Stored, dtype: DType | None, layout: Layout) -> Row:
 
 
 def _left_out(lora: Lora, layout: Layout) -> dict[str, str]:
-    """What of the file is not written, and why, for its metadata."""
+    """The tensors that are not written, and why, for the file's metadata."""
     left_out = dict(lora.dropped)
     if layout != "mlx":
         left_out |= dict.fromkeys(lora.bundled, "diffusers takes no learned words in a LoRA")

@@ -19,7 +19,7 @@ from ..tables.converted import Converted
 
 NAME = "conversion.json"
 TABLES_VERSION = CONVERTED["ipa_layout"]
-"""Of the names and layouts that the tables give."""
+"""The version of the tables of names and layouts."""
 
 K = TypeVar("K")
 
@@ -36,7 +36,7 @@ class Source:
 
     @classmethod
     def of(cls, path: Path) -> Source:
-        """The file as it is now."""
+        """A source file as it is now."""
         status = path.stat()
         times = status.st_mtime_ns, status.st_ctime_ns
         return cls(path, status.st_size, status.st_ino, *times)
@@ -51,7 +51,7 @@ class Sources:
 
     @classmethod
     def of(cls, parts: Mapping[Any, Converted]) -> Sources:
-        """Of all components of a model."""
+        """The sources of all components of a model."""
         paths = {Path(t.stored.where) for part in parts.values() for t in part.values()}
         dropped = {n: why for part in parts.values() for n, why in part.dropped.items()}
         return cls(tuple(map(Source.of, sorted(paths))), dropped)
@@ -60,7 +60,7 @@ class Sources:
     def marked(
         cls, read: Callable[[], Mapping[K, Converted]]
     ) -> tuple[Sources, Mapping[K, Converted]]:
-        """Both: headers are read again after the files are marked, so that no change falls between.
+        """Components and their sources; headers are read again once the files are noted.
 
         `read` reads headers alone.
         """
@@ -73,7 +73,7 @@ class Sources:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """A block that reads them; what goes wrong since they change is told as that."""
+        """A context that reads the sources; errors while they change are told as such."""
         try:
             yield
         except CheckpointError:
@@ -82,7 +82,7 @@ class Sources:
         self.check()
 
     def check(self) -> None:
-        """Raise CheckpointError if a file is another one than when its header was read."""
+        """Raise CheckpointError if a file has changed since its header was read."""
         for file in self.files:
             if not file.path.is_file() or Source.of(file.path) != file:
                 raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What is written of a tensor: as it is, or quantised."""
+"""The rows of a file: each tensor as it is written, plain or quantised."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ class QuantizedRow:
 
     @property
     def name(self) -> str:
-        """Name in the file."""
+        """The row's name in the file."""
         return self.part.name
 
     @property
     def dtype(self) -> str:
-        """U32, or the type of the matrix as it would be written."""
+        """The row's type: U32, or that of the matrix as it would be written."""
         return self.part.dtype or self.whole.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape in the file."""
+        """The row's shape in the file."""
         return self.part.shape
 
     def array(self) -> Array:
-        """Read the matrix and compute it. Raises CheckpointError where that cannot be."""
+        """Read the matrix and quantise it. Raises CheckpointError where that cannot be."""
         return self.part.compute(self.whole.array(), self.whole.dtype, self.how, self.whole.name)
 
     def release(self) -> None:
-        """The matrix's values are not needed for now."""
+        """Release the matrix's values."""
         self.whole.release()
 
 
 def wanted(bits: int | None, layout: str) -> Quantization | None:
-    """What is asked for. Raises RequestError for what there is not."""
+    """The quantisation that is asked for. Raises RequestError for what there is not."""
     how = Quantization.of(bits)
     if how is not None and layout != "mlx":
         raise RequestError(
@@ -95,7 +95,7 @@ Layout = Literal["mlx", "diffusers"]
 
 
 METADATA: Mapping[Layout, Mapping[str, str]] = {"mlx": CONVERTED, "diffusers": {"format": "pt"}}
-"""What files of each layout say of themselves."""
+"""The metadata of files of each layout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,22 +108,22 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Name in the file."""
+        """The row's name in the file."""
         return self.tensor.name if self.layout == "mlx" else self.tensor.tensor.name
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape in the file."""
+        """The row's shape in the file."""
         return self.tensor.shape if self.layout == "mlx" else self.tensor.tensor.shape
 
     def array(self) -> Array:
-        """Read and convert it. Raises CheckpointError where it does not fit the precision."""
+        """Read and convert the tensor. Raises CheckpointError if it does not fit the precision."""
         source = self.tensor
         values = source.array() if self.layout == "mlx" else source.original()
         return cast(values, source.dtype, self.dtype, f"{source.stored.where}: {self.name}")
 
     def release(self) -> None:
-        """Its values are not needed any more."""
+        """Release the tensor's values."""
         self.tensor.stored.release()
 
 

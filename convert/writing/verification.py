@@ -61,7 +61,7 @@ def verify_component(
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
-    """The same for what `convert_component` wrote, with the config and names that it was given."""
+    """Compare what `convert_component` wrote with its source; config and names as given then."""
     expected, found = open_component(source, config, ignore), open_component(written)
     return _compare({"": expected.converted}, {"": found.converted}, dtype, on_progress)
 
@@ -75,7 +75,7 @@ def verify_adapter(
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
-    """The same for what `convert_adapter` wrote, with the sites and names that it was given."""
+    """Compare what `convert_adapter` wrote with its source; sites and names as given then."""
     expected = read_adapter_file(source, sites, ignore)[1]
     found = read_adapter_file(written, sites)[1]
     return _compare({"": expected}, {"": found}, dtype, on_progress)
@@ -89,7 +89,7 @@ def verify_lora(
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
-    """The same for what `convert_lora` wrote: matrices bit for bit, and every scale."""
+    """Compare what `convert_lora` wrote with its source: matrices bit for bit, and every scale."""
     expected, found = (read_lora(path, targets) for path in (source, written))
     scales = [{key: pair.scale for key, pair in lora.items()} for lora in (expected, found)]
     if scales[0] != scales[1]:
@@ -115,7 +115,7 @@ def _compare(
     dtype: DType | None,
     on_progress: Progress | None,
 ) -> int:
-    """Every tensor of every part."""
+    """Compare every tensor of every part."""
     total = sum(nbytes(t.dtype, t.shape) for part in found.values() for t in part.values())
     done = count = 0
     for component, part in expected.items():

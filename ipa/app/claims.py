@@ -33,7 +33,7 @@ def free_paths(output: Path, count: int) -> list[Path]:
 
 
 def numbered(output: Path, number: int) -> Path:
-    """NAME-3.png of NAME.png."""
+    """A path with a number before its suffix: NAME-3.png of NAME.png."""
     return output.with_stem(f"{output.stem}-{number}")
 
 
@@ -85,7 +85,7 @@ def _take(temporary: Path, name: Path) -> None:
 
 
 def _free(output: Path, first: int = 1) -> Iterator[Path]:
-    """Names that nothing has; 1 is the name itself."""
+    """Names with a number that no file has yet; 1 is the name itself."""
     for number in itertools.count(first):
         name = output if number == 1 else numbered(output, number)
         if not _exists(name):
@@ -97,7 +97,7 @@ def _exists(path: Path) -> bool:
 
 
 def _numbers(output: Path) -> Iterator[int]:
-    """The numbers of the files that are there."""
+    """The numbers of the files of this name that are there."""
     pattern = re.compile(re.escape(output.stem) + r"-(\d{1,9})" + re.escape(output.suffix))
     for path in output.parent.iterdir():
         if found := pattern.fullmatch(path.name):

@@ -25,10 +25,10 @@ _NAMING_FILES = frozenset(
 
 
 class Command(TyperCommand):
-    """`~` is the home folder wherever a file is named; what has no effect is told."""
+    """A typer command in which `~` is the home folder, and options without effect are refused."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what was typed."""
+        """Parse what was typed."""
         with explained():
             args = replayed(
                 args, lambda words: self.make_parser(ctx).parse_args(words)[0], self.params
@@ -41,7 +41,7 @@ class Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run it, with a session of its own."""
+        """Run the command, with a session of its own."""
         with begun(ctx):
             return super().invoke(ctx)
 

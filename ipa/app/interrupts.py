@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 CODE = 130
-"""The exit code of what Ctrl-C ended: 128 + SIGINT, as shells have it."""
+"""The exit code of a process that Ctrl-C ended: 128 + SIGINT, as shells have it."""
 
 
 def leave() -> None:
@@ -33,7 +33,7 @@ def leave() -> None:
 
 @contextmanager
 def heard(first: Callable[[], None], second: Callable[[], None]) -> Iterator[None]:
-    """Call these at the first and at the second SIGINT, in a thread of their own."""
+    """Call functions at the first and at the second SIGINT, in a thread of their own."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     thread = threading.Thread(target=_listen, args=(reading, first, second), daemon=True)

@@ -100,7 +100,7 @@ def save_png(
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Pictures of one command, saved one after another; if the disk is full, somewhere else.
+    """A saver of one command's pictures, one after another; if the disk is full, somewhere else.
 
     Attributes:
         output: What they are numbered by.
@@ -115,7 +115,7 @@ class Saving:
     failed: list[OSError] = field(default_factory=list)
 
     def save(self, image: Image.Image, path: Path, info: dict[str, Any] | None = None) -> None:
-        """Save one. What fails is told by `finish`, after the others."""
+        """Save one picture. Errors are raised by `finish`, after the others are saved."""
         try:
             self.done.append(_write(image, path, info, self.output))
             return
@@ -126,7 +126,7 @@ class Saving:
             self.rescued.append(_write(image, folder / path.name, info, folder / path.name))
 
     def finish(self) -> list[Path]:
-        """Where they are. Raises RequestError if one is not where it was asked for."""
+        """The paths of the pictures. Raises RequestError if one is not where it was asked for."""
         if not self.failed:
             return self.done
         lost = len(self.failed) - len(self.rescued)

@@ -27,7 +27,7 @@ _MARK = "preview"
 
 
 def preview_path(asked: Path) -> Path:
-    """Where previews go: the name that was asked for, or numbered if it is something else's.
+    """The path for previews: as asked for, or numbered if that is another file's.
 
     A preview of an earlier run is replaced: who watches a file watches one name.
 
@@ -43,7 +43,7 @@ def preview_path(asked: Path) -> Path:
 
 
 class PreviewFile:
-    """Takes a run's events, and writes their previews; each whole, or not at all."""
+    """A callback for a run's events that writes their previews, each whole or not at all."""
 
     def __init__(self, show: Callable[[Progress], None], path: Path | None, enlarged: int) -> None:
         """With what else takes the events; a path or None; and the pixels a pixel becomes."""
@@ -51,7 +51,7 @@ class PreviewFile:
         self._has_written = False
 
     def __call__(self, event: Progress) -> None:
-        """Take an event."""
+        """Write the preview of an event, if it has one."""
         self._show(event)
         if event.preview is None or self._path is None:
             return
@@ -72,7 +72,7 @@ class PreviewFile:
 
     @contextmanager
     def kept_if_cancelled(self) -> Iterator[None]:
-        """A block that is cancelled leaves the last preview as NAME-unfinished.png."""
+        """A context: a cancelled block leaves its last preview as NAME-unfinished.png."""
         try:
             yield
         except Cancelled as error:

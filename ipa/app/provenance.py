@@ -41,7 +41,7 @@ class Line:
     options: tuple[tuple[str, ...], ...]
 
     def shell(self) -> str:
-        """For a shell: `~` stays the home folder, so that it is no word of somebody's machine."""
+        """The command quoted for a shell: `~` stays the home folder, which names nobody."""
         words = [self._word(option) for option in self.options]
         return " ".join(["ipa-mlx", self.name, *words])
 
@@ -84,7 +84,7 @@ def _typed(current: Session) -> Iterator[tuple[str, ...]]:
 
 
 def _portable(text: str) -> str:
-    """With `~` for the home folder, at the beginning and after NAME=."""
+    """A word with `~` for the home folder, at the beginning and after NAME=."""
     home = f"{Path.home()}/"
     for head in ("", text.partition("=")[0] + "="):
         if text.startswith(head + home):
@@ -93,7 +93,7 @@ def _portable(text: str) -> str:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """What a PNG of ours says of itself.
+    """Read the metadata of a PNG that we made.
 
     Raises:
         RequestError: It is none, or says nothing.
@@ -113,7 +113,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def line_of(told: Mapping[str, Any]) -> Line | None:
-    """The command that a picture keeps. None for one of an older version.
+    """The command in a picture's metadata. None for one of an older version.
 
     Raises:
         RequestError: It is damaged.
@@ -133,7 +133,7 @@ def line_of(told: Mapping[str, Any]) -> Line | None:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The words of a picture's command, for one that is typed with `--from`.
+    """A picture's command, to be typed anew with `--from`.
 
     Attributes:
         path: The picture.
@@ -148,7 +148,7 @@ class Replay:
     pictures: Sequence[Path] = ()
 
     def words(self) -> list[str]:
-        """What to put in front of what was typed. Raises RequestError if that cannot be done."""
+        """The words to put before what was typed. Raises RequestError if that cannot be done."""
         told = read_metadata(self.path)
         line = line_of(told)
         if line is None or line.name != "generate":
@@ -182,7 +182,7 @@ class Replay:
         yield f"{option[0]}={text}"
 
     def _found(self, file: str, sha256: str) -> str:
-        """Where the picture is now that was typed as `file`."""
+        """The present path of the picture that was typed as `file`."""
         for path in self._candidates(file):
             try:
                 if picture_sha256(open_image(path)) == sha256:
@@ -207,7 +207,7 @@ class Replay:
 def replayed(
     args: list[str], parse: Callable[[list[str]], Mapping[str, Any]], params: Iterable[Any]
 ) -> list[str]:
-    """What was typed, with the words of the picture of --from in front of it.
+    """The words that were typed, with those of --from's picture in front.
 
     Args:
         args: The words.

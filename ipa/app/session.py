@@ -1,4 +1,4 @@
-"""What a command that runs knows of itself: what was typed, which files it reads and writes.
+"""The session of a command: what was typed, which files it reads and writes.
 
 It lasts as long as the command: `ipa.app.command.Command` begins it. Outside of one, as in a test
 of a function, nothing is typed and nothing is kept.
@@ -24,7 +24,7 @@ _WRITTEN = ("output", "show_reference", "influence", "preview")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command.
+    """What one command typed, reads and writes.
 
     Attributes:
         context: Of typer; None outside of a command.
@@ -60,13 +60,13 @@ _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
 
 
 def session() -> Session:
-    """The one of the command that runs; an empty one outside of any."""
+    """The session of the command that runs; an empty one outside of any."""
     return _CURRENT.get() or Session()
 
 
 @contextmanager
 def begun(context: Any) -> Iterator[Session]:
-    """A session for as long as the block lasts."""
+    """A context with a new session."""
     made = Session(context)
     token = _CURRENT.set(made)
     try:
@@ -76,7 +76,7 @@ def begun(context: Any) -> Iterator[Session]:
 
 
 def open_picture(file: str | os.PathLike[str]) -> Image.Image:
-    """Open a picture, and remember that this command reads it.
+    """Open a picture, and note that this command reads it.
 
     Raises:
         RequestError: It is no picture, or the command is to write over it.
@@ -90,7 +90,7 @@ def open_picture(file: str | os.PathLike[str]) -> Image.Image:
 
 
 def writes(path: Path) -> None:
-    """Remember that a command is to write a file. Raises RequestError if it reads that one."""
+    """Note that a command is to write a file. Raises RequestError if it reads that one."""
     current = session()
     current.outputs.append(path)
     for picture, _ in current.pictures:

@@ -1,4 +1,4 @@
-"""What a run was, in a line: for a person who wants it again, longer or smaller."""
+"""A summary of a run in a line, for a person who wants it again, longer or smaller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.filesize import decimal
 
 
 def summary(info: Mapping[str, Any]) -> str:
-    """`seed 0, 8 steps, 0.9 s, 0.4 GB`, of `Result.info`.
+    """A run's summary from `Result.info`: `seed 0, 8 steps, 0.9 s, 0.4 GB`.
 
     Seconds are those of encoding, steps and decoding; bytes the most that the backend held, where
     it knows.

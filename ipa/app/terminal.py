@@ -54,7 +54,7 @@ EXIT_CODES: dict[type[IpaError], int] = {
 
 @contextmanager
 def explained(*, of_file: bool = False) -> Iterator[None]:
-    """Turn our own errors into one line and an exit code; others are bugs and keep their trace.
+    """A context: our own errors become one line and an exit code; others keep their trace.
 
     Args:
         of_file: Whether the request came from a file: its arguments keep their names in messages.
@@ -67,7 +67,7 @@ def explained(*, of_file: bool = False) -> Iterator[None]:
 
 
 def say(head: str, text: str) -> None:
-    """A line on standard error, whole: paths are not broken at the edge of the terminal."""
+    """Print a line on standard error, whole: paths are not broken at the edge of the terminal."""
     Console(stderr=True, highlight=False).print(f"{head} {escape(text)}", soft_wrap=True)
 
 
@@ -81,13 +81,13 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """JSON on standard output, for machines."""
+    """Print JSON on standard output, for machines."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
 
 
 class ProgressBar:
-    """One bar over several runs of the same number of steps each."""
+    """A progress bar over several runs of the same number of steps each."""
 
     def __init__(self, bars: Bars, total: int) -> None:
         self._bars = bars
@@ -96,11 +96,11 @@ class ProgressBar:
         self._finished = 0
 
     def describe(self, text: str) -> None:
-        """What is being made."""
+        """Set the bar's label."""
         self._bars.update(self._task, description=text)
 
     def __call__(self, event: Progress) -> None:
-        """Take an event of a run."""
+        """Advance the bar by an event of a run."""
         if event.stage == "denoise":
             # A sampler may take more evaluations than it was asked for steps.
             total = max(self._total, self._finished + event.total)
@@ -111,7 +111,7 @@ class ProgressBar:
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[ProgressBar]:
-    """A bar on standard error while the block runs; nothing where that is no terminal."""
+    """A progress bar on standard error for a block; none where that is no terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -142,7 +142,7 @@ def bytes_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def cancel_on_interrupt() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that a run ends between two steps; a second Ctrl-C ends at once."""
+    """A context: Ctrl-C sets an event that ends a run between steps; a second ends at once."""
     cancel = threading.Event()
 
     def stop() -> None:

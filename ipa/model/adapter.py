@@ -29,7 +29,7 @@ _ENCODERS: Mapping[tuple[Feature, int], str] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterSpec:
-    """One adapter's structure.
+    """An IP-Adapter's structure.
 
     Attributes:
         projector: "linear" (base, light, vit-G), "resampler" (plus, plus-face), "mlp" (full-face),
@@ -92,7 +92,7 @@ class AdapterSpec:
         return self.feature == "face" and not self.lora_rank
 
     def with_kind(self, kind: str) -> AdapterSpec:
-        """The same structure under this public name."""
+        """The same structure with this public name."""
         return replace(self, kind=kind)
 
     def check_runnable(self, where: str) -> None:

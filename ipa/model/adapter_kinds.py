@@ -20,7 +20,7 @@ _SD15, _SDXL, _ANY = 768, 2048, None
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kinds:
-    """Public names of one structure.
+    """The public names of adapters that share one structure.
 
     Attributes:
         names: They, without their base, which the catalogue's short names add; the plain one first.
@@ -31,7 +31,7 @@ class Kinds:
     is_decisive: bool = False
 
     def suggested(self, file: str) -> str:
-        """The one that a file's name suggests, or "": the last that is in it."""
+        """The name that a file's name suggests, or "": the last that is in it."""
         spelled = Path(file).name.lower().replace("_", "-")
         return next((n for n in reversed(self.names) if _HINTS.get(n, n) in spelled), "")
 
@@ -60,7 +60,7 @@ class Kinds:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """None stands for any width."""
+    """A structure and the public names of it; a width of None stands for any."""
 
     projector: Projector
     feature: Feature
@@ -114,7 +114,7 @@ def adapter_kinds(spec: AdapterSpec) -> Kinds:
 
 
 def identified(spec: AdapterSpec, given: str | None, where: str) -> AdapterSpec:
-    """The structure with its public name, where it matters which it is or a person told it.
+    """A structure with its public name, where that matters or a person gave it.
 
     Raises:
         RequestError: It must be told and is not; or the name is of another structure, or

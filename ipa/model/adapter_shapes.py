@@ -89,7 +89,7 @@ def _mlp(own: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
 
 
 def _faceid(own: Shapes, file: Shapes, context_width: int, where: str) -> AdapterSpec:
-    """FaceID, and without its LoRA FaceID-Portrait."""
+    """Detect FaceID, and without its LoRA FaceID-Portrait."""
     width, face_width = _matrix(own, "proj.0.weight", where)
     rows, _ = _matrix(own, "proj.2.weight", where)
     return AdapterSpec(
@@ -105,7 +105,7 @@ def _faceid(own: Shapes, file: Shapes, context_width: int, where: str) -> Adapte
 
 
 def _faceid_plus(own: Shapes, file: Shapes, context_width: int, where: str) -> AdapterSpec:
-    """FaceID-Plus; its two versions differ in no shape."""
+    """Detect FaceID-Plus; its two versions differ in no shape."""
     width, feature_width = _matrix(own, f"{_PERCEIVER}proj_in.weight", where)
     if _KOLORS_FACE in own.get("norm.weight", ()) or _is_kolors(context_width, feature_width):
         raise _kolors(where, "IP-Adapter-FaceID-Plus", feature_width, width)
@@ -190,7 +190,7 @@ def _heads(own: Shapes, key: str, where: str) -> int:
 
 
 def _lora_rank(file: Shapes) -> int:
-    """Rows of the first pair; the table demands the same of all others."""
+    """The rank of a LoRA by its first pair; the table demands the same of all others."""
     found = (shape[0] for key, shape in file.items() if _LORA.fullmatch(key) and len(shape) == 2)
     return next(found, 0)
 

@@ -1,4 +1,4 @@
-"""What CLIP towers are, from their configs."""
+"""The structures of CLIP's towers, from their configs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ _VISION_KEYS = Keys(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipTextSpec:
-    """CLIP's text tower."""
+    """The structure of a CLIP text encoder."""
 
     keys: ClassVar[Keys] = _TEXT_KEYS
 
@@ -130,7 +130,7 @@ class ClipTextSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipVisionSpec:
-    """CLIP's image tower with its projection."""
+    """The structure of a CLIP image encoder with its projection."""
 
     keys: ClassVar[Keys] = _VISION_KEYS
 

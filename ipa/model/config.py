@@ -15,13 +15,13 @@ from ipa.errors import CheckpointError, shown
 Config = Mapping[str, Any]
 
 MOST = 1 << 20
-"""Largest integer of a config: wide vocabularies have 250 thousand entries."""
+"""The largest integer allowed in a config: wide vocabularies have 250 thousand entries."""
 MOST_LAYERS = 256
-"""Most layers of a network or level (48 in the deepest known), and most attention heads (40)."""
+"""The most layers of a network or level (the deepest known has 48), or heads (40)."""
 
 
 QUANTIZED: Config = {"quantization_config": None}
-"""What a network's config says of weights that another library quantised."""
+"""The key in a network's config for weights that another library quantised."""
 
 _TRAINING_AVERAGE = frozenset(
     {
@@ -40,7 +40,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keys:
-    """What is known of the config of a class of diffusers or transformers.
+    """The known keys of a diffusers or transformers class's config.
 
     Attributes:
         read: Keys that are parsed.
@@ -79,7 +79,7 @@ class Keys:
 
 
 def _is_same(found: object, needed: object) -> bool:
-    """Also null for "no", and one value for each level."""
+    """Whether two values agree: null counts as "no", a list as one value for each level."""
     if isinstance(found, (list, tuple)) and found:
         return all(_is_same(entry, needed) for entry in found)
     return found == needed or (found is None and not needed)
@@ -106,7 +106,7 @@ def block_kinds(
 def integer(
     config: Config, key: str, where: str, default: int, most: int = MOST, least: int = 1
 ) -> int:
-    """An integer, positive by default, so small that no network is built of an absurd size."""
+    """Read an integer, positive by default, small enough for a network of a sane size."""
     value = config.get(key, default)
     if not _is_integer(value, least, most):
         raise CheckpointError(
@@ -116,7 +116,7 @@ def integer(
 
 
 def number(config: Config, key: str, where: str, default: float) -> float:
-    """A finite number that is not negative."""
+    """Read a finite number that is not negative."""
     value = config.get(key, default)
     good = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not good or not 0 <= value <= MOST:
@@ -127,7 +127,7 @@ def number(config: Config, key: str, where: str, default: float) -> float:
 def integers(
     config: Config, key: str, where: str, most: int = MOST, least: int = 1
 ) -> tuple[int, ...]:
-    """A list of integers, positive by default."""
+    """Read a list of integers, positive by default."""
     values = config.get(key)
     good = isinstance(values, (list, tuple)) and len(values) > 0
     if not good or not all(_is_integer(value, least, most) for value in values or ()):
@@ -141,7 +141,7 @@ def integers(
 def per_level(
     config: Config, key: str, levels: int, where: str, default: int, least: int = 1
 ) -> tuple[int, ...]:
-    """One integer per level, from one number for all or a list."""
+    """Read one integer per level, from one number for all or a list."""
     if not isinstance(config.get(key, default), (list, tuple)):
         return (integer(config, key, where, default, MOST_LAYERS, least),) * levels
     values = integers(config, key, where, MOST_LAYERS, least)
@@ -162,7 +162,7 @@ def require_divisible(widths: Sequence[int], parts: Sequence[int], what: str, wh
 
 
 def width_and_heads(config: Config, where: str, width: int, heads: int) -> tuple[int, int]:
-    """Hidden size and attention heads of a CLIP tower, with the defaults of its class."""
+    """Read the width and heads of a CLIP tower, with the defaults of its class."""
     width = integer(config, "hidden_size", where, width)
     heads = integer(config, "num_attention_heads", where, heads, MOST_LAYERS)
     require_divisible((width,), (heads,), "attention heads", where)

@@ -24,7 +24,7 @@ class T2IAdapterFiles:
 
     @property
     def label(self) -> str:
-        """For messages and descriptions: the file's name, or the folder's or repository's."""
+        """The name for messages: that of the file, folder or repository."""
         return self.path.name if self.path.is_file() else self.name
 
 
@@ -52,5 +52,5 @@ class ControlNetFiles:
 
     @property
     def label(self) -> str:
-        """For messages and descriptions: the file's name, or the folder's or repository's."""
+        """The name for messages: that of the file, folder or repository."""
         return self.path.name if self.path.is_file() else self.name

@@ -1,4 +1,4 @@
-"""What a ControlNet is, as a frozen value: parsed once from config.json, then trusted.
+"""The structure of a ControlNet, as a frozen value: parsed once from config.json, then trusted.
 
 Source: diffusers' `ControlNetModel`. A key that changes the computation in a way nobody here
 implements is refused by name; see `Keys`.
@@ -31,7 +31,7 @@ _EMBEDDING = (16, 32, 96, 256)  # of diffusers' class, and of every public Contr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ControlNetSpec(DownSpec):
-    """A ControlNet: the half of a UNet that goes down, which also sees a control picture.
+    """A ControlNet's structure: the down half of a UNet, which also sees a control picture.
 
     A level with attention may have no transformer layers (SDXL's mid size): its norm and its two
     projections are there all the same.
@@ -60,7 +60,7 @@ class ControlNetSpec(DownSpec):
 
     @property
     def residual_channels(self) -> tuple[int, ...]:
-        """Of every result on the way down, in the order of execution; the middle's is one more."""
+        """Channels of the residuals going down, in order; the middle's is one more."""
         found = [self.channels[0]]
         for level, width in enumerate(self.channels):
             is_last = level == len(self.channels) - 1
@@ -69,7 +69,7 @@ class ControlNetSpec(DownSpec):
 
     @property
     def results(self) -> int:
-        """How many results it adds: those on the way down, and the middle's."""
+        """The number of residuals: those going down, and the middle's."""
         return len(self.residual_channels) + 1
 
     def check_base(self, model: ModelFolder, where: str) -> None:

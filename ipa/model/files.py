@@ -62,7 +62,7 @@ class Weights:
 
 
 def container(path: Path) -> Container:
-    """What a file of weights is, by how it begins.
+    """The container of a file of weights, told by how it begins.
 
     Raises:
         CheckpointError: It does not exist, or is something else; the message says what.
@@ -98,7 +98,7 @@ def require_safetensors(path: Path) -> None:
 
 
 def weight_names(stem: str, variant: str | None = None) -> tuple[tuple[str, str], ...]:
-    """What a component's weights may be called: (one file, index of shards), the preferred first.
+    """The names of a component's weights: (one file, index of shards), the preferred first.
 
     Args:
         stem: File name without suffixes, see `STEMS`.
@@ -171,7 +171,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a small file. Raises CheckpointError if it is missing or is none."""
+    """Read a JSON object from a small file. Raises CheckpointError if there is none."""
     if not path.is_file():
         raise CheckpointError(
             f"{path} does not exist", remedy="check the path, or finish the download"

@@ -1,4 +1,4 @@
-"""What a whole model is: its networks' specs and where its files lie."""
+"""A whole model: its networks' specs and where its files lie."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ModelFolder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how the model was read."""
+        """Warnings about how the model was read."""
         networks = (self.unet, self.vae, self.text_encoder, self.text_encoder_2, self.image_encoder)
         return (
             *(self.single_file.notes if self.single_file else ()),
@@ -111,7 +111,7 @@ class ModelFolder:
 
     @property
     def vocabulary(self) -> Path | None:
-        """Where the tokenizer's words lie, if not in its own folder."""
+        """The folder of the tokenizer's vocabulary, if not its own."""
         return self.single_file.vocabulary if self.single_file else None
 
 

@@ -25,7 +25,7 @@ class Ignore:
 
     @classmethod
     def of(cls, given: object) -> Ignore:
-        """From an argument `ignore=`: nothing, or names. Raises RequestError for anything else."""
+        """Read an argument `ignore=`: nothing, or names. Raises RequestError for anything else."""
         entries = (given,) if isinstance(given, str) else () if given is None else given
         if (
             not isinstance(entries, (list, tuple))
@@ -45,7 +45,7 @@ class Ignore:
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
     def check(self, left_out: Iterable[str], names: Iterable[str], where: str) -> None:
-        """Raise RequestError for a pattern that lets go of nothing.
+        """Raise RequestError for a pattern that matches nothing.
 
         Args:
             left_out: Names of the tensors that were left out.
@@ -75,14 +75,14 @@ class Ignore:
 
 
 def _near(pattern: str, names: Collection[str]) -> str:
-    """The names, or what they begin with, that are most like a pattern."""
+    """The names, or their beginnings, that are most like a pattern."""
     beginnings = {f"{name[:place]}.*" for name in names for place in _dots(name)}
     found = get_close_matches(pattern, [*names, *sorted(beginnings)], n=3, cutoff=0.6)
     return " or ".join(dict.fromkeys(found))
 
 
 def _dots(name: str) -> list[int]:
-    """Where the first components of a name end."""
+    """The ends of a name's first components."""
     places = [place for place, letter in enumerate(name) if letter == "."]
     return places[:3]
 

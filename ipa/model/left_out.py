@@ -36,12 +36,12 @@ class LeftOut:
 
     @classmethod
     def of(cls, where: str, names: Iterable[str]) -> LeftOut:
-        """Without what only counts."""
+        """Names without those that only count steps or batches."""
         kept = dict.fromkeys(name for name in names if not name.endswith(_COUNTING))
         return cls(where, tuple(sorted(kept)))
 
     def describe(self) -> dict[str, int]:
-        """How many, by name, or by the first component that several share."""
+        """The names in words: how many, by name, or by a component that several share."""
         heads = Counter(name.partition(".")[0] for name in self.names)
         return dict(
             Counter(
@@ -52,11 +52,11 @@ class LeftOut:
         )
 
     def record(self) -> dict[str, dict[str, int]]:
-        """The same as an entry of a record; none where nothing was left out."""
+        """The names as an entry of a record; none where nothing was left out."""
         return {"left_out": self.describe()} if self.names else {}
 
     def warnings(self) -> list[str]:
-        """A line that names them, and what is known of them; none where nothing was left out."""
+        """A warning that names them, with what is known of them; none if nothing was left out."""
         if not self.names:
             return []
         what = f"{len(self.names)} tensors that are no part of what was loaded"
@@ -76,7 +76,7 @@ class LeftOut:
 
 
 def _known(name: str) -> str | None:
-    """What is to be said of a tensor, if it is one of those that are known."""
+    """A remark on a tensor, if it is a known one."""
     paths = ((pattern.replace("**", "*"), reason) for pattern, reason in SAVED_ADAPTER.items())
     return next((reason for pattern, reason in paths if fnmatchcase(name, pattern)), None)
 

@@ -1,11 +1,11 @@
-"""What a LoRA's file says beside its matrices: learned words, and what is not used."""
+"""The parts of a LoRA's file beside its matrices: learned words, and what is not used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 BUNDLED = "bundle_emb."
-"""What the names of learned words begin with that lie in a LoRA's file (OneTrainer)."""
+"""The prefix of learned words in a LoRA's file (OneTrainer)."""
 
 
 EQUAL = "they stand in the file under other names too, with the same values"
@@ -21,7 +21,7 @@ _SHOWN = 3  # names of tensors in a warning
 
 
 def left_out_warnings(file: str, left_out: Mapping[str, str]) -> list[str]:
-    """What to say of tensors that are not used, reason by reason; of copies nothing."""
+    """Warnings of tensors that are not used, reason by reason; none for copies."""
     by_reason: dict[str, list[str]] = {}
     for name, why in sorted(left_out.items()):
         if why != EQUAL:

@@ -1,4 +1,4 @@
-"""What an image encoder's preprocessor_config.json asks for.
+"""An image encoder's preprocessor_config.json.
 
 Source: transformers' `CLIPImageProcessorPil` with its defaults, and the spellings that its
 constructor takes.
@@ -77,7 +77,7 @@ class ClipPreprocessor:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ClipPreprocessor:
-        """Parse; a missing key means CLIP's own value, and null means no, as in transformers."""
+        """Parse a config; a missing key means CLIP's value, null means no, as in transformers."""
         _refuse(config)
         values = {**_DEFAULTS, **config}
         resizes = bool(values["do_resize"])
@@ -134,7 +134,7 @@ def _output(crop: tuple[int, int] | None, fixed: tuple[int, int] | None) -> tupl
 
 
 def _resize_target(size: object) -> tuple[int | None, tuple[int, int] | None]:
-    """The shorter side, or a fixed (height, width); a plain integer is the shorter side."""
+    """Read a resize: the shorter side (also a plain integer), or a fixed (height, width)."""
     if isinstance(size, Mapping) and set(size) == {"shortest_edge"}:
         size = size["shortest_edge"]
     if isinstance(size, (Mapping, list, tuple)):
@@ -143,7 +143,7 @@ def _resize_target(size: object) -> tuple[int | None, tuple[int, int] | None]:
 
 
 def _height_width(size: object, key: str) -> tuple[int, int]:
-    """{"height", "width"}, [height, width], or one integer for both."""
+    """Read a size: {"height", "width"}, [height, width], or one integer for both."""
     if isinstance(size, Mapping) and set(size) == {"height", "width"}:
         return _side(size["height"], key), _side(size["width"], key)
     if isinstance(size, (list, tuple)) and len(size) == 2:
@@ -178,7 +178,7 @@ def _number(value: object, key: str, *, positive: bool = False) -> float:
 
 
 def _channels(value: object, key: str, *, positive: bool = False) -> tuple[float, float, float]:
-    """Three numbers, or one for all three channels."""
+    """Read numbers for three channels, or one for all."""
     values = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3:
         raise CheckpointError(f"{_WHERE}: {key} must have three entries", found=shown(value))

@@ -31,7 +31,7 @@ class Quantization:
 
     @classmethod
     def of(cls, bits: int | None) -> Quantization | None:
-        """What a person asks for by a number of bits; None is none.
+        """The quantisation for a number of bits; None is none.
 
         Raises:
             RequestError: There is no such quantisation.
@@ -48,14 +48,14 @@ class Quantization:
 
     @classmethod
     def parse(cls, tag: str) -> Quantization | None:
-        """The inverse of `tag`; None where this version does not know it."""
+        """Parse a `tag`; None where this version does not know it."""
         match = re.fullmatch(r"([0-9]+),([0-9]+)", tag)
         known = match and int(match[1]) in BITS and int(match[2]) == GROUP_SIZE
         return cls(int(match[1]), int(match[2])) if match and known else None
 
     @property
     def tag(self) -> str:
-        """As it stands in a file's metadata: "8,64"."""
+        """The value in a file's metadata: "8,64"."""
         return f"{self.bits},{self.group_size}"
 
     def fits(self, shape: Shape) -> bool:
@@ -63,13 +63,13 @@ class Quantization:
         return len(shape) == 2 and shape[1] > 0 and shape[1] % self.group_size == 0
 
     def packed(self, shape: Shape) -> Shape:
-        """Shape of the packed weights of a matrix, in 32-bit words."""
+        """The shape of a matrix's packed weights, in 32-bit words."""
         return shape[0], shape[1] * self.bits // _WORD
 
     def unpacked(self, shape: Shape) -> Shape:
-        """The inverse of `packed`."""
+        """The shape of a matrix, from that of its packed weights."""
         return *shape[:-1], shape[-1] * _WORD // self.bits
 
     def groups(self, shape: Shape) -> Shape:
-        """Shape of its scales, and of its offsets."""
+        """The shape of a matrix's scales, and of its offsets."""
         return shape[0], shape[1] // self.group_size

@@ -17,12 +17,12 @@ for SD1.5 and up to ten for SDXL, are sites of their own."""
 
 
 SECTIONS: tuple[Section, ...] = ("down", "mid", "up")
-"""In the order of execution."""
+"""The sections of a UNet in the order of execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One cross-attention of the UNet.
+    """A cross-attention of the UNet.
 
     Attributes:
         number: Its number in IP-Adapter files: 1, 3, 5, …
@@ -47,7 +47,7 @@ class Site:
 
     @property
     def transformer(self) -> Transformer:
-        """The transformer that it belongs to."""
+        """The transformer that the site belongs to."""
         return self.section, self.block, self.attention
 
 
@@ -101,7 +101,7 @@ def _unet(
     context_width: int,
     layers: int = 2,
 ) -> UNetSpec:
-    """What the sites depend on; the rest is any value that fits."""
+    """A spec with the fields that sites depend on; the rest is any value that fits."""
     levels = len(channels)
     return UNetSpec(
         in_channels=4,
@@ -129,7 +129,7 @@ SITES: Mapping[str, tuple[Site, ...]] = {
     ),
     "SDXL": cross_attention_sites(_unet((320, 640, 1280), (False, True, True), (1, 2, 10), 2048)),
 }
-"""Cross-attentions of each base that adapters are numbered by: 16 and 70."""
+"""The sites of each base that adapters are numbered by: 16 and 70."""
 
 
 DEMO = "demo"
@@ -141,7 +141,7 @@ _DEMO_SITES = cross_attention_sites(
 
 
 def is_demo(sites: Sequence[Site]) -> bool:
-    """Whether these are the cross-attentions of the embedded model, of which presets know."""
+    """Whether these are the embedded demo model's sites, of which presets know."""
     return tuple(sites) == _DEMO_SITES
 
 

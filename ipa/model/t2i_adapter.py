@@ -1,4 +1,4 @@
-"""What a T2I-Adapter is (arXiv 2302.08453), as a frozen value: parsed once, then trusted.
+"""The structure of a T2I-Adapter (arXiv 2302.08453), as a frozen value, parsed once.
 
 Source: diffusers' `T2IAdapter`, of all three types. It sees a control picture and nothing else: its
 features are the same at every step, and are added inside the half of the UNet that goes down.
@@ -19,7 +19,7 @@ AdapterType: TypeAlias = Literal["full_adapter", "full_adapter_xl", "light_adapt
 """diffusers' adapter_type. XL's halves its features once, the others at every block."""
 
 Feature: TypeAlias = tuple[int, int]
-"""Its channels, and how many pixels of the picture one of its values stands for, along a side."""
+"""A feature's channels, and the pixels of the picture per value, along a side."""
 
 _CLASS = "T2IAdapter"
 _TYPES = ("full_adapter", "full_adapter_xl", "light_adapter")
@@ -34,7 +34,7 @@ NARROWING = 4
 
 @dataclass(frozen=True, slots=True)
 class AdapterBlock:
-    """One block: `halves` is done first, and the last channels are the feature's."""
+    """A block of a T2I-Adapter: `halves` comes first, the last channels are the feature's."""
 
     inputs: int
     outputs: int
@@ -43,7 +43,7 @@ class AdapterBlock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class T2IAdapterSpec:
-    """A T2I-Adapter.
+    """A T2I-Adapter's structure.
 
     Attributes:
         adapter_type: See `AdapterType`.
@@ -73,12 +73,12 @@ class T2IAdapterSpec:
 
     @property
     def unshuffled(self) -> int:
-        """Channels of the picture once squares of its pixels have become channels."""
+        """The picture's channels after pixel unshuffle."""
         return self.in_channels * self.downscale_factor**2
 
     @property
     def blocks(self) -> tuple[AdapterBlock, ...]:
-        """In the order of execution; each gives a feature."""
+        """The blocks in the order of execution; each gives a feature."""
         widths = (*self.channels, self.channels[-1]) if self.is_light else self.channels
         first = self.unshuffled if self.is_light else widths[0]
         halving = range(1, len(widths))
@@ -91,7 +91,7 @@ class T2IAdapterSpec:
 
     @property
     def features(self) -> tuple[Feature, ...]:
-        """What it gives, in the order in which a UNet takes it."""
+        """The features, in the order in which a UNet takes them."""
         found, pixels = [], self.downscale_factor
         for block in self.blocks:
             pixels *= 1 + block.halves
@@ -100,7 +100,7 @@ class T2IAdapterSpec:
 
     @property
     def results(self) -> int:
-        """How many features it gives."""
+        """The number of features."""
         return len(self.blocks)
 
     def check_base(self, model: ModelFolder, where: str) -> None:

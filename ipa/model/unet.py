@@ -1,4 +1,4 @@
-"""What a UNet is, as a frozen value: parsed once from config.json, then trusted.
+"""The structure of a UNet, as a frozen value: parsed once from config.json, then trusted.
 
 The half that goes down has a value of its own, since a ControlNet is a copy of it.
 
@@ -83,7 +83,7 @@ DOWN_READ = frozenset(
 """Keys that `down_fields` reads."""
 _ADAPTER_TYPE = "encoder_hid_dim_type"
 NO_ADAPTER: Config = {_ADAPTER_TYPE: None}
-"""What the config of a UNet says that holds no IP-Adapter."""
+"""The values of a UNet's config that say it holds no IP-Adapter."""
 
 _WITH_ADAPTER = "ip_image_proj"  # what it is in diffusers while an IP-Adapter is loaded
 _UNET_KEYS = Keys(
@@ -100,7 +100,7 @@ _UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Addition:
-    """What SDXL adds to the timestep embedding: the pooled text and six numbers of sizes.
+    """SDXL's addition to the timestep embedding: the pooled text and six numbers of sizes.
 
     Attributes:
         width: Of all of it, side by side: 1280 + 6 × 256 = 2816.
@@ -112,7 +112,7 @@ class Addition:
 
     @property
     def pooled_width(self) -> int:
-        """Of the pooled text alone."""
+        """The width of the pooled text alone."""
         return self.width - _ADDED_NUMBERS * self.time_width
 
     @classmethod
@@ -140,7 +140,7 @@ class Addition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DownSpec:
-    """The half of a UNet that goes down, with its middle: also what a ControlNet copies.
+    """The down half of a UNet with its middle: also what a ControlNet copies.
 
     Tuples have one entry per resolution level, from the finest (first) to the coarsest.
     `heads` is what diffusers calls `attention_head_dim`: a number of heads, not a width. `addition`
@@ -174,7 +174,7 @@ class DownSpec:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetSpec(DownSpec):
-    """A UNet of the Stable Diffusion family."""
+    """The structure of a UNet of the Stable Diffusion family."""
 
     keys: ClassVar[Keys] = _UNET_KEYS
 

@@ -1,4 +1,4 @@
-"""What a VAE is, from its config: the large one, and the tiny one of previews."""
+"""The structures of VAEs, from their configs: the large one, and the tiny one of previews."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .config import (
 )
 
 STEM = "diffusion_pytorch_model"
-"""File stem of its weights in diffusers' folder layout."""
+"""The file stem of a VAE's weights in diffusers' folder layout."""
 
 
 _KEYS = Keys(
@@ -66,7 +66,7 @@ _PUBLIC: Config = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TinyVaeSpec:
-    """Convolutions of one width; `blocks` says how many residual blocks each level has.
+    """The structure of a tiny VAE; `blocks` says how many residual blocks each level has.
 
     `unread` are warnings of what its config says and nobody knows.
     """
@@ -124,7 +124,7 @@ class TinyVaeFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VaeSpec:
-    """An `AutoencoderKL`: pixels in [-1, 1] to latents and back.
+    """The structure of an `AutoencoderKL`: pixels in [-1, 1] to latents and back.
 
     Here and below, `unread` are warnings of what its config says and nobody knows.
     """
@@ -180,7 +180,7 @@ class VaeSpec:
 
 
 def _side(config: Config, where: str) -> int:
-    """The first where a config has a height and a width, as diffusers reads it."""
+    """Read a side: the first of a height and a width, as diffusers reads it."""
     if isinstance(config.get("sample_size"), (list, tuple)):
         return integers(config, "sample_size", where)[0]
     return integer(config, "sample_size", where, 32)

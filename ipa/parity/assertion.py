@@ -42,7 +42,7 @@ class FirstDifferenceError(ParityError, AssertionError):
 
 
 def table(differences: Sequence[Difference]) -> Iterator[str]:
-    """A line for each, in columns."""
+    """Differences as a table of text, line by line."""
     width = max((len(one.stage) for one in differences), default=0)
     yield f"{'stage':{width}}  relative L2    limit  × floor  max abs    slope     bias"
     for one in differences:
@@ -56,7 +56,7 @@ def table(differences: Sequence[Difference]) -> Iterator[str]:
 
 
 Comparable: TypeAlias = "Capture | str | os.PathLike[str] | Mapping[str, Any] | npt.ArrayLike"
-"""A capture or its file; arrays by name; or one array, whose name is then "array"."""
+"""What can be compared: a capture or its file, arrays by name, or one array ("array")."""
 
 
 _ONE = "array"
@@ -70,7 +70,7 @@ def assert_close(
     floors: Mapping[str, float] | None = None,
     allow: Collection[str] = (),
 ) -> Comparison:
-    """Hold b to a.
+    """Raise FirstDifferenceError unless b is as near to a as the budget says.
 
     Args:
         a: The reference: a capture or its file, arrays by name, or one array.
@@ -104,7 +104,7 @@ def compared(
     floors: Mapping[str, float] | None = None,
     allow: Collection[str] = (),
 ) -> Comparison:
-    """The same without a verdict."""
+    """Compare b with a as `assert_close` does, without a verdict."""
     first, second = (read(x) if isinstance(x, (str, os.PathLike)) else x for x in (a, b))
     if isinstance(first, Capture) and isinstance(second, Capture):
         dtype = lower(first.header.dtype, second.header.dtype)
@@ -168,7 +168,7 @@ def _array(where: str, given: Any) -> Kept:
 
 
 def _side(name: str, arrays: Mapping[str, Kept]) -> Side:
-    """Its dtype is the lowest; what is wider than any counts as float64."""
+    """The side of a comparison of arrays, in their lowest dtype; wider types count as float64."""
     found = ["float32" if isinstance(one, Sketch) else one.dtype.name for one in arrays.values()]
     known = (dtype if dtype in ROUNDING else "float64" for dtype in found)
     return Side(name, "arrays", max(known, key=ROUNDING.__getitem__), {})

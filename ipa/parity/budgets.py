@@ -48,7 +48,7 @@ class Budget:
 
     @classmethod
     def of(cls, given: BudgetLike) -> Budget:
-        """From a budget, a TOML file, its contents, one limit for all stages, or None.
+        """Read a budget: one, a TOML file, its contents, one limit for all stages, or None.
 
         Raises:
             RequestError: It cannot be read, has a key that means nothing, or a number that is not
@@ -65,7 +65,7 @@ class Budget:
     def limits(
         self, stages: Iterable[str], dtype: str, floors: Mapping[str, float] | None = None
     ) -> Limits:
-        """For the stages of a comparison.
+        """The limits for the stages of a comparison.
 
         Args:
             stages: Their names.
@@ -102,7 +102,7 @@ class Budget:
         return [row.pattern for row in self.rows if free._matched(row, names)]
 
     def _matched(self, row: Row, names: Iterable[str]) -> list[str]:
-        """Runs that are told apart by "@2" go together."""
+        """The stages that a row's pattern matches; runs that are told apart by "@2" go together."""
         bare = {name: name.partition("@")[0] for name in names}
         try:
             found = chosen([row.pattern], {**bare, **dict.fromkeys(bare.values())})

@@ -23,7 +23,7 @@ _INI, _OPTION, _SHOWN = "parity_budget", "--parity-report", 30
 _COMPARED = pytest.StashKey[list["Comparison"]]()
 _ROWS = pytest.StashKey[dict[str, bool]]()
 _TOLD = "parity_rows"
-"""Of a test's report: rows of the project's budget, and whether one of its comparisons had them."""
+"""The key of a test report's property: rows of the project's budget, and whether any was used."""
 
 
 class Parity:
@@ -55,7 +55,7 @@ class Parity:
         return found
 
     def _budget(self, given: BudgetLike) -> Budget:
-        """That of the project is for all of its tests: a row that one of them lacks is no error."""
+        """The project's budget, for all of its tests: a row that one of them lacks is no error."""
         from .budgets import Budget
 
         config = self._item.config
@@ -66,7 +66,7 @@ class Parity:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """One option of the command line, one of the ini file."""
+    """Add the options: one of the command line, one of the ini file."""
     group = parser.getgroup("parity", "parity of arrays and of runs")
     group.addoption(_OPTION, metavar="DIR", help="Write every comparison of `parity` as JSON.")
     parser.addini(_INI, "The budget of `parity`, a TOML file; relative to the root.", default="")
@@ -74,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def parity(request: pytest.FixtureRequest) -> Parity:
-    """Hold arrays or captures to a budget."""
+    """The fixture: compare arrays or captures within a budget."""
     return Parity(request.node)
 
 
@@ -97,7 +97,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Rows of the project's budget that no test of the session had: once, and no failure."""
+    """Print budget rows that no test of the session had: once, and no failure."""
     rows: dict[str, bool] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -35,7 +35,7 @@ WHOLE = (
     *("start/latents", "text.*/states", "image.0/tokens.*"),
     *("step.*/latents", "decode/image"),
 )
-"""Stages that are kept as they are, so that a run can be given them: an error stays in its step."""
+"""Stages that are kept whole, so that a run can be given them: an error stays in its step."""
 
 SKETCHED = (
     *("text.*/text_encoder.embeddings", "text.*/text_encoder.layers.?", "image.0/pixels"),
@@ -63,7 +63,7 @@ _EDGE = 0.14
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
-    """The run, by the torch backend in float32, and what rounding makes of its stages.
+    """The recorded run, by torch in float32, and what rounding makes of its stages.
 
     Attributes:
         capture: The run.
@@ -75,12 +75,12 @@ class Recorded:
     floors: Mapping[str, Mapping[str, float]] = field(repr=False)
 
     def limits(self, dtype: str) -> Limits:
-        """For a run in float32 against this one, or in float16 against the same backend's."""
+        """The limits for a float32 run against this, or a float16 run against its backend's own."""
         return Limits(dtype, self.floors[dtype], FACTORS[dtype])
 
 
 def recorded() -> Recorded:
-    """What this package brings. Raises CaptureError where it is damaged."""
+    """The recorded run of this package. Raises CaptureError if it is damaged."""
     folder = demo.recorded()
     try:
         floors = json.loads((folder / "floors.json").read_text("utf-8"))
@@ -100,7 +100,7 @@ def open_demo(backend: str | None, dtype: str | None = None, device: str | None 
 
 
 def arguments() -> dict[str, Any]:
-    """Of the call: a picture and words as prompts, guidance, edges to follow."""
+    """The arguments of the run's call: a picture and words, guidance, edges to follow."""
     style, content = (to_rgb(open_image(demo.references()[number])) for number in (7, 4))
     return {
         "prompt": "a star",
@@ -113,7 +113,7 @@ def arguments() -> dict[str, Any]:
 
 
 def _edges(picture: Image.Image) -> Floats:
-    """Where neighbours differ, as the demo's ControlNet was trained with."""
+    """A picture's edges, where neighbours differ, as the demo's ControlNet was trained with."""
     values = np.pad(np.asarray(picture) / 255, ((0, 1), (0, 1), (0, 0)), "edge")
     rows, columns = (np.abs(np.diff(values, axis=axis)).max(-1) for axis in (0, 1))
     edges: Floats = (np.maximum(rows[:, :-1], columns[:-1]) > _EDGE).astype(np.float32)
@@ -121,7 +121,7 @@ def _edges(picture: Image.Image) -> Floats:
 
 
 class _Beside(ComparingTap):
-    """Puts a run's whole stages in; keeps the run's own, in the form the reference has them."""
+    """A tap that puts the recorded whole stages in, and keeps the run's own in that form."""
 
     def __init__(
         self, reference: Mapping[str, Kept], limits: Limits, inputs: Mapping[str, Kept]
@@ -152,7 +152,7 @@ def hold(
     on_progress: Callable[[Progress], None] | None = None,
     cancel: CancelSignal | None = None,
 ) -> tuple[Comparison, Capture]:
-    """Make the run again, every step from the recorded latents.
+    """Repeat the recorded run, every step from the recorded latents, and compare.
 
     Args:
         pipe: Of `open_demo`.

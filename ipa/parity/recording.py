@@ -1,4 +1,4 @@
-"""A run on record: a capture of its stages, with the floors that rounding makes."""
+"""The making of a capture: a run's stages, with the floors that rounding makes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _EVERYTHING = Choice()
 
 
 Exact = Callable[[], Callable[[Tap], object]]
-"""Opens a backend, and gives how it makes the run."""
+"""A function that opens a backend and returns how it makes the run."""
 
 
 NO_RUNS: Mapping[str, Exact] = MappingProxyType({})
@@ -42,7 +42,7 @@ def capture(
     cancel: CancelSignal | None = None,
     exact: Mapping[str, Exact] = NO_RUNS,
 ) -> Capture:
-    """Make a picture and keep what was computed on the way.
+    """Make a picture and keep the stages of the run.
 
     Where the run gives NaN, it is kept up to there: `Header.unfinished` says so.
 
@@ -75,7 +75,7 @@ def capture(
 
 
 def _kept(stages: Mapping[str, Kept], whole: Choice, choice: Choice) -> Mapping[str, Kept]:
-    """What a choice keeps of stages that were kept by a wider one."""
+    """The stages that a choice keeps, of those that a wider one kept."""
     if whole is choice:
         return stages
     collector = Collector(choice)

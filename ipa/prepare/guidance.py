@@ -16,7 +16,7 @@ _USUAL_TOLD = 8.5  # diffusers' LatentConsistencyModelPipeline
 
 
 def guidance_scale(request: Request, model: ModelFolder) -> float:
-    """The request's, or the default of diffusers' pipeline for that kind of model."""
+    """The request's guidance scale, or the default of diffusers' pipeline for such a model."""
     if request.guidance_scale is not None:
         return float(request.guidance_scale)
     if model.is_xl:
@@ -30,7 +30,7 @@ def is_guided(request: Request, model: ModelFolder) -> bool:
 
 
 def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float32] | None:
-    """What such a network is told: (1, width), the sinusoid of scale − 1; None for others.
+    """The guidance embedding (1, width): the sinusoid of scale − 1; None for most models.
 
     Source: get_guidance_scale_embedding of diffusers' pipelines. Rounded to float32 where that
     rounds, each function exact before its rounding: one bit of a frequency is worth 4e-4.
@@ -48,7 +48,7 @@ def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float
 
 
 def guidance_warnings(request: Request, model: ModelFolder) -> list[str]:
-    """What of a request has no effect on such a network, which has no unconditional half."""
+    """Warnings for a network without unconditional half: what of a request has no effect."""
     if model.unet.guidance_width is None or not request.negative_prompt:
         return []
     return ["This model takes the guidance scale as an input: negative_prompt has no effect."]

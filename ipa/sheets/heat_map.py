@@ -18,23 +18,23 @@ _BELOW = np.array([[70, 50, 110], [40, 120, 220]], dtype=np.float64)  # for λ <
 
 
 class HeatRow(Protocol):
-    """What a row of a heat map must know."""
+    """The protocol of a row of a heat map."""
 
     @property
     def place(self) -> str:
-        """Its label."""
+        """The row's label."""
 
     @property
     def sites(self) -> str:
-        """What is added to it."""
+        """The sites, added to the label."""
 
     @property
     def values(self) -> npt.NDArray[np.float64]:
-        """One λ per step."""
+        """The row's λ, one per step."""
 
 
 def colour(share: float) -> tuple[int, int, int]:
-    """Red, green and blue of λ as a share of the largest, in [-1, 1]."""
+    """The colour of λ as a share of the largest, in [-1, 1]: red, green and blue."""
     stops = _STOPS if share > 0.0 else _BELOW
     at = abs(share) * (len(stops) - 1)
     low = min(int(at), len(stops) - 2)

@@ -112,7 +112,7 @@ def _put(
     label: str,
     height: int,
 ) -> None:
-    """Pictures side by side in a cell, and a line under them."""
+    """Draw pictures side by side in a cell, and a line under them."""
     left = _GAP + column * (_CELL + _GAP)
     for number, picture in enumerate(pictures):
         room = _CELL // len(pictures)
@@ -130,7 +130,7 @@ def _put(
 
 
 def _legend(sheet: Image.Image, peak: float) -> None:
-    """A bar of the colours as they lie over grey, from no share to the largest, and words."""
+    """A legend: the colours as they lie over grey, from no share to the largest, and words."""
     top = sheet.height - 3 * _LINE
     ramp = np.linspace(0.0, 1.0, _CELL, dtype=np.float32)[None]
     sheet.paste(overlay(Image.new("L", (_CELL, _BAR), 128), ramp, 1.0), (_GAP, top))

@@ -21,10 +21,10 @@ Units: TypeAlias = npt.NDArray[np.float64]
 
 MIN_SCALES = 2
 SHARE = 0.95
-"""Of the largest gain in likeness: what a suggested scale reaches."""
+"""The part of the largest gain in likeness that a suggested scale reaches."""
 
 LEAST_GAIN = 0.05
-"""A cosine; a smaller gain is no reason to prefer one scale to another."""
+"""The least gain of a cosine that is a reason to prefer one scale to another."""
 
 
 class Likeness:
@@ -78,7 +78,7 @@ class Suggestion:
 
 
 def suggest_scale(measured: Sequence[tuple[float, float]]) -> Suggestion:
-    """Where more weight brings no more likeness, from (scale, likeness) of several pictures.
+    """Suggest the scale beyond which likeness hardly grows, from (scale, likeness) of pictures.
 
     The gain is the mean likeness at a scale, less that at 0. What words ask for is not weighed: a
     prompt is followed less, the larger the scale.

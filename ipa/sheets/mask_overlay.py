@@ -21,7 +21,7 @@ _BEHIND = 0.35  # how much of the picture's grey shows through
 
 
 def heat_colours(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Values in [0, 1], of any shape, as red, green and blue from 0 to 255 along a new last axis.
+    """Colours of values in [0, 1], of any shape: red, green and blue from 0 to 255 as last axis.
 
     From a dark violet over red to a light yellow: brightness grows with the value.
     """
@@ -72,7 +72,7 @@ def overlay(
 
 
 def _place(size: tuple[int, int], crop: Crop | None) -> tuple[int, int, int, int]:
-    """Where a crop lies in a picture that was resized since, at least a pixel of it."""
+    """The place of a crop in a picture that was resized since, at least a pixel of it."""
     if crop is None:
         return 0, 0, *size
     left, top, right, bottom = (
@@ -84,7 +84,7 @@ def _place(size: tuple[int, int], crop: Crop | None) -> tuple[int, int, int, int
 
 
 def _shown(size: tuple[int, int], crop: Crop | None) -> tuple[float, float, float, float]:
-    """The middle of a map, of the crop's aspect: what is put back of a result."""
+    """The part of a map that is shown: its middle, of the crop's aspect."""
     width, height = size
     if crop is not None:
         left, top, right, bottom = crop.box

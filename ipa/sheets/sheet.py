@@ -66,7 +66,7 @@ def draw_sheet(
     notes: Sequence[str] = (),
     cell: tuple[int, int] = (128, 128),
 ) -> Image.Image:
-    """A sheet, RGB.
+    """Draw blocks as one sheet, RGB.
 
     Args:
         blocks: One under another.
@@ -97,7 +97,7 @@ def draw_sheet(
 
 
 def _check_sheet(blocks: Any, title: Any, notes: Any, cell: Any) -> None:
-    """Raise RequestError for what cannot be drawn."""
+    """Raise RequestError for blocks that cannot be drawn."""
     if not isinstance(blocks, (list, tuple)) or not all(isinstance(b, SheetBlock) for b in blocks):
         raise RequestError("blocks of a sheet are a list of SheetBlock", found=shown(blocks))
     texts = notes if isinstance(notes, (list, tuple)) else [notes]
@@ -114,7 +114,7 @@ def _check_sheet(blocks: Any, title: Any, notes: Any, cell: Any) -> None:
 
 
 class _Layout:
-    """Where everything is: measured once, before anything is drawn."""
+    """The places of everything on a sheet, measured once before anything is drawn."""
 
     def __init__(self, blocks: Sequence[SheetBlock], cell: tuple[int, int]) -> None:
         self.cell = cell
@@ -154,7 +154,7 @@ class _Layout:
         block: SheetBlock,
         top: int,
     ) -> None:
-        """A block whose upper edge is at `top`."""
+        """Draw a block whose upper edge is at `top`."""
         if self.headings[number]:
             if number:
                 draw.line((GAP, top - GAP // 2, self.width - GAP, top - GAP // 2), fill=_RULE)
@@ -190,7 +190,7 @@ class _Layout:
 
 
 def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Of the same aspect, as large as a cell lets it be."""
+    """A picture in the same aspect, as large as a cell lets it be."""
     image = to_rgb(picture)
     share = min(size[0] / image.width, size[1] / image.height)
     width, height = (max(1, round(side * share)) for side in image.size)
@@ -198,7 +198,7 @@ def _fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _high(lines: int) -> int:
-    """Pixels."""
+    """The height of lines of text, in pixels."""
     return LINE + (lines - 1) * NEXT if lines else 0
 
 
@@ -218,7 +218,7 @@ def _write(
     size: int,
     anchor: str = "la",
 ) -> int:
-    """Lines one under another; returns where the next would begin."""
+    """Draw lines one under another; returns where the next would begin."""
     for number, line in enumerate(lines):
         draw.text((left, top + number * NEXT), line, fill=_INK, font=_font(size), anchor=anchor)
     return top + _high(len(lines))
@@ -233,7 +233,7 @@ def _one_line(text: str, width: int) -> tuple[str, int]:
 
 
 def _cut(text: str, size: int, width: int) -> str:
-    """The middle is left out, for the ends of file names tell more."""
+    """A text cut in its middle, for the ends of file names tell more."""
     if len(text) < 2 or _width(text, size) <= width:
         return text
     kept, beyond = 1, len(text)

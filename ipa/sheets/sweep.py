@@ -39,7 +39,7 @@ _OF_CALL = (
     "seed",
 )
 AXES: tuple[str, ...] = (*_OF_CALL, *_OF_PROMPT)
-"""What can be varied: `reference`, the picture; every other word of `ImagePrompt`; of the call."""
+"""The words that can be varied: `reference`, the picture; others of `ImagePrompt`; of the call."""
 
 _NOT_HERE = ("num_images", "output_type")
 # At a scale of 0 nothing of an image prompt is left but the adapter that would have read it.
@@ -51,7 +51,7 @@ _ALONE = frozenset({*_OF_CALL, "layers", "curve"})
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One word that is varied.
+    """An axis of a sweep: one word and its values.
 
     Attributes:
         name: One of AXES.
@@ -94,7 +94,7 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """One combination.
+    """A cell of a sweep: one combination of values.
 
     Attributes:
         place: The index of its value on each axis.
@@ -111,7 +111,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sweep:
-    """Every combination of the values of some axes.
+    """A sweep: every combination of the values of some axes.
 
     Attributes:
         axes: The last one makes the columns of a sheet, the one before its rows, others groups of
@@ -166,7 +166,7 @@ class Sweep:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """All of them, the last axis fastest.
+        """All cells, the last axis fastest.
 
         Raises:
             RequestError: A value is none that an image prompt can have.
@@ -180,12 +180,12 @@ class Sweep:
         return len({cell.key for cell in self.cells})
 
     def labels(self, cell: Cell) -> dict[str, str]:
-        """What a cell is, by the names of the axes."""
+        """A cell's labels, by the names of the axes."""
         pairs = zip(self.axes, cell.place, strict=True)
         return {axis.name: axis.labels[index] for axis, index in pairs}
 
     def plain(self, cell: Cell) -> dict[str, Any]:
-        """JSON-able: its values by the names of the axes; of pictures and the like the labels."""
+        """A cell's values, JSON-able, by the axes' names; for pictures and the like, labels."""
         labels = self.labels(cell)
         values = {name: self.value(cell, name) for name in labels}
         return {n: value if _is_plain(value) else labels[n] for n, value in values.items()}
@@ -296,7 +296,7 @@ def _made(
 
 
 def _entries(what: str, given: Any, kind: type = object) -> tuple[Any, ...]:
-    """A list as a tuple. Raises RequestError if it is none, or an entry is of another kind."""
+    """Read a list as a tuple. Raises RequestError if it is none, or an entry is of another kind."""
     if not isinstance(given, (list, tuple, range)) and not is_list(given):
         raise RequestError(f"{what} must be a list", found=type(given).__name__)
     for entry in given:

@@ -34,11 +34,11 @@ _NOTHING: Mapping[tuple[str, str], str] = {
 _SAMPLES = frozenset({"seed", REFERENCE, "prompt", "negative_prompt"})
 
 Setting: TypeAlias = tuple[tuple[str, str], ...]
-"""Names and labels of a cell on the axes that are neither the scale nor samples."""
+"""A cell's setting: names and labels on the axes that are neither the scale nor samples."""
 
 
 def suggest_scales(sweep: Sweep, made: Sequence[Made]) -> dict[Setting, Suggestion]:
-    """A suggestion for each setting; none without an axis of scales or without likeness."""
+    """Suggested scales, by setting; none without an axis of scales or without likeness."""
     if "scale" not in {axis.name for axis in sweep.axes}:
         return {}
     measured: dict[Setting, list[tuple[float, float]]] = {}
@@ -51,7 +51,7 @@ def suggest_scales(sweep: Sweep, made: Sequence[Made]) -> dict[Setting, Suggesti
 
 
 def sweep_blocks(sweep: Sweep, made: Sequence[Made]) -> list[SheetBlock]:
-    """A block for each group of rows, with references in front; what was not made is empty.
+    """The blocks of a sheet, one for each group of rows, references in front; gaps stay empty.
 
     Below each picture stands its likeness; it has a frame where its scale is the suggested one.
     """
@@ -79,7 +79,7 @@ def sweep_blocks(sweep: Sweep, made: Sequence[Made]) -> list[SheetBlock]:
 
 
 def describe_sweep(sweep: Sweep, made: Sequence[Made]) -> dict[str, Any]:
-    """JSON-able: the axes, every cell with its own request, and what is suggested."""
+    """A sweep, JSON-able: the axes, every cell with its own request, and suggestions."""
     about = dict(made[0].info) if made else {}
     for name in ("request", "timings_s", "peak_memory_bytes", "warnings"):
         about.pop(name, None)
@@ -105,7 +105,7 @@ def describe_sweep(sweep: Sweep, made: Sequence[Made]) -> dict[str, Any]:
 
 
 def suggestion_notes(sweep: Sweep, made: Sequence[Made]) -> list[str]:
-    """Sentences: what likeness is, then each setting's suggested scale, or why there is none.
+    """Notes: what likeness is, then each setting's suggested scale, or why there is none.
 
     Empty where likeness was not measured.
     """
@@ -125,7 +125,7 @@ def suggestion_notes(sweep: Sweep, made: Sequence[Made]) -> list[str]:
 
 
 def _drawn(sweep: Sweep, made: Sequence[Made]) -> dict[tuple[int, ...], SheetCell | None]:
-    """What stands at each place of the sheet."""
+    """The cell at each place of the sheet."""
     suggested = suggest_scales(sweep, made)
     drawn: dict[tuple[int, ...], SheetCell | None] = {
         cell.place: SheetCell(None) for cell in sweep.cells
@@ -148,13 +148,13 @@ def _setting(sweep: Sweep, cell: Cell) -> Setting:
 
 
 def _picture(cell: Cell) -> Picture | None:
-    """The first picture of what is varied."""
+    """The first picture of a varied prompt."""
     prompt = cell.image_prompt
     return prompt.images[0] if prompt is not None and prompt.images else None
 
 
 def _reference(sweep: Sweep, cell: Cell) -> SheetCell | None:
-    """All pictures of what is varied, side by side."""
+    """All pictures of a varied prompt, side by side."""
     if cell.image_prompt is None or not cell.image_prompt.images:
         return None
     pictures = [to_rgb(picture) for picture in cell.image_prompt.images]

@@ -25,7 +25,7 @@ def resolve_adapter(
     revision: str | None = None,
     offline: bool = False,
 ) -> AdapterFiles:
-    """An IP-Adapter file and the image encoder that comes with it, found as diffusers finds it.
+    """Find an IP-Adapter's file and its image encoder, as diffusers finds them.
 
     Args:
         source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
@@ -80,7 +80,7 @@ def resolve_adapter(
 def _adapter_on_hub(
     repository: str, file: str, encoder: str | None, revision: str | None, offline: bool
 ) -> Path:
-    """The folder of a repository with an adapter, and with its encoder if there is one."""
+    """A repository's folder with an adapter, and its image encoder if there is one."""
 
     def choose(names: Collection[str]) -> Collection[str]:
         require_file(names, repository, file)

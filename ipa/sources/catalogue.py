@@ -19,7 +19,7 @@ _VIT_H, _BIGG = "models/image_encoder", "sdxl_models/image_encoder"
 
 @dataclass(frozen=True, slots=True)
 class PublicAdapter:
-    """One published file.
+    """A published adapter's file.
 
     Attributes:
         base: The base model that it is for.
@@ -37,7 +37,7 @@ class PublicAdapter:
 
     @property
     def is_faceid(self) -> bool:
-        """Whether its name says which kind it is, where its tensors do not: name less base."""
+        """Whether it is a FaceID file, whose tensors do not tell its kind but whose name does."""
         return self.repository == _FACE
 
     @property
@@ -114,11 +114,11 @@ ADAPTERS: Mapping[str, PublicAdapter] = {
         "SDXL", "ip-adapter-faceid-portrait_sdxl_unnorm.bin", "several faces, closer", None, _FACE
     ),
 }
-"""Short name: file."""
+"""The public adapters by short name."""
 
 
 def find_adapter(name: str) -> PublicAdapter:
-    """A public adapter. Raises CheckpointError that names the nearest if there is none."""
+    """Look a public adapter up. Raises CheckpointError that names the nearest if there is none."""
     if name in ADAPTERS:
         return ADAPTERS[name]
     nearest = difflib.get_close_matches(name, ADAPTERS, n=1)

@@ -25,7 +25,7 @@ def resolve_controlnet(
     config: str | Path | None = None,
     global_pool_conditions: bool | None = None,
 ) -> ControlNetFiles:
-    """A ControlNet by name, its structure known, its weights not yet read.
+    """Find a ControlNet by name: its structure known, its weights not yet read.
 
     Args:
         source: A folder with config.json, a file, or a name on the hub (owner/name, or
@@ -86,7 +86,7 @@ def resolve_t2i_adapter(
     offline: bool = False,
     config: str | Path | None = None,
 ) -> T2IAdapterFiles:
-    """A T2I-Adapter by name, its structure known, its weights not yet read.
+    """Find a T2I-Adapter by name: its structure known, its weights not yet read.
 
     Args:
         source: A folder with config.json, a file in diffusers' or the original naming, or a name on

@@ -1,4 +1,4 @@
-"""Where image encoders lie, and what they are: folders with config.json, or single files.
+"""The places of image encoders: folders with config.json, or single files.
 
 A file tells its own config where it is one of the public towers, which the converters know; or the
 config.json beside it does. ComfyUI keeps such files in `clip_vision`, beside the adapters' folder.
@@ -31,12 +31,12 @@ class FoundEncoder:
 
 
 def is_encoder(path: Path) -> bool:
-    """Whether a path looks like one: a folder with a config, or any file."""
+    """Whether a path looks like an image encoder: a folder with a config, or any file."""
     return path.is_file() or (path / _CONFIG).is_file()
 
 
 def named_encoder(given: str | Path, beside: Path) -> Path:
-    """The encoder that a person named: from the adapter's folder, or else from the current one.
+    """The path of the encoder that was named, from the adapter's folder or the current one.
 
     Args:
         given: A folder or a file.
@@ -58,13 +58,13 @@ def named_encoder(given: str | Path, beside: Path) -> Path:
 
 
 def read_encoder(path: Path) -> FoundEncoder:
-    """What an encoder is. Raises CheckpointError if it is none."""
+    """Read an image encoder's config. Raises CheckpointError if it is none."""
     config = _config(path)
     return FoundEncoder(path, config, ClipVisionSpec.from_config(config, f"{path}: config"))
 
 
 def comfyui_folder(weights: Path) -> Path | None:
-    """Where ComfyUI would keep the encoders of an adapter in models/ipadapter; None if nowhere."""
+    """ComfyUI's folder of encoders for an adapter in models/ipadapter; None if elsewhere."""
     folder = weights.parent.parent / _COMFYUI
     return folder if folder.is_dir() else None
 
@@ -86,7 +86,7 @@ def fitting_encoder(adapter: AdapterSpec, folder: Path, where: str) -> FoundEnco
 
 
 def _encoders(folder: Path) -> Sequence[FoundEncoder]:
-    """All that can be read; what is none is passed over."""
+    """All image encoders of a folder that can be read."""
     found = []
     for path in sorted(folder.iterdir()):
         if path.suffix in _WEIGHTS or (path / _CONFIG).is_file():

@@ -42,7 +42,7 @@ class EncoderFiles:
 def find_encoder(
     adapter: AdapterSpec, files: AdapterFiles, model: ModelFolder
 ) -> EncoderFiles | None:
-    """The encoder that comes with the adapter, else the model's own; None if it needs none.
+    """Find the encoder: the adapter's, else the model's own; None if it needs none.
 
     Raises:
         CheckpointError: There is none, or the one found gives features of another width, or this
@@ -92,7 +92,7 @@ def loaded_adapter(
     nbytes: int,
     left_out: LeftOut,
 ) -> LoadedAdapter:
-    """What a backend tells of an adapter, with or without an image encoder."""
+    """The `LoadedAdapter` of a backend, with or without an image encoder."""
     return LoadedAdapter(
         spec=spec,
         encoder=encoder.spec if encoder else None,
@@ -121,7 +121,7 @@ def fingerprint(weights: Iterable[Floats]) -> str:
 
 
 def preprocessing(folder: Path, model: Path, image_size: int) -> Mapping[str, Any]:
-    """The encoder's own settings, or the model's where they are of the right size, or CLIP's."""
+    """Preprocessing for an encoder: its own, the model's if of the right size, or CLIP's."""
     for path in (folder / _PREPROCESSING, model / "feature_extractor" / _PREPROCESSING):
         if path.is_file():
             settings: Mapping[str, Any] = read_json(path)

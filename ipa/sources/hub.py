@@ -11,7 +11,7 @@ from typing import TypeAlias
 from ipa.errors import CheckpointError
 
 Choice: TypeAlias = Callable[[Collection[str]], Collection[str]]
-"""From the names of all files of a repository to those that are needed."""
+"""A function from the names of all files of a repository to those that are needed."""
 
 
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -71,7 +71,7 @@ def download(
     revision: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """A folder with some files of a repository, downloaded or from the cache.
+    """Download some files of a repository, or take them from the cache; returns the folder.
 
     Args:
         repository: owner/name.
@@ -129,7 +129,7 @@ def _cached(repository: str, markers: Sequence[str], revision: str | None) -> Pa
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What downloading raises: the hub's own errors, its client's, and the system's."""
+    """The exceptions of downloading: the hub's own, its client's, and the system's."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     # The client is another package from one version of huggingface_hub to the next; its root of
@@ -177,7 +177,7 @@ class HubName:
 
 
 def hub_name(name: str | Path) -> HubName | None:
-    """owner/name, or owner/name/folder/file.safetensors; None for whatever is here or is neither.
+    """Parse owner/name, or owner/name/folder/file.safetensors; None if it is local or neither.
 
     A file is told by its ending (.safetensors, .bin, .ckpt, .pt, .pth): a mistyped path of a folder
     stays a path.

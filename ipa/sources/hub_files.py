@@ -1,4 +1,4 @@
-"""Which files of a repository are needed: repositories hold several precisions, of gigabytes each.
+"""The files of a repository that are needed: it may hold several precisions, of gigabytes each.
 
 Every function takes the names of all files of a repository, as paths from its root.
 """
@@ -31,7 +31,7 @@ _SHOWN = 6
 def weight_files(
     names: Collection[str], folder: str, stem: str, variant: str | None = None
 ) -> tuple[str, ...]:
-    """The weights of one component in one precision: safetensors, or pickles where it has no other.
+    """The files of one component in one precision: safetensors, or else pickles.
 
     Args:
         names: All files.
@@ -52,7 +52,7 @@ def weight_files(
 
 
 def model_files(names: Collection[str], where: str, variant: str | None = None) -> tuple[str, ...]:
-    """Configs, tokenizers, and the weights of each component in one precision.
+    """The files of a model: configs, tokenizers, each component's weights in one precision.
 
     A component that has none in that precision is taken plain, as diffusers does.
 
@@ -85,7 +85,7 @@ def model_files(names: Collection[str], where: str, variant: str | None = None) 
 def component_files(
     names: Collection[str], where: str, variant: str | None = None
 ) -> tuple[str, ...]:
-    """config.json and the weights in one precision of a network that is a repository of its own.
+    """The files of a lone network: config.json and the weights in one precision.
 
     Raises:
         CheckpointError: It is none, or has no weights in that precision.
@@ -103,7 +103,7 @@ def component_files(
 
 
 def encoder_files(names: Collection[str], folder: str) -> tuple[str, ...]:
-    """An image encoder's configs and weights; nothing if there is none in that folder."""
+    """The files of an image encoder: configs and weights; none if that folder has no encoder."""
     configs = [n for n in names if n.rpartition("/")[0] == folder and n.endswith("config.json")]
     return (*configs, *weight_files(names, folder, STEMS["image_encoder"])) if configs else ()
 
@@ -121,7 +121,7 @@ def require_file(names: Collection[str], where: str, path: str) -> None:
 
 
 def _shards(names: Collection[str], single: str, variant: str | None) -> Iterator[str]:
-    """The parts of a file, in both spellings: the precision before the part's number, or after."""
+    """The shards of a file, in both spellings: the precision before or after the shard's number."""
     tag = re.escape(f".{variant}") if variant else ""
     stem, _, suffix = single.rpartition(".")
     stem, number = re.escape(stem.removesuffix(f".{variant}")), "-[0-9]{5}-of-[0-9]{5}"

@@ -11,7 +11,7 @@ from .hub import download, hub_name
 from .models import resolve_file
 
 DEFAULT_NAME = "pytorch_lora_weights.safetensors"
-"""What diffusers' training scripts call the file."""
+"""The file name that diffusers' training scripts give a LoRA."""
 
 
 def resolve_lora(
@@ -22,7 +22,7 @@ def resolve_lora(
     revision: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """A LoRA file by name.
+    """Find a LoRA's file by name.
 
     Args:
         source: A file, a folder, or a name on the hub (owner/name, or owner/name/folder/file).
@@ -52,7 +52,7 @@ def resolve_lora(
 
 
 NAMES = ("learned_embeds.safetensors", "learned_embeds.bin")
-"""What diffusers calls such files."""
+"""The file names that diffusers gives textual inversions."""
 
 
 def resolve_inversion(
@@ -63,7 +63,7 @@ def resolve_inversion(
     revision: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """The file of a textual inversion, found as diffusers finds it.
+    """Find the file of a textual inversion, as diffusers finds it.
 
     Raises:
         CheckpointError: There is none, or the hub cannot be reached.

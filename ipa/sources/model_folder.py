@@ -39,7 +39,7 @@ _ENCODER = "image_encoder"
 
 
 def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> ModelFolder:
-    """Parse a model's configs and see that its weights are there.
+    """Open a model's folder: its configs are parsed, its weights are there.
 
     Args:
         path: A folder in diffusers' layout, original or converted.
@@ -69,7 +69,7 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
 
 
 def _without(components: Sequence[str], path: Path, variant: str | None) -> frozenset[str]:
-    """Components of a folder that have no files of a variant. Raises CheckpointError if none has.
+    """Components of a folder without files of a variant. Raises CheckpointError if none has any.
 
     Those that have no weights at all are not among them: what is missing is told elsewhere.
     """
@@ -87,7 +87,7 @@ def _without(components: Sequence[str], path: Path, variant: str | None) -> froz
 
 
 def _tags(path: Path, components: Sequence[str]) -> set[str]:
-    """The weights that there are, by their names."""
+    """The names of the components' weight files."""
     names = {STEMS[c] for c in components} | {"pytorch_model"}
     found = (file.name for c in components for file in sorted((path / c).glob("*")))
     return {name for name in found if name.startswith(tuple(names))}
@@ -116,7 +116,7 @@ def open_configs(path: Path, *, name: str, single_file: SingleFile) -> ModelFold
 
 
 class _Configs:
-    """The configs in a folder, with changes."""
+    """The configs of a folder, with changes."""
 
     def __init__(self, path: Path, name: str, changes: Mapping[str, Mapping[str, Any]]) -> None:
         self.path, self.name, self._changes = path, name, changes
@@ -128,7 +128,7 @@ class _Configs:
         return (self.path / component / "config.json").is_file()
 
     def component(self, component: str) -> tuple[dict[str, Any], str]:
-        """A component's config, and what to call it in messages."""
+        """A component's config, and its name for messages."""
         file = f"{component}/config.json"
         return self.read(file), f"{self.name}/{file}"
 
@@ -170,7 +170,7 @@ def _parse(
 
 
 def _forces_zeros(configs: _Configs) -> bool:
-    """Of SDXL's pipelines, with their default."""
+    """Whether an empty negative prompt is zeros (SDXL), with that pipeline's default."""
     key = "force_zeros_for_empty_prompt"
     value = configs.read("model_index.json").get(key, True)
     if not isinstance(value, bool):
@@ -181,7 +181,7 @@ def _forces_zeros(configs: _Configs) -> bool:
 
 
 def _component_classes(path: Path) -> dict[str, str]:
-    """The components with weights and the classes that they must have; the index is checked."""
+    """The components with weights and the classes that they must have, from the index."""
     index = read_json(path / "model_index.json")
     require_supported(index, f"{path}/model_index.json")
     classes = _CLASSES | (dict([_SECOND]) if _SECOND[0] in index else {})
@@ -200,7 +200,7 @@ def _component_classes(path: Path) -> dict[str, str]:
 def _check_widths(
     unet: UNetSpec, text: ClipTextSpec, second: ClipTextSpec | None, name: str
 ) -> None:
-    """The states of both text encoders stand side by side; SDXL's UNet takes the second's sum."""
+    """Check that text encoders fit the UNet: the width of states, and of SDXL's pooled text."""
     width = text.width + (second.width if second else 0)
     if unet.context_width != width:
         raise CheckpointError(
@@ -237,7 +237,7 @@ def open_single_file(
     prediction_type: str | None = None,
     ema: bool = False,
 ) -> ModelFolder:
-    """Recognise a single file of Stable Diffusion 1.x, 2.x or XL, and parse its base's configs.
+    """Open a single file of Stable Diffusion 1.x, 2.x or XL with its base's configs.
 
     Args:
         path: A .safetensors or .ckpt file.

@@ -31,7 +31,7 @@ def resolve_model(
     prediction_type: str | None = None,
     ema: bool = False,
 ) -> ModelFolder:
-    """A model by name.
+    """Find a model by name.
 
     Args:
         model: "demo", a diffusers folder, a converted folder, a single file, a short name of
@@ -72,7 +72,7 @@ def resolve_model(
 
 
 def resolve_file(source: str | Path, *, revision: str | None = None, offline: bool = False) -> Path:
-    """A path as it stands, or where a file of the hub lies (owner/name/folder/file).
+    """Find a file: a path as it stands, or one of the hub (owner/name/folder/file).
 
     Raises:
         CheckpointError: The hub has no such file, or cannot be reached.
@@ -91,7 +91,7 @@ def resolve_repository(
     variant: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """The folder of a whole repository, or one in it: a model, or one network such as a ControlNet.
+    """Find a repository, or a folder in one: a model, or one network such as a ControlNet.
 
     Raises:
         CheckpointError: It is neither, has no weights in that precision, or cannot be reached.
@@ -132,7 +132,7 @@ def _on_hub(name: HubName, *, revision: str | None, variant: str | None, offline
 
 
 def _no_file(source: str | Path, root: Path, *, on_hub: bool) -> CheckpointError:
-    """What to say where an adapter's file is not named, or not there."""
+    """The error for an adapter's file that is not named, or not there."""
     if not on_hub and not root.exists():
         return CheckpointError(
             f"{source} does not exist",

@@ -1,4 +1,4 @@
-"""model_index.json: which pipelines of diffusers are models of ours, and what they say of them."""
+"""model_index.json: the pipelines of diffusers that are supported, and their settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CLAIMED = frozenset(
         "Adapter",
     )
 ) | {"LatentConsistencyModelPipeline", "DiffusionPipeline"}
-"""Pipelines whose models are run here as they run them."""
+"""The pipelines of diffusers whose models are run here as they run them."""
 
 _READ = frozenset(
     {
@@ -46,7 +46,7 @@ _LOADED_BESIDE: Mapping[str, str] = {
 
 
 def require_supported(index: Mapping[str, Any], where: str) -> None:
-    """Raise CheckpointError for a refiner, which is told how beautiful pictures are to be."""
+    """Raise CheckpointError for a refiner, whose UNet takes an aesthetic score."""
     if index.get(_AESTHETICS):
         raise CheckpointError(
             f"{where}: refiners are not supported",
@@ -56,7 +56,7 @@ def require_supported(index: Mapping[str, Any], where: str) -> None:
 
 
 def unread_index(index: Mapping[str, Any], where: str) -> list[str]:
-    """Warnings of what model_index.json says that is not done here."""
+    """Warnings about settings of model_index.json that have no effect here."""
     found, kind = [], index.get("_class_name")
     if kind is not None and kind not in _CLAIMED:
         found.append(f"{where}: what {kind!r:.60} does beside a plain pipeline is not done")
@@ -71,5 +71,5 @@ def unread_index(index: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _says(value: object) -> bool:
-    """[null, null] is a component that there is not."""
+    """Whether an entry names a component; [null, null] is one that there is not."""
     return bool(value) and value != [None, None]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:
-    """One published model: where it lies, its base, what it is good for, which files to take."""
+    """A published model: where it lies, its base, what it is good for, which files to take."""
 
     repository: str
     base: str
@@ -46,7 +46,7 @@ MODELS: Mapping[str, PublicModel] = {
     "realvisxl": PublicModel("SG161222/RealVisXL_V4.0", "SDXL", "photos, people"),
     "animagine": PublicModel("cagliostrolab/animagine-xl-3.1", "SDXL", "anime"),
 }
-"""Short name: model."""
+"""The public models by short name."""
 
 _WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 
@@ -57,7 +57,7 @@ def public_model(name: str | Path) -> PublicModel | None:
 
 
 def near_names(path: Path, short: Mapping[str, object]) -> str:
-    """What may have been meant by a path that leads nowhere, as a sentence; empty if nothing is.
+    """Names that may have been meant by a wrong path, as a sentence; empty if none is near.
 
     Args:
         path: The path.

@@ -25,7 +25,7 @@ _IN_MODEL = f"vae/{CONFIG}"
 def resolve_vae(
     model: ModelFolder, vae: str | Path | None, *, offline: bool = False
 ) -> ModelFolder:
-    """A model that is to be loaded with another VAE.
+    """A model with another VAE in place of its own.
 
     Args:
         model: The model, which need not have one of its own if it is a single file.
@@ -59,7 +59,7 @@ def resolve_vae(
 
 
 def _found(vae: str | Path, *, offline: bool) -> Path:
-    """The folder with its config, or the file."""
+    """The folder of a VAE with its config, or its file."""
     name = hub_name(vae)
     if name is None or name.path:
         path = resolve_file(vae, offline=offline)
@@ -77,7 +77,7 @@ def _found(vae: str | Path, *, offline: bool) -> Path:
 
 
 def _files(names: Collection[str], where: str) -> Collection[str]:
-    """Those of a repository that is a VAE, or of the VAE in a model's."""
+    """The files of a repository that is a VAE, or of the VAE in a model's."""
     if MODEL_INDEX in names and _IN_MODEL in names:
         return (_IN_MODEL, *weight_files(names, "vae", STEMS["vae"]))
     return component_files(names, where)
@@ -105,7 +105,7 @@ def _spec(folder: Path, name: str, model: ModelFolder) -> VaeSpec:
 def resolve_preview_decoder(
     source: str | Path, model: ModelFolder, *, revision: str | None = None, offline: bool = False
 ) -> TinyVaeFiles:
-    """The files of a tiny autoencoder (diffusers' AutoencoderTiny, TAESD).
+    """Find the files of a tiny autoencoder (diffusers' AutoencoderTiny, TAESD).
 
     Args:
         source: A diffusers folder, a file (taesd_decoder.safetensors, or a whole autoencoder in

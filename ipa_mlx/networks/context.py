@@ -16,7 +16,7 @@ _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 
 
 class Recorder(Protocol):
-    """Who measures the shares of image prompts while a network is evaluated."""
+    """The protocol of what measures the shares of image prompts while a network is evaluated."""
 
     def take(self, site: int, q: mx.array, text: mx.array, context: Context) -> None:
         """See `ipa_mlx.influence.Recorder.take`."""
@@ -24,7 +24,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows.
+    """Keys and values of one site, (R, heads, T, head width) each, of R conditioning rows.
 
     `mask` (L, 1) is the weight of what they give to each of L queries; None is 1. `scaling` says
     what λ multiplies.
@@ -58,7 +58,7 @@ class KeyValue:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the layers of a network are given in one evaluation.
+    """The conditioning of a network's layers in one evaluation.
 
     Keys and values by site, of the text and of each image prompt; `scales[j][i]` is λ of image
     prompt j at site i. See `Conditioning` for the rest. `recorder` is there if influence is
@@ -76,7 +76,7 @@ class Context:
     watch: Callable[[str, mx.array], mx.array] | None = None
 
     def observe(self, part: str, array: mx.array) -> mx.array:
-        """A part of a site's result, or what is to stand in for it (`ipa.backend.tap`)."""
+        """Show a part of a site's result to the tap; returns it or its replacement."""
         return array if self.watch is None else self.watch(part, array)
 
     def text_at(self, site: int) -> KeyValue:
@@ -84,7 +84,7 @@ class Context:
         return self.text[site]
 
     def changes_at(self, site: int) -> SiteChanges:
-        """What a LoRA changes of the attentions of a site's block."""
+        """The LoRA changes of the attentions of a site's block."""
         return self.changes[site] if self.changes else _UNCHANGED
 
     def images_at(

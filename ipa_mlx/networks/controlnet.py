@@ -12,7 +12,7 @@ import mlx.nn as nn
 from ipa.model.control_files import ControlNetFiles
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.quantization import Quantization
-from ipa_convert import Converted, open_component, read_component
+from ipa_convert import Converted
 
 from .attention import CrossAttention
 from .context import Context
@@ -22,7 +22,7 @@ from .weights import place
 
 
 class ConditioningEmbedding(nn.Module):
-    """Brings the control picture down to the latents' size."""
+    """Convolutions that bring the control picture down to the latents' size."""
 
     def __init__(self, spec: ControlNetSpec) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ConditioningEmbedding(nn.Module):
 
 
 class ControlNet(DownHalf):
-    """What is added to the UNet's results. Attribute names are the checkpoint's."""
+    """A ControlNet: residuals for the UNet. Attribute names are the checkpoint's."""
 
     spec: ControlNetSpec
 
@@ -57,7 +57,7 @@ class ControlNet(DownHalf):
 
     @property
     def cross_attentions(self) -> list[CrossAttention]:
-        """In the order of execution."""
+        """The cross-attentions, in the order of execution."""
         return [
             layer.attn2
             for block in (*self.down_blocks, self.mid_block)
@@ -66,7 +66,7 @@ class ControlNet(DownHalf):
         ]
 
     def embed(self, pixels: mx.array) -> mx.array:
-        """The control picture (1, H, W, 3), red first, as every step takes it: (1, h, w, C)."""
+        """Embed the control picture (1, H, W, 3), red first, once for all steps: (1, h, w, C)."""
         is_turned = self.spec.channel_order == "bgr"
         return self.conditioning_embedding(pixels[..., ::-1] if is_turned else pixels)
 
@@ -78,7 +78,7 @@ class ControlNet(DownHalf):
         picture: mx.array,
         weights: Sequence[float],
     ) -> list[mx.array | None]:
-        """What is added to each of the UNet's results on the way down, and to the middle's.
+        """The residuals of the UNet's results on the way down, and of the middle's.
 
         Args:
             latents: (B, h, w, C).
@@ -104,7 +104,7 @@ class ControlNet(DownHalf):
 def load_controlnet(
     files: ControlNetFiles, dtype: mx.Dtype, how: Quantization | None
 ) -> ControlNet:
-    """A ControlNet with its weights; `how` its matrices are quantised, if asked.
+    """Load a ControlNet with its weights; `how` its matrices are quantised, if asked.
 
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite.
@@ -116,6 +116,8 @@ def load_controlnet(
 
 
 def _converted(files: ControlNetFiles) -> Converted:
+    from ipa_convert import open_component, read_component
+
     if files.path.is_dir():
         how: dict[str, Any] = {"variant": files.variant, "ignore": files.ignore}
         converted = read_component("controlnet", files.path, files.spec, **how)

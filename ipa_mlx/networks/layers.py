@@ -40,30 +40,30 @@ def has_fast_exp(x: mx.array) -> bool:
 
 
 def exp(x: mx.array) -> mx.array:
-    """eˣ; where exp is slow as a power of 2, which is as exact and takes a third of the time."""
+    """The exponential eˣ; where exp is slow, a power of 2: as exact, in a third of the time."""
     return mx.exp(x) if has_fast_exp(x) else mx.power(2.0, x * math.log2(math.e))
 
 
 def sigmoid(x: mx.array) -> mx.array:
-    """1 / (1 + e⁻ˣ)."""
+    """The sigmoid 1 / (1 + e⁻ˣ)."""
     return mx.sigmoid(x) if has_fast_exp(x) else 1 / (1 + exp(-x))
 
 
 @fused
 def silu(x: mx.array) -> mx.array:
-    """x · sigmoid(x)."""
+    """The SiLU activation x · sigmoid(x)."""
     return x * sigmoid(x)
 
 
 @fused
 def quick_gelu(x: mx.array) -> mx.array:
-    """x · sigmoid(1.702 x): OpenAI CLIP's activation."""
+    """OpenAI CLIP's activation, x · sigmoid(1.702 x)."""
     return x * sigmoid(1.702 * x)
 
 
 @fused
 def gelu(x: mx.array) -> mx.array:
-    """x Φ(x), the exact GELU: OpenCLIP's, GEGLU's and the projectors'."""
+    """The exact GELU x Φ(x): OpenCLIP's, GEGLU's and the projectors'."""
     if has_fast_exp(x):
         return x * (1 + mx.erf(x * (1 / math.sqrt(2)))) * 0.5
     size = mx.abs(x)
@@ -71,7 +71,7 @@ def gelu(x: mx.array) -> mx.array:
 
 
 def _normal_tail(x: mx.array) -> mx.array:
-    """Φ(−x) for x ≥ 0, by Abramowitz and Stegun 7.1.26.
+    """The tail Φ(−x) for x ≥ 0, by Abramowitz and Stegun 7.1.26.
 
     GELU is 7.6e-8 from float64 with it and 8.0e-8 with MLX's erf, which takes three times as long.
     """
@@ -261,7 +261,7 @@ def sinusoid(
 
 
 def upsample_nearest(x: mx.array) -> mx.array:
-    """(B, H, W, C) to (B, 2H, 2W, C), each pixel four times."""
+    """Upsample (B, H, W, C) to (B, 2H, 2W, C), each pixel four times."""
     batch, height, width, channels = x.shape
     x = mx.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
     return x.reshape(batch, 2 * height, 2 * width, channels)

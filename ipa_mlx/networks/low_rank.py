@@ -20,7 +20,7 @@ PARTS = ("to_q", "to_k", "to_v", "to_out")
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """down (r, inputs) and up (outputs, r), the strength within; r is the sum of all ranks."""
+    """Matrices down (r, inputs), up (outputs, r), strength included; r is the sum of all ranks."""
 
     down: mx.array
     up: mx.array
@@ -31,14 +31,14 @@ class LowRank:
 
 
 Changes: TypeAlias = Mapping[str, LowRank]
-"""Of one attention: by part; none for those that stay as they are."""
+"""The changes of one attention's layers, by name."""
 
 UNCHANGED: Changes = {}
 
 
 @dataclass(frozen=True, slots=True)
 class SiteChanges:
-    """Of the self- and the cross-attention of one transformer block."""
+    """The changes of the self- and the cross-attention of one transformer block."""
 
     attn1: Changes
     attn2: Changes

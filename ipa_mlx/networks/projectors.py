@@ -66,7 +66,7 @@ class ResamplerLayer(nn.Module):
 
 
 class Gathering(nn.Module):
-    """What the two resamplers share: latents gather the hidden states, layer by layer."""
+    """The base of both resamplers: latents gather the hidden states, layer by layer."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Gathering(nn.Module):
         self.norm_out = nn.LayerNorm(spec.context_width)
 
     def gather(self, latents: mx.array, states: mx.array) -> mx.array:
-        """Latents (B, T, C) and states (B, S, E) to (B, T, D)."""
+        """Gather: latents (B, T, C) and states (B, S, E) to (B, T, D)."""
         states = self.proj_in(states)
         for layer in self.layers:
             latents = layer(latents, states)

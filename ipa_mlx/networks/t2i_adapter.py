@@ -7,7 +7,6 @@ import mlx.nn as nn
 
 from ipa.model.control_files import T2IAdapterFiles
 from ipa.model.t2i_adapter import NARROWING, AdapterBlock, T2IAdapterSpec
-from ipa_convert import open_component, read_component
 
 from .layers import Convolution
 from .weights import place
@@ -51,7 +50,7 @@ class AdapterStage(nn.Module):
 
 
 class T2IAdapter(nn.Module):
-    """Features of a control picture. Attribute names are the checkpoint's, without its prefix."""
+    """A T2I-Adapter: features of a control picture. Attribute names are the checkpoint's."""
 
     def __init__(self, spec: T2IAdapterSpec) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class T2IAdapter(nn.Module):
 
 
 def unshuffled(x: mx.array, factor: int) -> mx.array:
-    """(B, H, W, C) to (B, H/f, W/f, C·f²): channels by channel, row and column (PixelUnshuffle)."""
+    """Pixel unshuffle, (B, H, W, C) to (B, H/f, W/f, C·f²), in PixelUnshuffle's order."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
     x = x.transpose(0, 1, 3, 5, 2, 4)
@@ -81,7 +80,7 @@ def unshuffled(x: mx.array, factor: int) -> mx.array:
 
 
 def halved(x: mx.array) -> mx.array:
-    """Means of 2 × 2; of what there is at an odd edge (AvgPool2d with ceil_mode)."""
+    """Average pooling over 2 × 2; of what there is at an odd edge (AvgPool2d, ceil_mode)."""
     batch, height, width, channels = x.shape
     x = mx.pad(x, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
     x = x.reshape(batch, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
@@ -89,11 +88,13 @@ def halved(x: mx.array) -> mx.array:
 
 
 def load_t2i_adapter(files: T2IAdapterFiles, dtype: mx.Dtype) -> T2IAdapter:
-    """A T2I-Adapter with its weights; nothing in it is ever quantised.
+    """Load a T2I-Adapter with its weights; nothing in it is ever quantised.
 
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite.
     """
+    from ipa_convert import open_component, read_component
+
     net = T2IAdapter(files.spec)
     if files.path.is_dir():
         converted = read_component("t2i_adapter", files.path, files.spec, variant=files.variant)

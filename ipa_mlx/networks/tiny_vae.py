@@ -36,7 +36,7 @@ class TinyBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Each pixel four times."""
+    """Nearest upsampling: each pixel four times."""
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) to (B, 2H, 2W, C)."""
@@ -44,7 +44,7 @@ class Upsample(nn.Module):
 
 
 class TinyDecoder(nn.Module):
-    """One list of layers, numbered as diffusers numbers them."""
+    """The decoder: one list of layers, numbered as diffusers numbers them."""
 
     def __init__(self, spec: TinyVaeSpec) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class TinyDecoder(nn.Module):
 
 
 def load_tiny(files: TinyVaeFiles) -> PreviewDecoder:
-    """The decoder in float32, evaluated.
+    """Load the decoder in float32, evaluated.
 
     Raises:
         CheckpointError: Its weights are damaged, or are not exactly those of its structure.

@@ -38,7 +38,7 @@ class UNet(DownHalf):
         return [modules[site.path] for site in cross_attention_sites(self.spec)]
 
     def embed_guidance(self, guidance: Floats | None) -> mx.array | None:
-        """The guidance scale's sinusoid (1, K) to what it adds to the timestep's; None if none."""
+        """Embed the guidance scale's sinusoid (1, K) for the timestep; None if there is none."""
         if guidance is None:
             return None
         projection = self.time_embedding.cond_proj

@@ -35,7 +35,7 @@ class DownHalf(nn.Module):
         )
 
     def embed_time(self, timestep: float, context: Context, batch: int) -> mx.array:
-        """A timestep in [0, 1000) and what is added to it, activated: (1 or `batch`, width)."""
+        """Embed a timestep in [0, 1000) and what is added to it, activated: (1 or B, width)."""
         time = self.time_embedding(timestep, context.guidance)
         added = context.added
         if added is not None:
@@ -49,7 +49,7 @@ class DownHalf(nn.Module):
         context: Context,
         features: Sequence[mx.array | None] = (),
     ) -> tuple[mx.array, list[mx.array]]:
-        """From what `conv_in` gave to the middle's result, and every result on the way down.
+        """Run the way down: from `conv_in`'s output to the middle's, and every result between.
 
         `features`, if any, are what T2I-Adapters add to each block, in order, and to the middle.
         """
@@ -62,7 +62,7 @@ class DownHalf(nn.Module):
 
 
 def resnet(spec: DownSpec, inputs: int, outputs: int) -> ResnetBlock:
-    """A resnet that is told the timestep."""
+    """A resnet that takes the timestep embedding."""
     return ResnetBlock(inputs, outputs, spec.norm_groups, spec.norm_eps, spec.time_width)
 
 
@@ -92,7 +92,7 @@ def _down_block(spec: DownSpec, level: int) -> DownBlock:
 def added_conditioning(
     unet: DownHalf, text: Sequence[TextStates], sizes: Sequence[Sizes]
 ) -> mx.array | None:
-    """What it adds to its timestep in every step, (R, time width); None without sizes."""
+    """SDXL's addition to the timestep embedding, (R, time width); None without sizes."""
     if not sizes:
         return None
     return unet.add_embedding(mx.concatenate([row.pooled for row in text]), sizes)

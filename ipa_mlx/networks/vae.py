@@ -78,7 +78,7 @@ class VaeUpBlock(nn.Module):
             self.upsample = Convolution(outputs, outputs)
 
     def layers(self) -> list[Callable[[mx.array], mx.array]]:
-        """From (B, H, W, inputs) to (B, 2H, 2W, outputs), or the same size without upsampling.
+        """The level's layers: (B, H, W, inputs) to (B, 2H, 2W, outputs), or the same size.
 
         For the decoder to call one by one: a call of the block would hold its input to the end.
         """
@@ -160,7 +160,7 @@ class Vae(nn.Module):
         return moments.astype(mx.float32)
 
     def posterior(self, moments: mx.array) -> tuple[mx.array, mx.array]:
-        """Those as mean and standard deviation, scaled for the UNet."""
+        """The moments as mean and standard deviation, scaled for the UNet."""
         mean, logarithm = mx.split(moments, 2, axis=-1)
         deviation = mx.exp(0.5 * mx.clip(logarithm, *_LOG_VARIANCE))
         return mean * self.spec.scaling_factor, deviation * self.spec.scaling_factor

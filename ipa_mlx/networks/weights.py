@@ -142,7 +142,7 @@ def fill(
 
 
 def quantization(module: nn.Module) -> dict[str, int] | None:
-    """How many layers of a module are quantised, and how; None if none is."""
+    """The number of quantised layers of a module, and how; None if none is."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.QuantizedLinear)]
     if not layers:
         return None

@@ -25,7 +25,7 @@ from ipa.model.sites import Site
 from .weights import read_shapes, read_tensors
 
 Sources = tuple[str, ...]
-"""What a tensor is in a file: one name, or two to be joined by their rows."""
+"""The names of a tensor in a file: one, or two to be joined by their rows."""
 
 _OUTER = re.compile(r"(?:(?:module|_orig_mod)\.)+(?=(?:unet|image_proj_model|adapter_modules)\.)")
 _HEADS = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
@@ -84,7 +84,7 @@ class AdapterFile:
 
 
 def open_adapter(path: Path, sites: Sequence[Site], ignore: Ignore) -> AdapterFile:
-    """Its header; no value is read.
+    """Open an adapter's file and read its header; no value is read.
 
     Args:
         path: A safetensors file, or one of torch.save.
@@ -119,7 +119,7 @@ def _places(site: Site) -> Iterator[tuple[int, str]]:
 
 
 def _spelled(stored: Shapes, numbers: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """(original name, name in the file) of every tensor; what is not known keeps its name."""
+    """(original name, name in the file) of every tensor; an unknown one keeps its name."""
     heads = {name: _head(name, numbers) for name in stored}
     inside = {new.removeprefix(_PROJ): stored[n] for n, new in heads.items() if _PROJ in new}
     for name, new in heads.items():
@@ -157,7 +157,7 @@ def _layer(rest: str) -> str:
 
 
 def _joined(names: Iterator[tuple[str, str]]) -> Iterator[tuple[str, Sources]]:
-    """With the halves of a resampler's keys and values as one."""
+    """Sources with the halves of a resampler's keys and values joined."""
     halves: dict[str, dict[str, str]] = defaultdict(dict)
     for new, name in names:
         match = re.fullmatch(rf"({_PROJ}(?:\w+\.)?layers\.\d+\.0)\.to_([kv])\.weight", new)
@@ -173,7 +173,7 @@ def _joined(names: Iterator[tuple[str, str]]) -> Iterator[tuple[str, Sources]]:
 
 
 def _shape(parts: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Of tensors joined by their rows."""
+    """The shape of tensors joined by their rows."""
     first = parts[0]
     return (sum(part[0] for part in parts), *first[1:]) if len(parts) > 1 else first
 
@@ -189,5 +189,5 @@ _KNOWN = re.compile(
 
 
 def _spare(name: str) -> bool:
-    """Whether no adapter has it."""
+    """Whether a tensor is one that no adapter has."""
     return _KNOWN.fullmatch(name) is None

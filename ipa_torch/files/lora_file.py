@@ -24,7 +24,7 @@ from .weights import MALFORMED, check_finite, quiet, read_tensors, reason, requi
 
 Tensors: TypeAlias = dict[str, torch.Tensor]
 Parts: TypeAlias = dict[str, Tensors]
-"""By network, as PEFT names them."""
+"""A LoRA's tensors by network, as PEFT names them."""
 Networks: TypeAlias = Mapping[str, torch.nn.Module]
 
 _METADATA = "lora_adapter_metadata"  # diffusers keeps PEFT's configuration there
@@ -127,7 +127,7 @@ def _known(name: str) -> bool:
 
 
 def _with_alphas(tensors: Tensors, path: Path) -> Tensors:
-    """Each alpha in its layer's upper matrix."""
+    """The tensors with each alpha multiplied into its layer's upper matrix."""
     found = {name: t for name, t in tensors.items() if not name.endswith(".alpha")}
     for name, alpha in tensors.items():
         stem = name.removesuffix(".alpha")
@@ -141,7 +141,7 @@ def _with_alphas(tensors: Tensors, path: Path) -> Tensors:
 
 
 def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[Parts]:
-    """What each way of spelling says, read by itself: a file may hold a layer in several."""
+    """The tensors by spelling, each read by itself: a file may hold a layer in several."""
     groups: dict[tuple[int, str], Tensors] = {}
     for name, tensor in tensors.items():
         groups.setdefault(_group(name), {})[name] = tensor
@@ -160,14 +160,14 @@ def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[Parts
 
 
 def _level(name: str) -> int:
-    """Which names diffusers takes: those with dots before others, of its blocks before original."""
+    """The rank of a spelling in diffusers: dotted names first, then its blocks, then original."""
     if _ORIGINAL.search(name):
         return 0
     return 2 if "." in (name.rpartition(".lora")[0] or name) else 1
 
 
 def _group(name: str) -> tuple[int, str]:
-    """The level of a way to spell, and what tells it from others of that level."""
+    """The level of a spelling, and what tells it from others of that level."""
     if name.startswith(_KOHYA):
         return _level(name), next(prefix for prefix in _KOHYA if name.startswith(prefix))
     return _level(name), re.sub("down|up|A|B", "", name.rpartition(".lora")[2]) + str(
@@ -200,14 +200,14 @@ def _chosen(found: list[Parts], names: Mapping[int, str]) -> tuple[Parts, dict[s
 
 
 def _is_same(one: Tensors, other: Tensors) -> bool:
-    """Alphas are within."""
+    """Whether two pairs are equal, alphas included."""
     return one.keys() == other.keys() and all(
         torch.equal(one[name].reshape(-1), other[name].reshape(-1)) for name in one
     )
 
 
 def _looked_up(tensors: Tensors, networks: Networks) -> tuple[Parts, Tensors]:
-    """kohya's names that are those of a layer, by network, as PEFT has them; and all others.
+    """kohya's names of known layers, by network, as PEFT has them; and all other names.
 
     diffusers takes such names apart, and loses the numbers of add_embedding's layers.
     """
@@ -232,7 +232,7 @@ def _looked_up(tensors: Tensors, networks: Networks) -> tuple[Parts, Tensors]:
 
 
 def _parts(tensors: Tensors, networks: Networks) -> Parts:
-    """By network, as PEFT names them; what diffusers passes over is missing."""
+    """The tensors by network, as PEFT names them; names that diffusers drops are missing."""
     unet: Any = networks["unet"]  # diffusers renames the original blocks of SDXL alone
     state, *_ = StableDiffusionLoraLoaderMixin.lora_state_dict(
         dict(tensors), unet_config=unet.config
@@ -253,7 +253,7 @@ def _parts(tensors: Tensors, networks: Networks) -> Parts:
 
 
 def _in_text(key: str, network: torch.nn.Module | None) -> str:
-    """CLIPTextModel has no level `text_model` since transformers 5.6; the one with a projection."""
+    """A text encoder's names as its class has them: without `text_model` since transformers 5.6."""
     bare = key.removeprefix("text_model.")
     return f"text_model.{bare}" if hasattr(network, "text_model") and "encoder." in bare else bare
 
@@ -269,7 +269,7 @@ def _layers(network: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def _fit(part: Tensors, network: torch.nn.Module, path: Path) -> None:
-    """Every pair at a layer, in its shapes: a matrix may be stored as a 1×1 convolution."""
+    """Check every pair against its layer's shapes: a matrix may be stored as a 1×1 convolution."""
     layers = _layers(network)
     stems = {name: name.rpartition(".lora_")[0] for name in part}
     _refuse("has no place in this model", path, [n for n, s in stems.items() if s not in layers])

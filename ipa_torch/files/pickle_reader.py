@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeAlias
 import torch
 
 Storages: TypeAlias = Callable[[tuple[Any, ...]], torch.Tensor]
-"""From a persistent id to the values of a storage, (N,)."""
+"""A function from a persistent id to the values of a storage, (N,)."""
 
 _STORAGES: Mapping[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -69,27 +69,27 @@ _MOST_MARKS = 200
 
 @dataclass(frozen=True, slots=True)
 class Inert:
-    """What a file keeps beside its weights: its name and nothing else."""
+    """An object that a file keeps beside its weights: its name and nothing else."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Storage:
-    """The type of a storage."""
+    """The class of a storage."""
 
     dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
 class _Function:
-    """What makes a tensor, or holds several."""
+    """A function that makes a tensor, or a container of several."""
 
     call: Callable[..., Any]
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    """As torch._utils._rebuild_tensor_v2, inside the storage's bounds."""
+    """A tensor as torch._utils._rebuild_tensor_v2 makes it, inside the storage's bounds."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, torch.Tensor) or not all(type(n) is int for n in numbers):
         raise UnpicklingError("a tensor that is made of no storage")
@@ -148,7 +148,7 @@ class _Machine:
         self._storages = storages
 
     def step(self, name: str, argument: Any) -> None:
-        """One operation."""
+        """Run one opcode."""
         if name in _PUSHED:
             self.stack.append(argument)
         elif name in _CONSTANTS:
@@ -163,7 +163,7 @@ class _Machine:
             raise UnpicklingError(f"the operation {name}")
 
     def since_mark(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """The values that were pushed since the last mark."""
         items, self.stack = self.stack, self.marks.pop()
         return items
 
@@ -173,37 +173,37 @@ class _Machine:
         self.stack = []
 
     def forget(self, _: object) -> None:
-        """Take one thing off the stack."""
+        """Pop one value off the stack."""
         self.stack.pop()
 
     def forget_group(self, _: object) -> None:
-        """Take off a group with its mark."""
+        """Pop a group with its mark."""
         self.since_mark()
 
     def group(self, make: Callable[[list[Any]], Any]) -> None:
-        """The group since the mark as one object."""
+        """Push the group since the mark as one object."""
         items = self.since_mark()
         self.stack.append(make(items))
 
     def tuple_of(self, count: int) -> None:
-        """The last few as a tuple."""
+        """Push the last few values as a tuple."""
         if len(self.stack) < count:
             raise UnpicklingError("a tuple of nothing")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
     def look_up(self, module: object, name: object) -> None:
-        """A name: a row of the table, or a refusal."""
+        """Look a global up in the table, or refuse it."""
         if (module, name) not in _NAMES:
             raise UnpicklingError(f"the name {module}.{name}")
         self.stack.append(_NAMES[str(module), str(name)])
 
     def stack_global(self, _: object) -> None:
-        """A name whose parts are on the stack."""
+        """Look up a global whose parts are on the stack."""
         name, module = self.stack.pop(), self.stack.pop()
         self.look_up(module, name)
 
     def call(self, count: int) -> None:
-        """A call with its arguments: of what makes tensors, or of what is inert and stays so."""
+        """Call a function that makes tensors; a call of an inert object stays inert."""
         *_, given, function = (self.stack.pop() for _ in range(count))
         if isinstance(function, Inert) and isinstance(given, tuple):
             self.stack.append(function)
@@ -213,13 +213,13 @@ class _Machine:
             raise UnpicklingError(f"a call of {type(function).__name__}")
 
     def build(self, _: object) -> None:
-        """State for an object: of no use to weights."""
+        """Skip an object's state: of no use to weights."""
         self.stack.pop()
         if not isinstance(self.stack[-1], (Inert, OrderedDict)):
             raise UnpicklingError(f"a state for {type(self.stack[-1]).__name__}")
 
     def put(self, pairs: list[Any]) -> None:
-        """Entries in a dict."""
+        """Set entries in a dict."""
         target = self.stack[-1]
         if isinstance(target, Inert):
             return
@@ -228,7 +228,7 @@ class _Machine:
         target.update(zip(pairs[::2], pairs[1::2], strict=True))
 
     def add(self, items: list[Any]) -> None:
-        """Items in a list or set."""
+        """Add items to a list or set."""
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
@@ -238,7 +238,7 @@ class _Machine:
             raise UnpicklingError(f"items in {type(target).__name__}")
 
     def storage(self, _: object) -> None:
-        """The storage of a persistent id."""
+        """Push the storage of a persistent id."""
         identity = self.stack.pop()
         is_storage = isinstance(identity, tuple) and identity and identity[0] == "storage"
         if not is_storage or not isinstance(identity[1], _Storage):
@@ -246,7 +246,7 @@ class _Machine:
         self.stack.append(self._storages((identity[1].dtype, *identity[2:])))
 
     def two(self) -> list[Any]:
-        """The last two."""
+        """Pop the last two values."""
         value, key = self.stack.pop(), self.stack.pop()
         return [key, value]
 

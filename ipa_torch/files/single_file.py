@@ -59,7 +59,7 @@ _SHOWN = 3
 def load_single_file(
     model: ModelFolder, file: SingleFile, dtype: torch.dtype, account: Account
 ) -> dict[str, torch.nn.Module]:
-    """UNet, VAE and text encoders of a single file; what else lies in it goes to the account.
+    """Load UNet, VAE and text encoders of a single file; the account notes what is left out.
 
     Raises:
         BackendError: Averaged weights are asked for.
@@ -108,15 +108,15 @@ class _Reader:
         account.names += self._checkpoint
 
     def unet(self) -> torch.nn.Module:
-        """The UNet."""
+        """Load the UNet."""
         return self._module(UNet2DConditionModel, "unet", _UNET, unet_spelling)
 
     def vae(self) -> torch.nn.Module:
-        """The autoencoder of a whole model."""
+        """Load the autoencoder of a whole model."""
         return self._module(AutoencoderKL, "vae", _VAE, vae_spelling)
 
     def lone_vae(self) -> torch.nn.Module:
-        """The autoencoder in a file that holds nothing else, or a whole model."""
+        """Load the autoencoder of a file that holds nothing else, or a whole model."""
         if self._lies(_UNET):
             return self.vae()
         prefix = next(filter(self._lies, _VAE_PREFIXES), "")
@@ -148,14 +148,14 @@ class _Reader:
         return module
 
     def _fitted(self, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        """In the precision to compute in; a 1×1 convolution may be stored for a matrix."""
+        """Tensors in the precision to compute in; a 1×1 convolution may be stored for a matrix."""
         ones = [n for n in (*tensor.shape[2:], *shape[2:]) if n != 1]
         if tensor.shape != shape and tensor.shape[:2] == shape[:2] and not ones:
             tensor = tensor.reshape(shape)
         return tensor.to(self._dtype)
 
     def text(self, name: str) -> torch.nn.Module:
-        """A text encoder, which diffusers' loader finds by where it lies."""
+        """Load a text encoder, which diffusers' loader finds by its prefix."""
         places = tuple(place for place, part in _TEXTS.items() if part == name)
         given = self._given(name, *places)
         prefix = next(filter(self._lies, places))  # what lies in another one is left over
@@ -219,7 +219,7 @@ class _Reader:
         return given
 
     def _settle(self, name: str, spelling: Spelling) -> None:
-        """Note what is left out; raise CheckpointError for what is not known, or is missing."""
+        """Note what is left out; raise CheckpointError for unknown or missing tensors."""
         ignored = [key for key in spelling.surplus if self._account.ignore.matches(key)]
         surplus = [key for key in spelling.surplus if key not in ignored]
         self._account.gone += [*spelling.idle, *ignored]
@@ -251,7 +251,7 @@ def _check(name: str, module: torch.nn.Module, path: Path) -> None:
 def load_vae(
     model: ModelFolder, other: OtherVae, dtype: torch.dtype, account: Account
 ) -> torch.nn.Module:
-    """A VAE in place of the model's own, from its folder or from a file, in any spelling.
+    """Load a VAE in place of the model's own, from its folder or from a file, in any spelling.
 
     Raises:
         CheckpointError: Tensors are missing, left over, misshapen or not finite.

@@ -1,4 +1,4 @@
-"""What the tensors of single files are to diffusers' and transformers' modules.
+"""Names of single files' tensors in diffusers' and transformers' modules.
 
 UNet and VAE are named by diffusers' own conversions, which are given marks in place of tensors:
 what they pass over in silence is then known. They read what latent-diffusion wrote; what else is
@@ -20,7 +20,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 Names: TypeAlias = dict[str, str]
-"""From a module's name of a tensor to the file's."""
+"""A tensor's name in the file, by its name in the module."""
 
 _VAE_WHOLE = (
     # diffusers' script of 2023 wrote the attention of newer autoencoders under their own names.
@@ -37,7 +37,7 @@ _VAE_IDLE = re.compile(r"(?:loss|model_ema)\..+")  # of its training
 
 
 class _Mark:
-    """Stands for a tensor in diffusers' conversions, which ask for shapes and slices alone."""
+    """A placeholder for a tensor in diffusers' conversions, which ask for shapes and slices."""
 
     shape: tuple[int, ...] = ()
     ndim = 0
@@ -51,7 +51,7 @@ class _Mark:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How one network lies in a file.
+    """The tensors of one network in a file, by name.
 
     Attributes:
         names: Where each of its tensors is.
@@ -175,6 +175,6 @@ def text_spelling(given: Iterable[str], prefix: str, keys: Collection[str]) -> S
 
 
 def _text_name(name: str) -> str:
-    """With the level that transformers had up to 5.5, and without what lies around it."""
+    """A name with the level that transformers had up to 5.5, without what wraps it."""
     inner = _TEXT_OUTER.sub("", name, count=1) if _TEXT_OUTER.match(name) else name
     return f"text_model.{inner}" if _FLAT.match(inner) else inner

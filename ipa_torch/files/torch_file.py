@@ -43,7 +43,7 @@ _DAMAGED = (
 
 
 def read_state(path: Path, *, device: str = "cpu") -> Mapping[Any, Any]:
-    """What a file of torch.save holds, or the state dict in it.
+    """Read a file of torch.save: its object, or the state dict in it.
 
     Args:
         path: The file.
@@ -89,7 +89,7 @@ def _by_table(path: Path) -> Any:
 
 
 def _archive(path: Path, data: np.ndarray) -> Any:
-    """A zip whose members are stored as they are."""
+    """Read a zip whose members are stored uncompressed."""
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
         if len(members) != len(archive.infolist()):
@@ -111,7 +111,7 @@ def _archive(path: Path, data: np.ndarray) -> Any:
 
 
 def _place(data: np.ndarray, member: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where a member's bytes begin and end."""
+    """The begin and end of a member's bytes."""
     if member.compress_type != zipfile.ZIP_STORED:
         raise UnpicklingError("an archive that is compressed")
     header = data[member.header_offset : member.header_offset + _LOCAL_HEADER].tobytes()

@@ -1,4 +1,4 @@
-"""Reading originals with the loaders of diffusers and transformers, strictly; and onto what."""
+"""Reading original weights with the loaders of diffusers and transformers; and devices."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def best_device() -> str:
 
 
 def find_device(device: str | None) -> str:
-    """A device that works; None takes the fastest. Raises BackendError for any other."""
+    """Check a device; None takes the fastest. Raises BackendError for one that does not work."""
     if device is None:
         return best_device()
     remedy = f"leave device= out, or pass one of {', '.join(_DEVICES)}"
@@ -86,7 +86,7 @@ def find_device(device: str | None) -> str:
 
 @dataclass
 class Account:
-    """What became of the tensors in a model's files.
+    """The tensors of a model's files that were taken, and left out.
 
     Attributes:
         ignore: What may be left out of a network.
@@ -99,7 +99,7 @@ class Account:
     gone: list[str] = field(default_factory=list)
 
     def left_out(self, where: str) -> LeftOut:
-        """The whole of it. Raises RequestError for a pattern that lets go of nothing."""
+        """All that was left out. Raises RequestError for a pattern that matches nothing."""
         self.ignore.check(self.gone, self.names, where)
         return LeftOut.of(where, self.gone)
 
@@ -112,7 +112,7 @@ def load_component(
     variant: str | None,
     account: Account | None = None,
 ) -> torch.nn.Module:
-    """One module from its folder, whose weights are safetensors or files of torch.save.
+    """Load one module from its folder: safetensors or files of torch.save.
 
     What its class never has, or may be ignored, is left out and noted in the account.
 
@@ -155,7 +155,7 @@ def load_component(
 
 
 def load_encoder_file(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> torch.nn.Module:
-    """An image encoder from one file, under transformers' names.
+    """Load an image encoder from one file, under transformers' names.
 
     Raises:
         CheckpointError: Its names are another tool's, or its tensors are not those of the config.
@@ -193,7 +193,7 @@ def load_encoder_file(path: Path, config: Mapping[str, Any], dtype: torch.dtype)
 def read_tensors(
     path: Path, dtype: torch.dtype, names: Collection[str] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Tensors of one file in one precision, finite in it: all, or those of these names."""
+    """Read tensors of one file in one precision, finite in it: all, or those of these names."""
     if container(path) == "safetensors":
         _shapes(path)
         with safe_open(path, framework="pt") as file:
@@ -208,7 +208,7 @@ def read_tensors(
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one file, without its values."""
+    """Read names and shapes of one file, without its values."""
     if container(path) == "safetensors":
         return _shapes(path)
     return {name: tuple(tensor.shape) for name, tensor in _unpickle(path, "meta").items()}
@@ -221,7 +221,7 @@ def require_weights(path: Path) -> None:
 
 
 def _require_ending(path: Path) -> None:
-    """The libraries go by a file's ending, so its content has to agree."""
+    """Raise unless a file's ending agrees with its content: the libraries go by it."""
     kind = container(path)
     if (kind == "safetensors") != (path.suffix == ".safetensors"):
         raise CheckpointError(
@@ -232,12 +232,12 @@ def _require_ending(path: Path) -> None:
 
 
 def read_file(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of one file as they are, whatever their types."""
+    """Read all tensors of one file as they are, whatever their types."""
     return load_file(path) if container(path) == "safetensors" else _tensors(path, "cpu")
 
 
 def _unpickle(path: Path, device: str) -> dict[str, torch.Tensor]:
-    """The weights of a file of torch.save, which is never run."""
+    """Read the weights of a file of torch.save, which is never run."""
     tensors = _tensors(path, device)
     for name, value in tensors.items():
         _require_float(path, name, _TAGS.get(value.dtype, str(value.dtype)))
@@ -259,7 +259,7 @@ def _tensors(path: Path, device: str) -> dict[str, torch.Tensor]:
 
 
 def _flat(state: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Entries of a dict, and of the dicts in it: image_proj and ip_adapter."""
+    """The entries of a dict, and of the dicts in it: image_proj and ip_adapter."""
     for key, value in state.items():
         if isinstance(value, Mapping):
             yield from ((f"{key}.{inner}", entry) for inner, entry in value.items())
@@ -306,7 +306,7 @@ def check_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """An error of a library, in a line."""
+    """A library's error in a line."""
     first = " ".join(str(error).split()).split(". ")[0]
     return first[:_MAX_REASON] or type(error).__name__
 
@@ -327,13 +327,13 @@ def _refuse(report: dict[str, Any], folder: Path) -> None:
 
 
 def _spell(key: str | tuple[str, torch.Size, torch.Size]) -> str:
-    """A name, or transformers' (name, found shape, needed shape)."""
+    """A name in words, from a name or transformers' (name, found shape, needed shape)."""
     return key if isinstance(key, str) else f"{key[0]}: {tuple(key[1])}, needed {tuple(key[2])}"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' bars and warnings off the terminal: what matters is raised.
+    """A context that keeps the libraries' bars and warnings off the terminal.
 
     They also draw from torch's generator for weights that are then overwritten; it is put back.
     """

@@ -72,7 +72,7 @@ class ChangedSelfAttention:
 def queries_keys_values(
     attn: Attention, x: torch.Tensor, context: torch.Tensor, changes: Changes
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of (B, L, C) queries and what they attend to, by head."""
+    """Queries of (B, L, C), and keys and values of what they attend to, by head."""
     q = changed(attn.to_q, x, changes.get("to_q", ()))
     k = changed(attn.to_k, context, changes.get("to_k", ()))
     v = changed(attn.to_v, context, changes.get("to_v", ()))
@@ -80,12 +80,12 @@ def queries_keys_values(
 
 
 def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, L, C) to (B, heads, L, C / heads)."""
+    """Split heads: (B, L, C) to (B, heads, L, C / heads)."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def install(unet: UNet2DConditionModel, sites: Sequence[Site]) -> list[Attention]:
-    """Give every site and the self-attention before it our processors, once, at load.
+    """Install our processors at every site and the self-attention before it, once, at load.
 
     Adapters change nothing after that.
 
@@ -102,6 +102,6 @@ def install(unet: UNet2DConditionModel, sites: Sequence[Site]) -> list[Attention
 def keys_values(
     tokens: torch.Tensor, weights: tuple[torch.Tensor, torch.Tensor], heads: int
 ) -> KeyValue:
-    """Image tokens (R, T, D) to the keys and values of one site."""
+    """Keys and values of one site, from image tokens (R, T, D)."""
     to_k, to_v = weights
     return KeyValue(split_heads(tokens @ to_k.T, heads), split_heads(tokens @ to_v.T, heads))

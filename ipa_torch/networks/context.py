@@ -1,4 +1,4 @@
-"""What the attentions of the reference are given: keys and values, and the weights of one step."""
+"""The context of the attentions of the reference: keys and values, and one step's weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNCHANGED = SiteChanges(UNCHANGED, UNCHANGED)
 
 
 class Recorder(Protocol):
-    """Who measures the shares of image prompts while a network is evaluated."""
+    """The protocol of what measures the shares of image prompts while a network is evaluated."""
 
     def take(self, site: int, q: torch.Tensor, text: torch.Tensor, context: Context) -> None:
         """See `ipa_torch.influence.Recorder.take`."""
@@ -24,7 +24,7 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """Keys and values of one site: (R, heads, T, head width) each, R conditioning rows.
+    """Keys and values of one site, (R, heads, T, head width) each, of R conditioning rows.
 
     `mask` (L, 1) is the weight of what they give to each of L queries; None is 1. `scaling` says
     what λ multiplies.
@@ -75,11 +75,11 @@ class Context:
     watch: Callable[[str, torch.Tensor], torch.Tensor] | None = None
 
     def observe(self, part: str, array: torch.Tensor) -> torch.Tensor:
-        """A part of a site's result, or what is to stand in for it (`ipa.backend.tap`)."""
+        """Show a part of a site's result to the tap; returns it or its replacement."""
         return array if self.watch is None else self.watch(part, array)
 
     def changes_at(self, site: int) -> SiteChanges:
-        """What a LoRA changes of the attentions of a site's block."""
+        """The LoRA changes of the attentions of a site's block."""
         return self.changes[site] if self.changes else _UNCHANGED
 
     def images_at(self, site: int) -> Iterator[tuple[int, float | torch.Tensor, KeyValue]]:
@@ -97,4 +97,4 @@ class Context:
 
 
 NOTHING = Context((), ())
-"""No image prompt, no change: what stands for the base model."""
+"""A context without image prompts or changes: the base model's."""

@@ -25,7 +25,7 @@ _PREFIX = "control_model."  # of a ControlNet beside its base model
 
 
 def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetModel:
-    """A ControlNet with its weights.
+    """Load a ControlNet with its weights.
 
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite, or were converted
@@ -62,6 +62,6 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
 
 
 def _pooling(net: Any, files: ControlNetFiles) -> ControlNetModel:
-    """What was told of a folder's ControlNet beside its config."""
+    """A ControlNet with its pooling set in its config."""
     net.register_to_config(global_pool_conditions=files.spec.global_pool_conditions)
     return net

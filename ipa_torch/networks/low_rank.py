@@ -19,7 +19,7 @@ PARTS = ("to_q", "to_k", "to_v", "to_out")
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """down (r, inputs), up (outputs, r), and the strength."""
+    """Low-rank matrices down (r, inputs), up (outputs, r), and the strength."""
 
     down: torch.Tensor
     up: torch.Tensor
@@ -31,14 +31,14 @@ class LowRank:
 
 
 Changes: TypeAlias = Mapping[str, tuple[LowRank, ...]]
-"""Of one attention: by part, one for each adapter."""
+"""The changes of one attention's layers by name, one for each adapter."""
 
 UNCHANGED: Changes = {}
 
 
 @dataclass(frozen=True, slots=True)
 class SiteChanges:
-    """Of the self- and the cross-attention of one transformer block."""
+    """The changes of the self- and the cross-attention of one transformer block."""
 
     attn1: Changes
     attn2: Changes

@@ -21,7 +21,7 @@ _FULL_FIRST = re.compile(r"body\.(\d+)\.in_conv\.(.+)")
 
 
 def load_t2i_adapter(files: T2IAdapterFiles, dtype: torch.dtype) -> T2IAdapter:
-    """A T2I-Adapter with its weights.
+    """Load a T2I-Adapter with its weights.
 
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite, or were converted
@@ -48,14 +48,14 @@ def load_t2i_adapter(files: T2IAdapterFiles, dtype: torch.dtype) -> T2IAdapter:
 def _renamed(
     tensors: Mapping[str, torch.Tensor], spec: T2IAdapterSpec
 ) -> Mapping[str, torch.Tensor]:
-    """Under diffusers' names; a file in the original naming has none of them."""
+    """Tensors under diffusers' names; a file in the original naming has none of them."""
     if any(name.startswith(_PREFIX) for name in tensors):
         return tensors
     return {_PREFIX + _name(name, spec): tensor for name, tensor in tensors.items()}
 
 
 def _name(name: str, spec: T2IAdapterSpec) -> str:
-    """The original counts the residual blocks of a full adapter through."""
+    """A name in diffusers' spelling; the original numbers all residual blocks through."""
     if match := _LIGHT.fullmatch(name):
         return f"body.{match[1]}.resnets.{match[2]}.{match[3]}"
     if spec.is_light:

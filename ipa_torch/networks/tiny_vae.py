@@ -17,7 +17,7 @@ from ..files.weights import load_component, read_tensors, reason
 
 
 def load_tiny(files: TinyVaeFiles, device: str) -> PreviewDecoder:
-    """The autoencoder in float32; of a file its decoder alone is filled.
+    """Load the autoencoder in float32; of a file its decoder alone is filled.
 
     Raises:
         CheckpointError: Its weights are damaged, or are not exactly those of its structure.
@@ -60,6 +60,6 @@ def _pictures(decoder: AutoencoderTiny, latents: torch.Tensor) -> Floats:
 
 
 def _renamed(name: str) -> str:
-    """The original counts its clamp as a layer."""
+    """Tensors under diffusers' names; the original counts its clamp as a layer."""
     number, _, rest = name.partition(".")
     return f"layers.{int(number) - 1}.{rest}" if number.isdigit() else name

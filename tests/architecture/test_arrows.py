@@ -6,6 +6,7 @@ Which room may import which is in `test_rooms`.
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,25 @@ def test_torch_path_runs_without_mlx() -> None:
         "print(out.images[0].size)"
     )
     assert run(code, {"mlx", "ipa_mlx", "ipa_convert"}).strip() == "(64, 64)"
+
+
+UNUSED = ("writing", "inspection", "lora", "containers.torch_save", "reading.component_file")
+
+
+def test_loading_a_model_imports_no_converter_that_it_does_not_use() -> None:
+    """Writers, descriptions and LoRAs, and torch's files where safetensors lie."""
+    code = (
+        "import sys, ipa\nfrom ipa import demo\n"
+        "pipe = ipa.load('demo', backend='mlx')\n"
+        "pipe.load_ip_adapter(demo.adapter('base'))\n"
+        "print(*sorted(sys.modules))"
+    )
+    loaded = run(code, set()).split()
+    assert {"ipa_convert.reading.model", "ipa_convert.tables.ip_adapter"} <= set(loaded)
+    rooms = tuple(f"ipa_convert.{room}" for room in UNUSED)
+    assert [name for name in loaded if name.startswith(rooms)] == []
+    for room in rooms:
+        importlib.import_module(room)  # the names are right, or the line above proves nothing
 
 
 @pytest.mark.parametrize("package", FOLDERS)

@@ -31,7 +31,7 @@ TRUST = (
     "of the same model, from a source that you trust; of a training run of your own, save the "
     "state_dict alone"
 )
-"""What to do about a file that does more than hold weights."""
+"""Advice on a file that does more than hold weights."""
 
 _MAX_MARKS = 200  # open containers; weights lie two or three deep
 _MAX_TEXT = 1 << 16
@@ -42,7 +42,7 @@ _PROTOCOLS = range(2, 6)
 
 
 class Machine:
-    """Stack, memo and budget of one run."""
+    """The stack, memo and memory budget of one pickle's run."""
 
     def __init__(self, buffer: Buffer, begin: int, end: int, identity_items: int) -> None:
         self._buffer, self.position, self._end = buffer, begin, end
@@ -55,20 +55,20 @@ class Machine:
         self.stopped = False
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
+        """Read the next bytes of the pickle."""
         if count > self._end - self.position:
             raise RefusedError("a pickle that is cut off", "download it again")
         self.position += count
         return self._buffer[self.position - count : self.position]
 
     def charge(self, count: int) -> None:
-        """Pay for memory before it is used."""
+        """Charge the budget for memory before it is used."""
         self._budget -= count
         if self._budget < 0:
             raise RefusedError("a pickle that grows beyond the size of its file")
 
     def line(self) -> str:
-        """Text to the next line break."""
+        """Read text up to the next line break."""
         stop = min(self._end, self.position + _MAX_NAME)
         found = self._buffer.find(b"\n", self.position, stop)
         if found < 0:
@@ -78,22 +78,22 @@ class Machine:
         return _decoded(text, "ascii")
 
     def text(self, count: int, encoding: str) -> str:
-        """A string of so many bytes."""
+        """Read a string of so many bytes."""
         return _decoded(self.raw(count), encoding)
 
     def raw(self, count: int) -> bytes:
-        """So many bytes, paid for as if each were a character of four."""
+        """Read so many bytes, charged as if each were a character of four."""
         if not 0 <= count <= _MAX_TEXT:
             raise RefusedError(f"a string of {count} bytes")
         self.charge(4 * count)
         return self.take(count)
 
     def push(self, value: object) -> None:
-        """Onto the stack."""
+        """Push a value onto the stack."""
         self._stack.append(value)
 
     def pop(self) -> Any:
-        """Off the stack."""
+        """Pop a value off the stack."""
         if not self._stack:
             raise RefusedError("a pickle that takes what it has not made")
         return self._stack.pop()
@@ -104,39 +104,39 @@ class Machine:
         return self._stack[-1]
 
     def mark(self, _: None) -> None:
-        """Begin a group."""
+        """Begin a group of values (MARK)."""
         if len(self._below) >= _MAX_MARKS:
             raise RefusedError(f"more than {_MAX_MARKS} containers in one another")
         self._below.append(self._stack)
         self._stack = []
 
     def group(self) -> list[object]:
-        """Everything since the last mark."""
+        """Pop everything above the last mark."""
         if not self._below:
             raise RefusedError("a pickle that ends a group that it has not begun")
         items, self._stack = self._stack, self._below.pop()
         return items
 
     def protocol(self, number: int) -> None:
-        """The first opcode."""
+        """Check the first opcode, PROTO, and its version."""
         if number not in _PROTOCOLS:
             raise RefusedError(f"pickle protocol {number}")
 
     def frame(self, count: int) -> None:
-        """A hint for readers of streams."""
+        """Skip FRAME, a hint for readers of streams."""
         if count > self._end - self.position:
             raise RefusedError("a pickle that is cut off", "download it again")
 
     def tuple_of(self, count: int) -> None:
-        """Join the topmost values."""
+        """Join the topmost values as a tuple."""
         self.push(tuple([self.pop() for _ in range(count)][::-1]))
 
     def tuple_of_group(self, _: None) -> None:
-        """Join the group."""
+        """Join the values above the last mark as a tuple."""
         self.push(tuple(self.group()))
 
     def append(self, values: list[object]) -> None:
-        """To the list below; what is opaque takes them and keeps none."""
+        """Append to the list below; an opaque object takes items and keeps none."""
         target = self.top()
         if isinstance(target, Opaque):
             return
@@ -145,7 +145,7 @@ class Machine:
         target.extend(values)
 
     def set_items(self, values: list[object]) -> None:
-        """In the dict below; what is opaque takes them and keeps none."""
+        """Set entries of the dict below; an opaque object takes them and keeps none."""
         target = self.top()
         if isinstance(target, Opaque) and not len(values) % 2:
             return
@@ -156,18 +156,18 @@ class Machine:
             put(target, key, value)
 
     def memoize(self, index: int | None) -> None:
-        """Keep the top of the stack."""
+        """Keep the top of the stack in the memo."""
         self.charge(_ENTRY)
         self._memo[len(self._memo) if index is None else index] = self.top()
 
     def recall(self, index: int) -> None:
-        """Take what was kept."""
+        """Push a value from the memo."""
         if index not in self._memo:
             raise RefusedError(f"a pickle that asks for {index}, which it has not kept")
         self.push(self._memo[index])
 
     def name(self, pair: tuple[object, object]) -> None:
-        """A row of the table of names; nothing is imported."""
+        """Look a global up in the table of allowed names; nothing is imported."""
         module, name = pair
         if not (isinstance(module, str) and isinstance(name, str)):
             raise RefusedError("a name that is no text")
@@ -189,7 +189,7 @@ class Machine:
         self.push(made)
 
     def make(self, _: None) -> None:
-        """An object of a listed class: a dict of parameters, or what only training runs have."""
+        """An object of an allowed class: a dict of parameters, or what only training runs have."""
         arguments, made_of = self.pop(), self.pop()
         if isinstance(made_of, Holder) and arguments == ():
             self.charge(2 * _ENTRY)
@@ -217,18 +217,18 @@ class Machine:
             raise RefusedError(f"a state for a {kind(self.top())}", TRUST)
 
     def storage(self, _: None) -> None:
-        """A storage by its persistent id."""
+        """Look up a storage by its persistent id."""
         found = storage(self.pop(), self._identity_items)
         if self.storages.setdefault(found.key, found) != found:
             raise RefusedError(f"the storage {found.key[:_MAX_NAME]!r} in two forms")
         self.push(found)
 
     def stop(self, _: None) -> None:
-        """The end."""
+        """End the run (STOP)."""
         self.stopped = True
 
     def result(self) -> object:
-        """The one value that is left."""
+        """The pickle's one object, left on the stack."""
         if len(self._stack) != 1 or self._below:
             raise RefusedError("a pickle that leaves more or less than one value")
         return self._stack[0]

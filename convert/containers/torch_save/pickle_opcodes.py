@@ -14,7 +14,7 @@ from .pickle_machine import TRUST, Buffer, Machine
 from .pickle_values import Opaque, RefusedError, Storage
 
 MAX_BYTES = 64 << 20
-"""Of one pickle; that of a large model with its training state has some MiB."""
+"""The longest pickle that is read; a large model's with training state has some MiB."""
 
 _MAX_STEPS = 1_000_000  # a tensor takes about 45
 _MAX_LONG = 16
@@ -56,7 +56,7 @@ def unpickle(buffer: Buffer, begin: int, end: int, *, identity_items: int) -> Un
 
 @dataclass(frozen=True, slots=True)
 class Opcode:
-    """How the argument is read, what is done with it, and the memory that it may take."""
+    """How an opcode's argument is read, what it does, and the memory that it may take."""
 
     argument: Callable[[Machine], Any]
     act: Callable[[Machine, Any], None]
@@ -159,4 +159,4 @@ OPCODES: Mapping[int, Opcode] = {
     ord("b"): Opcode(_nothing, Machine.build),
     ord("Q"): Opcode(_nothing, Machine.storage, _VALUE),
 }
-"""By code. Not in it: extensions, text forms, and everything that reorders a stack."""
+"""The opcodes by code. Not in it: extensions, text forms, and all that reorders a stack."""

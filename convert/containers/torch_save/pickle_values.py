@@ -29,7 +29,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Numbers in the file. Without a dtype, `count` counts bytes."""
+    """A storage: numbers in the file. Without a dtype, `count` counts bytes."""
 
     key: str
     dtype: str | None
@@ -37,7 +37,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """Its bytes in the file."""
+        """The storage's size in the file, in bytes."""
         return self.count * (NUMPY[self.dtype].itemsize if self.dtype else 1)
 
 
@@ -78,14 +78,14 @@ class Function:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StorageType:
-    """torch's class of a storage; None is bytes."""
+    """One of torch's storage classes; a dtype of None is bytes."""
 
     dtype: str | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DType:
-    """A dtype of torch."""
+    """One of torch's dtypes."""
 
     dtype: str
 
@@ -101,7 +101,7 @@ class Parameters(dict[object, object]):
     """An object of a `Holder`: empty until its state is set, then the parameters in it."""
 
     def restore(self, state: object) -> int:
-        """Take the parameters out of a module's state, once; how many there are.
+        """Take the parameters out of a module's state, once; returns how many there are.
 
         What else is in it (hooks, buffers, other modules) must be empty, or is never asked for.
         """
@@ -119,14 +119,14 @@ Known: TypeAlias = Function | Inert | Holder | StorageType | DType
 
 
 def kind(value: object) -> str:
-    """What a value is, for a message."""
+    """What kind of object a value is, for a message."""
     if isinstance(value, (Inert, Opaque, Function, Holder)):
         return value.name
     return type(value).__name__
 
 
 def put(target: dict[object, object], key: object, value: object) -> None:
-    """Set an entry of a dict that has none of this key."""
+    """Set an entry of a dict; a key that is there already is refused."""
     # What is opaque is its own key only: its hash is its place in memory, which no file chooses.
     if not (
         type(key) is str
@@ -201,7 +201,7 @@ def _view(where: object, dtype: str | None, offset: object, *axes: object) -> Vi
 
 
 def _show(value: object) -> str:
-    """A value for a message; what it contains could be endless."""
+    """A value shown in a message, cut: what it contains could be endless."""
     if isinstance(value, tuple) and len(value) <= 2 * MAX_DIMENSIONS:
         return (
             "(" + ", ".join(_show(v) if type(v) is int else type(v).__name__ for v in value) + ")"
@@ -215,14 +215,14 @@ def _arguments(args: tuple[object, ...], low: int, high: int) -> None:
 
 
 def _no_hooks(values: Iterable[object]) -> None:
-    """Hooks are code, and tensor metadata says that the values must be changed on reading."""
+    """Refuse hooks, which are code, and metadata that says to change values on reading."""
     for value in values:
         if value is not None and not (isinstance(value, dict) and not value):
             raise RefusedError("a tensor with hooks or metadata")
 
 
 def rebuild(args: tuple[object, ...]) -> View:
-    """`_rebuild_tensor`: storage, offset, size, stride; v2 adds requires_grad, hooks, metadata."""
+    """torch's `_rebuild_tensor`: storage, offset, size, stride; v2 adds grad, hooks, metadata."""
     _arguments(args, 4, 7)
     _no_hooks(args[5:])
     where = args[0]
@@ -230,7 +230,7 @@ def rebuild(args: tuple[object, ...]) -> View:
 
 
 def rebuild_typed(args: tuple[object, ...]) -> View:
-    """`_rebuild_tensor_v3`: as v2, with a dtype and a storage of bytes."""
+    """torch's `_rebuild_tensor_v3`: as v2, with a dtype and a storage of bytes."""
     _arguments(args, 7, 8)
     kind = args[6]
     if not isinstance(kind, DType):
@@ -242,7 +242,7 @@ def rebuild_typed(args: tuple[object, ...]) -> View:
 
 
 def parameter(args: tuple[object, ...]) -> View:
-    """`_rebuild_parameter`: data, requires_grad, hooks; another variant adds a state."""
+    """torch's `_rebuild_parameter`: data, requires_grad, hooks; another variant adds a state."""
     _arguments(args, 3, 4)
     if not isinstance(args[0], View):
         raise RefusedError("a parameter without a tensor")
@@ -251,7 +251,7 @@ def parameter(args: tuple[object, ...]) -> View:
 
 
 def ordered_dict(args: tuple[object, ...]) -> dict[object, object]:
-    """`OrderedDict()`, or of one list of pairs."""
+    """Python's `OrderedDict()`, or of one list of pairs."""
     _arguments(args, 0, 1)
     pairs = args[0] if args else []
     if not isinstance(pairs, list):
@@ -265,7 +265,7 @@ def ordered_dict(args: tuple[object, ...]) -> dict[object, object]:
 
 
 def size(args: tuple[object, ...]) -> tuple[object, ...]:
-    """`torch.Size`."""
+    """torch's `torch.Size`: a tuple."""
     _arguments(args, 1, 1)
     if not isinstance(args[0], tuple):
         raise RefusedError("a torch.Size that is no tuple")

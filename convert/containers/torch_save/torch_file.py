@@ -102,7 +102,7 @@ def _open(
 
 
 def _listed(value: object) -> dict[str, View]:
-    """One tensor, or the tensors of a list or tuple, by their numbers."""
+    """The tensors of an object that is one tensor, a list or a tuple, by their numbers."""
     if isinstance(value, View):
         return {_SINGLE: value}
     entries = value if isinstance(value, (list, tuple)) else ()

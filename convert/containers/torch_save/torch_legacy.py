@@ -14,7 +14,7 @@ _COUNT = 8  # bytes before each storage: how many elements it has
 
 
 def read_legacy(buffer: Buffer) -> Contents:
-    """What a stream holds.
+    """Read a legacy stream: its object, and where its storages begin.
 
     Raises:
         RefusedError: It is damaged, from a big-endian machine, or its pickle is refused.
@@ -47,7 +47,7 @@ def read_legacy(buffer: Buffer) -> Contents:
 
 
 def _plain(buffer: Buffer, begin: int) -> tuple[object, int]:
-    """A pickle without tensors, and where it ends."""
+    """Read a pickle without tensors; also returns where it ends."""
     pickle = unpickle(buffer, begin, len(buffer), identity_items=0)
     return pickle.value, pickle.end
 

@@ -31,7 +31,7 @@ _END = b"\x89ccollections\nOrderedDict\n)RtR"
 
 
 def read_tensor_list(path: Path) -> tuple[list[Floats], bool]:
-    """The tensors of a file, which is never run, as float32; and whether it is a single one.
+    """The tensors of a file as float32, and whether it holds a single one; it is never run.
 
     Raises:
         CheckpointError: It is damaged, or holds anything but tensors of finite floats.

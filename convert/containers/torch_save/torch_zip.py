@@ -32,7 +32,7 @@ class Contents:
 
 
 def read_zip(buffer: Buffer) -> Contents:
-    """What an archive holds.
+    """Read a torch archive: its object, and where its storages begin.
 
     Raises:
         RefusedError: It is no proper archive of torch, or its pickle is refused.
@@ -55,7 +55,7 @@ def read_zip(buffer: Buffer) -> Contents:
 
 
 def _root(found: Mapping[str, Member]) -> str:
-    """The one folder that everything lies in."""
+    """The name of the one folder that all members lie in."""
     pickles = [name for name in found if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise RefusedError(
@@ -69,7 +69,7 @@ def _root(found: Mapping[str, Member]) -> str:
 
 
 def _storages(root: str, found: Mapping[str, Member]) -> dict[str, Member]:
-    """Members with numbers, by key; names are a closed list, so that none leads elsewhere."""
+    """The storage members by key; names are a closed list, so that none leads elsewhere."""
     storages = {}
     for name, member in found.items():
         inside = name.removeprefix(f"{root}/")

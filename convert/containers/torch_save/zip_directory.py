@@ -30,7 +30,7 @@ _CUT = "download it again"
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: its name, where its header and data begin, its bytes, and their checksum."""
+    """A zip member: its name, where its header and data begin, its bytes, and their checksum."""
 
     name: bytes
     header: int
@@ -40,7 +40,7 @@ class Member:
 
     @property
     def end(self) -> int:
-        """Where its data end."""
+        """The byte at which the member's data end."""
         return self.begin + self.size
 
 
@@ -52,7 +52,7 @@ class _Directory:
 
 
 def members(buffer: Buffer) -> Mapping[str, Member]:
-    """Members by name, in the order of the file.
+    """The members of a zip by name, in the order of the file.
 
     Raises:
         RefusedError: Anything is compressed, doubled, overlapping, outside, or contradictory.
@@ -73,7 +73,7 @@ def members(buffer: Buffer) -> Mapping[str, Member]:
 
 
 def _directory(buffer: Buffer) -> _Directory:
-    """From the records at the very end: an archive with a comment or a tail is none of torch's."""
+    """The central directory, found from the records at the very end, as torch writes them."""
     place = len(buffer) - _END.size
     if place < 0 or buffer[place : place + 4] != b"PK\5\6":
         raise RefusedError("an archive without an end, or with bytes after it", _CUT)
@@ -98,7 +98,7 @@ def _directory(buffer: Buffer) -> _Directory:
 
 
 def _wide_end(buffer: Buffer, locator: int) -> tuple[int, tuple[int, int, int]]:
-    """Place of the 64-bit end record, and its count, size and begin."""
+    """The 64-bit end record: its place, and its count, size and begin."""
     _, disk, place, disks = _LOCATOR.unpack(buffer[locator : locator + _LOCATOR.size])
     if disk or disks > 1 or place + _END64.size != locator:
         raise RefusedError("an archive whose directory is not where it says")
@@ -135,7 +135,7 @@ def _members(buffer: Buffer, directory: _Directory) -> Iterator[Member]:
 
 
 def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, ...]:
-    """Size, packed size and header, from the 64-bit extra field where the short ones are full."""
+    """A member's sizes and place, from the 64-bit extra field where the short ones are full."""
     wide, place = b"", 0
     while place + _EXTRA.size <= len(extra):
         kind, length = _EXTRA.unpack_from(extra, place)
@@ -153,7 +153,7 @@ def _widened(extra: bytes, values: tuple[int, int, int]) -> tuple[int, ...]:
 def _located(
     buffer: Buffer, directory: _Directory, name: bytes, header: int, size: int, crc: int
 ) -> Member:
-    """A member behind its local header, whose sizes torch leaves at zero."""
+    """A member with the begin of its data, past the local header that torch leaves at zero."""
     start = header + _LOCAL.size
     if start > directory.begin:
         raise RefusedError(f"{name[:80]!r} begins beyond the end of the archive", _CUT)

@@ -64,18 +64,18 @@ class ConversionOptions:
 
     @property
     def precision(self) -> DType | None:
-        """Of the weights."""
+        """The precision of the weights."""
         return cast("DType | None", self.dtype)
 
     @property
     def order(self) -> Layout:
-        """Of names and axes."""
+        """The layout: names and axes."""
         return cast("Layout", self.layout)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
-    """What was written.
+    """The outcome of a conversion: what was written.
 
     Attributes:
         kind: "model", "adapter", "lora", or the component.
@@ -139,7 +139,7 @@ def run_conversion(source: str, target: Path, options: ConversionOptions) -> Con
 
 
 def _left_out(source: str, target: Path) -> list[str]:
-    """What the record of a conversion says of tensors that were left out, in words."""
+    """The tensors that a conversion left out, from its record, in words."""
     if target.is_file():
         from ipa_convert.containers.safetensors_file import open_safetensors
 
@@ -175,7 +175,7 @@ def _model(source: str, target: Path, options: ConversionOptions) -> _Written:
 
 
 def _check_opens(model: ModelFolder) -> None:
-    """Raise CheckpointError for what would stop a model from loading, but for its weights."""
+    """Raise CheckpointError for what would stop a model from loading, other than its weights."""
     open_tokenizers(model)
     if model.image_encoder is not None:
         folder = model.path / "image_encoder"
@@ -245,7 +245,7 @@ def _run(
     options: ConversionOptions,
     notes: tuple[str, ...] = (),
 ) -> _Written:
-    """Write, and verify if that is asked for, each with a bar."""
+    """Write, and verify if asked, each with a progress bar."""
     with bytes_bar("converting") as report:
         write(on_progress=report)
     if not options.verify:

@@ -41,7 +41,7 @@ class Reference:
 
     @classmethod
     def open(cls, path: Path) -> Reference:
-        """From a file called colour-pattern-shape-on-background.png."""
+        """Open a file called colour-pattern-shape-on-background.png."""
         colour, pattern, shape, _, background = path.stem.split("-")
         return cls(to_rgb(open_image(path)), colour, pattern, shape, background)
 
@@ -61,7 +61,7 @@ class Column:
 
 
 def columns() -> list[Column]:
-    """What the sheet shows beside the reference; `other` is the reference of another row."""
+    """The columns of the sheet beside the reference; `other` is the reference of another row."""
     return [
         Column("words only", lambda r, _: (r.caption, []), lambda r, _: f"{r.pattern} {r.shape}"),
         *map(_picture_at, SCALES),

@@ -35,7 +35,7 @@ def demo_pictures() -> dict[str, Image.Image]:
 
 
 def export_pictures(folder: Path) -> list[Path]:
-    """Write them into a folder, which is made if need be.
+    """Write the demo's pictures into a folder, which is made if need be.
 
     Raises:
         RequestError: One of them is there already, or the folder cannot be made.
@@ -58,7 +58,7 @@ def export_pictures(folder: Path) -> list[Path]:
 
 
 def show_exported(paths: Sequence[Path], *, as_json: bool) -> None:
-    """Say what was written."""
+    """Print the names of the pictures that were written."""
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths]})
         return

@@ -82,7 +82,7 @@ def _bars(found: Explanation, prompt: Explained, width: int) -> Table:
 
 
 def _bar(value: float, peak: float) -> tuple[str, str]:
-    """A character as high as |λ| and its style; a dot where the prompt is off."""
+    """A step's λ as a character: as high as |λ|, with its style; a dot where the prompt is off."""
     if value == 0.0:
         return "·", "dim"
     height = math.ceil(abs(value) / peak * len(_BARS))

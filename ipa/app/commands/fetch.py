@@ -23,7 +23,7 @@ _ADAPTER = "IP-Adapter"  # a family of files, as the converters call it
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """Where things lie now: a folder or a file, and the image encoder of an adapter."""
+    """The paths of what was fetched: a folder or a file, and an adapter's image encoder."""
 
     name: str
     path: Path
@@ -31,7 +31,7 @@ class Fetched:
 
 
 def run_fetch(name: str, *, revision: str | None, variant: str | None, offline: bool) -> Fetched:
-    """Bring a repository (owner/name), a file of one, or a public adapter (short name) here.
+    """Download a repository (owner/name), one of its files, or a public adapter (short name).
 
     Raises:
         CheckpointError: It does not exist, or the hub cannot be reached.
@@ -55,7 +55,7 @@ def run_fetch(name: str, *, revision: str | None, variant: str | None, offline: 
 
 
 def _is_adapter(path: Path) -> bool:
-    """Whether an image encoder may have to come with a file; what cannot be read needs none."""
+    """Whether a file is an adapter that may need an image encoder; False if it is unreadable."""
     import ipa_convert
 
     try:
@@ -65,7 +65,7 @@ def _is_adapter(path: Path) -> bool:
 
 
 def show_catalogue(*, as_json: bool = False) -> None:
-    """The public models and adapters, on standard output; names whole, however narrow it is."""
+    """Print the public models and adapters; names whole, however narrow the terminal is."""
     models = {name: asdict(public) for name, public in MODELS.items()}
     adapters = {name: asdict(public) for name, public in ADAPTERS.items()}
     if as_json:

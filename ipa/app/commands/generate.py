@@ -74,7 +74,7 @@ REQUEST_OPTIONS = (
     *("guidance_rescale", "eta", "timestep_spacing"),
     *("strength", "padding_mask_crop", "mask_blur", "overlay"),
 )
-"""Options that are called as the request's fields are."""
+"""The options that have the names of the request's fields."""
 
 
 def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:
@@ -91,7 +91,7 @@ def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale
 
 
 def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
-    """The request that makes one picture again: alone, or with those drawn by its generator."""
+    """The arguments that make one picture again: alone, or with those of its generator."""
     seeds = request["seeds"]
     if len(set(seeds)) < len(seeds):
         return {**request, "picture": number + 1}

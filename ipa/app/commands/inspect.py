@@ -44,7 +44,7 @@ def show_inspection(path: Path, *, values: bool, as_json: bool) -> None:
 
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
-    """What is worth saying; empty values are left out."""
+    """The facts worth printing; empty values are left out."""
     kind = f"{found.family}, {found.variant}" if found.variant else found.family
     yield "is", kind + (" (converted for MLX)" if found.converted else "")
     if found.base:

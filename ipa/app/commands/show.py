@@ -29,7 +29,7 @@ _USUAL = (None, "", 0.0, False, "plain", "cut", "default")
 
 
 def show_picture(told: Mapping[str, Any], line: Line | None) -> None:
-    """Print what a picture says of itself, and the command that makes it again."""
+    """Print how a picture was made, from its metadata, and the command that makes it again."""
     console = Console(highlight=False)
     for name, value in _facts(told):
         console.print(f"{name:20s}{value}", markup=False, soft_wrap=True)
@@ -40,7 +40,7 @@ def show_picture(told: Mapping[str, Any], line: Line | None) -> None:
 
 
 def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is worth saying, in words; what is as always is left out."""
+    """The facts worth printing, in words; values that are as always are left out."""
     if "ipa_mlx" in told:
         yield "made by", f"ipa-mlx {told['ipa_mlx']} on {told.get('backend', 'an unknown backend')}"
     yield "model", str(told.get("model"))

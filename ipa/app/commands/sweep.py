@@ -66,7 +66,7 @@ SMALLEST, LARGEST = 128, 256  # of a cell's width, in pixels
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepOptions:
-    """What was typed: lists become axes where they have more than one entry.
+    """The options of a sweep: lists become axes where they have more than one entry.
 
     `references` are files, with a weight and a window as in generate if those are the same for all;
     scales, seeds, ends and guidance numbers and ranges (`ipa.app.options.ranges`).
@@ -197,7 +197,7 @@ def _cell_size(image: Image.Image) -> tuple[int, int]:
 
 
 def sweep_title(sweep: Sweep, model: str, steps: int, scheduler: str | None) -> str:
-    """What is the same in every cell."""
+    """The sheet's title: the settings that are the same in every cell."""
     prompt, seed = sweep.arguments.get("prompt"), sweep.arguments.get("seed")
     guidance = sweep.arguments.get("guidance_scale")
     parts = [
@@ -212,7 +212,7 @@ def sweep_title(sweep: Sweep, model: str, steps: int, scheduler: str | None) -> 
 
 
 def _guidance(text: str | None) -> list[float | None]:
-    """Numbers, or None for what is usual for the model."""
+    """Parse guidance scales; None for the usual one of the model."""
     return [None] if text is None else [*numbers("--guidance", text, float)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 import typer
@@ -18,6 +17,8 @@ def show_versions(*, verbose: bool) -> None:
     typer.echo(f"ipa-mlx {__version__}")
     if not verbose:
         return
+    import importlib.metadata  # with all of email: 30 ms that `ipa-mlx --help` need not wait for
+
     typer.echo(f"python {platform.python_version()} on {platform.platform()}")
     for package in _PACKAGES:
         try:

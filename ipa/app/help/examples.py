@@ -9,7 +9,7 @@ START: Mapping[str, str] = {
     "Get pictures to play with: style.png, chair.png, …": "ipa-mlx demo --export .",
     "Make a heart in that style": 'ipa-mlx generate "a heart" -i style.png:0.7 -o heart.png',
 }
-"""What to begin with, by what it is for."""
+"""First commands to try, by what they are for."""
 
 RECIPES: Mapping[str, Mapping[str, str]] = {
     "generate": {

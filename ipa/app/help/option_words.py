@@ -77,7 +77,7 @@ PHRASES: Mapping[str, str] = {
     ),
     "say which is wanted: width=, height=": "say which is wanted: --width and --height",
 }
-"""What stands in a message, and what is said instead."""
+"""Phrases of messages, and what the command line says instead."""
 
 KEYWORDS: Mapping[str, str] = {
     **{
@@ -116,7 +116,7 @@ _BARE = re.compile(r"(?<![\w./\\-])([a-z]+(?:_[a-z0-9]+)+)(?![\w./\\=]*[\w/\\=])
 
 
 def in_options(error: IpaError, *, of_file: bool = False) -> str:
-    """The message of an error as a person at the command line needs it; what was found stays.
+    """An error's message with options for arguments; what was found stays.
 
     Args:
         error: One of ours.
@@ -148,5 +148,5 @@ def translated(text: str, kept: frozenset[str] = frozenset()) -> str:
 
 
 def _unquoted(value: str) -> str:
-    """A value as it is typed: in quotes where it has a space."""
+    """A value as it is typed: in quotes if it has a space."""
     return value if " " in value else value.strip("\"'")

@@ -26,7 +26,7 @@ _FIRST: Mapping[str, tuple[str, ...]] = {
     "capture": ("request", "output", "picture", "model", "adapter", "stages", "sketch"),
     "compare": ("forced", "descend", "floor", "request", "model", "adapter", "to_html"),
 }
-"""What most people need of a command, by the names of its parameters."""
+"""The parameters for most people, by command: the first panel of its help."""
 
 PANELS: Mapping[str, tuple[str, ...]] = {
     "Words": (
@@ -68,10 +68,10 @@ PANELS: Mapping[str, tuple[str, ...]] = {
         "help",
     ),
 }
-"""All others by panel: its title and the names of parameters, in the order of the help."""
+"""The other panels of a help: titles and names of parameters, in order."""
 
 NUMBERED: Mapping[str, str] = {"--vae-tiling": "--vae-tile"}
-"""Switches, and the options that they are where a number follows."""
+"""Switches, each with the option that stands in for it where a number follows."""
 
 _REST = "Output"
 
@@ -80,7 +80,7 @@ class PanelledCommand(Command):
     """A command whose help is in panels; an option that no panel names stands in the last one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """A switch with a number after it is the option that takes one."""
+        """Parse, with a switch before a number read as the option that takes one."""
         return Command.parse_args(self, ctx, _with_numbers(args))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -101,7 +101,7 @@ class LenientCommand(PanelledCommand):
     """A command that also takes the options of `generate`, those without a meaning for it too."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Its own, and hidden copies of the others."""
+        """The command's own parameters, and hidden copies of the others."""
         own = PanelledCommand.get_params(self, ctx)
         group = ctx.parent.command if ctx.parent is not None else None
         other = getattr(group, "commands", {}).get("generate")
@@ -111,10 +111,10 @@ class LenientCommand(PanelledCommand):
 
 
 class Root(TyperGroup):
-    """All commands: `help` is --help, and the help ends with what to try."""
+    """The group of all commands: `help` is --help, and the help ends with what to try."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """`help generate` is `generate --help`."""
+        """Parse, with `help generate` read as `generate --help`."""
         if args[:1] == ["help"]:
             args = [*args[1:], "--help"]
         return TyperGroup.parse_args(self, ctx, args)
@@ -138,7 +138,7 @@ def placed(command: str) -> dict[str, str]:
 
 
 def _unseen(param: Any) -> Any:
-    """A copy of an option that is read and comes to nothing."""
+    """A hidden copy of an option that is read and has no effect."""
     copied = copy(param)
     copied.hidden, copied.expose_value = True, False
     return copied

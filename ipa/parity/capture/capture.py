@@ -13,7 +13,7 @@ from .sketch import Kept
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One of the two runs: what made it.
+    """One of the two runs of a comparison: what made it.
 
     `name` is short ("torch float32"), `environment` is of chip, system, versions, TF32, BLAS and
     threads, `seconds` what the run took, None where it was not measured.
@@ -27,12 +27,12 @@ class Side:
 
 
 FORMAT_VERSION = 1
-"""Of the file and of what its header means; a reader refuses larger ones."""
+"""The version of the file format; a reader refuses a larger one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Header:
-    """What made a capture; JSON-able.
+    """What made a capture: model, request, machine; JSON-able.
 
     Attributes:
         model: What the user called it.
@@ -65,7 +65,7 @@ class Header:
 
     @property
     def side(self) -> Side:
-        """The same, for a comparison."""
+        """The header as a side of a comparison."""
         words = (self.backend, self.dtype, *(("quantised",) if self._is_quantised else ()))
         return Side(
             name=" ".join(words),
@@ -77,7 +77,7 @@ class Header:
 
     @property
     def precision(self) -> str:
-        """A key of `ipa.parity.compare.limits.ROUNDING`: the weights' where they are quantised."""
+        """The precision, a key of `ROUNDING`; the weights' where they are quantised."""
         bits = re.findall(r"(\d) bits", self.environment.get("quantised", ""))
         return f"{min(bits)}-bit" if bits else self.dtype
 
@@ -88,7 +88,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Capture:
-    """A run: `stages` by name, in the order in which they were told.
+    """A run's stages by name, in the order of computation, with its header.
 
     Each is an array, float32 or float16, or a `Sketch` of one. Those of a file are read one by one,
     when they are asked for. `floors` are, by the precision of a comparison, what rounding alone

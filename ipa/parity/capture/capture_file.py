@@ -36,7 +36,7 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """Where a capture may be written. Raises CaptureError for another suffix or no folder."""
+    """Check a path for a capture. Raises CaptureError for another suffix or no folder."""
     where = Path(path)
     if where.suffix != ".safetensors" or where.is_dir():
         raise CaptureError(
@@ -109,13 +109,13 @@ def _bytes(array: Whole) -> memoryview:
 
 
 def _plain(moments: Moments) -> list[float | None]:
-    """JSON has no NaN."""
+    """A value that JSON can hold: it has no NaN."""
     return [value if math.isfinite(value) else None for value in astuple(moments)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What the metadata say of a stage."""
+    """The metadata of a stage."""
 
     shape: tuple[int, ...]
     moments: Moments | None
@@ -123,7 +123,7 @@ class _Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredStages(Mapping[str, Kept]):
-    """Stages of a file, read one by one when they are asked for; nothing is kept of them."""
+    """The stages of a file, read one by one when they are asked for, and not kept."""
 
     where: Path
     rows: Mapping[str, _Row]
@@ -154,7 +154,7 @@ class StoredStages(Mapping[str, Kept]):
 
 
 def read(path: str | os.PathLike[str]) -> Capture:
-    """A capture, of which the header is checked and no stage is read yet.
+    """Open a capture: its header is checked, no stage is read yet.
 
     Raises:
         CaptureError: The file is missing, damaged, no capture, or of a newer version.
@@ -185,7 +185,7 @@ def read(path: str | os.PathLike[str]) -> Capture:
 
 
 def _check_sum(where: Path, metadata: Mapping[str, str]) -> None:
-    """Of captures that have one: those of the first versions have none."""
+    """Check the checksum; captures of the first versions have none."""
     if "sum" in metadata and metadata["sum"] != checksum_of(metadata):
         raise _damaged(where, "its metadata are not those that were written")
 
@@ -243,7 +243,7 @@ def _number(value: float | None) -> float:
 
 
 def _check_stages(where: Path, rows: Mapping[str, _Row], file: Any) -> None:
-    """Every tensor is a stage and has its shape, before one is read."""
+    """Check that every tensor is a stage and has its shape, before one is read."""
     spare = rows.keys() ^ set(file.keys())
     if spare:
         raise _damaged(where, f"stages without a tensor, or tensors without a stage: {_few(spare)}")

@@ -10,10 +10,10 @@ _SUMMED = ("format_version", "header", "stages", "floors", "sums")
 
 
 def checksum(data: bytes | memoryview) -> str:
-    """The first digits of the SHA-256."""
+    """The first digits of the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()[:_DIGITS]
 
 
 def checksum_of(metadata: Mapping[str, str]) -> str:
-    """Of all metadata that say something of the run."""
+    """The checksum of all metadata that describe the run."""
     return checksum("\n".join(metadata[name] for name in _SUMMED).encode())

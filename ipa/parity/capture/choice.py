@@ -26,7 +26,7 @@ _WILD = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """What a capture is to hold.
+    """Which stages a capture is to hold, and how.
 
     Attributes:
         patterns: Of whole names of stages ("step.*/unet.mid_block"); "*" and "?" are any

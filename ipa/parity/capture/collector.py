@@ -17,7 +17,7 @@ HALF_BIT = 2.0**-11
 """Half of the last bit of a float16: what rounding changes of a number at most, relatively."""
 
 _HEADER_BYTES = 1 << 14
-"""Of a file, for what is not about single stages."""
+"""Bytes of a file that are not about single stages."""
 
 _STAGE_BYTES = 320
 """For what a file's header says of a stage, but for its name, which stands there twice: shape,
@@ -25,7 +25,7 @@ moments, checksum, floors in one precision."""
 
 
 class Collector:
-    """`ipa.backend.tap.Tap`: what it was told is in `stages`, in that order.
+    """A tap (`ipa.backend.tap.Tap`) that keeps stages in `stages`, in their order.
 
     Changes nothing of the run. Memory, and the file, stay within the budget, if there is one. Of
     equal rows one is kept: backends differ in whether they compute such rows once.
@@ -86,7 +86,7 @@ class Collector:
 
 
 def stored(array: Floats, choice: Choice) -> npt.NDArray[np.floating]:
-    """An array as it is kept, contiguous."""
+    """An array as a capture stores it, contiguous."""
     if choice.dtype == "float16":
         with np.errstate(over="ignore", invalid="ignore"):
             half = array.astype(np.float16)

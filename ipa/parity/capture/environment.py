@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -14,20 +13,20 @@ from typing import Any
 from ipa.version import __version__
 
 PACKAGES = ("numpy", "mlx", "torch", "diffusers", "transformers", "peft")
-"""What computes beside us; versions of those that are installed are told."""
+"""The packages whose versions are recorded, if they are installed."""
 
 VARIABLES = (
     *("NVIDIA_TF32_OVERRIDE", "PYTORCH_ENABLE_MPS_FALLBACK"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
     *("MKL_CBWR", "ATEN_CPU_CAPABILITY", "OMP_WAIT_POLICY"),
 )
-"""Environment variables that change numbers or threads; those that are set are told."""
+"""Environment variables that change numbers or threads; those that are set are recorded."""
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 def environment(described: Mapping[str, Any]) -> dict[str, str]:
-    """Facts by name, in words.
+    """Facts of the machine by name, in words.
 
     Args:
         described: `Result.info` or `Pipeline.info()`: device, BLAS and quantisation are told there.
@@ -68,13 +67,15 @@ def _chip() -> str:
 
 
 def _memory() -> str:
-    """Of the machine; a system that does not tell has no such names."""
+    """The machine's memory; "unknown" on a system without the names for it."""
     known = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 0
     return f"{size / 2**30:.0f} GiB" if size else "unknown"
 
 
 def _versions() -> Iterator[tuple[str, str]]:
+    import importlib.metadata  # with all of email: 30 ms that `ipa-mlx --help` need not wait for
+
     yield "ipa-mlx", __version__
     for package in PACKAGES:
         try:
@@ -84,14 +85,14 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 
 def _mlx_facts() -> dict[str, str]:
-    """Of MLX, where it runs already; on a CPU the setting changes nothing."""
+    """Facts of MLX, if it runs already; on a CPU the setting changes nothing."""
     if "mlx.core" not in sys.modules:
         return {}
     return {"MLX_ENABLE_TF32": os.environ.get("MLX_ENABLE_TF32", "1, its default")}
 
 
 def _torch_facts() -> dict[str, str]:
-    """Of torch, where it runs already."""
+    """Facts of torch, if it runs already."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return {}

@@ -12,7 +12,7 @@ NO_FLOORS: Mapping[str, float] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """What rounding alone makes of stages, in relative L2, by stage.
+    """Floors: what rounding alone makes of each stage, in relative L2.
 
     `free` is of a whole run, where each stage inherits what those before have lost; `forced` of
     each stage on the reference's own inputs. Either may be empty: it was not measured.
@@ -22,7 +22,7 @@ class Floors:
     forced: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
 
     def joined(self, other: Floors) -> Floors:
-        """Those of two machines: what either loses at a stage may be."""
+        """The floors of two machines together: at each stage the larger."""
         return Floors(_larger(self.free, other.free), _larger(self.forced, other.forced))
 
     def __bool__(self) -> bool:
@@ -43,7 +43,7 @@ _KINDS = ("free", "forced")
 
 
 def told(floors: Mapping[str, Floors], stages: Iterable[str]) -> dict[str, Any]:
-    """By precision and kind, a number or null for each stage; [] for a kind that is not known."""
+    """Floors as JSON: by precision and kind, a number or null for each stage; [] if not known."""
     names = list(stages)
     return {
         dtype: {kind: _row(getattr(known, kind), names) for kind in _KINDS}
@@ -52,7 +52,7 @@ def told(floors: Mapping[str, Floors], stages: Iterable[str]) -> dict[str, Any]:
 
 
 def floors_of(given: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Floors]:
-    """The inverse. Raises ValueError, KeyError or TypeError for what is none."""
+    """Parse the JSON of `told`. Raises ValueError, KeyError or TypeError for anything else."""
     names = list(stages)
     return {
         dtype: Floors(*(_named(kinds[kind], names) for kind in _KINDS))

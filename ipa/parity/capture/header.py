@@ -1,4 +1,4 @@
-"""What a capture says of its run: model, request, machine, and how it ended."""
+"""The header of a capture: model, request, machine, and how the run ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Of a run that ended early, because numbers were lost: `info` as of a result, and why."""
+    """A run that ended early, because numbers were lost: `info` as of a result, and why."""
 
     info: Mapping[str, Any]
     why: str
@@ -28,7 +28,7 @@ class Unfinished:
 
 
 def finished(run: Callable[[], Result]) -> Result | Unfinished:
-    """A run's result, or what is known of one that gave NaN.
+    """Make a run: its result, or an `Unfinished` for one that gave NaN.
 
     Raises:
         NumericalError: It gave NaN before anything was known of it.
@@ -44,7 +44,7 @@ def finished(run: Callable[[], Result]) -> Result | Unfinished:
 def header_of(
     pipe: Pipeline, fingerprints: Mapping[str, Mapping[str, str]], result: Result | Unfinished
 ) -> Header:
-    """What made a result of a pipeline whose weights have these fingerprints."""
+    """The header for a result of a pipeline whose weights have these fingerprints."""
     info = result.info
     return Header(
         model=info["model"],
@@ -62,7 +62,7 @@ def header_of(
 
 
 def _embedding(pipe: Pipeline, images: Any, request: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Of the finished picture, by the encoder of the first image prompt."""
+    """The embedding of the finished picture, by the encoder of the first image prompt."""
     prompts = request["image_prompts"]
     if not prompts or not len(images) or not isinstance(images[0], Image.Image):
         return None

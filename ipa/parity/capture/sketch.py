@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 WIDTH = 256
-"""Numbers of a projection."""
+"""The length of a projection."""
 
 
 ERROR = (2 * WIDTH) ** -0.5
-"""The relative standard deviation of a distance that is told from two projections: 0.044."""
+"""The relative standard deviation of a distance between two projections: 0.044."""
 
 
 # Seeds are part of the format: with others, old captures would be worthless.
@@ -28,7 +28,7 @@ _BLOCK = _ROWS * WIDTH
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of all numbers of an array, in float64. `norm` is the L2 norm."""
+    """The moments of an array, in float64. `norm` is the L2 norm."""
 
     mean: float
     std: float
@@ -38,7 +38,7 @@ class Moments:
 
     @classmethod
     def of(cls, array: npt.NDArray[np.floating]) -> Moments:
-        """Of an array that is not empty; NaN where it is not finite."""
+        """The moments of an array that is not empty; NaN where it is not finite."""
         wide = array.astype(np.float64)
         with np.errstate(invalid="ignore"):
             mean, std = float(wide.mean()), float(wide.std())
@@ -48,7 +48,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """What is kept of an array: its shape, its moments, and a random projection of it.
+    """A sketch of an array: its shape, its moments, and a random projection of it.
 
     The array's numbers, in order, stand in rows of `WIDTH`; each gets a random sign, each row is
     turned by a random number of places, and columns are summed (a count sketch: Charikar, Chen,
@@ -65,7 +65,7 @@ class Sketch:
 
     @classmethod
     def of(cls, array: npt.NDArray[np.floating]) -> Sketch:
-        """Of an array that is not empty."""
+        """The sketch of an array that is not empty."""
         return cls(array.shape, Moments.of(array), project(array).astype(np.float32))
 
     @property
@@ -75,7 +75,7 @@ class Sketch:
 
     @property
     def nbytes(self) -> int:
-        """What keeping it takes."""
+        """The sketch's bytes."""
         return self.projection.nbytes
 
 
@@ -94,13 +94,13 @@ def project(array: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def _flipped(bits: np.random.Philox, count: int) -> npt.NDArray[np.bool_]:
-    """Which of the next numbers change sign: a bit each, the lowest of a word first."""
+    """The signs of the next numbers: a bit each, the lowest of a word first."""
     raw = bits.random_raw(-(-count // 64)).astype("<u8")
     return np.unpackbits(raw.view(np.uint8), count=count, bitorder="little").astype(bool)
 
 
 def _columns(bits: np.random.Philox, rows: int, *, first: bool) -> npt.NDArray[np.intp]:
-    """The column that each number of the next rows is added to: a word for each row."""
+    """The columns that the numbers of the next rows are added to: a word for each row."""
     turns = (bits.random_raw(rows) % np.uint64(WIDTH)).astype(np.intp)
     if first:
         turns[0] = 0  # so that an array of one row keeps its order
@@ -112,9 +112,9 @@ Whole: TypeAlias = npt.NDArray[np.floating[Any]]
 
 
 Kept: TypeAlias = Whole | Sketch
-"""What is known of a stage: all of it, or a sketch."""
+"""A stage as it is kept: a whole array, or a sketch."""
 
 
 def as_sketch(kept: Kept) -> Sketch:
-    """What is left of a stage that is kept as a sketch."""
+    """The sketch of a stage that is kept whole or as one."""
     return kept if isinstance(kept, Sketch) else Sketch.of(kept)

@@ -1,4 +1,4 @@
-"""Two captures, stage by stage."""
+"""Comparisons of two captures, stage by stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURE = "decode/image"
 def compare(
     a: Capture, b: Capture, limits: Limits | None = None, allow: Collection[str] = ()
 ) -> Comparison:
-    """b against a, free-running: every stage follows from its own run's stages before it.
+    """Compare b with a, free-running: every stage follows from its own run's stages before it.
 
     Args:
         a: The reference.
@@ -59,7 +59,7 @@ def compare(
 
 
 def usual_limits(a: Capture, b: Capture, own: Mapping[str, float] = NO_FLOORS) -> Limits:
-    """By the floors of either, at each stage the larger; flat ones where neither carries any.
+    """The usual limits: by the larger floor of either capture; flat ones without floors.
 
     `own` has limits in the place of those.
     """
@@ -79,7 +79,7 @@ def _differences(a: Capture, b: Capture, limits: Limits) -> Iterator[Difference]
 
 
 def _alike(stage: str, a: Kept, b: Kept) -> tuple[Kept, Kept] | None:
-    """Both in one shape; None for sketches of one row and of several, which say nothing."""
+    """Two stages in one shape; None for sketches of one row and of several, which say nothing."""
     if a.shape == b.shape:
         return a, b
     if not isinstance(a, Sketch) and (len(a) == 1 or isinstance(b, Sketch)):
@@ -92,7 +92,7 @@ def _is_half(kept: Kept) -> bool:
 
 
 def _pictures(a: Capture, b: Capture) -> Pictures | None:
-    """Where both are whole."""
+    """The final pictures of both captures, if both are whole."""
     if PICTURE not in a.stages or PICTURE not in b.stages:
         return None
     first, second = a.stages[PICTURE], b.stages[PICTURE]

@@ -10,7 +10,7 @@ from .limits import Limits
 
 
 def notes_of(limits: Limits, a: Capture, b: Capture) -> tuple[str, ...]:
-    """Of two runs that were compared with these limits."""
+    """Notes on what the comparison of two runs with these limits could not see."""
     return tuple(_notes(limits, a, b))
 
 

@@ -1,4 +1,4 @@
-"""A run held against a reference while it goes on."""
+"""A tap that compares a run with a reference while it goes on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sinusoids import Sinusoids
 
 
 class ComparingTap:
-    """A tap that measures every stage that the reference has, too.
+    """A tap that measures how far each stage is from the reference's.
 
     With `forced` the reference's stage then takes the place of the run's own, so that an error is
     seen where it is made, and nowhere after it. Of a stage that is kept as a sketch nothing can be
@@ -54,7 +54,7 @@ class ComparingTap:
         return np.asarray(reference, np.float32) if whole else None
 
     def missing(self) -> tuple[str, ...]:
-        """The reference's stages that were not told."""
+        """The reference's stages that the run did not have."""
         seen = {difference.stage for difference in self.differences}
         return tuple(stage for stage in self._reference if stage not in seen)
 
@@ -68,7 +68,7 @@ def difference(
     lost: float = 0.0,
     least: float | None = None,
 ) -> Difference:
-    """Of one stage of two runs, in one shape.
+    """The difference of one stage of two runs, in one shape.
 
     `lost` is what keeping it cost, in relative L2, and `least` what its floor is at least
     (`ipa.parity.compare.sinusoids`).
@@ -87,7 +87,7 @@ def difference(
 
 
 def _pairs(stage: str, reference: Kept, array: Floats) -> Iterator[tuple[Kept, Kept]]:
-    """A stage of both runs, in one shape.
+    """The pairs of a stage of both runs, in one shape.
 
     A run that computes a row once is held to each row of one that does not: on some machines such
     rows are not quite equal. The sketch of one row is of no use for several, so rows go alone then.
@@ -120,7 +120,7 @@ def fitted(stage: str, array: Whole, shape: tuple[int, ...]) -> Whole:
 
 
 class _Exact(ComparingTap):
-    """A run in a higher precision.
+    """A tap that measures a reference's floors in a run of a higher precision.
 
     What it computes in float32 too, as the reference does, it would find without any rounding. So
     it is given what another machine would have there. Free, it goes on from other sinusoids, so
@@ -141,7 +141,7 @@ _OF_THE_SAMPLER = frozenset({"latents", "prediction", "guided"})
 
 
 def _off_by_bits(array: Floats) -> Floats:
-    """The last bits up, down or kept, by chance, so that rows are not off alike."""
+    """An array with its last bits up, down or kept, by chance, so that rows differ."""
     turns = np.random.default_rng(0x1BC).integers(-1, 2, array.shape).astype(np.float32)
     found: Floats = array + turns * np.spacing(array)
     return found
@@ -150,7 +150,7 @@ def _off_by_bits(array: Floats) -> Floats:
 def floors(
     reference: Mapping[str, Kept], exact: Callable[[Tap], object], *, forced: bool
 ) -> dict[str, float]:
-    """What rounding makes of every stage.
+    """Measure what rounding makes of every stage.
 
     Args:
         reference: A run.
@@ -163,7 +163,7 @@ def floors(
 
 
 def both_floors(reference: Mapping[str, Kept], exact: Callable[[Tap], object]) -> Floors:
-    """The same of both kinds, in two runs; forced ones only where every stage is whole."""
+    """Measure floors of both kinds, in two runs; forced ones only if every stage is whole."""
     whole = not any(isinstance(kept, Sketch) for kept in reference.values())
     forced = floors(reference, exact, forced=True) if whole else NO_FLOORS
     return Floors(floors(reference, exact, forced=False), forced)

@@ -1,4 +1,4 @@
-"""What the comparison of two runs found; reports are made of it."""
+"""The result of comparing two runs; reports are made of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """b's run with one component of a's: `relative_l2` of the picture to a's is left."""
+    """b's run with one component of a's: `relative_l2` is how far its picture is from a's."""
 
     component: str
     relative_l2: float
@@ -43,7 +43,7 @@ class Swap:
 
 @dataclass(frozen=True)
 class Comparison:
-    """b against a: `differences` in the order in which the stages are computed.
+    """A comparison of b with a: `differences` are in the order of computation.
 
     `only_a` and `only_b` are stages that the other run does not have. `unswapped` is the relative
     L2 of the pictures that each of `swaps` is to be held against. `notes` are what a reader of the
@@ -64,14 +64,14 @@ class Comparison:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What it comes down to."""
+        """The verdict on b."""
         return verdict_of(
             self.a.name, self.b.name, self.differences, len(self.only_a) + len(self.only_b)
         )
 
     @property
     def first_bad(self) -> Difference | None:
-        """Where they part; None where all is well."""
+        """The first stage beyond its limit; None where all is well."""
         return self.verdict.first
 
     @property

@@ -11,13 +11,13 @@ from ipa.parity.capture.capture import Capture, Header
 from ipa.pipeline.fingerprints import agreement
 
 Found: TypeAlias = tuple[str, str, str]
-"""A name, what a has, what b has."""
+"""A difference: a name, a's value, b's value."""
 
 FILE_NAMES = frozenset({"file"})
-"""Parts of a request that may differ: what is in the files is told by fingerprints."""
+"""Parts of a request that may differ: fingerprints tell what is in the files."""
 
 FOLLOWS: Mapping[str, str] = {"seeds": "seed"}
-"""Parts of a request that are made of others, and are told only where those are equal."""
+"""Parts of a request that are made of others, and are listed only where those are equal."""
 
 _LISTS = (list, tuple)
 _ABSENT = "nothing"
@@ -25,7 +25,7 @@ _SHOWN = 60
 
 
 def check_compatible(a: Capture, b: Capture, allow: Collection[str] = ()) -> None:
-    """Raise IncompatibleCaptures with everything that differs, but for what is allowed by name.
+    """Raise IncompatibleCaptures with every difference that is not allowed by name.
 
     Args:
         a: The reference.
@@ -46,7 +46,7 @@ def check_compatible(a: Capture, b: Capture, allow: Collection[str] = ()) -> Non
 def check_headers(
     a: Header, b: Header, allow: Collection[str] = (), more: Sequence[Found] = ()
 ) -> None:
-    """The same of what made two runs; `more` is what else is known to differ."""
+    """Check that the headers of two runs agree; `more` is what else is known to differ."""
     _check_names(allow, a, b)
     found = [one for one in (*differing(a, b), *more) if not _allowed(one[0], allow)]
     if found:
@@ -72,7 +72,7 @@ def _check_names(allow: Collection[str], *headers: Header) -> None:
 
 
 def _names(name: str, value: Any) -> Iterator[str]:
-    """As `_request` calls what differs."""
+    """The dotted names of all values in a request, as `_request` has them."""
     if name:
         yield name
     if isinstance(value, Mapping):
@@ -89,7 +89,7 @@ def _ends(name: str) -> Iterator[int]:
 
 
 def differing(a: Header, b: Header) -> list[Found]:
-    """Everything in which two runs were asked for different things, or had different weights."""
+    """All differences of two runs' requests and weights."""
     versions = a.format_version, b.format_version
     found: list[Found] = []
     if versions[0] != versions[1]:
@@ -100,7 +100,7 @@ def differing(a: Header, b: Header) -> list[Found]:
 
 
 def request_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Found]:
-    """What two requests, as `Result.info` describes them, ask for differently."""
+    """The differences of two requests, as `Result.info` describes them."""
     found = list(_request("", a, b))
     names = {name for name, _, _ in found}
     yield from (one for one in found if FOLLOWS.get(one[0]) not in names)
@@ -116,12 +116,12 @@ def _weights(
 
 
 def _one(fingerprint: Mapping[str, str] | None) -> str:
-    """The first of its hashes, short."""
+    """The first of a component's hashes, short."""
     return next(iter(fingerprint.values()))[:8] if fingerprint else _ABSENT
 
 
 def _request(name: str, a: Any, b: Any) -> Iterator[Found]:
-    """Walks both, down to single values."""
+    """Walk both requests, down to single values, for their differences."""
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in dict.fromkeys((*a, *b)):
             if key not in FILE_NAMES:
@@ -133,7 +133,7 @@ def _request(name: str, a: Any, b: Any) -> Iterator[Found]:
 
 
 def _lists(name: str, a: list[Any], b: list[Any]) -> Iterator[Found]:
-    """A tuple that was written to a file is a list there."""
+    """A value with lists for tuples, as it is in a file."""
     if len(a) == len(b) and _deep(a, b):
         for number, (first, second) in enumerate(zip(a, b, strict=True)):
             yield from _request(f"{name}.{number}", first, second)

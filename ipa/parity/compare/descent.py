@@ -26,15 +26,15 @@ from .measures import Difference
 Run = Callable[[Tap], object]
 
 HELD = 1 << 30
-"""Bytes of a reference's stages that a pass holds, unless one alone is more."""
+"""The bytes of a reference's stages that a pass holds, unless one alone is more."""
 
 _ALWAYS = frozenset({"result", "block"})
-"""Levels that every pass holds of the phases that it looks into: what is not held is inherited."""
+"""Levels that every pass holds of the phases that it looks into; others are inherited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """`first` is the first bad stage of the deepest pass, None where all is well.
+    """The result of a search: `first` is the deepest pass's first bad stage, None if all is well.
 
     `differences` are those of all passes, in the order of the run; `passes` is how many there were.
     """
@@ -52,7 +52,7 @@ def descend(
     held: int = HELD,
     rounded: Run | None = None,
 ) -> Descent:
-    """Find where a run parts from a reference, with a part of the stages at a time.
+    """Find where a run parts from a reference, holding some of the stages at a time.
 
     Args:
         reference: Makes the reference's run, given a tap.
@@ -91,7 +91,7 @@ def _is_result(stage: str) -> bool:
 
 
 class _Search:
-    """What was found so far, and in which order a run tells it."""
+    """The state of a search: differences so far, and the order of stages."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Search:
         self.passes = 0
 
     def take(self, wanted: Callable[[str], bool]) -> None:
-        """Hold all stages that are wanted and were not held yet, in as many passes as it takes."""
+        """Compare all wanted stages that were not yet, in as many passes as it takes."""
         is_left = True
         while is_left:
             part = _Part(wanted, self._held, self._most)
@@ -124,7 +124,7 @@ class _Search:
             is_left = part.is_full
 
     def in_order(self) -> list[Difference]:
-        """As the reference's run tells them."""
+        """The differences in the order of the reference's run."""
         return sorted(self.found.values(), key=lambda one: self.order[one.stage.partition("@")[0]])
 
     def _hold(self, stages: Mapping[str, Kept]) -> None:
@@ -148,7 +148,7 @@ class _Search:
 
 
 class _Part:
-    """A tap that keeps what is wanted and was not held before, until it is full.
+    """A tap that keeps wanted stages that were not held before, until it is full.
 
     Results and blocks it keeps in any case.
     """
@@ -175,7 +175,7 @@ class _Part:
 
 
 def _only(run: Run, stages: Iterable[str]) -> Run:
-    """Tells a tap of some stages alone: what nobody wants costs nothing."""
+    """A tap that is given some stages alone: what nobody wants costs nothing."""
     names = {stage.partition("@")[0] for stage in stages}
 
     class Some:

@@ -1,4 +1,4 @@
-"""What a stage is, in words for those who have not read the code."""
+"""Explanations of stages, in words for those who have not read the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 Words: TypeAlias = Sequence[tuple[str, str]]
-"""Patterns, and what is said of what they match; {0} is the first group."""
+"""Patterns, and the words for what they match; {0} is the first group."""
 
 _PHASES: Words = (
     (r"encode", "while the starting picture is encoded"),
@@ -136,7 +136,7 @@ _MODULES: Words = (
 
 
 def explain_stage(name: str) -> str:
-    """What a stage is: "image prompt 0's branch of cross-attention, in the UNet".
+    """A stage in words: "image prompt 0's branch of cross-attention, in the UNet".
 
     Of a name that nobody knows, that it is a stage; a later run of a module in the same phase is
     told by its number. The phase is `explain_phase`'s part.
@@ -156,7 +156,7 @@ def explain_stage(name: str) -> str:
 
 
 def explain_phase(name: str) -> str:
-    """When a stage is computed: "at step 12"; of a phase that nobody knows, "in <phase>"."""
+    """A phase in words: "at step 12"; "in <phase>" for one that is not known."""
     phase = name.partition("/")[0]
     return _said(_PHASES, phase) or f"in {phase}"
 

@@ -72,13 +72,13 @@ class Limits:
     def of(
         cls, dtype: str, floors: Floors, own: Mapping[str, float] = NO_FLOORS, *, forced: bool
     ) -> Limits:
-        """By floors of either kind."""
+        """The limits from floors of either kind."""
         if forced:
             return cls(dtype, floors.forced, own=own, forced=True)
         return cls(dtype, floors.free, own=own, local=floors.forced)
 
     def floor(self, stage: str, least: float | None = None) -> float | None:
-        """What rounding makes, no less than that of a single number; None if nobody knows.
+        """A stage's floor, no less than a single number's rounding; None if not known.
 
         `least` is what can be told of a stage without a measurement (`sinusoids`).
         """
@@ -86,7 +86,7 @@ class Limits:
         return max(*known, ROUNDING[self.dtype]) if known else None
 
     def limit(self, stage: str, least: float | None = None) -> float:
-        """What the relative L2 may be."""
+        """The largest relative L2 that a stage may have."""
         if stage in self.own:
             return self.own[stage]
         floor = self.floor(stage, least)
@@ -96,7 +96,7 @@ class Limits:
 
     @property
     def rounding(self) -> float:
-        """Of one number in the lower precision."""
+        """The rounding of one number in the lower precision."""
         return ROUNDING[self.dtype]
 
     @property

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Who can make a run of one request, as often as it is asked.
+    """A maker of runs of one request, as often as asked.
 
     `header` says what made a result; None where there is nothing to compare of it. `bits` are those
     of quantised weights.
@@ -47,12 +47,12 @@ class Subject:
 
     @property
     def precision(self) -> str:
-        """A key of `limits.ROUNDING`: that of the weights where they are quantised."""
+        """The precision, a key of `limits.ROUNDING`; the weights' where they are quantised."""
         return self.side.dtype if self.bits is None else f"{self.bits}-bit"
 
     @classmethod
     def of(cls, pipe: Pipeline, arguments: Mapping[str, Any], bits: int | None = None) -> Subject:
-        """A pipeline that is called with these arguments, for one picture."""
+        """A subject that calls a pipeline with these arguments, for one picture."""
         known, told = pipe.fingerprints(), pipe.info()
         side = Side(f"{told['backend']} {told['dtype']}", told["backend"], told["dtype"], {})
         return cls(
@@ -63,12 +63,12 @@ class Subject:
         )
 
     def capture(self, choice: Choice) -> Capture:
-        """A run, recorded; up to where it ended."""
+        """Make a run and record it; up to where it ended."""
         collector = Collector(choice)
         return Capture(self.made(collector), collector.stages)
 
     def made(self, tap: Tap) -> Header:
-        """Make a run: what made it, and, where numbers were lost on the way, that it is unfinished.
+        """Make a run and return its header, marked unfinished if numbers were lost.
 
         Raises:
             NumericalError: Nothing of the run could be told.
@@ -76,7 +76,7 @@ class Subject:
         return self.told(finished(lambda: self.run(tap)))
 
     def told(self, result: Result | Unfinished) -> Header:
-        """What made a result."""
+        """The header for a result."""
         if self.header is not None:
             return self.header(result)
         own, info = self.side, result.info
@@ -104,7 +104,7 @@ def compare_live(
     with_swaps: bool = False,
     allow: Collection[str] = (),
 ) -> Comparison:
-    """A run held against a reference, stage by stage.
+    """Compare a run with a reference, stage by stage, while it goes on.
 
     Args:
         reference: Another run of the same request.
@@ -154,7 +154,7 @@ def compare_live(
 
 
 def measured(reference: Capture, exact: Subject, *, forced: bool) -> Floors:
-    """What rounding makes of a reference's stages, in one run of `exact` or, free, in two.
+    """Measure a reference's floors, in one run of `exact` or, free, in two.
 
     Nothing of a run that is unfinished.
     """
@@ -175,7 +175,7 @@ def _pictures(reference: Capture, other: Floats | None, header: Header) -> Pictu
 
 
 class _WithPicture(ComparingTap):
-    """Keeps the run's picture, too."""
+    """A tap that keeps the run's picture, too."""
 
     picture: Floats | None = None
 
@@ -186,7 +186,7 @@ class _WithPicture(ComparingTap):
 
 
 def check_whole(reference: Capture) -> None:
-    """Raise RequestError if not every stage can be given to another run."""
+    """Raise RequestError if some stage is a sketch, which no other run can be given."""
     sketched = [name for name, kept in reference.stages.items() if isinstance(kept, Sketch)]
     if sketched:
         raise RequestError(

@@ -14,7 +14,7 @@ QUANTILES = (0.5, 0.9, 0.99, 0.999)
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Of b against a, both float64 inside; a is the reference.
+    """Measures of the distance of b from a, both float64; a is the reference.
 
     `relative_l2` is |b - a| / |a|, `max_abs` the largest |b - a|, `cosine` that of the two as
     vectors, `psnr_db` with the range of a as the peak (infinite where they are equal), `quantiles`
@@ -35,7 +35,7 @@ class Measures:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A stage of both runs.
+    """The difference of a stage between two runs, with its limit.
 
     `floor` is the relative L2 that rounding alone makes there, None where it is not known; `limit`
     is what `relative_l2` may be; `bad` says that it is more. `lost` is what keeping the stage in
@@ -57,7 +57,7 @@ class Difference:
 
     @property
     def share(self) -> float:
-        """Of the limit, what is taken; infinite where there is no number."""
+        """The distance over the limit; infinite where there is no number."""
         if not self.measures.finite:
             return float("inf")
         found = self.measures.relative_l2
@@ -65,7 +65,7 @@ class Difference:
 
     @property
     def ratio(self) -> float | None:
-        """How many times the floor."""
+        """The distance over the floor."""
         return self.measures.relative_l2 / self.floor if self.floor else None
 
 
@@ -73,7 +73,7 @@ _NAN, _INF = float("nan"), float("inf")
 
 
 NOT_FINITE = Measures(_INF, _INF, _NAN, _NAN, (_NAN, _NAN, _NAN, _NAN), _NAN, _NAN, finite=False)
-"""Of two arrays of which one holds NaN or infinity: as far apart as can be."""
+"""The measures of two arrays of which one has NaN or infinity: as far apart as can be."""
 
 
 _CONSTANT = 1e-14
@@ -82,7 +82,7 @@ _CONSTANT = 1e-14
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """What the measures of `size` numbers are made of; `gap` is |b - a|²."""
+    """The sums that measures of `size` numbers are made of; `gap` is |b - a|²."""
 
     size: int
     a: Moments
@@ -91,29 +91,29 @@ class _Sums:
 
     @property
     def product(self) -> float:
-        """a · b. By the norms and the gap, which loses nothing where a and b are close."""
+        """The product a · b, by the norms and the gap: exact where a and b are close."""
         return (self.a.norm**2 + self.b.norm**2 - self.gap) / 2
 
     def relative_l2(self) -> float:
-        """|b - a| / |a|; infinite where a alone is all zeros."""
+        """The relative L2, |b - a| / |a|; infinite where a alone is all zeros."""
         gap = float(np.sqrt(self.gap))
         return gap / self.a.norm if self.a.norm else (_INF if gap else 0.0)
 
     def cosine(self) -> float:
-        """1 where both are all zeros, 0 where one is."""
+        """The cosine: 1 where both are all zeros, 0 where one is."""
         if not self.a.norm or not self.b.norm:
             return float(self.a.norm == self.b.norm)
         return max(-1.0, min(1.0, self.product / (self.a.norm * self.b.norm)))
 
     def psnr_db(self) -> float:
-        """With the range of a as the peak."""
+        """The PSNR in dB, with the range of a as the peak."""
         peak = self.a.max - self.a.min
         if not self.gap:
             return _INF
         return float(10 * np.log10(peak**2 * self.size / self.gap)) if peak else -_INF
 
     def line(self) -> tuple[float, float]:
-        """Slope and bias of the least squares b ≈ slope · a + bias; slope 1 where a is constant."""
+        """The least-squares line b ≈ slope · a + bias; slope 1 where a is constant."""
         variance, mean_square = self.a.std**2, self.a.norm**2 / self.size
         covariance = self.product / self.size - self.a.mean * self.b.mean
         slope = covariance / variance if variance > _CONSTANT * mean_square else 1.0
@@ -121,7 +121,7 @@ class _Sums:
 
 
 def measure(a: Kept, b: Kept) -> Measures:
-    """Of b against a, which have the same shape; see `Measures`.
+    """Measure b against a, which have the same shape; see `Measures`.
 
     Where one is a sketch, both are taken as sketches: `relative_l2` is then an estimate with a
     relative error of `capture.sketch.ERROR` (one standard deviation), from which `cosine`,

@@ -20,11 +20,11 @@ from .measures import Difference
 # Measured between the backends in float32, free, on tiny models of SD's and SDXL's kind, both ways:
 # stages are at most 2.6 times their floor in the first step, and take at most 0.42 of their limits.
 LEAST = 1.5
-"""How many times its floor a run is taken to be off at least."""
+"""The least distance, in floors, that a run is taken to be off."""
 
 # Beyond what a stage makes itself, at most 0.61 was needed in those runs.
 RISE = 2.0
-"""How many times further off, in floors, a stage may be than the run before it."""
+"""The largest rise of a stage's distance, in floors, over the run before it."""
 
 
 def risen(found: Iterable[Difference], limits: Limits) -> tuple[Difference, ...]:

@@ -38,13 +38,13 @@ def pictures(
 
 
 def psnr_db(a: Bytes, b: Bytes) -> float:
-    """With 255 as the peak; infinite where they are equal."""
+    """The PSNR in dB with 255 as the peak; infinite where pictures are equal."""
     error = float(np.square(a.astype(np.float64) - b).mean())
     return float(10 * np.log10(_PEAK**2 / error)) if error else float("inf")
 
 
 def ssim(a: Bytes, b: Bytes) -> float:
-    """Structural similarity of (H, W, 3), the mean over places and colours.
+    """The structural similarity of (H, W, 3), the mean over places and colours.
 
     Wang, Bovik, Sheikh and Simoncelli 2004: a Gaussian window of 11 pixels, σ 1.5, where all of it
     is inside the picture; of smaller pictures, as much of its middle as fits.
@@ -59,7 +59,7 @@ def ssim(a: Bytes, b: Bytes) -> float:
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Means under the window, along both axes."""
+    """Means under a Gaussian window, along both axes."""
     for axis in (0, 1):
         radius = min(_RADIUS, (values.shape[axis] - 1) // 2)
         window = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * _SIGMA**2))

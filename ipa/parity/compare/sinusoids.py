@@ -16,25 +16,25 @@ from ipa.arrays import Doubles, Floats
 from ipa.backend.stages import split
 
 _LAST_BIT, _ROUNDING = 2.0**-23, 2.0**-24
-"""Of a float32, relative to the number: its last bit at most, and half of that."""
+"""A float32's last bit at most, relative to the number, and half of that."""
 
 
 _PERIOD = 10_000.0
 
 
 _FAR = 0.02
-"""The relative L2 from which a stage is no sinusoid of its number, in whatever order."""
+"""The least relative L2 at which a stage is no sinusoid of its number, in whatever order."""
 
 
 class Sinusoids:
-    """Knows the numbers of a run from its stages, told in their order."""
+    """The numbers of a run's sinusoids, learned from its stages in their order."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, Doubles] = {}
         self._pooled = 0
 
     def see(self, stage: str, array: Floats) -> None:
-        """Be told of any stage."""
+        """Learn from a stage."""
         phase, path = split(stage)
         if path in {"timestep", "sizes"}:
             self._numbers[phase] = np.asarray(array, np.float64)
@@ -83,7 +83,7 @@ class Sinusoids:
         return None
 
     def _width(self, stage: str, shape: tuple[int, ...], numbers: Doubles) -> int:
-        """Of the sinusoid of one number."""
+        """The width of the sinusoid of one number."""
         pooled = self._pooled if stage.endswith(".input") else 0
         return (shape[-1] - pooled) // int(numbers.shape[1])
 

@@ -34,7 +34,7 @@ _NEEDED = ("*/latents", "decode/image", *(p for own in COMPONENTS.values() for p
 
 
 class Swappable(dict[str, Kept]):
-    """A tap that keeps what swaps need of a reference, and no more."""
+    """A tap that keeps the stages of a reference that swaps need."""
 
     def wants(self, stage: str) -> bool:
         """See `Tap`."""
@@ -46,7 +46,7 @@ class Swappable(dict[str, Kept]):
 
 
 class Swapped:
-    """A tap that puts some of a reference's stages in, and keeps the last that is compared."""
+    """A tap that replaces stages with a reference's, and keeps the last one for comparison."""
 
     def __init__(self, instead: Mapping[str, Kept], last: str) -> None:
         self._instead, self._last = instead, last
@@ -68,7 +68,7 @@ class Swapped:
 def swaps(
     reference: Mapping[str, Kept], run: Callable[[Tap], object]
 ) -> tuple[float, tuple[Swap, ...]]:
-    """The relative L2 of the end result as it is, and with each component that the runs have.
+    """The end result's relative L2, as it is and with each component of the reference swapped in.
 
     Args:
         reference: Whole stages of a run, by name; those that are sketched cannot be put in.
@@ -92,7 +92,7 @@ def swaps(
 
 
 def last_stage(reference: Mapping[str, object]) -> str:
-    """What is compared at the end: the picture, or the last latents where none was decoded."""
+    """The stage to compare at the end: the picture, or the last latents if none was decoded."""
     if "decode/image" in reference:
         return "decode/image"
     return max(stage for stage in reference if stage.endswith("/latents"))

@@ -1,4 +1,4 @@
-"""What a comparison comes down to: one value, which every report reads."""
+"""The verdict on a comparison: one value, which every report reads."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def short(value: float, digits: int = 2) -> str:
 
 
 MOST_KINDS = 4
-"""That the sentence names."""
+"""The most kinds of stages that the sentence names."""
 
 
 _PLACE = re.compile(
     r"\.(?:(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)(?:\.(?=[a-z])|$)"
     r"|(?:resnets|attentions|transformer_blocks|downsamplers|upsamplers|layers)\.\d+(?:\.(?=[a-z])|$))+"
 )
-"""Where in a network a module is."""
+"""A pattern for a module's place in a network."""
 
 
 _PROMPT = re.compile(r"(?<![a-z])image\.\d+")
@@ -103,7 +103,7 @@ def kind_name(stage: str) -> str:
 
 
 def place(difference: Difference) -> str:
-    """A stage by its name, and in words what and when it is."""
+    """A stage by its name, with what it is and when in words."""
     stage = difference.stage
     if kind_of(stage.partition("/")[2]) is None:
         return stage
@@ -111,7 +111,7 @@ def place(difference: Difference) -> str:
 
 
 def size(difference: Difference) -> str:
-    """How far a stage is off."""
+    """A stage's distance, in words."""
     if not difference.measures.finite:
         return "NaN or infinity"
     about = "about " if difference.sketched else ""
@@ -170,7 +170,7 @@ def _counted(compared: int, kinds: Sequence[BadKind]) -> str:
 
 
 def _shown(kinds: Sequence[BadKind]) -> list[BadKind]:
-    """The first and the worst of the others, in their order."""
+    """The first bad stage and the worst of the others, in their order."""
     others = sorted(kinds[1:], key=lambda kind: kind.worst.share, reverse=True)
     chosen = {kind.name for kind in (kinds[0], *others[: MOST_KINDS - 1])}
     return [kind for kind in kinds if kind.name in chosen]
@@ -192,7 +192,7 @@ def _times(factor: float, of: str) -> str:
 
 
 def _last(place: str) -> str:
-    """Of a module's place, what the module itself is: "resnets", "mid_block"."""
+    """The last part of a module's place that names it: "resnets", "mid_block"."""
     names = [part for part in place.split(".") if part and not part.isdigit()]
     return names[-1]
 
@@ -204,5 +204,5 @@ def notable(differences: Sequence[Difference]) -> Iterator[Difference]:
 
 
 def worst_first(differences: Sequence[Difference]) -> list[Difference]:
-    """Those that take most of their limits before others."""
+    """Stages by their share of the limit, the largest first."""
     return sorted(differences, key=lambda one: one.share, reverse=True)

@@ -63,11 +63,11 @@ _USUAL = (
 
 _FACTOR, _ALIKE, _UNLIKE = 1e-3, 0.999, 0.2
 _FEW = 1e-3
-"""Of the largest error: where half of all errors are smaller, few numbers make it."""
+"""The ratio of median to largest error below which few numbers make the error."""
 
 
 def advice(comparison: Comparison) -> tuple[str, ...]:
-    """Sentences for a person: what the numbers say of the fault, what is usual there, what to run.
+    """Advice in sentences: what the numbers say of the fault, what is usual there, what to run.
 
     Where nothing is bad, what that does and does not show.
     """

@@ -11,11 +11,11 @@ from ipa.parity.compare.verdict import notable, short
 from .advice import advice
 
 _MOST = 10
-"""Stages that are named."""
+"""The most stages that are named."""
 
 
 def issue_text(comparison: Comparison) -> str:
-    """Markdown: the verdict, what to look at, the stages that matter, the two sides."""
+    """A comparison as Markdown: the verdict, what to look at, the worst stages, the two sides."""
     lines = [
         f"**{comparison.verdict.sentence}**",
         "",
@@ -34,7 +34,7 @@ def issue_text(comparison: Comparison) -> str:
 
 
 def side_rows(a: Side, b: Side) -> list[tuple[str, str, str, bool]]:
-    """What is known of the two sides: name, a's, b's, whether they differ; "" where one is mute."""
+    """Rows on the two sides: name, a's, b's, whether they differ; "" where one says nothing."""
     tables = [_about(a), _about(b)]
     names = dict.fromkeys([*tables[0], *tables[1]])
     rows = [(name, tables[0].get(name, ""), tables[1].get(name, "")) for name in names]
@@ -68,5 +68,5 @@ def _stages(comparison: Comparison) -> Iterable[str]:
 
 
 def _cell(text: str) -> str:
-    """One line, without what ends a cell of Markdown."""
+    """A cell of Markdown: one line, without what would end it."""
     return " ".join(text.split()).replace("|", "\\|")

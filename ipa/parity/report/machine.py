@@ -15,7 +15,7 @@ from ipa.parity.compare.verdict import BadKind
 
 
 def json_report(comparison: Comparison) -> dict[str, Any]:
-    """All numbers; those that are not finite are None (a PSNR of equal arrays is). No pixels."""
+    """A comparison as JSON; numbers that are not finite are None. No pixels."""
     of, shown = comparison.verdict, comparison.pictures
     likeness = None
     if shown is not None:
@@ -63,7 +63,7 @@ def _plain(value: Any) -> Any:
 
 
 def junit(comparison: Comparison) -> bytes:
-    """One suite for each phase, one case for each stage; a stage of one run alone is skipped."""
+    """A comparison as JUnit XML: a suite for each phase, a case for each stage."""
     root = ElementTree.Element("testsuites", name=comparison.verdict.sentence)
     for phase, group in groupby(comparison.differences, lambda one: split(one.stage)[0]):
         cases = list(group)

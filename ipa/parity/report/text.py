@@ -21,7 +21,7 @@ class PhaseSummary:
 
 
 def phases(comparison: Comparison) -> tuple[PhaseSummary, ...]:
-    """In the order of the run."""
+    """Summaries of the phases, in the order of the run."""
     groups: dict[str, list[Difference]] = {}
     for one in comparison.differences:
         groups.setdefault(split(one.stage)[0], []).append(one)
@@ -32,7 +32,7 @@ def phases(comparison: Comparison) -> tuple[PhaseSummary, ...]:
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
-    """What a reader of the numbers should know beside them."""
+    """Notes to read beside the numbers."""
     found = list(comparison.notes)
     for name, only in (
         (comparison.a.name, comparison.only_a),

@@ -28,11 +28,11 @@ from ipa.request.editing import Crop
 from ipa.request.pictures import Picture, array_values, check_shape, eight_bits
 
 HOLE = np.float32(-1.0)
-"""What a ControlNet for inpainting is told where there is to be painted."""
+"""The value of pixels to be painted, for ControlNets that inpaint."""
 
 
 def control_pixels(control: Control, width: int, height: int, crop: Crop | None = None) -> Floats:
-    """A control's picture, preprocessed if asked: (1, 3, height, width), red first.
+    """A control picture for a ControlNet, preprocessed if asked: (1, 3, height, width), red first.
 
     In [0, 1], and -1 where its mask or its array says so. Other arrays become 8-bit pictures
     first, where diffusers would take their values as they are.
@@ -62,7 +62,7 @@ def control_pixels(control: Control, width: int, height: int, crop: Crop | None 
 def adapter_pixels(
     control: Control, width: int, height: int, channels: int, crop: Crop | None = None
 ) -> Floats:
-    """The same for a T2I-Adapter: (1, channels, height, width) in [0, 1], grey or red first.
+    """A picture for a T2I-Adapter: (1, channels, height, width) in [0, 1], grey or red first.
 
     Raises:
         RequestError: See `control_pixels`; or there is -1 in it.
@@ -74,13 +74,13 @@ def adapter_pixels(
 
 
 def has_holes(picture: Picture) -> bool:
-    """Whether it is an array of floats with -1 in it."""
+    """Whether a picture is an array of floats with -1 in it."""
     is_float = isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
     return bool(is_float and (np.asarray(picture) == HOLE).any())
 
 
 def _preprocessed(control: Control) -> Picture:
-    """The picture that counts."""
+    """The control picture, preprocessed if the control says so."""
     picture: Picture = control.pictures[0]
     return picture if control.preprocessor is None else control.preprocessor(to_rgb(picture))
 
@@ -120,7 +120,7 @@ def _ramp(count: int) -> Floats:
 
 
 def _unit(image: Image.Image) -> Floats:
-    """8-bit values, grey or RGB, as (1, C, H, W) in [0, 1]."""
+    """An 8-bit picture, grey or RGB, as (1, C, H, W) in [0, 1]."""
     unit = np.asarray(image).astype(np.float32) / np.float32(255.0)
     planes = unit[None] if unit.ndim == 2 else unit.transpose(2, 0, 1)
     return np.ascontiguousarray(planes[None])

@@ -32,7 +32,7 @@ class AttachedControl:
 
     @property
     def file(self) -> str:
-        """The name of its file, folder or repository."""
+        """The name of the control's file, folder or repository."""
         return self.files.label
 
     @property
@@ -43,13 +43,13 @@ class AttachedControl:
 
     @property
     def spec(self) -> ControlSpec:
-        """Its structure."""
+        """The control's structure."""
         return self.files.spec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedControl:
-    """A control of a request: what the backend is given, and its weights.
+    """A control of a request, prepared for the backend, with its weights.
 
     `word` says what it is for, as in the names of arguments. `table` is results × steps, in
     float64: 0 where it is off.
@@ -62,7 +62,7 @@ class PlannedControl:
     table: npt.NDArray[np.float64]
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The control for the description of the request, JSON-able."""
         scale, how = self.control.scale, self.control.preprocessor
         picture, mask = self.control.pictures[0], self.control.mask
         holes = has_holes(picture)
@@ -83,7 +83,7 @@ class PlannedControl:
 def requested_controls(
     controls: object, controlnet_image: Any, controlnets: Mapping[str, AttachedControl]
 ) -> tuple[Control, ...]:
-    """The controls of a call.
+    """The controls of a call, from `controls` or from diffusers' `controlnet_image`.
 
     Args:
         controls: One or several.
@@ -117,7 +117,7 @@ def plan_controls(
     steps: int,
     crop: Crop | None = None,
 ) -> tuple[PlannedControl, ...]:
-    """What a run is given of each control; `size` is (width, height) in pixels, `crop` of what.
+    """Plan each control of a run; `size` is (width, height) in pixels, `crop` of what.
 
     Raises:
         RequestError: A name is unknown, a scale has the wrong length, or a picture is unusable.
@@ -183,7 +183,7 @@ def _check_adapter(
 def _weights(
     control: Control, spec: ControlSpec, name: str, *, graded: bool
 ) -> npt.NDArray[np.float64]:
-    """Of every result; those of guess mode rise from 0.1 to 1 (diffusers' ControlNetModel)."""
+    """The weights of all residuals; those of guess mode rise from 0.1 to 1 (ControlNetModel)."""
     scale, count = control.scale, spec.results
     if isinstance(scale, tuple) and len(scale) != count:
         raise RequestError(
@@ -198,7 +198,7 @@ def _weights(
 
 
 def control_name(name: str | None, controlnets: Mapping[str, AttachedControl]) -> str:
-    """A loaded ControlNet or T2I-Adapter; None is the only one. Raises RequestError if none is."""
+    """The name of a loaded control; None is the only one. Raises RequestError if none fits."""
     if name is None and len(controlnets) == 1:
         return next(iter(controlnets))
     if name in controlnets:

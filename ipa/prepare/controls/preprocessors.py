@@ -15,7 +15,7 @@ LOW, HIGH = 100, 200
 
 
 def canny(picture: Picture, low: float = LOW, high: float = HIGH) -> Image.Image:
-    """White edges on black, of the size of a picture.
+    """Canny's edges of a picture: white on black, of its size.
 
     Args:
         picture: A PIL image or array.
@@ -38,11 +38,11 @@ def canny(picture: Picture, low: float = LOW, high: float = HIGH) -> Image.Image
 
 
 THRESHOLD = 0.14
-"""Of the range of a channel; the demo's training took it."""
+"""The least difference of neighbours that is an edge, as a share of the range of a channel."""
 
 
 def edges(picture: Picture, threshold: float = THRESHOLD) -> Image.Image:
-    """White edges on black, of the size of a picture.
+    """Outlines of a picture: white on black, of its size.
 
     A pixel is one where, to the next on its right or below, red, green or blue steps by more than
     the threshold.

@@ -1,4 +1,4 @@
-"""What a run starts from, prepared: pictures in its size, masks, what is laid over results."""
+"""Start pictures of a run, prepared: in its size, with masks and overlays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEEDS_MASK = {"padding_mask_crop": None, "mask_blur": 0.0, "overlay": False}  #
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One picture to start from, RGB in the run's size, and its mask (H, W), 1 where it is anew."""
+    """A start picture, RGB in the run's size, and its mask (H, W), 1 where it is made anew."""
 
     picture: Image.Image
     mask: Floats | None = None
@@ -32,17 +32,17 @@ class Source:
 
     @property
     def crop(self) -> Crop | None:
-        """The part of the picture that this is, where it is a part."""
+        """The crop of the picture that this is; None for a whole one."""
         if self.overlay is None or self.overlay.box is None:
             return None
         return Crop(self.overlay.original.size, self.overlay.box)
 
     def pixels(self) -> Floats:
-        """As the VAE's encoder takes it: (1, 3, H, W) in [-1, 1]."""
+        """The picture as the VAE's encoder takes it: (1, 3, H, W) in [-1, 1]."""
         return vae_pixels(self.picture, *self.picture.size)
 
     def masked_pixels(self) -> Floats:
-        """The same with grey (0) where it is made anew."""
+        """The picture's pixels with grey (0) where it is made anew."""
         assert self.mask is not None
         return self.pixels() * (self.mask < 0.5)
 
@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Edits:
-    """What a run starts from.
+    """The start of a run, prepared: start pictures or latents, strength, masks.
 
     Attributes:
         sources: One for all pictures that are made, or one for each; none where latents are given.
@@ -77,7 +77,7 @@ class Edits:
 
     @property
     def crops(self) -> tuple[Crop, ...]:
-        """What each of the sources is a part of; none where they are whole."""
+        """The crop of each source; none where they are whole."""
         return tuple(source.crop for source in self.sources if source.crop is not None)
 
     def overlaid(self, images: Sequence[Image.Image]) -> list[Image.Image]:
@@ -91,12 +91,12 @@ class Edits:
 
 
 def takes_mask(model: ModelFolder) -> bool:
-    """Whether its UNet has channels for a mask and a masked picture: nine instead of four."""
+    """Whether a model is for inpainting: its UNet takes nine channels instead of four."""
     return model.unet.in_channels != model.vae.latent_channels
 
 
 def start_size(request: Request, factor: int) -> tuple[int, int] | None:
-    """Width and height of the start, rounded down to the VAE's factor; None for the model's own.
+    """The width and height of the start, rounded down to the VAE's factor; None without one.
 
     Raises:
         RequestError: It is too small or large, or pictures differ and no size was given.
@@ -125,7 +125,7 @@ def start_size(request: Request, factor: int) -> tuple[int, int] | None:
 
 
 def plan_edits(request: Request, model: ModelFolder, width: int, height: int) -> Edits | None:
-    """What a request starts from; None without `image`.
+    """Plan the start of a request; None without `image`.
 
     Raises:
         RequestError: Something of it cannot be used, does not fit, or needs a mask.
@@ -156,7 +156,7 @@ def plan_edits(request: Request, model: ModelFolder, width: int, height: int) ->
 
 
 def shared_crop(request: Request, edits: Edits | None) -> Crop | None:
-    """The part of a picture that all pictures of a run work on, by which all over it is cut.
+    """The crop that all pictures of a run work on, by which all over them is cut.
 
     Raises:
         RequestError: They work on several, and something lies over them.
@@ -206,7 +206,7 @@ def _source(
 
 
 def _check_given(request: Request, name: str, *, wide: bool) -> None:
-    """What goes with what."""
+    """Check which arguments go together."""
     if wide and request.mask_image is None:
         raise RequestError(
             f"{name} makes a part of a picture anew: it needs image and mask_image",

@@ -25,7 +25,7 @@ _KEPT_MODES = frozenset({"L", "RGB", "1"})  # resized as they are, then made gre
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """What is laid over a result: a picture (RGB) where its mask is black.
+    """An overlay: a picture (RGB) that is laid over a result where its mask is black.
 
     With a box, the result is that part of the picture, and is put there first.
     """
@@ -35,7 +35,7 @@ class Overlay:
     box: Box | None = None
 
     def over(self, result: Image.Image) -> Image.Image:
-        """The result, in the original's size."""
+        """A result with the overlay, in the original's size."""
         kept = Image.new("RGBa", self.original.size)
         premultiplied = self.original.convert("RGBA").convert("RGBa")
         kept.paste(premultiplied, mask=ImageOps.invert(self.mask.convert("L")))
@@ -72,20 +72,20 @@ def binary_mask(mask: Image.Image, width: int, height: int, box: Box | None) -> 
 
 
 def binary(mask: Image.Image) -> Floats:
-    """A mask of 0 and 1, cut at a half."""
+    """Values as a mask of 0 and 1, cut at a half."""
     grey = mask.convert("L")
     return (np.asarray(grey).astype(np.float32) / np.float32(255.0) >= 0.5).astype(np.float32)
 
 
 def sized(picture: Image.Image, width: int, height: int, box: Box | None) -> Image.Image:
-    """A picture in width × height: all of it; or what lies in a box, as large as fits inside."""
+    """A picture resized to width × height: all of it, or what lies in a box, as large as fits."""
     if box is None:
         return picture.resize((width, height), resample=_LANCZOS)
     return _inside(picture.crop(box), width, height)
 
 
 def cropped(picture: Image.Image, width: int, height: int, crop: Crop | None) -> Image.Image:
-    """What lies over a picture, cut as that is, in width × height; without a crop all of it.
+    """A mask or picture in width × height, cut as the start picture is; without a crop all of it.
 
     Stretched to the picture's own size first, if it has another.
     """
@@ -96,7 +96,7 @@ def cropped(picture: Image.Image, width: int, height: int, crop: Crop | None) ->
 
 
 def cropped_mask(mask: MaskValues, width: int, height: int, crop: Crop) -> MaskValues:
-    """The same of soft values (H, W); in their own resolution if the box has the run's aspect."""
+    """A soft mask (H, W), cropped; in its own resolution if the box has the run's aspect."""
     if mask.shape != crop.size[::-1]:
         resized = Image.fromarray(mask).resize(crop.size, resample=Image.Resampling.BICUBIC)
         mask = np.asarray(resized).clip(0.0, 1.0)
@@ -145,7 +145,7 @@ def _grown(first: int, last: int, wanted: float, limit: int) -> tuple[int, int]:
 
 
 def _inside(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """All of a picture in the middle of width × height, its edges stretched to fill the rest."""
+    """A whole picture in the middle of width × height, its edges stretched to fill the rest."""
     size, (left, top) = inside(picture.size, width, height)
     small = picture.resize(size, resample=_LANCZOS)
     canvas = Image.new("F" if picture.mode == "F" else "RGB", (width, height))
@@ -164,7 +164,7 @@ def _inside(picture: Image.Image, width: int, height: int) -> Image.Image:
 def inside(
     picture: tuple[int, int], width: int, height: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The size that a picture of a size has inside width × height, and its left and top there."""
+    """The size and the corner (left, top) of a picture that is fitted inside width × height."""
     wide, tall = picture
     is_wide = width / height < wide / tall
     size = (width, tall * width // wide) if is_wide else (wide * height // tall, height)

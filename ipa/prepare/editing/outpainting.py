@@ -70,7 +70,7 @@ _MOST = 16.0
 
 
 def enlarge(latents: Floats, factor: float) -> Floats:
-    """Latents (N, C, h, w) to (N, C, round(h · factor), round(w · factor)).
+    """Enlarge latents (N, C, h, w) to (N, C, round(h · factor), round(w · factor)).
 
     torch's bicubic interpolation. They go into a second call as `image`, with a strength about 0.6:
     at less, what interpolation blurs stays blurred.

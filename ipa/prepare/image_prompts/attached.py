@@ -14,7 +14,7 @@ from ipa.request.profiles import Profile
 from ipa.request.scales import Scale
 
 DefaultScale: TypeAlias = "Scale | tuple[Scale, ...]"
-"""λ where an image prompt gives none; a tuple has one for each of its pictures."""
+"""The default scale of an adapter; a tuple has one for each picture of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class AttachedAdapter:
 
     @property
     def file(self) -> str:
-        """The name of its file of weights."""
+        """The name of the adapter's file of weights."""
         return self.files.weights.name
 
 
@@ -45,7 +45,7 @@ def lora_scale(attached: AttachedAdapter, profile: Profile) -> float:
 
 
 def adapter_name(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> str:
-    """A loaded adapter; None is the only one. Raises RequestError if there is no such."""
+    """The name of a loaded adapter; None is the only one. Raises RequestError if there is none."""
     if name is None and len(adapters) == 1:
         return next(iter(adapters))
     if name in adapters:

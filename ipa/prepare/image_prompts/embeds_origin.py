@@ -1,4 +1,4 @@
-"""Where features of pictures come from, and embeds that are read from files."""
+"""The origin of image embeds, and embeds that are read from files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .ipadpt import read_ipadpt
 
 
 def origin_of(loaded: LoadedAdapter, profile: Profile = HOUSE) -> EmbedsOrigin:
-    """Where the features that an adapter takes come from."""
+    """The origin of the features that an adapter takes: encoder and preprocessing."""
     encoder = loaded.encoder
     if encoder is None:
         kind = f"face embeddings of width {loaded.spec.face_width}, "
@@ -49,7 +49,7 @@ def load_embeds(
     loaded: LoadedAdapter,
     profile: Profile = HOUSE,
 ) -> ImageEmbeds:
-    """Embeds of a file: ours, checked, or an .ipadpt, of which only shapes can be checked.
+    """Load embeds: a file of ours, checked, or an .ipadpt, of which only shapes can be checked.
 
     A file without unconditional features gets those of no picture, as the profile has them.
 
@@ -71,7 +71,7 @@ def load_embeds(
 
 
 def _shape(loaded: LoadedAdapter) -> tuple[int, ...]:
-    """Of the features of one picture."""
+    """The shape of the features of one picture."""
     encoder = loaded.encoder
     if encoder is None:
         return (loaded.spec.face_width,)
@@ -91,7 +91,7 @@ def _of_nothing(backend: Backend, adapter: str, loaded: LoadedAdapter, profile: 
 
 
 def black_pixels(loaded: LoadedAdapter, profile: Profile) -> Floats | None:
-    """The pixels of a black picture, if the unconditional features are an encoder's of them."""
+    """The pixels of a black picture, if that picture's features are the unconditional ones."""
     if profile.unconditional != "black" or loaded.spec.feature != "states":
         return None
     if loaded.encoder is None:

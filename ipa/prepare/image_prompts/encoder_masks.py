@@ -43,7 +43,7 @@ def mask_on(mask: Any, size: tuple[int, int]) -> Image.Image:
 
 
 def seen_mask(mask: Image.Image, recipe: ClipPreprocessor, fit: Fit) -> Floats:
-    """A mask of a picture's size as the encoder's square, (S, S): resized and cropped as that is.
+    """A picture's mask as the encoder's square, (S, S): resized and cropped as the picture is.
 
     What a fit adds around the picture is not masked.
     """

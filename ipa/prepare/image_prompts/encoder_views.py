@@ -1,4 +1,4 @@
-"""What an image encoder sees of pictures, and what it does not."""
+"""The part of a picture that an image encoder sees, and the part that is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def views(
 
 
 def losses(prompt: ImagePrompt, loaded: LoadedAdapter) -> tuple[str, ...]:
-    """A word on every picture of which the default crop, or the crop of a box, loses a part."""
+    """A warning for every picture of which the default crop, or a box's, loses a part."""
     if isinstance(prompt.fit, str) or loaded.encoder is None or loaded.spec.face_width:
         return ()  # it was chosen, or the face is what counts
     recipe = ClipPreprocessor.from_config(loaded.preprocessing)

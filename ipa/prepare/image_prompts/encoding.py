@@ -49,7 +49,7 @@ class EncodingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedFeatures:
-    """What the features of one image prompt will be made of, checked.
+    """A checked plan for the features of one image prompt.
 
     Attributes:
         source: Prepared pixels (N, 3, S, S), or embeds that were given.
@@ -76,7 +76,7 @@ class PlannedFeatures:
     weights: tuple[float, ...] | None = None
 
     def identity(self, embeds: ImageEmbeds) -> Identity | None:
-        """Whose face is seen in embeds, where they have an identity beside them."""
+        """The identity beside embeds whose face they show, if there is one."""
         own, nobody = embeds.conditional_face, embeds.unconditional_face
         if own is None or nobody is None:
             return None
@@ -84,7 +84,7 @@ class PlannedFeatures:
         return Identity(own, rows, self.shortcut_scale)
 
     def compute(self, backend: Backend, adapter: str) -> ImageEmbeds:
-        """Run the encoder on what are pictures, then combine."""
+        """Run the encoder on the pictures, then combine the features."""
         embeds = self._encode(self.source, backend, adapter)
         if self.closer is not None:
             embeds = self.closer.of(embeds, backend, adapter)
@@ -107,7 +107,7 @@ class PlannedFeatures:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who reads an image prompt: an adapter, by what it is called, and as which program would."""
+    """An adapter that reads an image prompt, with its name and the profile in use."""
 
     adapter: str
     attached: AttachedAdapter
@@ -115,16 +115,16 @@ class Reader:
 
     @property
     def loaded(self) -> LoadedAdapter:
-        """What the backend tells of the adapter."""
+        """The backend's facts of the adapter."""
         return self.attached.loaded
 
     @property
     def origin(self) -> EmbedsOrigin:
-        """Where the features that it takes come from."""
+        """The origin of the features that the adapter takes."""
         return origin_of(self.loaded, self.profile)
 
     def pixels(self, pictures: Sequence[Picture], prompt: ImagePrompt) -> Floats:
-        """Pictures as its encoder sees them."""
+        """Pictures as the adapter's encoder sees them."""
         fit, resize = prompt.fit or CENTER_CROP, self.profile.pixel_rule
         return clip_pixels(pictures, self.loaded.preprocessing, fit, prompt.sharpen, resize)
 
@@ -171,7 +171,7 @@ def plan_features(
 def _source(
     prompt: ImagePrompt, reader: Reader, faces: PlannedFaces | None
 ) -> Floats | ImageEmbeds:
-    """What the adapter is given: embeds, identities alone, or pixels."""
+    """The input of the adapter: embeds, identities alone, or pixels."""
     if isinstance(prompt.image, ImageEmbeds):
         return _checked(prompt.image, reader, faces)
     if faces is not None and reader.loaded.spec.feature == "face":
@@ -186,7 +186,7 @@ def _identities_alone(faces: PlannedFaces, origin: EmbedsOrigin) -> ImageEmbeds:
 
 
 def _negative(prompt: ImagePrompt, reader: Reader) -> Floats | ImageEmbeds | None:
-    """What replaces the unconditional features; of FaceID, identities of faces."""
+    """The unconditional features' replacement; of FaceID, identities of faces."""
     loaded, attached = reader.loaded, reader.attached
     negative: Any = prompt.negative  # noise is a picture by now
     if negative is None:
@@ -208,7 +208,7 @@ def _checked(
     faces: PlannedFaces | None = None,
     what: str = "the embeds",
 ) -> ImageEmbeds:
-    """Embeds that an adapter can use."""
+    """Embeds, checked that an adapter can use them."""
     origin, spec = reader.origin, reader.loaded.spec
     embeds.origin.check(origin, what)
     has_faces = embeds.conditional_face is not None

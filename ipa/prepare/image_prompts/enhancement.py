@@ -1,4 +1,4 @@
-"""A picture looked at more closely: its parts encoded too, and pooled onto the grid of one picture.
+"""Enhancement: a picture's parts are encoded too, and pooled onto the grid of one picture.
 
 Source: ComfyUI_IPAdapter_plus (utils.py, encode_image_masked with tiles; enhance_tiles and
 enhance_ratio). There the parts are cut from the picture as it is and each is cropped to its own
@@ -35,7 +35,7 @@ _BATCH = 16  # parts that are encoded at once
 
 @dataclass(frozen=True, slots=True)
 class Enhancement:
-    """How closely pictures are looked at: `tiles` along a side, and the share of the whole."""
+    """How a picture is enhanced: `tiles` along a side, and the share of the whole."""
 
     tiles: int
     ratio: float
@@ -65,7 +65,7 @@ class Enhancement:
         ]
 
     def apply(self, whole: Floats, parts: Floats) -> Floats:
-        """The states of pictures, from those of the whole and of their parts.
+        """The hidden states of pictures, from those of the whole and of their parts.
 
         Args:
             whole: (N, 1 + g², C): a class token, and a grid of g × g patches.
@@ -82,7 +82,7 @@ class Enhancement:
         return (scaled + pooled * (1.0 - self.ratio)).astype(np.float32)
 
     def pooled(self, parts: Floats) -> npt.NDArray[np.float64]:
-        """One picture's parts, (tiles², 1 + g², C), as one (1 + g², C).
+        """Pool one picture's parts, (tiles², 1 + g², C), to one (1 + g², C).
 
         The mean of the class tokens; and of the patches, laid side by side in a grid of tiles · g,
         the mean of every tiles × tiles neighbours.
@@ -96,13 +96,13 @@ class Enhancement:
 
 @dataclass(frozen=True, slots=True)
 class PlannedEnhancement:
-    """What a closer look at the pictures of a prompt will be made of: pixels (N · tiles², …)."""
+    """A prompt's parts, prepared for the encoder: pixels (N · tiles², …)."""
 
     how: Enhancement
     parts: Floats
 
     def of(self, whole: ImageEmbeds, backend: Backend, adapter: str) -> ImageEmbeds:
-        """The features of the pictures, from those of the whole; the unconditional ones stay."""
+        """Enhance the features of the pictures; the unconditional ones stay."""
         batches = np.split(self.parts, range(_BATCH, len(self.parts), _BATCH))
         states = [backend.encode_images(adapter, batch)[0] for batch in batches]
         closer = self.how.apply(whole.conditional, np.concatenate(states))
@@ -112,7 +112,7 @@ class PlannedEnhancement:
 def plan_enhancement(
     prompt: ImagePrompt, adapter: str, loaded: LoadedAdapter, resize: str
 ) -> PlannedEnhancement | None:
-    """The parts of a prompt's pictures, prepared; None where nothing looks closer.
+    """Prepare the parts of a prompt's pictures; None without enhancement.
 
     `resize` is that of `images.clip_pixels`.
 
@@ -134,7 +134,7 @@ def plan_enhancement(
 def part_views(
     prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str
 ) -> Iterator[list[Image.Image]]:
-    """What the encoder sees of the parts of each picture; nothing where it looks no closer."""
+    """The encoder's views of the parts of each picture; empty without enhancement."""
     recipe = ClipPreprocessor.from_config(preprocessing)
     for crops, shown, fit in _crops(prompt, recipe):
         seen = encoder_views(crops, preprocessing, fit, prompt.sharpen, resize)
@@ -154,7 +154,7 @@ def _parts(prompt: ImagePrompt, preprocessing: Mapping[str, Any], resize: str) -
 def _crops(
     prompt: ImagePrompt, recipe: ClipPreprocessor
 ) -> Iterator[tuple[list[Image.Image], list[Floats | None], Fit]]:
-    """The parts of each picture, their masks as the encoder's square, and how each becomes one."""
+    """The parts of each picture, their masks as the encoder's square, and its enhancement."""
     fit = prompt.fit or CENTER_CROP
     own = fit if fit == "squash" else CENTER_CROP  # a part is a square, unless all is squashed
     how = Enhancement(prompt.enhance_tiles, prompt.enhance_ratio)

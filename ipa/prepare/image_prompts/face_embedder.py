@@ -49,7 +49,7 @@ class InsightFaceEmbedder:
     ctx_id: int = 0
 
     def __call__(self, picture: Image.Image) -> list[Face]:
-        """All faces of an RGB picture."""
+        """Detect all faces of an RGB picture."""
         blue_first = np.ascontiguousarray(np.asarray(to_rgb(picture))[:, :, ::-1])
         for side in self.detection_sizes:
             self.analysis.prepare(ctx_id=self.ctx_id, det_size=(side, side))
@@ -67,7 +67,7 @@ class InsightFaceEmbedder:
 def insightface(
     name: str = "buffalo_l", *, root: str = "~/.insightface", ctx_id: int = 0
 ) -> InsightFaceEmbedder:
-    """An embedder with one of insightface's model packs, downloaded to `root` if it is not there.
+    """An embedder with one of insightface's model packs, downloaded to `root` if missing.
 
     Args:
         name: The pack; the adapters were trained with buffalo_l.

@@ -35,7 +35,7 @@ class PlannedFaces:
 
 
 def check_fits(prompt: ImagePrompt, spec: AdapterSpec, where: str) -> None:
-    """Refuse what an adapter would pass over in silence.
+    """Raise RequestError for faces or options that an adapter would silently ignore.
 
     Raises:
         RequestError: Faces for an adapter that takes none, or what is done to pictures for one that
@@ -73,7 +73,7 @@ def check_fits(prompt: ImagePrompt, spec: AdapterSpec, where: str) -> None:
 def plan_faces(
     prompt: ImagePrompt, spec: AdapterSpec, embedder: FaceEmbedder | None, where: str
 ) -> PlannedFaces | None:
-    """Whose faces an image prompt means, checked.
+    """Plan the identities of an image prompt: its own faces, or those found in its pictures.
 
     Args:
         prompt: Its faces are taken; without any, the first face of each of its pictures.
@@ -103,7 +103,7 @@ def plan_faces(
 
 
 def shortcut_scale(prompt: ImagePrompt, spec: AdapterSpec, profile: Profile) -> float | None:
-    """The weight of what is seen of a face beside its identity; None where there is no such."""
+    """The weight of the face's picture beside its identity; None without a shortcut."""
     if not spec.has_shortcut:
         return None
     return profile.shortcut_scale if prompt.shortcut_scale is None else prompt.shortcut_scale
@@ -132,7 +132,7 @@ def _found(
 
 
 def _seen(pictures: Sequence[Picture], faces: Sequence[FaceEntry]) -> tuple[Picture, ...]:
-    """Each picture, or the crop of its face."""
+    """The pictures as the encoder sees them: each whole, or the crop of its face."""
     pairs = zip(pictures, faces, strict=True)
     return tuple(
         face.crop if isinstance(face, Face) and face.crop is not None else picture

@@ -19,7 +19,7 @@ LAYOUTS = ("diffusers", "comfyui")
 
 
 def read_ipadpt(path: Path, shape: tuple[int, ...]) -> tuple[Floats, Floats | None]:
-    """Features of pictures, and those without where the file has them.
+    """Read features of pictures, and the unconditional ones where the file has them.
 
     Args:
         path: A file of torch.save; it is never run.

@@ -1,4 +1,4 @@
-"""ComfyUI's pictures of noise, which an image prompt is steered away from."""
+"""ComfyUI's noise pictures, which an image prompt is steered away from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ipa.request.pictures import Picture
 
 
 def blurred(picture: npt.NDArray[np.floating], side: int, sigma: float) -> Floats:
-    """(H, W, …) by a gaussian kernel of an odd side, mirrored at the edges.
+    """An array (H, W, …) blurred by a gaussian kernel of an odd side, mirrored at the edges.
 
     As torchvision has it, where the kernel's ends stand at side / √8 and not at its last pixels:
     it is wider than its sigma says.
@@ -39,7 +39,7 @@ def blurred(picture: npt.NDArray[np.floating], side: int, sigma: float) -> Float
 
 
 def deformed(picture: Floats, alpha: float, sigma: float, noise: NoiseStream) -> Floats:
-    """(H, W, C) with every pixel taken from another place near its own; black outside.
+    """A picture (H, W, C) with every pixel moved a little, at random; black outside.
 
     Args:
         picture: In [0, 1].
@@ -72,7 +72,7 @@ def _centres(side: int) -> Doubles:
 
 
 def _bilinear(picture: Floats, x: Doubles, y: Doubles) -> Doubles:
-    """(H, W, C) at places in pixels (H, W), zeros outside."""
+    """A picture (H, W, C) sampled bilinearly at places in pixels (H, W), zeros outside."""
     height, width = picture.shape[:2]
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     total = np.zeros((*x.shape, picture.shape[2]))
@@ -125,13 +125,13 @@ NOISE_KINDS: Mapping[str, Callable[[Floats, float, NoiseStream], Floats]] = {
     "gaussian": _gaussian,
     "shuffle": _shuffle,
 }
-"""Names, and what they make of a picture (H, W, 3) in [0, 1]."""
+"""The kinds of noise, and what they make of a picture (H, W, 3) in [0, 1]."""
 
 
 def noise_picture(
     picture: Picture | None = None, kind: str = "fade", strength: float = 1.0, blur: int = 0
 ) -> Image.Image:
-    """A picture of noise, or a picture that goes under in it; the same for the same arguments.
+    """A noise picture, alone or over a picture; the same for the same arguments.
 
     Args:
         picture: What to start from: its middle square; None is black.
@@ -158,7 +158,7 @@ def noise_picture(
 
 
 def noise_seed(start: Floats) -> int:
-    """The seed that a picture (H, W, 3) has of its values."""
+    """The seed for a picture (H, W, 3), made of its values."""
     return int(start.sum(dtype=np.float64)) % _SEEDS
 
 
@@ -173,7 +173,7 @@ def _start(picture: Picture) -> Floats:
 
 
 def with_noise(prompt: ImagePrompt) -> ImagePrompt:
-    """A prompt whose negative picture is one, where it was asked for as noise."""
+    """A prompt with its negative noise picture made, if noise was asked for."""
     if not isinstance(prompt.negative, str):
         return prompt
     choice = parse_noise(prompt.negative)

@@ -1,4 +1,4 @@
-"""The pictures of an image prompt, taken apart: what is attended to in one softmax.
+"""The parts of an image prompt: each is attended to in one softmax.
 
 Several pictures are joint, or each for itself, as a profile says (D3, D4 and D10 of
 `profiles.DECIDED`); see its fields `image_list`, `masked_pictures` and `picture_scales`.
@@ -31,7 +31,7 @@ class PromptPart:
 
 
 def listed(prompt: ImagePrompt, profile: Profile, *, joins_faces: bool = False) -> ImagePrompt:
-    """An image prompt whose list goes one to each prompt, if a profile means that.
+    """An image prompt, `batched` if its profile takes a list of pictures for a batch.
 
     Args:
         prompt: With pictures, rows of embeds, or faces alone.
@@ -47,7 +47,7 @@ def listed(prompt: ImagePrompt, profile: Profile, *, joins_faces: bool = False) 
 
 
 def prompt_parts(prompt: ImagePrompt, profile: Profile, default: Scale) -> tuple[PromptPart, ...]:
-    """What one image prompt is made of, each part attended to in a softmax of its own.
+    """The parts of an image prompt, each attended to in a softmax of its own.
 
     Args:
         prompt: Any image prompt.
@@ -91,7 +91,7 @@ def _only_mask(masks: Any, profile: Profile) -> Any:
 
 
 def _each_alone(prompt: ImagePrompt) -> tuple[ImagePrompt, ...]:
-    """A prompt per picture, or per row of embeds; what becomes one before the projector stays."""
+    """A prompt per picture, or per row of embeds; a prompt that is combined stays one."""
     if prompt.combine != CONCAT:
         return (prompt,)
     return tuple(prompt.share(number) for number in range(prompt.count))

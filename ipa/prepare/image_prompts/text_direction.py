@@ -1,4 +1,4 @@
-"""A text that is taken away from what an image encoder said: what is shown, less how it is shown.
+"""A text that is subtracted from image embeddings: what is shown, less how it is shown.
 
 Source: InstantStyle (arXiv 2404.02733, section 3.2; its ip_adapter.py), which subtracts SDXL's
 pooled text embedding from the image embedding. That has a meaning where both lie in the joint space
@@ -26,7 +26,7 @@ from ipa.request.image_prompt import ImagePrompt
 
 @dataclass(frozen=True, slots=True)
 class TextDirection:
-    """A text by the tokenizers of a model, (text encoders, 77), and how much of it."""
+    """A text to subtract, by a model's tokenizers (text encoders, 77), and how much of it."""
 
     ids: npt.NDArray[np.int32]
     scale: float
@@ -35,7 +35,7 @@ class TextDirection:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What did not fit."""
+        """Warnings of words that did not fit."""
         return (cut_warning("neg_content_prompt", self.dropped),) if self.dropped else ()
 
     def taken_from(self, embeds: ImageEmbeds, backend: Backend) -> ImageEmbeds:
@@ -52,7 +52,7 @@ def plan_direction(
     model: ModelFolder,
     tokenizers: Sequence[ClipTokenizer],
 ) -> TextDirection | None:
-    """What a prompt asks to take away, checked; None where that is nothing.
+    """Plan the text that a prompt subtracts, checked; None without one.
 
     Raises:
         RequestError: Features of this adapter's encoder and texts of this model have no space in

@@ -45,7 +45,7 @@ _MARGIN = 8 / 7  # a tile's side over what the encoder sees: ComfyUI's 256 over 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One square of a picture: what it shows, and where it lies in what was not cut away.
+    """A square of a picture: its pixels, and its place in the part that was not cut away.
 
     `image` is an array in [0, 1] where the picture was sharpened. `slices` are its rows and columns
     there.
@@ -58,7 +58,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TiledPart:
-    """A part of an image prompt with the mask that it acts under, and how that is made to fit."""
+    """A part of an image prompt with the mask of its place, and how that is made to fit."""
 
     prompt: ImagePrompt
     mask: MaskValues | None
@@ -67,7 +67,7 @@ class TiledPart:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """How a picture becomes what tiles are cut from: widths and heights.
+    """The sizes to which a picture is resized and cropped before tiles are cut.
 
     Its middle of the size `crop` is resized to `resized`, of which the middle is `kept`.
     """
@@ -78,7 +78,7 @@ class Cuts:
 
     @classmethod
     def of(cls, size: tuple[int, int], length: int) -> Cuts:
-        """Of a picture of this size, for tiles of this side: one of its sides is a tile's or two.
+        """The cuts for a picture of this size: one of its sides becomes a tile's or two.
 
         Raises:
             RequestError: The picture is so long that it cannot be resized.
@@ -176,7 +176,7 @@ def cut(image: Image.Image, side: int, sharpen: float = 0.0) -> tuple[Tile, ...]
 
 
 def coverage(box: Box, rows: int, columns: int) -> npt.NDArray[np.float32]:
-    """(rows, columns): the part of every pixel of a mask that lies in a box."""
+    """The share of every pixel of a mask (rows, columns) that lies in a box."""
     left, top, right, bottom = box
     across, down = _overlap(left, right, columns), _overlap(top, bottom, rows)
     return np.multiply.outer(down, across).astype(np.float32)
@@ -213,7 +213,7 @@ def _within(mask: Floats, tile: Tile) -> Floats:
 
 
 def _sharpened(image: Image.Image, amount: float) -> Floats:
-    """(H, W, 3) in [0, 1]."""
+    """A picture (H, W, 3) in [0, 1], sharpened."""
     unit = np.asarray(image).transpose(2, 0, 1) / np.float64(255.0)
     return sharpened_floats(unit, amount).transpose(1, 2, 0).astype(np.float32)
 
@@ -224,7 +224,7 @@ def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def _starts(count: int, extent: int, length: int) -> Iterator[int]:
-    """Where tiles begin along one side, evenly spread; a pixel may be lost at the end."""
+    """The starts of tiles along one side, evenly spread; a pixel may be lost at the end."""
     overlap = max(0.0, (count * length - extent) / max(1, count - 1))
     return (int(number * (length - overlap)) for number in range(count))
 
@@ -239,7 +239,7 @@ def _tile(whole: Image.Image, sharp: Floats | None, place: tuple[int, int], leng
 
 
 def _overlap(low: float, high: float, count: int) -> npt.NDArray[np.float64]:
-    """How much of each of `count` equal pieces of [0, 1] lies between two fractions."""
+    """The share of each of `count` equal pieces of [0, 1] that lies between two fractions."""
     edges = np.arange(count)
     covered = np.minimum(high * count, edges + 1) - np.maximum(low * count, edges)
     return np.asarray(np.clip(covered, 0.0, 1.0))

@@ -71,7 +71,7 @@ def encoder_views(
 
 
 def _square(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
-    """Fit, resize and crop in uint8: (3, S, S)."""
+    """A picture fitted, resized and cropped in uint8: (3, S, S)."""
     image = fitted(image, fit, recipe)
     if recipe.resizes:
         width, height = recipe.resized(image.width, image.height)
@@ -95,7 +95,7 @@ def _square(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
 
 
 def _float_square(picture: Picture, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
-    """ComfyUI's, of a picture in 8 bits, or of an array that was never rounded to them.
+    """ComfyUI's square, of a picture in 8 bits, or of an array that was never rounded to them.
 
     Half precision is: it is not much finer, and numbers that were 8 bits fall below them.
     """
@@ -114,7 +114,7 @@ def _float_square(picture: Picture, fit: Fit, recipe: ClipPreprocessor) -> Bytes
 def _seen(
     picture: Picture, fit: Fit, recipe: ClipPreprocessor, sharpen: float, resize: str
 ) -> Bytes:
-    """What the encoder sees of a picture before it is normalised, (3, S, S)."""
+    """A picture as the encoder sees it before it is normalised, (3, S, S)."""
     if resize == BYTES:
         pixels = _square(to_rgb(picture), fit, recipe)
     elif resize == PREPARED and fit != "squash" and (sharpen or fit in PREPARED_FITS):
@@ -128,7 +128,7 @@ def _seen(
 
 
 def _normalised(pixels: Bytes, recipe: ClipPreprocessor) -> Floats:
-    """Scaled in float64, normalised in float32."""
+    """Pixels scaled in float64, normalised in float32."""
     values = pixels.astype(np.float32)
     if recipe.scale is not None:
         values = (pixels.astype(np.float64) * recipe.scale).astype(np.float32)

@@ -19,7 +19,7 @@ from ipa.request.picture_options import Fit
 from .fit import fitted
 
 Tap = tuple[int, Doubles]
-"""The first index, and the weights from there on."""
+"""A place's taps: the first index, and the weights from there on."""
 
 
 _A = -0.5  # torch's cubic kernel with antialias=True
@@ -29,7 +29,7 @@ _REACH = 2.0  # pixels from its centre
 
 
 def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Bytes:
-    """An RGB picture as (3, S, S): the encoder's size is kept of its recipe, and nothing else.
+    """An RGB picture as ComfyUI's square (3, S, S); of the recipe only the size counts.
 
     Fits are those of `fit.fitted`, but for "squash", which is ComfyUI's crop="none": both sides are
     resized to S.
@@ -40,7 +40,7 @@ def comfyui_square(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> By
 
 
 def comfyui_bytes(unit: Floats, recipe: ClipPreprocessor, *, squashes: bool = False) -> Bytes:
-    """(3, H, W) in [0, 1] as (3, S, S) in 8 bits: resized, its middle cut out, rounded."""
+    """A picture (3, H, W) in [0, 1] as 8 bits (3, S, S): resized, its middle cut out, rounded."""
     height, width = recipe.output
     rows, columns = unit.shape[1:]
     if (rows, columns) == (height, width):
@@ -58,12 +58,12 @@ def _rounded(unit: Floats) -> Bytes:
 
 
 def middle_corner(size: tuple[int, int], width: int, height: int) -> tuple[int, int]:
-    """Left and top of what torchvision's CenterCrop keeps; half a pixel goes to the even side."""
+    """The corner (left, top) of torchvision's CenterCrop; half a pixel goes to the even side."""
     return round((size[0] - width) / 2), round((size[1] - height) / 2)
 
 
 def resized_floats(values: Floats, height: int, width: int) -> Floats:
-    """torch's `interpolate(mode="bicubic", antialias=True)` of (C, H, W), but for its rounding."""
+    """Resize (C, H, W) as torch's `interpolate(mode="bicubic", antialias=True)`, unrounded."""
     rows, columns = values.shape[1:]
     if columns != width:
         values = _resized(values, _taps(columns, width, 0, width))
@@ -74,13 +74,13 @@ def resized_floats(values: Floats, height: int, width: int) -> Floats:
 
 
 def _resized(values: Floats, taps: list[Tap]) -> Floats:
-    """(C, L, size) to (C, L, places), along the last axis."""
+    """Resize (C, L, size) to (C, L, places), along the last axis."""
     places = [values[..., first : first + len(w)].astype(np.float64) @ w for first, w in taps]
     return np.stack(places, axis=-1).astype(np.float32)
 
 
 def _taps(size: int, target: int, first: int, count: int) -> list[Tap]:
-    """The neighbours of `count` places from the `first` on, of an axis resized to `target`."""
+    """The taps of `count` places from the `first` on, of an axis resized to `target`."""
     # Rounded to float32 where torch rounds: beside a hard edge, a bit of a place is worth more than
     # all rounding that follows.
     scale = np.float32(size) / np.float32(target)

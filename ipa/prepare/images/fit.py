@@ -1,4 +1,4 @@
-"""What the image encoder sees of a picture: fitted into its square, and sharpened.
+"""The fit of a picture in the image encoder's square, and sharpening.
 
 Sources: refiners squashes (image_prompt.py), ComfyUI_IPAdapter_plus crops at an edge, pads with
 black and sharpens (PrepImageForClipVision; FidelityFX CAS in utils.py). Where it does so, before
@@ -22,7 +22,7 @@ _ANCHORS = {"left": (0.0, 0.5), "right": (1.0, 0.5), "top": (0.5, 0.0), "bottom"
 
 
 PREPARED_FITS = ("pad", *_ANCHORS)
-"""The fits that ComfyUI knows only beforehand."""
+"""The fits that ComfyUI knows only as a preparation of the picture."""
 
 
 def fitted(image: Image.Image, fit: Fit, recipe: ClipPreprocessor) -> Image.Image:
@@ -100,7 +100,7 @@ def kept(width: int, height: int, fit: Fit, recipe: ClipPreprocessor) -> float:
 
 
 def sharpened(pixels: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.uint8]:
-    """Contrast-adaptive sharpening of (3, H, W): strong in flat places, none at hard edges.
+    """Sharpen (3, H, W), adaptively to contrast: strong in flat places, none at hard edges.
 
     AMD's FidelityFX CAS with nine neighbours. Outside of the picture there is black, as in ComfyUI,
     so that its outermost pixels stay.
@@ -112,7 +112,7 @@ def sharpened(pixels: npt.NDArray[np.uint8], amount: float) -> npt.NDArray[np.ui
 def sharpened_floats(
     values: npt.NDArray[np.floating[Any]], amount: float
 ) -> npt.NDArray[np.float64]:
-    """The same of values in [0, 1], without rounding."""
+    """Sharpen values in [0, 1] as `sharpened` does, without rounding."""
     unit = np.pad(values.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     height, width = values.shape[1:]
     near = {
@@ -148,7 +148,7 @@ def _square(image: Image.Image, across: float, down: float) -> Image.Image:
 
 
 def _target(recipe: ClipPreprocessor) -> tuple[int, int]:
-    """(width, height) that the recipe's own resize leaves as it is."""
+    """The size (width, height) that the recipe's own resize leaves as it is."""
     height, width = recipe.output
     return recipe.resized(*(recipe.shortest_edge,) * 2) if recipe.shortest_edge else (width, height)
 

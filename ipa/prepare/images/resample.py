@@ -12,7 +12,7 @@ _A = -0.75  # torch's cubic kernel
 
 
 def resample(mask: MaskValues, rows: int, columns: int) -> Floats:
-    """torch's `interpolate(mode="bicubic")` of (H, W) to (rows, columns), but for its rounding."""
+    """Resize (H, W) to (rows, columns) as torch's `interpolate(mode="bicubic")`, unrounded."""
     down, right = _taps(mask.shape[0], rows), _taps(mask.shape[1], columns)
     total = np.zeros((rows, columns))
     for row, row_weight in down:

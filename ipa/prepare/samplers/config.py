@@ -59,7 +59,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerConfig:
-    """What a sampler needs to know; names and meanings are diffusers'."""
+    """The config of a sampler; names and meanings are diffusers'."""
 
     family: Family
     levels: Levels
@@ -102,7 +102,7 @@ class SamplerConfig:
         begin: int = 0,
         custom: CustomSteps = _NO_CUSTOM,
     ) -> SamplerConfig:
-        """Parse; the first `begin` steps of a run are left out.
+        """Parse a scheduler's config; the first `begin` steps of a run are left out.
 
         Raises:
             CheckpointError: A value is not implemented; the key is named.
@@ -207,7 +207,7 @@ def _clip(values: Config) -> float | None:
 
 
 def _large_variance(values: Config) -> bool:
-    """diffusers takes no variance_type at all for the small one."""
+    """Whether DDPM's variance is the large one; variance_type null is the small one."""
     return values["variance_type"] is not None and _choice(values, "variance_type", _VARIANCES)
 
 
@@ -224,18 +224,18 @@ def _betas(value: object, train_steps: int) -> tuple[float, ...] | None:
 
 
 Rows: TypeAlias = tuple[float, tuple[Step, ...]]
-"""The factor on the starting noise, and the rows."""
+"""A sampler's output: the factor on the starting noise, and the rows."""
 
 
 def estimate(prediction: Prediction, alpha: float, sigma: float) -> tuple[float, float]:
-    """Factors on x = α x₀ + σ ε and on the output that give the estimate of x₀."""
+    """The factors on x = α x₀ + σ ε and on the output that give the estimate of x₀."""
     if prediction == "epsilon":
         return 1.0 / alpha, -sigma / alpha
     return (alpha, -sigma) if prediction == "v_prediction" else (0.0, 1.0)
 
 
 def noise_estimate(prediction: Prediction, alpha: float, sigma: float) -> tuple[float, float]:
-    """Likewise for the noise ε, of α² + σ² = 1."""
+    """The factors on x and on the output that give the estimate of ε, if α² + σ² = 1."""
     if prediction == "epsilon":
         return 0.0, 1.0
     return (sigma, alpha) if prediction == "v_prediction" else (1.0 / sigma, -alpha / sigma)

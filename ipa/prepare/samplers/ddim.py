@@ -18,7 +18,7 @@ _DATA_SIGMA = 0.5  # of consistency models' boundary condition: Song et al. 2023
 
 
 def ddim(config: SamplerConfig, count: int) -> Rows:
-    """Song et al. 2020, arXiv 2010.02502, equation 12; η = 0 adds no noise."""
+    """Rows of DDIM: Song et al. 2020, arXiv 2010.02502, equation 12; η = 0 adds no noise."""
     if config.levels == "karras":
         timesteps, sigmas = euler_levels(config, count)
         levels = 1.0 / (1.0 + sigmas**2)
@@ -39,7 +39,7 @@ def ddim(config: SamplerConfig, count: int) -> Rows:
 
 
 def _ddim_row(timestep: float, signal: float, following: float, config: SamplerConfig) -> Step:
-    """√ᾱ' d + √(1 − ᾱ' − s²) ε + s · noise, where ε comes from the unclipped estimate."""
+    """A row √ᾱ' d + √(1 − ᾱ' − s²) ε + s · noise, where ε comes from the unclipped estimate."""
     alpha, sigma = _amplitudes(timestep, signal, config)
     variance = (1.0 - following) / (1.0 - signal) * (1.0 - signal / following)
     added = config.eta * math.sqrt(max(variance, 0.0)) if config.eta else 0.0
@@ -57,7 +57,7 @@ def _ddim_row(timestep: float, signal: float, following: float, config: SamplerC
 
 
 def ddpm(config: SamplerConfig, count: int) -> Rows:
-    """Ho et al. 2020, arXiv 2006.11239, equations 6 and 7, between the steps that are visited."""
+    """Rows of DDPM: Ho et al. 2020, arXiv 2006.11239, equations 6 and 7, between visited steps."""
     signal = signal_levels(config, finite=False).astype(np.float64)
     timesteps = np.round(spaced(config, count)).astype(np.int64)
     levels = signal[timesteps].tolist()
@@ -78,7 +78,7 @@ def ddpm(config: SamplerConfig, count: int) -> Rows:
 
 
 def lcm(config: SamplerConfig, count: int) -> Rows:
-    """Luo et al. 2023, arXiv 2310.04378, algorithm 3: an estimate, then noise to the next level."""
+    """Rows of LCM: Luo et al. 2023, arXiv 2310.04378, algorithm 3: an estimate, then noise."""
     signal = signal_levels(config, finite=False).astype(np.float64)
     timesteps = _distilled_timesteps(config, count)
     steps = []
@@ -101,7 +101,7 @@ def lcm(config: SamplerConfig, count: int) -> Rows:
 
 
 def tcd(config: SamplerConfig, count: int) -> Rows:
-    """Zheng et al. 2024, arXiv 2402.19159: down to s = (1 − γ) t', then noise up to t'; γ is η."""
+    """Rows of TCD: Zheng et al. 2024, arXiv 2402.19159: to s = (1 − γ) t', then noise; γ is η."""
     signal = signal_levels(config, finite=False).astype(np.float64)
     timesteps = _distilled_timesteps(config, count)
     steps = []
@@ -134,7 +134,7 @@ def distilled_on(config: SamplerConfig) -> list[int]:
 
 
 def _distilled_timesteps(config: SamplerConfig, count: int) -> list[int]:
-    """Those of the call, or a choice of those that the model was distilled on."""
+    """The call's timesteps, or a choice of those that the model was distilled on."""
     if config.custom.timesteps is not None:
         return [int(t) for t in config.custom.timesteps]
     original = config.original_inference_steps
@@ -177,7 +177,7 @@ def _row(
 
 
 def _amplitudes(timestep: float, signal: float, config: SamplerConfig) -> tuple[float, float]:
-    """α and σ of x = α x₀ + σ ε."""
+    """The factors α and σ of x = α x₀ + σ ε."""
     alpha, sigma = math.sqrt(signal), math.sqrt(1.0 - signal)
     if alpha == 0.0 and config.prediction == "epsilon":
         raise CheckpointError(

@@ -16,7 +16,7 @@ _FEW_STEPS = 15  # below it, lower_order_final lowers the order of the last two 
 
 
 def deis(config: SamplerConfig, count: int) -> Rows:
-    """x/α + Σ_k ε₋ₖ ∫ ℓ_k(ln ρ) dρ over the last outputs, taken for noise; ρ is noise over signal.
+    """Rows x/α + Σ_k ε₋ₖ ∫ ℓ_k(ln ρ) dρ over the last outputs, taken for noise; ρ = noise / signal.
 
     ℓ_k are Lagrange's polynomials through the logarithms of their levels.
     """
@@ -51,7 +51,7 @@ def _order(config: SamplerConfig, index: int, count: int) -> int:
 
 
 def _integrals(nodes: Doubles, end: float) -> Doubles:
-    """∫ ℓ_k(ln ρ) dρ from the first node to the end, for each node; at most three of them.
+    """The integrals ∫ ℓ_k(ln ρ) dρ from the first node to the end, by node; at most three.
 
     With u = ln(ρ/ρ₀): the integrals of 1, u and u² are ρ, ρ (u − 1) and ρ (u² − 2 u + 2).
     """

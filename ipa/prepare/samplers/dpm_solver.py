@@ -16,7 +16,7 @@ _STOCHASTIC = frozenset({"dpmpp_2m_sde", "dpmpp_sde"})
 
 
 def dpmpp_multistep(config: SamplerConfig, count: int) -> Rows:
-    """Algorithm 2 (multistep, data prediction), or its SDE, as diffusers has them."""
+    """Rows of algorithm 2 (multistep, data prediction), or its SDE, as diffusers has them."""
     timesteps, sigmas = multistep_levels(config, count)
     steps = []
     for index, (timestep, sigma, following) in enumerate(triples(timesteps, sigmas)):
@@ -49,7 +49,7 @@ def _multistep_order(config: SamplerConfig, index: int, count: int) -> int:
 
 
 def _extrapolated(move: _Move, gaps: list[float], norm: float) -> tuple[float, ...]:
-    """What is known of the change of d, as factors on d, d₋₁, d₋₂: they add up to 0.
+    """The estimated change of d, as factors on d, d₋₁, d₋₂, which add up to 0.
 
     Args:
         move: The step.
@@ -71,7 +71,7 @@ def _extrapolated(move: _Move, gaps: list[float], norm: float) -> tuple[float, .
 
 
 def dpmpp_singlestep(config: SamplerConfig, count: int) -> Rows:
-    """Algorithm 1 (DPM-Solver++(2S)), or its SDE, as diffusers has them.
+    """Rows of algorithm 1 (DPM-Solver++(2S)), or its SDE, as diffusers has them.
 
     Each pair of rows is one step of second order over two levels: the first goes one level, the
     second starts anew where the first did. `count` counts evaluations, as there.
@@ -98,7 +98,7 @@ def dpmpp_singlestep(config: SamplerConfig, count: int) -> Rows:
 
 
 def _orders(config: SamplerConfig, count: int) -> list[int]:
-    """diffusers' get_order_list; a last step to σ = 0 or an odd count forces lower_order_final."""
+    """The order of each step (diffusers' get_order_list); a last step to σ = 0 has order 1."""
     lower = config.lower_order_final or config.final_sigmas_type == "zero"
     if config.solver_order == 1:
         return [1] * count
@@ -110,7 +110,7 @@ def _orders(config: SamplerConfig, count: int) -> list[int]:
 def _two_levels(
     start: float, middle: float, end: float, config: SamplerConfig
 ) -> tuple[_Move, float]:
-    """The whole way of two levels, and the factor on d_middle − d_start."""
+    """The step over two levels, and the factor on d_middle − d_start."""
     move = _Move.between(start, end, config)
     if start == middle or end == start:
         return move, 0.0
@@ -119,7 +119,7 @@ def _two_levels(
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """From one level to another: factors on x, on d, on the change of d over as long, on noise.
+    """A step between two levels: factors on x, on d, on the change of d over as long, on noise.
 
     With h = ln(σ/σ'): (s'/s) x + α'(1 − e^−h) d + w ∂d, where w is half of the factor before it for
     the midpoint rule and α'((e^−h − 1)/h + 1) for Heun's. For the SDE, 2h stands for h in all of

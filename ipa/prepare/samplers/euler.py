@@ -22,7 +22,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(2)  # exact up to degree 3
 
 
 def euler(config: SamplerConfig, count: int) -> Rows:
-    """Karras et al. 2022, arXiv 2206.00364, algorithm 2 without churn: x + (σ' − σ)(x − d)/σ."""
+    """Rows of Euler: Karras et al. 2022, arXiv 2206.00364, algorithm 2 without churn."""
     timesteps, sigmas = euler_levels(config, count)
     steps = tuple(
         _euler_row(t, s, following, config) for t, s, following in triples(timesteps, sigmas)
@@ -31,7 +31,7 @@ def euler(config: SamplerConfig, count: int) -> Rows:
 
 
 def euler_ancestral(config: SamplerConfig, count: int) -> Rows:
-    """k-diffusion's sample_euler_ancestral with η = 1: down to σ_down, then noise up to σ'."""
+    """Rows of k-diffusion's sample_euler_ancestral, η = 1: down to σ_down, noise up to σ'."""
     timesteps, sigmas = euler_levels(config, count)
     steps = []
     for timestep, sigma, following in triples(timesteps, sigmas):
@@ -41,7 +41,7 @@ def euler_ancestral(config: SamplerConfig, count: int) -> Rows:
 
 
 def heun(config: SamplerConfig, count: int) -> Rows:
-    """Algorithm 1 of the same: Euler to σ', then again from σ with the mean of both derivatives.
+    """Rows of Heun (Karras' algorithm 1): Euler to σ', then again with both derivatives' mean.
 
     The latents at σ need not be kept: x' + (σ' − σ)/2 · ((x' − d')/σ' − (x' − d)/σ'), since Euler's
     step leaves (x − d)/σ as it was. The last step, to 0, is Euler's: 2 n − 1 evaluations.
@@ -65,7 +65,7 @@ def heun(config: SamplerConfig, count: int) -> Rows:
 
 
 def kdpm2(config: SamplerConfig, count: int) -> Rows:
-    """Algorithm 2 of DPM-Solver-2 as k-diffusion has it: the derivative halfway, in log σ.
+    """Rows of DPM-Solver-2 (algorithm 2) as k-diffusion has it: the derivative halfway, in log σ.
 
     Euler to the middle remembers x; the second row leads from there. The last step is Euler's.
     """
@@ -73,7 +73,7 @@ def kdpm2(config: SamplerConfig, count: int) -> Rows:
 
 
 def kdpm2_ancestral(config: SamplerConfig, count: int) -> Rows:
-    """The same down to σ_down, then noise up to σ', drawn in second evaluations alone.
+    """Rows of `kdpm2` down to σ_down, then noise up to σ', drawn in second evaluations alone.
 
     Half-way is σ' itself, since σ σ_down = σ'².
     """
@@ -112,13 +112,13 @@ def _straight(sigma: float, following: float) -> tuple[float, float]:
 
 
 def _down_and_up(sigma: float, following: float) -> tuple[float, float]:
-    """σ_down, and the noise that leads from there to the next level: η = 1."""
+    """The level σ_down, and the noise that leads from there to the next level: η = 1."""
     up = math.sqrt(following**2 * (sigma**2 - following**2) / sigma**2)
     return math.sqrt(following**2 - up**2), up
 
 
 def lms(config: SamplerConfig, count: int) -> Rows:
-    """Linear multistep: x + Σ_k D_k ∫ ℓ_k(σ) dσ over the last four derivatives D = (x − d)/σ.
+    """Rows of linear multistep: x + Σ_k D_k ∫ ℓ_k(σ) dσ over the last four derivatives.
 
     ℓ_k are Lagrange's polynomials through their levels: diffusers' LMSDiscreteScheduler integrates
     them numerically, here it is exact.
@@ -144,7 +144,7 @@ def lms(config: SamplerConfig, count: int) -> Rows:
 
 
 def _lagrange_integral(nodes: Doubles, which: int, start: float, end: float) -> float:
-    """Of the polynomial that is 1 at one node and 0 at the others, by Gauss and Legendre."""
+    """The integral of a Lagrange polynomial, by Gauss and Legendre."""
     points = 0.5 * (end - start) * _NODES + 0.5 * (end + start)
     others = np.delete(nodes, which)
     values = np.prod((points[:, None] - others[None, :]) / (nodes[which] - others)[None, :], axis=1)
@@ -202,6 +202,6 @@ def _row(
 
 
 def _noise_scale(config: SamplerConfig, sigmas: Doubles) -> float:
-    """Euler's init_noise_sigma: leading spacing starts below the last training step."""
+    """The factor on the noise, Euler's init_noise_sigma: leading spacing starts lower."""
     largest = float(sigmas.max())
     return math.hypot(largest, 1.0) if config.spacing == "leading" else largest

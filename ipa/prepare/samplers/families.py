@@ -111,7 +111,7 @@ _UNIPC_SOLVERS = {"bh1": "bh1", "bh2": "bh2", "midpoint": "bh2", "heun": "bh2", 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerClass:
-    """One family as its class in diffusers reads a config.
+    """A family of samplers as its class in diffusers reads a config.
 
     Attributes:
         known: Keys that it reads; others are ignored, as `from_config` does.
@@ -138,7 +138,7 @@ class SamplerClass:
     fractions: bool = False
 
     def read(self, config: Config, levels: Levels) -> dict[str, Any]:
-        """Every key with its value: the file's if this class reads it, else the default."""
+        """The value of every key: the file's if this class reads it, else the default."""
         defaulted = config.get("_use_default_values") or ()
         bounds = levels != "training" and levels in self.bounded
         known = self.known | ({"sigma_min", "sigma_max"} if bounds else frozenset())
@@ -252,7 +252,7 @@ FAMILIES: Mapping[Family, SamplerClass] = {
         custom=_TIMESTEPS,
     ),
 }
-"""Every family."""
+"""All families, by name."""
 
 # Of diffusers' schedulers what no family reads by itself: what only goes with another key that is
 # refused, and what names a sampler.

@@ -25,7 +25,7 @@ OTHERS: Mapping[str, str] = {
     "SA-Solver": "sa",
     "UniPC BH2": "unipc",
 }
-"""What others say, and the family of ours."""
+"""Other tools' names, with our family."""
 
 _LEVELS: Mapping[str, str] = {
     "karras": "_karras",
@@ -35,7 +35,7 @@ _LEVELS: Mapping[str, str] = {
 
 
 def own_name(name: str, known: Sequence[str]) -> str:
-    """The name that we have for a sampler, however it is spelled; what is none of them stays.
+    """Our name for a sampler, however it is spelled; an unknown name stays.
 
     Args:
         name: What was asked for.
@@ -48,14 +48,14 @@ def own_name(name: str, known: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """The likest of our names; of those that are equally like it, the first."""
+    """The most similar of our names; of equally similar ones, the first."""
     plain, spelled = _plain(name), _spellings(known)
     best = max(spelled, key=lambda each: difflib.SequenceMatcher(None, each, plain).ratio())
     return spelled[best]
 
 
 def _spellings(known: Sequence[str]) -> dict[str, str]:
-    """Every spelling, without what may differ, and our name."""
+    """All normalised spellings, with our names."""
     ours = {_plain(name): name for name in known}
     for other, family in OTHERS.items():
         for word, ending in _LEVELS.items():

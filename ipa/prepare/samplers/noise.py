@@ -56,7 +56,7 @@ class NoiseStream:
         return self._uniform24(int(np.prod(shape))).astype(np.float32).reshape(tuple(shape))
 
     def _blocks(self, count: int) -> Doubles:
-        """`normal_fill`: Box–Muller in blocks of 16; the last 16 are drawn anew if needed."""
+        """torch's `normal_fill`: Box–Muller in blocks of 16; the last 16 may be drawn anew."""
         uniforms = self._uniform24(count)
         whole = count - count % _BLOCK
         values = np.empty(count)
@@ -66,7 +66,7 @@ class NoiseStream:
         return values
 
     def _pairs(self, count: int) -> Doubles:
-        """`normal_distribution<double>`: cosine first; the sine waits for the next small draw."""
+        """torch's `normal_distribution<double>`: cosine first; the sine waits for the next draw."""
         kept = [] if self._spare is None else [self._spare]
         angle, radius = self._uniform53(2 * max(0, (count - len(kept) + 1) // 2)).reshape(-1, 2).T
         theta = 2.0 * np.pi * angle
@@ -90,7 +90,7 @@ class NoiseStream:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which pictures of a call are made in one run, where one generator draws for all of them.
+    """The share of a call's pictures that one run makes, if one generator draws for all.
 
     Attributes:
         count: The pictures of the whole call.
@@ -114,12 +114,12 @@ class OwnStreams:
         return np.concatenate([stream.normal((1, *shape)) for stream in self._streams])
 
     def source_rows(self, shape: Sequence[int]) -> Floats:
-        """The same, for the posteriors of what the pictures start from."""
+        """The next draw for the posteriors of each start picture."""
         return self.rows(shape)
 
 
 class SharedStream:
-    """One generator that draws for all pictures of a call at once, some of which a run makes.
+    """A generator that draws for all pictures of a call, some of which this run makes.
 
     As torch draws (N, C, H, W): the values are those of a draw for each picture after the other
     only where a picture has a multiple of 16 of them.
@@ -129,23 +129,23 @@ class SharedStream:
         self._stream, self._count, self._share = NoiseStream(seed), count, share
 
     def rows(self, shape: Sequence[int]) -> Floats:
-        """The run's part, (N, …), of the next draw."""
+        """The run's share, (N, …), of the next draw."""
         drawn = self._stream.normal((self._share.count, *shape))
         return drawn[self._share.first :][: self._count]
 
     def source_rows(self, shape: Sequence[int]) -> Floats:
-        """The same, of one draw for each picture that is started from."""
+        """The run's share of one draw for each start picture."""
         if not self._share.one_source:
             return self.rows(shape)
         return self._stream.normal((1, *shape)).repeat(self._count, axis=0)
 
 
 Streams: TypeAlias = "SharedStream | OwnStreams"
-"""Where the noise of the pictures of a run is drawn from."""
+"""The noise streams of a run's pictures: their own, or a shared one."""
 
 
 def _box_muller(uniforms: Doubles) -> Doubles:
-    """`normal_fill_16`: the first 8 of a block give the radii, its last 8 the angles.
+    """torch's `normal_fill_16`: the first 8 of a block give the radii, its last 8 the angles.
 
     The angle is rounded to float32 as in torch: that rounding alone moves a value by up to 1e-6.
     """

@@ -20,11 +20,11 @@ _MAX_BETA = 0.999
 
 
 LEAST_SIGNAL = 2.0**-24
-"""Stands in for ᾱ = 0 where a σ must be finite, as in diffusers."""
+"""The value that replaces ᾱ = 0 where σ must be finite, as in diffusers."""
 
 
 def signal_levels(config: SamplerConfig, *, finite: bool) -> Floats:
-    """ᾱ_t of every training step, float32 as in diffusers.
+    """The signal levels ᾱ_t of all training steps, float32 as in diffusers.
 
     Args:
         config: The sampler's configuration.
@@ -45,7 +45,7 @@ def signal_levels(config: SamplerConfig, *, finite: bool) -> Floats:
 
 
 def noise_levels(signal: Floats) -> Floats:
-    """σ_t = √((1 − ᾱ_t) / ᾱ_t), float32."""
+    """The noise levels σ_t = √((1 − ᾱ_t) / ᾱ_t), float32."""
     return np.asarray(np.sqrt((np.float32(1.0) - signal) / signal), np.float32)
 
 
@@ -117,7 +117,7 @@ _TERMS = 60  # of a series whose terms at least halve
 
 
 def spaced_levels(first: float, last: float, count: int, config: SamplerConfig) -> Doubles:
-    """Levels from σ_max down to σ_min, which the config may override; not for "training"."""
+    """Noise levels from σ_max down to σ_min, which the config may override."""
     spacing = _SPACINGS[config.levels]
     return spacing(config.sigma_max or first, config.sigma_min or last, count)
 
@@ -137,7 +137,7 @@ def _beta(high: float, low: float, count: int) -> Doubles:
 
 
 def beta_quantiles(probabilities: Doubles) -> Doubles:
-    """Where the beta law of shape (0.6, 0.6) has these probabilities below it, by bisection."""
+    """The quantiles of the beta distribution of shape (0.6, 0.6), by bisection."""
     # The law is symmetric, and the series below is for its lower half.
     lower = np.minimum(probabilities, 1.0 - probabilities)
     wanted = lower * 2.0 * _mass(np.array([0.5]))
@@ -151,7 +151,7 @@ def beta_quantiles(probabilities: Doubles) -> Doubles:
 
 
 def _mass(x: Doubles) -> Doubles:
-    """∫₀ˣ (t (1 − t))^(a − 1) dt for x ≤ 1/2, the binomial series term by term."""
+    """The integral ∫₀ˣ (t (1 − t))^(a − 1) dt for x ≤ 1/2, by the binomial series."""
     total, factor, power = np.zeros_like(x), 1.0, np.ones_like(x)
     for k in range(_TERMS):
         total += factor * power / (_SHAPE + k)

@@ -27,7 +27,7 @@ _MULTISTEP = {
 
 
 def pndm(config: SamplerConfig, count: int) -> Rows:
-    """PLMS; outputs are combined before they are taken for noise, also where they predict v.
+    """Rows of PLMS; outputs are combined before they are taken for noise, also if they predict v.
 
     As in diffusers, a run that leaves out steps leaves out evaluations, and does its second one
     from a step before it.
@@ -59,7 +59,7 @@ def pndm(config: SamplerConfig, count: int) -> Rows:
 
 
 def _transfer(before: float, after: float, config: SamplerConfig) -> tuple[float, float]:
-    """Equation 9: factors on x and on the output that lead from one ᾱ to another."""
+    """Factors on x and on the output that lead from one ᾱ to another (equation 9)."""
     bottom = before * math.sqrt(1.0 - after) + math.sqrt(before * (1.0 - before) * after)
     on_x, on_noise = math.sqrt(after / before), -(after - before) / bottom
     if config.prediction == "epsilon":

@@ -16,7 +16,7 @@ _NOISY = (200.0, 800.0)  # timesteps between which diffusers' default τ is 1; e
 
 
 def sa(config: SamplerConfig, count: int) -> Rows:
-    """Predict, evaluate, correct with the new estimate, predict on.
+    """Rows of SA-Solver: predict, evaluate, correct with the new estimate, predict on.
 
     Predictor and corrector of a step share their terms in x and in its noise, so the corrected
     latents are the predicted ones and a sum of estimates, as in UniPC.
@@ -55,7 +55,7 @@ def sa(config: SamplerConfig, count: int) -> Rows:
 
 
 def _orders(config: SamplerConfig, index: int, count: int) -> tuple[int, int]:
-    """Of the predictor of a step, and of the corrector that follows it."""
+    """The orders of a step's predictor, and of the corrector that follows it."""
     done, left = index - config.begin, count - index
     predictor, corrector = config.predictor_order, config.corrector_order
     if config.lower_order_final:
@@ -64,7 +64,7 @@ def _orders(config: SamplerConfig, index: int, count: int) -> tuple[int, int]:
 
 
 def _predictor(back: Doubles, order: int, tau: float) -> Doubles:
-    """Factors on d, d₋₁, …, over α'; `back` is the level gone to, that of d, that of d₋₁, …"""
+    """The predictor's factors on d, d₋₁, …, over α'; `back` is the level gone to, then theirs."""
     if back[0] == back[1]:
         return np.zeros(order)
     weights = _weights(back, back[1 : order + 1], tau)
@@ -75,7 +75,7 @@ def _predictor(back: Doubles, order: int, tau: float) -> Doubles:
 
 
 def _corrector(back: Doubles, order: int, tau: float) -> Doubles:
-    """Factors on d₊₁, d, d₋₁, …, over α'."""
+    """The corrector's factors on d₊₁, d, d₋₁, …, over α'."""
     if back[0] == back[1]:
         return np.zeros(order)
     weights = _weights(back, back[:order], tau)
@@ -85,7 +85,7 @@ def _corrector(back: Doubles, order: int, tau: float) -> Doubles:
 
 
 def _weights(back: Doubles, nodes: Doubles, tau: float) -> Doubles:
-    """a ∫ e^(a u) ℓ_k(u) du over the step, u = λ − λ', a = 1 + τ²; ℓ_k are Lagrange's."""
+    """The weights a ∫ e^(a u) ℓ_k(u) du over the step: u = λ − λ', a = 1 + τ², ℓ_k Lagrange's."""
     same = np.flatnonzero(np.diff(nodes) == 0.0)
     nodes = nodes[: same[0] + 1] if same.size else nodes
     a, h = 1.0 + tau**2, math.log(back[1] / back[0])

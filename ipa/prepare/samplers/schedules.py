@@ -45,7 +45,7 @@ ROWS: Mapping[Family, Callable[[SamplerConfig, int], Rows]] = {
     "lcm": lcm,
     "tcd": tcd,
 }
-"""Each family's rows: the factor on the starting noise, and the steps."""
+"""The function of each family that makes its rows and the factor on the starting noise."""
 
 
 NAMES: tuple[str, ...] = tuple(
@@ -53,7 +53,7 @@ NAMES: tuple[str, ...] = tuple(
     for family, kind in FAMILIES.items()
     for levels in kind.levels
 )
-"""Every sampler's name."""
+"""The names of all samplers."""
 
 
 _LISTED = ", ".join(
@@ -138,7 +138,7 @@ def make_schedule(
     begin: int = 0,
     custom: CustomSteps = _NO_CUSTOM,
 ) -> Schedule:
-    """The rows of a run.
+    """Make the schedule of a run.
 
     Args:
         name: One of `NAMES`, or as other tools spell it; None takes the checkpoint's own. The name
@@ -179,12 +179,12 @@ def make_schedule(
 
 
 def training_levels(name: str, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """σ of every training timestep, from clean to noisy, for a sampler of `NAMES`; all finite."""
+    """The noise levels σ of all training timesteps, from clean to noisy; all finite."""
     return noise_levels(signal_levels(_sampler(name, config), finite=True))
 
 
 def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
-    """The sampler that a checkpoint names, and a warning if another must stand in for it.
+    """The sampler that a checkpoint names, and a warning if another must replace it.
 
     Raises:
         CheckpointError: The config names no sampler, or one for another kind of model.
@@ -211,7 +211,7 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def _suffix(kind: str, family: Family, config: Mapping[str, Any]) -> str:
-    """What a name ends with for the levels that a config asks for, where its class has them."""
+    """The suffix of a name for the levels that a config asks for, where its class has them."""
     if kind not in _CLASSES_WITHOUT_LEVELS:
         for flag, levels in _FLAGS.items():
             if config.get(flag) and levels in FAMILIES[family].levels:
@@ -235,7 +235,7 @@ def pipeline_config(config: Mapping[str, Any], *, is_xl: bool = False) -> dict[s
 
 
 def clipping_warning(name: str, config: Mapping[str, Any], *, is_xl: bool = False) -> list[str]:
-    """What to say where a sampler clips latents, or would in diffusers; see `pipeline_config`."""
+    """A warning where a sampler clips latents, or would in diffusers; see `pipeline_config`."""
     family, _ = _parts(name)
     if not is_xl or _CLIP not in FAMILIES[family].known:
         return []

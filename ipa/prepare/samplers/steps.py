@@ -22,7 +22,7 @@ def check_custom(name: str, sampler: SamplerConfig) -> None:
 
 
 def distillation_warnings(sampler: SamplerConfig, trained: list[int]) -> list[str]:
-    """What diffusers warns of: a model was distilled on some timesteps, and a call names others."""
+    """diffusers' warning: a model was distilled on other timesteps than a call names."""
     given = sampler.custom.timesteps or ()
     others = [f"{t:g}" for t in given if t not in trained]
     if not others:
@@ -78,7 +78,7 @@ def _check_sigmas(sampler: SamplerConfig, sigmas: tuple[float, ...]) -> None:
 
 
 def left_out(num_inference_steps: int, strength: float | None) -> int:
-    """All but the last int(n · strength) steps, as in diffusers' get_timesteps.
+    """How many steps strength leaves out: all but the last int(n · strength) (get_timesteps).
 
     None, and 1, leave out none.
 

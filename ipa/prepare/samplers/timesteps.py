@@ -54,7 +54,7 @@ def spaced_multistep(config: SamplerConfig, count: int, signal: npt.NDArray[np.f
 
 
 def _trailing(start: int, stride: float, count: int) -> Doubles:
-    """From the last step down.
+    """Trailing timesteps, from the last training step down.
 
     Float rounding gives numpy.arange one entry too many for some counts (61, 103, …), which
     diffusers passes on as timestep −1, the noisiest level at the end of the run. Here it is cut.
@@ -63,7 +63,7 @@ def _trailing(start: int, stride: float, count: int) -> Doubles:
 
 
 def _clipped(config: SamplerConfig, signal: npt.NDArray[np.float32]) -> int:
-    """How many of the noisiest steps lambda_min_clipped leaves out; λ = ln(α/σ)."""
+    """The number of noisiest steps that lambda_min_clipped leaves out; λ = ln(α/σ)."""
     alpha, sigma = np.sqrt(signal), np.sqrt(np.float32(1.0) - signal)
     lambdas = np.log(alpha) - np.log(sigma)
     return int(np.searchsorted(lambdas[::-1], np.float32(config.lambda_min_clipped)))
@@ -85,7 +85,7 @@ _REPEATING = frozenset({"unipc", "deis", "sa"})
 
 
 def euler_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Doubles]:
-    """Timesteps, and one more level than that: the last is 0 or σ_min."""
+    """Timesteps, and noise levels, one more of them: the last is 0 or σ_min."""
     table = noise_levels(signal_levels(config, finite=True))
     if config.custom.sigmas is not None:
         # diffusers takes the logarithms of these in float32.
@@ -104,7 +104,7 @@ def euler_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Doubles]:
 
 
 def multistep_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Doubles]:
-    """As `euler_levels`, with the spacing and the whole steps of diffusers' DPM-Solver++."""
+    """Timesteps and levels as `euler_levels`, with DPM-Solver++'s spacing and whole steps."""
     signal = signal_levels(config, finite=True)
     table = noise_levels(signal)
     timesteps = spaced_multistep(config, count, signal)
@@ -120,13 +120,13 @@ def multistep_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Double
 
 
 def triples(timesteps: Doubles, sigmas: Doubles) -> list[tuple[float, float, float]]:
-    """(timestep, level, level after it) of every step."""
+    """All steps as (timestep, level, level after it)."""
     following = sigmas[1:].tolist()
     return list(zip(timesteps.tolist(), sigmas[:-1].tolist(), following, strict=True))
 
 
 def distinct(nodes: Doubles) -> Doubles:
-    """Levels up to the first that repeats: no polynomial goes through two values at one level."""
+    """The levels up to the first that repeats: no polynomial has two values at one level."""
     same = np.flatnonzero(np.diff(nodes) == 0.0)
     return nodes[: same[0] + 1] if same.size else nodes
 

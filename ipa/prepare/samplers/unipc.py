@@ -14,7 +14,7 @@ from .timesteps import multistep_levels, triples
 
 
 def unipc(config: SamplerConfig, count: int) -> Rows:
-    """Predict, evaluate, correct with the new estimate, predict on: as diffusers has it.
+    """Rows of UniPC: predict, evaluate, correct with the new estimate, predict on, as in diffusers.
 
     Corrector and predictor of a step share their terms in x, so the corrected latents are the
     predicted ones and a sum of differences of estimates: no latents of the past are needed.
@@ -55,7 +55,7 @@ def _order(config: SamplerConfig, index: int, count: int, following: float) -> i
 
 
 def _factors(sigmas: Doubles, order: int, kind: str) -> tuple[Doubles, Doubles]:
-    """A step's predictor, as factors on d, d₋₁, …; corrector − predictor, on d₊₁, d, d₋₁, ….
+    """A step's predictor, as factors on d, d₋₁, …; and corrector − predictor, on d₊₁, d, d₋₁, ….
 
     Args:
         sigmas: The level that is gone to, the one it starts from, and those before.
@@ -87,7 +87,7 @@ def _factors(sigmas: Doubles, order: int, kind: str) -> tuple[Doubles, Doubles]:
 
 
 def _wanted(h: float, order: int, scale: float) -> Doubles:
-    """k! φ_(k+1)(h) h / B(h), for k from 1."""
+    """The right side of UniPC's equations: k! φ_(k+1)(h) h / B(h), for k from 1."""
     phi, factorial, values = math.expm1(h) / h - 1.0, 1, []
     for k in range(1, order + 1):
         values.append(phi * factorial / scale)
@@ -97,7 +97,7 @@ def _wanted(h: float, order: int, scale: float) -> Doubles:
 
 
 def _differences(weights: Doubles, ratios: Doubles) -> Doubles:
-    """Σ_k weight_k (d₋ₖ − d)/r_k, as factors on d, d₋₁, …"""
+    """The sum Σ_k weight_k (d₋ₖ − d)/r_k, as factors on d, d₋₁, …"""
     each = weights / ratios[:-1]
     return np.concatenate([[-each.sum()], each])
 

@@ -89,7 +89,7 @@ _ALWAYS = 999999999.9  # its σ of a start at 0
 
 @dataclass(frozen=True, slots=True)
 class NoiseTimes:
-    """Where the steps of a run stand.
+    """The positions of a run's steps between noise and picture.
 
     Attributes:
         steps: σ at which each step evaluates the network, (n,).
@@ -101,7 +101,7 @@ class NoiseTimes:
 
 
 def open_steps(rule: str, start: float, end: float, times: NoiseTimes) -> Flags:
-    """Whether an image prompt is on, at each step: (n,).
+    """Whether an image prompt's window is open at each step: (n,).
 
     Args:
         rule: A name of WINDOWS.
@@ -130,7 +130,7 @@ def _sigma(start: float, end: float, times: NoiseTimes) -> Flags:
 
 
 def level_at(fraction: float, training: Floats) -> float:
-    """P(p), rounded to float32 as ComfyUI's is; beyond every level at 0, and 0 at 1."""
+    """The noise level P(p) in float32, as ComfyUI's; beyond every level at 0, and 0 at 1."""
     if fraction <= 0.0:
         return _ALWAYS
     if fraction >= 1.0:
@@ -145,4 +145,4 @@ WINDOWS: Mapping[str, Callable[[float, float, NoiseTimes], Flags]] = {
     "cutoff": _cutoff,
     "sigma": _sigma,
 }
-"""The rules by name."""
+"""The rules for windows, by name."""

@@ -1,4 +1,4 @@
-"""λ at every site and step: the one table that scales, curves and layers come down to."""
+"""The λ of every site and step: the one table that scales, curves and layers make."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lambda_table(
     window: npt.NDArray[np.bool_] | None = None,
     profile: Profile = HOUSE,
 ) -> Doubles:
-    """λ of one image prompt, (S, n) in float64: sites in the order of their numbers, steps.
+    """The λ of one image prompt, (S, n) in float64: sites by number, steps.
 
     Args:
         prompt: Its scale, layers, curve, start and end are used.
@@ -62,7 +62,7 @@ def lambda_table(
 
 
 def check_weights(weights: object) -> None:
-    """Raise RequestError unless the callback of a run is one, or None."""
+    """Raise RequestError unless the `weights` callback is a function, or None."""
     if weights is not None and not callable(weights):
         raise RequestError(
             "weights is called before each step",
@@ -72,7 +72,7 @@ def check_weights(weights: object) -> None:
 
 
 def prompt_factors(given: Mapping[int | str, float] | None, adapters: Sequence[str]) -> list[float]:
-    """Factors on λ, one per image prompt; 1 where nothing is said.
+    """The factors on λ that a callback gave, one per image prompt; 1 by default.
 
     Args:
         given: By index of an image prompt, or by name of an adapter for all of its prompts; where

@@ -31,7 +31,7 @@ _BY_BASE = {**STYLE_LAYOUT, **TABLES}
 
 
 def layer_factors(layers: Layers | None, sites: Sequence[Site]) -> Doubles:
-    """Factors on λ, (S,) in float64, in the order of site numbers.
+    """The factors on λ, (S,) in float64, in the order of site numbers.
 
     Args:
         layers: None is 1 everywhere; the name of a preset; several joined by "+" or with factors in
@@ -60,7 +60,7 @@ def layer_factors(layers: Layers | None, sites: Sequence[Site]) -> Doubles:
 
 
 def composition_factors(layers: Layers | None, sites: Sequence[Site]) -> Doubles:
-    """The part of `layer_factors` that is composition's in "style and composition", (S,).
+    """The composition part of `layer_factors` for "style and composition", (S,).
 
     It is 0 elsewhere: where another preset stands beside it, all of them are weighed alike.
     """
@@ -91,14 +91,14 @@ def _preset(name: str, sites: Sequence[Site]) -> PerTransformer:
 
 
 def _precise(precise: PreciseType, layers: Layers, sites: Sequence[Site]) -> Doubles:
-    """Its table times the weight, or at the layers that it moves times the boost."""
+    """A precise type's table times the weight; times the boost at the layers that it moves."""
     factors = _per_site(_preset(precise.name, sites), sites)
     moved = np.array(moved_sites(layers, sites))
     return factors * np.where(moved, precise.boost, precise.weight)
 
 
 def _numbered(text: str, order: Sequence[Transformer]) -> PerTransformer:
-    """ComfyUI's "number:weight, …"."""
+    """Parse ComfyUI's "number:weight, …"."""
     factors: dict[Transformer, float] = {}
     for part in text.strip().strip(",").split(","):
         number, _, weight = part.partition(":")

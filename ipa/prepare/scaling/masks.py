@@ -1,4 +1,4 @@
-"""Masks on their way to the attentions: what multiplies an image prompt at each query."""
+"""Masks at the attentions: what multiplies an image prompt at each query."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def latent_mask(mask: MaskValues, queries: int, latents: Grid) -> Floats:
 
 
 def bilinear(mask: MaskValues, rows: int, columns: int) -> Floats:
-    """torch's `interpolate(mode="bilinear")` of (H, W) to (rows, columns), but for its rounding."""
+    """Resize (H, W) to (rows, columns) as torch's `interpolate(mode="bilinear")`, unrounded."""
     down, right = _neighbours(mask.shape[0], rows), _neighbours(mask.shape[1], columns)
     total = np.zeros((rows, columns))
     for row, row_weight in down:
@@ -86,7 +86,7 @@ class Canvas:
 
     @classmethod
     def of(cls, model: ModelFolder, width: int, height: int, crop: Crop | None = None) -> Canvas:
-        """Each level of the UNet halves the grid of the latents, rounded up."""
+        """The canvas of a picture; each level of the UNet halves the grid, rounded up."""
         factor, last = model.vae.scale_factor, len(model.unet.channels) - 1
         grids = [(height // factor, width // factor)]
         for _ in range(last):
@@ -97,7 +97,7 @@ class Canvas:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """Width and height of what masks lie over: the whole picture, of which this is a part."""
+        """The width and height that masks lie over: the whole picture, before a crop."""
         return (self.width, self.height) if self.crop is None else self.crop.size
 
     def over(self, mask: MaskValues, fit: str | None, where: str) -> MaskValues:
@@ -114,7 +114,7 @@ class Canvas:
         return not self.over(mask, fit, where).any()
 
     def warnings(self, rule: str = SOFT) -> list[str]:
-        """What to say of any mask on this canvas."""
+        """Warnings for any mask on this canvas."""
         chosen = MASK_RULES[rule]
         wrong = sum(chosen.grid(r * c, self) != (r, c) for r, c in self.grids)
         if not wrong:
@@ -200,7 +200,7 @@ def fit_mask(mask: MaskValues, width: int, height: int, fit: str | None, where: 
 
 
 def binarised(mask: MaskValues, canvas: Canvas) -> MaskValues:
-    """Black and white, in the picture's size: `IPAdapterMaskProcessor.preprocess` of a PIL mask.
+    """A mask in black and white, in the picture's size (`IPAdapterMaskProcessor.preprocess`).
 
     Resized in 8 bits with Lanczos' filter, then cut at a half; the sides lose what is over eight.
     diffusers takes arrays to the nearest pixel instead; here all masks are treated as pictures.
@@ -212,7 +212,7 @@ def binarised(mask: MaskValues, canvas: Canvas) -> MaskValues:
 
 
 def _binary_size(canvas: Canvas) -> tuple[int, int]:
-    """Width and height; diffusers fails below eight pixels."""
+    """The width and height of a binarised mask; diffusers fails below eight pixels."""
     wide, tall = (
         max(_MASK_FACTOR, side - side % _MASK_FACTOR) for side in (canvas.width, canvas.height)
     )
@@ -220,7 +220,7 @@ def _binary_size(canvas: Canvas) -> tuple[int, int]:
 
 
 def silence(scales: Sequence[float], masks: SiteMasks | None) -> tuple[float, ...]:
-    """λ per site, 0 where the mask is empty: the base model, bit for bit."""
+    """The λ per site, set to 0 where the mask is empty: the base model, bit for bit."""
     if masks is None:
         return tuple(scales)
     return tuple(
@@ -230,7 +230,7 @@ def silence(scales: Sequence[float], masks: SiteMasks | None) -> tuple[float, ..
 
 
 def guessed_grid(queries: int, ratio: float) -> Grid:
-    """The grid that diffusers takes for a number of queries.
+    """The grid that diffusers guesses for a number of queries.
 
     It is the site's own for every size in multiples of 64 pixels from 256 to 1536 but one (1152 ×
     448, coarsest level), and for nine in ten of those in multiples of 8 from 256 to 1024.
@@ -276,5 +276,5 @@ MASK_RULES: Mapping[str, MaskRule] = {
         lambda mask, queries, canvas: latent_mask(mask, queries, canvas.latents),
     ),
 }
-"""By name: diffusers' layout with soft edges kept, diffusers' with its own preparation, ComfyUI's.
+"""The rules for masks by name: diffusers' layout with soft edges, diffusers', ComfyUI's.
 """

@@ -28,12 +28,12 @@ MOVED: Mapping[str, Mapping[str, frozenset[int]]] = {
     "style transfer precise": _LAYOUT,
     "composition precise": _REST,
 }
-"""The transformers whose tokens are moved, by t: see `ipa.prepare.scaling.presets`."""
+"""The transformers whose tokens a precise type moves, by t: see `ipa.prepare.scaling.presets`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreciseType:
-    """A weight type that moves tokens: its factor on λ, and the one at the layers that it moves.
+    """A precise weight type: its factor on λ, and the one at the layers that it moves.
 
     With scale=1 they are ComfyUI's weight, and its style_boost or composition_boost.
     """
@@ -44,7 +44,7 @@ class PreciseType:
 
 
 def precise_type(layers: Layers | None) -> PreciseType | None:
-    """The weight type that a choice of layers names, if it is one that moves tokens.
+    """The precise weight type that `layers` names; None for other layers.
 
     "style transfer precise", or {"style transfer precise": 1.0, "boost": 0.5}; without "boost" it
     is the weight.
@@ -74,7 +74,7 @@ def precise_type(layers: Layers | None) -> PreciseType | None:
 
 
 def moved_sites(layers: Layers | None, sites: Sequence[Site]) -> tuple[bool, ...] | None:
-    """For each site, in the order of site numbers, whether tokens are moved; None is nowhere.
+    """Whether tokens are moved, for each site in the order of numbers; None is nowhere.
 
     Raises:
         RequestError: See `precise_type`; or the UNet is built otherwise than the type knows.

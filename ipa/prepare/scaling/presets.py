@@ -11,14 +11,14 @@ from ipa.errors import RequestError, shown
 from ipa.model.sites import DEMO, Section, Site, is_demo, structure_name, transformers
 
 Formula: TypeAlias = Callable[[int, int], float]
-"""(t, L) to a factor."""
+"""A function from (t, L) to a factor on λ."""
 
 
 LEAST, REST, WEAK = 0.05, 0.95, 0.2
 
 
 def _distance(t: int, length: int) -> float:
-    """From the middle of the network, in halves of it."""
+    """The distance from the middle of the network, in halves of it."""
     return abs(t - length / 2) / (length / 2)
 
 
@@ -29,7 +29,7 @@ FORMULAS: Mapping[str, Formula] = {
     "ease in-out": lambda t, length: LEAST + REST * (1 - _distance(t, length)),
     "reverse in-out": lambda t, length: LEAST + REST * _distance(t, length),
 }
-"""Ease in is strongest where the network begins, ease out where it ends; there it stays below 1."""
+"""Formulas by name: ease in is strongest where the network begins, ease out where it ends."""
 
 
 WEAK_SECTIONS: Mapping[str, frozenset[Section]] = {
@@ -38,7 +38,7 @@ WEAK_SECTIONS: Mapping[str, frozenset[Section]] = {
     "weak output": frozenset({"up"}),
     "strong middle": frozenset({"down", "up"}),
 }
-"""Sections with a fifth of the weight."""
+"""The sections that a "weak" preset gives a fifth of the weight."""
 
 
 _SD15_OUTER = dict.fromkeys((*range(4), *range(9, 16)), 1.0)
@@ -103,7 +103,7 @@ Numbers = TypeVar("Numbers")
 
 
 NAMES: tuple[str, ...] = (*STYLE_LAYOUT, *FORMULAS, *WEAK_SECTIONS, *TABLES)
-"""Presets: InstantStyle's two, and ComfyUI's weight types. Between words a space, "_" or "-"."""
+"""The names of presets: InstantStyle's two, and ComfyUI's. Between words a space, "_" or "-"."""
 
 
 ANYWHERE: tuple[str, ...] = (*FORMULAS, *WEAK_SECTIONS)
@@ -130,12 +130,12 @@ def preset_name(name: str) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A name without what may differ in its spelling."""
+    """A name in lower case, without the signs that may differ in its spelling."""
     return re.sub(r"[\s_-]+", " ", name.strip().lower())
 
 
 def of_base(name: str, by_base: Mapping[str, Numbers], sites: Sequence[Site]) -> Numbers:
-    """What a table says of the base that a UNet is built as.
+    """A table's entry for the base that a UNet is built as.
 
     Raises:
         RequestError: It is built otherwise.

@@ -1,4 +1,4 @@
-"""λ per cross-attention site: from a number, from diffusers' blocks, or from a table of sites."""
+"""The λ of cross-attention sites: from a number, from diffusers' blocks, or from a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SiteScales = tuple[float, ...]
 
 
 def site_scales(scale: Scale, sites: Sequence[Site]) -> SiteScales:
-    """λ per site, in the order of site numbers; what is not named is 0.
+    """The λ of every site, in the order of site numbers; what is not named is 0.
 
     A dict with any of the keys "down", "mid" and "up" is diffusers' (`set_ip_adapter_scale`): each
     takes a number, a list, or {"block_i": number or list}; a list has one entry per transformer of
@@ -34,7 +34,7 @@ def site_scales(scale: Scale, sites: Sequence[Site]) -> SiteScales:
 
 
 def place(transformer: Transformer) -> str:
-    """A transformer in short: "down.1.attn.0", "mid.attn.0"."""
+    """A transformer's short name: "down.1.attn.0", "mid.attn.0"."""
     section, block, attention = transformer
     return (
         f"{section}.attn.{attention}" if section == "mid" else f"{section}.{block}.attn.{attention}"
@@ -63,7 +63,7 @@ def _from_table(scale: Mapping[str, Any], sites: Sequence[Site]) -> SiteScales:
 
 
 def _names(sites: Sequence[Site]) -> dict[str, list[int]]:
-    """Every name of a site or of a transformer, and the ranks of the sites that it means."""
+    """Names of sites and transformers, and the ranks of the sites that they mean."""
     names: dict[str, list[int]] = {}
     for rank, site in enumerate(sites):
         whole = site.path.partition(".transformer_blocks.")[0]
@@ -127,7 +127,7 @@ def _check_parts(
 def _elsewhere(
     unknown: Sequence[str], sites: Sequence[Site], others: Mapping[str, Iterable[str]]
 ) -> str:
-    """The unknown names; and if it is so, that another base has them, and which this one is."""
+    """The unknown names; and, if another base has them, which that is."""
     owners = [base for base, names in others.items() if set(unknown) <= set(names)]
     found = ", ".join(unknown)
     if not owners:

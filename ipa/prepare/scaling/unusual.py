@@ -8,14 +8,14 @@ from ipa.checks import is_finite
 from ipa.request.request import Request
 
 LARGEST_WEIGHT = 2.0
-"""Above it a weight of a picture is told; 0 to 1 is usual, and pictures fall apart beyond 2."""
+"""The largest usual weight: 0 to 1 is usual, and pictures fall apart beyond 2."""
 
 LARGEST_GUIDANCE = 50.0
-"""Above it guidance is told; 1 to 15 is usual."""
+"""The largest usual guidance scale: 1 to 15 is usual."""
 
 
 def unusual_numbers(request: Request, scales: Mapping[str, object] | None = None) -> list[str]:
-    """A sentence for each weight or guidance that is far from what is usual.
+    """Warnings for weights and guidance that are far from what is usual.
 
     Args:
         request: The call.
@@ -38,7 +38,7 @@ def unusual_numbers(request: Request, scales: Mapping[str, object] | None = None
 
 
 def _of_weight(where: str, scale: object) -> Iterator[str]:
-    """For the first of the numbers of a scale that is too large."""
+    """A warning for the first number of a scale that is too large."""
     for number in _numbers(scale):
         if abs(number) > LARGEST_WEIGHT:
             guess = f"; did you mean {number / 100:g}?" if 5 <= abs(number) <= 100 else ""

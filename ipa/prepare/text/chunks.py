@@ -27,7 +27,7 @@ Weighted = list[tuple[int, float]]
 
 
 def encode_prompt(tokenizer: ClipTokenizer, text: str, *, syntax: str, long_prompts: str) -> Tokens:
-    """Ids and weights of a text by one tokenizer; see `Request` for the two rules.
+    """The ids and weights of a text by one tokenizer; see `Request` for the two rules.
 
     Raises:
         RequestError: A weight is no finite number, or BREAK stands where there are no chunks.
@@ -54,7 +54,7 @@ def encode_prompt(tokenizer: ClipTokenizer, text: str, *, syntax: str, long_prom
 
 
 def _fragments(tokenizer: ClipTokenizer, text: str, syntax: str) -> Sequence[Fragment]:
-    """What a syntax reads; ComfyUI's names of learned words are these words."""
+    """The fragments that a syntax reads; ComfyUI's embedding:NAME becomes the learned word."""
     parts = parse(text, syntax)
     if syntax != "comfyui":
         return parts
@@ -63,7 +63,7 @@ def _fragments(tokenizer: ClipTokenizer, text: str, syntax: str) -> Sequence[Fra
 
 
 def evened(texts: Sequence[Tokens], tokenizers: Sequence[ClipTokenizer]) -> tuple[Tokens, ...]:
-    """Texts in chunks, with chunks of no words behind the shorter ones; single chunks stay rows.
+    """Texts with the same number of chunks: empty ones are appended; single chunks stay rows.
 
     Args:
         texts: What `encode_prompt` gave, each with its tokenizer in `tokenizers`.
@@ -78,7 +78,7 @@ def evened(texts: Sequence[Tokens], tokenizers: Sequence[ClipTokenizer]) -> tupl
 
 
 def repeated(rows: Sequence[tuple[Tokens, ...]]) -> list[tuple[Tokens, ...]]:
-    """Rows of texts in chunks, each one over and over until all have as many.
+    """Rows of texts with equally many chunks: each text is repeated until all have as many.
 
     Attention to keys that are all there k times is attention to them once: no picture changes.
     """
@@ -106,7 +106,7 @@ def _padded(text: Tokens, tokenizer: ClipTokenizer, count: int) -> Tokens:
 
 
 def _groups(fragments: Sequence[Fragment]) -> list[list[Fragment]]:
-    """What stands between BREAKs; nothing at all behind the last is no group."""
+    """The texts between BREAKs; nothing at all behind the last is no group."""
     groups: list[list[Fragment]] = [[]]
     for fragment in fragments:
         first, *others = _BREAK.split(fragment.text)

@@ -1,4 +1,4 @@
-"""A word that was learned: embeddings that stand for it, given beside the model's own."""
+"""Learned words (textual inversion): embeddings beside the model's own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ipa.arrays import Floats
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextualInversion:
-    """What a file of textual inversion teaches.
+    """A learned word: its token and its embeddings for each text encoder.
 
     Attributes:
         token: The word that stands for it in texts.
@@ -31,11 +31,11 @@ class TextualInversion:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What its embeddings are called one by one, as in diffusers: token, token_1, …"""
+        """The tokens of its embeddings, as in diffusers: token, token_1, …"""
         return (self.token, *(f"{self.token}_{n}" for n in range(1, len(self.vectors[0]))))
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able; the hash is of its float32 values, encoder by encoder."""
+        """The word, JSON-able; the hash is of its float32 values, by encoder."""
         digest = hashlib.sha256()
         for rows in self.vectors:
             digest.update(np.ascontiguousarray(rows, "<f4").tobytes())
@@ -50,7 +50,7 @@ class TextualInversion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LearnedWords:
-    """Words whose embeddings are not of the model, by one of its tokenizers.
+    """The learned words of one tokenizer, with the embeddings of their ids.
 
     Attributes:
         ids: For a tokenizer's id of such a word, the ids of its embeddings: one or several.

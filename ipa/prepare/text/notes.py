@@ -1,4 +1,4 @@
-"""What is said of a prompt that means more than is done with it.
+"""Warnings about syntax in a prompt that has no effect here.
 
 A1111's prompt editing `[a:b:0.5]`, its alternation `[a|b]` and its AND (modules/prompt_parser.py)
 need several texts in a run, which there are not here. Nothing of the kind is read as words in
@@ -26,7 +26,7 @@ _SHOWN = 60
 
 
 def syntax_warnings(request: Request, inversions: Sequence[TextualInversion]) -> list[str]:
-    """What stands in the texts of a request that is not done as its author may mean it."""
+    """Warnings about syntax in a request's texts that their author may mean otherwise."""
     warnings: dict[str, None] = {}
     for field in (*TEXTS, *_NEGATIVE):
         text = getattr(request, field)
@@ -39,7 +39,7 @@ def syntax_warnings(request: Request, inversions: Sequence[TextualInversion]) ->
 def _notes(
     text: str, syntax: str, field: str, inversions: Sequence[TextualInversion]
 ) -> Iterator[tuple[str, str]]:
-    """What was found, and what is said of it."""
+    """Syntax that was found in one text, and what to say of it."""
     if syntax == "a1111":
         yield from _foreign_tags(text, field)
         text = without_tags(text)
@@ -63,7 +63,7 @@ def _notes(
 
 
 def _foreign_tags(text: str, field: str) -> Iterator[tuple[str, str]]:
-    """Tags that are taken out of a text and do nothing."""
+    """Tags that are taken out of a text and have no effect."""
     for match in TAG.finditer(text):
         if field in _NEGATIVE:
             yield match[0], "was left out: a negative prompt applies no network"

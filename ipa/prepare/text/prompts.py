@@ -29,7 +29,7 @@ def plan_reading(
     *,
     negative: bool,
 ) -> tuple[TextOptions, tuple[TextualInversion, ...]]:
-    """How a row of guidance is read, its text by each encoder; and the words that are learned."""
+    """The text options of a row of guidance, and the learned words in its text."""
     weights, empty, skip = None, None, int(request.clip_skip or 0)
     if any(text.weights is not None for text in texts):
         weights = np.stack([_weights(text) for text in texts])
@@ -48,7 +48,7 @@ def plan_reading(
 def even_rows(
     rows: Sequence[tuple[Tokens, ...]], tokenizers: Sequence[ClipTokenizer], profile: Profile
 ) -> list[tuple[Tokens, ...]]:
-    """The rows of guidance with as many chunks in each.
+    """Rows of guidance with equally many chunks.
 
     That is as many as the longest text has; or, where rows are repeated, the least that all of them
     can be repeated to. Within a row, the texts of two encoders are evened by chunks of no words.
@@ -64,7 +64,7 @@ def even_rows(
 def learned_vectors(
     tokenizers: Sequence[ClipTokenizer],
 ) -> tuple[npt.NDArray[np.float32], ...]:
-    """For each text encoder the embeddings of learned words; () without any."""
+    """The embeddings of learned words for each text encoder; () without any."""
     return tuple(t.learned.vectors for t in tokenizers if t.learned is not None)
 
 
@@ -82,7 +82,7 @@ def check_clip_skip(clip_skip: int | None, model: ModelFolder) -> None:
 
 
 def _weights(text: Tokens) -> npt.NDArray[np.float64]:
-    """(chunks, 77)."""
+    """The weights of words, (chunks, 77)."""
     shape = np.atleast_2d(text.ids).shape
     return np.ones(shape) if text.weights is None else text.weights.reshape(shape)
 
@@ -98,7 +98,7 @@ _NO_CROP = (0, 0)
 
 @dataclass(frozen=True, slots=True)
 class PlannedText:
-    """One row of guidance.
+    """A row of guidance: its ids, weights and learned words, by text encoder.
 
     Attributes:
         tokens: The text by each text encoder's tokenizer; none: zeros stand for what they give.
@@ -114,12 +114,12 @@ class PlannedText:
 
     @property
     def ids(self) -> npt.NDArray[np.int32]:
-        """(text encoders, 77), or (text encoders, chunks, 77) of texts in chunks."""
+        """The ids, (text encoders, 77), or (text encoders, chunks, 77) of texts in chunks."""
         return np.stack([tokens.ids for tokens in self.tokens])
 
 
 def open_tokenizers(model: ModelFolder) -> tuple[ClipTokenizer, ...]:
-    """A tokenizer for each text encoder of a model.
+    """Open a tokenizer for each text encoder of a model.
 
     Raises:
         CheckpointError: One is missing or damaged, or they make texts of different lengths.
@@ -149,7 +149,7 @@ def plan_texts(
     tokenizers: Sequence[ClipTokenizer],
     size: tuple[int, int],
 ) -> tuple[PlannedText, ...]:
-    """The rows of guidance: (negative, positive), or (positive,) without guidance.
+    """Plan the rows of guidance: (negative, positive), or (positive,) without guidance.
 
     Args:
         request: The request.
@@ -182,7 +182,7 @@ def plan_texts(
 
 
 def text_warnings(texts: Sequence[PlannedText]) -> list[str]:
-    """What was cut from texts that are too long, each told once."""
+    """Warnings of what was cut from texts that are too long."""
     names = ("negative_prompt", "prompt") if len(texts) == 2 else ("prompt",)
     cut = {
         (name, tokens.dropped): f"{name}_2" if number else name
@@ -194,7 +194,7 @@ def text_warnings(texts: Sequence[PlannedText]) -> list[str]:
 
 
 def cut_warning(name: str, dropped: str) -> str:
-    """What to say of a text of which the end did not fit."""
+    """A warning of a text whose end did not fit."""
     rest = f" and {len(dropped) - _SHOWN} characters more" if len(dropped) > _SHOWN else ""
     return f"{name} is too long; this was cut: {dropped[:_SHOWN]!r}{rest}"
 
@@ -202,7 +202,7 @@ def cut_warning(name: str, dropped: str) -> str:
 def _encode(
     tokenizers: Sequence[ClipTokenizer], request: Request, text: str, second: str | None
 ) -> tuple[Tokens, ...]:
-    """An empty second text is the first, as in diffusers."""
+    """Encode both texts; an empty second text is the first, as in diffusers."""
     rules = {"syntax": request.prompt_syntax, "long_prompts": request.long_prompts}
     pairs = zip(tokenizers, (text, second or text), strict=False)
     return tuple(encode_prompt(tokenizer, own, **rules) for tokenizer, own in pairs)

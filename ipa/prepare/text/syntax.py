@@ -115,7 +115,7 @@ def _nested(text: str, weight: float, depth: int) -> Iterator[Fragment]:
 
 
 def _sections(text: str) -> Iterator[str]:
-    """What stands outside of parentheses, and each outermost pair with what is in it."""
+    """The text outside of parentheses, and each outermost pair with what is in it."""
     begin = depth = 0
     for place, character in enumerate(text):
         if character == "(":
@@ -155,7 +155,7 @@ def _finite(value: float, text: str) -> float:
 
 
 def _joined(parts: Iterable[Fragment]) -> tuple[Fragment, ...]:
-    """Without empty ones, and those of one weight in a row as one."""
+    """Fragments without empty ones, neighbours of one weight joined."""
     result: list[Fragment] = []
     for part in parts:
         if result and part.text and result[-1].weight == part.weight:

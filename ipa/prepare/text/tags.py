@@ -1,4 +1,4 @@
-"""What A1111 and ComfyUI write into a prompt beside words and their weights.
+"""Tags of A1111 and ComfyUI in a prompt, beside words and their weights.
 
 A1111 takes every `<kind:arguments>` out of a prompt before it is read (modules/extra_networks.py):
 `<lora:name:0.8>` is a LoRA, and so is `<lyco:…>`; a second number is the UNet's, the first then the
@@ -21,15 +21,15 @@ from ipa.request.request import Request
 from .learned_words import TextualInversion
 
 TAG = re.compile(r"<(\w+):([^>]+)>")
-"""What A1111 takes out of a prompt."""
+"""A pattern for the tags that A1111 takes out of a prompt."""
 
 LORA_KINDS = ("lora", "lyco")
 _POSITIONS = ("te", "unet", "dyn")  # of arguments without a name, behind that of the LoRA
 TEXTS = ("prompt", "prompt_2")
-"""The texts in which a LoRA may be named."""
+"""The arguments with texts in which a LoRA may be named."""
 
 EMBEDDING = re.compile(r"(?:^|(?<=\s))embedding:(\S+)")
-"""ComfyUI's name of a learned word: at the beginning, or behind a space."""
+"""A pattern for ComfyUI's embedding:NAME: at the beginning, or behind a space."""
 
 _ENDINGS = (".safetensors", ".pt", ".bin")
 _SHOWN = 60
@@ -45,7 +45,7 @@ class LoraTag:
 
 
 def without_tags(text: str) -> str:
-    """A text without what A1111 takes out of it."""
+    """A text without the tags that A1111 takes out of it."""
     return TAG.sub("", text)
 
 
@@ -110,7 +110,7 @@ def _weight(value: str, text: str) -> float:
 
 
 def named_words(text: str, inversions: Sequence[TextualInversion]) -> str:
-    """A text in which `embedding:NAME` is the learned word of that name, or is left out.
+    """A text with `embedding:NAME` replaced by the learned word of that name, or removed.
 
     ComfyUI's NAME is that of a file, with its ending or without; here also the word itself.
     """
@@ -123,7 +123,7 @@ def named_words(text: str, inversions: Sequence[TextualInversion]) -> str:
 
 
 def find_word(name: str, inversions: Sequence[TextualInversion]) -> tuple[str | None, str]:
-    """The word that a name stands for, if there is one, and the commas behind the name."""
+    """The learned word that a name means, if any, and the commas behind the name."""
     table: dict[str, str] = {}
     for own in inversions:
         stem = Path(own.file).stem

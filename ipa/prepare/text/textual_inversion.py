@@ -58,7 +58,7 @@ _BASES: Mapping[tuple[int, ...], str] = {
 def read_inversions(
     paths: Sequence[Path], words: Words, model: ModelFolder
 ) -> tuple[TextualInversion, ...]:
-    """What files teach.
+    """Read learned words from files.
 
     Args:
         paths: The files; never run.
@@ -113,7 +113,7 @@ def _listed(given: str | Sequence[Any]) -> list[Any]:
 
 
 def read_inversion(path: Path, token: str | None, model: ModelFolder) -> TextualInversion:
-    """A file's embeddings, checked against the text encoders of a model.
+    """Read a file's embeddings, checked against the text encoders of a model.
 
     Args:
         path: The file; never run.
@@ -129,7 +129,7 @@ def read_inversion(path: Path, token: str | None, model: ModelFolder) -> Textual
 
 
 def _read(path: Path, model: ModelFolder) -> tuple[str, tuple[Floats, ...]]:
-    """The name that a file has for its embeddings, or its own; and they, by text encoder."""
+    """A file's name for its embeddings, or its own; and the embeddings, by text encoder."""
     import ipa_convert
 
     tensors = ipa_convert.read_textual_inversion(path)
@@ -187,7 +187,7 @@ def bundled_words(
 
 
 def _spelled(word: str, parts: Iterable[str]) -> list[str]:
-    """What parts of a learned word are called in the file of a LoRA."""
+    """The keys of a learned word's parts in the file of a LoRA."""
     return [f"{BUNDLED}{word}.{'string_to_param.*' if part == '*' else part}" for part in parts]
 
 

@@ -22,7 +22,7 @@ from .learned_words import LearnedWords
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A text as the text tower takes it.
+    """The tokens of a text as the text encoder takes them.
 
     Attributes:
         ids: int32 (77,): start, text, end, padding; of a text in chunks (chunks, 77).
@@ -92,7 +92,7 @@ _TOKEN_FIELDS = ("lstrip", "rstrip", "single_word", "normalized")
 
 @dataclass(frozen=True, slots=True)
 class ClipTokenizer:
-    """Text to ids. `start`, `end` and `pad` are ids; `length` is that of every result.
+    """CLIP's tokenizer. `start`, `end` and `pad` are ids; `length` is that of every result.
 
     `embeddings` is how many ids the text encoder knows; None: it is not said.
     `series` are the ids of an added token that stands for several, as a model has them that was
@@ -140,7 +140,7 @@ class ClipTokenizer:
         return cls(start, end, pad, _length(config, folder), model, _series(model, added))
 
     def encode(self, text: str) -> Tokens:
-        """Ids of a text; what does not fit is cut, the end token kept."""
+        """The ids of a text; what does not fit is cut, the end token kept."""
         pieces, room = self.pieces(text), self.length - 2
         dropped = text[pieces[room][1] :] if len(pieces) > room else ""
         return Tokens(self.row([number for number, _ in pieces[:room]]), dropped.strip())
@@ -162,13 +162,13 @@ class ClipTokenizer:
         return list(expanded(pieces, learned))
 
     def row(self, ids: Sequence[int]) -> npt.NDArray[np.int32]:
-        """(length,): start, ids, end, padding."""
+        """The ids as one row (length,): start, ids, end, padding."""
         padded = np.full(self.length, self.pad, np.int32)
         padded[: len(ids) + 2] = [self.start, *ids, self.end]
         return padded
 
     def count(self, text: str) -> int:
-        """How many tokens a text has, start and end not counted."""
+        """The number of a text's tokens, without start and end."""
         return len(self.pieces(text))
 
 
@@ -222,7 +222,7 @@ def has_words(folder: Path) -> bool:
 def _words(
     folder: Path, serialized: Mapping[str, Any]
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges; tokenizer.json decides where both forms lie side by side."""
+    """The vocabulary and merges; tokenizer.json decides where both forms lie side by side."""
     if not serialized:
         if not has_words(folder):
             raise CheckpointError(
@@ -266,7 +266,7 @@ def _check_sides(folder: Path, config: Mapping[str, Any], serialized: Mapping[st
 
 
 def _series(model: Tokenizer, added: Sequence[AddedToken]) -> dict[int, tuple[int, ...]]:
-    """<word> with <word>_1, <word>_2, … behind it: what diffusers makes of one in a text."""
+    """The words <word>_1, <word>_2, … that follow a <word>: diffusers puts them all in a text."""
     ids = {token.content: int(model.token_to_id(token.content) or 0) for token in added}
     found: dict[int, tuple[int, ...]] = {}
     for word, number in ids.items():
@@ -309,7 +309,7 @@ def _special_tokens(
 
 
 def _extra_tokens(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Special tokens that have no name of their own, by a key that is none."""
+    """The special tokens that have no name of their own."""
     extra: object = next((config[key] for key in _EXTRA_KEYS if config.get(key)), [])
     if not isinstance(extra, (list, Mapping)):
         raise CheckpointError(f"{where}: extra_special_tokens must be a list", found=repr(extra))
@@ -343,7 +343,7 @@ def _named(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _marked(value: object) -> object:
-    """A token of special_tokens_map.json is special, whatever it says of itself."""
+    """A token of special_tokens_map.json, which is special whatever it says of itself."""
     return {**value, "special": True} if isinstance(value, Mapping) else value
 
 
@@ -422,7 +422,7 @@ def _read_merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
 
 
 def _merge(pair: object, vocabulary: Mapping[str, int], where: str) -> tuple[str, str]:
-    """A pair of words of the vocabulary that makes another."""
+    """A merge: a pair of words of the vocabulary that makes another."""
     parts = tuple(map(str, pair)) if isinstance(pair, (list, tuple)) else ()
     if len(parts) == 2 and all(word in vocabulary for word in (*parts, "".join(parts))):
         return parts[0], parts[1]

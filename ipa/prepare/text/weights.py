@@ -1,4 +1,4 @@
-"""What the weights of words do to the states of a text: two rules, in float64.
+"""Weights of words applied to the states of a text: two rules, in float64.
 
 `multiplied` is A1111's ("Original" in its settings, modules/sd_emphasis.py): states times weights,
 then all of them by one factor, so that their mean is what it was. A1111 takes that mean over all
@@ -22,7 +22,7 @@ Weights = npt.NDArray[np.float64]
 
 
 def weigh(states: Floats, weights: Weights, empty: Floats | None) -> Floats:
-    """The states of one chunk by one text encoder, weighted.
+    """Weight the states of one chunk by one text encoder.
 
     Args:
         states: (77, D).
@@ -49,11 +49,11 @@ def weigh(states: Floats, weights: Weights, empty: Floats | None) -> Floats:
 
 
 def multiplied(states: Weights, weights: Weights) -> Weights:
-    """states · weights, times the mean before over the mean after."""
+    """A1111's rule: states · weights, times the mean before over the mean after."""
     result = states * weights[:, None]
     return np.asarray(result * (states.mean() / result.mean()))
 
 
 def interpolated(states: Weights, weights: Weights, empty: Weights) -> Weights:
-    """empty + weights · (states − empty)."""
+    """ComfyUI's rule: empty + weights · (states − empty)."""
     return np.asarray(empty + weights[:, None] * (states - empty))

@@ -1,4 +1,4 @@
-"""`ipa-mlx doctor`."""
+"""`ipa-mlx doctor`: the command and its options."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from ipa.parity.report.machine import json_report
 
 _WORST = 5
 _PATH = re.compile(r"(?<![\w.…])(?:[A-Za-z]:)?[/\\](?:[^\s|`'\",;:]*[/\\])+")
-"""Folders, up to the last name; stages have no slash in front."""
+"""A pattern for paths: the folders up to the last name; stages have no slash in front."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at; `comparison` where that was a run."""
+    """A check of the doctor's and its outcome; `comparison` where it was a run."""
 
     name: str
     ok: bool
@@ -39,7 +39,7 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """All of it; `facts` are of the machine, `notes` what they mean and what to do."""
+    """The checks, speeds, facts of the machine, and notes: what facts mean and what to do."""
 
     backend: str
     facts: Mapping[str, str]
@@ -60,7 +60,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """In one sentence."""
+        """The outcome in one sentence."""
         bad = self.first_bad
         if bad is None:
             return f"Healthy: {self.backend} computes here what was recorded."
@@ -68,7 +68,7 @@ class Diagnosis:
 
 
 def markdown(of: Diagnosis) -> str:
-    """For an issue: no folders of this machine."""
+    """A diagnosis as Markdown for an issue, without folders of this machine."""
     lines = [f"### ipa-mlx doctor, {of.backend}", "", f"**{of.verdict}**", ""]
     lines += ["| check | | |", "|---|---|---|"]
     for check in of.checks:
@@ -87,7 +87,7 @@ def markdown(of: Diagnosis) -> str:
 
 
 def plain(of: Diagnosis) -> dict[str, Any]:
-    """For JSON; of comparisons, the worst stages alone."""
+    """A diagnosis as JSON-able values; of comparisons, the worst stages alone."""
     return {
         "ok": of.ok,
         "verdict": public(of.verdict),
@@ -105,7 +105,7 @@ def plain(of: Diagnosis) -> dict[str, Any]:
 
 
 def public(text: str) -> str:
-    """Without folders, which tell names of people: of a path, the last name is left."""
+    """A text without folders, which tell names of people: of a path, the last name is left."""
     for folder in (sys.prefix, str(Path.home()), str(Path.cwd())):
         if len(folder) > 1:
             text = text.replace(folder, "/…")

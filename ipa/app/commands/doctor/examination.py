@@ -28,23 +28,23 @@ from .notes import has_tf32, notes
 T = TypeVar("T")
 
 STEPS = 2
-"""Of a run whose speed is measured."""
+"""The steps of a run whose speed is measured."""
 
 TOTAL = 2 * (8 + STEPS)
-"""Steps of an examination, for its bar."""
+"""The steps of a whole examination, for its progress bar."""
 
 _TF32 = "MLX_ENABLE_TF32"
 _FAILURES = (IpaError, RuntimeError, OSError, ImportError)
-"""What a machine that is not well does; anything else is a bug, and keeps its trace."""
+"""Exceptions that a faulty machine causes; any other is a bug, and keeps its trace."""
 
 
 class Sick(Exception):  # noqa: N818 - the machine is, not the program
-    """A check failed after which others mean nothing; it is among the examination's own."""
+    """Raised when a check failed after which others mean nothing; that check is recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """Checks, one after another; what was found stands in `checks` and `speeds`."""
+    """The checks of a machine, one after another, with their outcomes and speeds."""
 
     backend: str
     device: str | None
@@ -56,7 +56,7 @@ class Examination:
     facts: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
-        """All of them. Raises Sick."""
+        """Run all checks. Raises Sick."""
         self._checked("backend", self._backend)
         known = self._checked("recorded run", self._recorded)
         own = self._precision("float32", known, known.capture)
@@ -65,7 +65,7 @@ class Examination:
             self._checked("SD1.5's size", self._full)
 
     def _checked(self, name: str, found: Callable[[], tuple[str, T]]) -> T:
-        """Run one, note it, and give what it made."""
+        """Run one check, record it, and return what it made."""
         self.bar.describe(name)
         try:
             sentence, made = found()
@@ -90,7 +90,7 @@ class Examination:
         return f"{len(known.capture.stages)} stages of {known.capture.header.side.name}", known
 
     def _precision(self, dtype: str, known: Recorded, reference: Capture) -> Capture:
-        """A run in it, held to a reference; and its speed."""
+        """Compare a run in this precision with a reference, and measure its speed."""
         name = f"demo in {dtype}"
         pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, self._device))
         found, own = self._checked(name, lambda: ("", self._held(pipe, known, reference)))
@@ -113,7 +113,7 @@ class Examination:
         )
 
     def _limits(self, dtype: str, known: Recorded) -> Limits:
-        """Products in TF32 have float16's rounding."""
+        """The limits on stages; with TF32 products they are float16's."""
         if dtype == "float32" and self.backend == "mlx" and has_tf32(self.facts):
             return Limits("float16", known.floors["float16"], FACTOR)
         return known.limits(dtype)
@@ -124,7 +124,7 @@ class Examination:
 
     @property
     def _device(self) -> str | None:
-        """MLX takes none."""
+        """The device argument; MLX takes none."""
         return self.device if self.backend == "torch" else None
 
     def _seconds(self, pipe: Pipeline) -> float:
@@ -141,7 +141,7 @@ def examine(
     *,
     full: bool = False,
 ) -> Diagnosis:
-    """All checks of a backend; `full` measures the speed of a model of SD1.5's size, too.
+    """Run all checks of a backend; `full` also measures the speed of a model of SD1.5's size.
 
     Raises:
         BackendError: None is installed, or there is none of that name.
@@ -172,12 +172,12 @@ def _opened(backend: str, dtype: str, device: str | None) -> tuple[str, Pipeline
 
 
 def _good(found: Comparison) -> bool:
-    """Nothing bad, and nothing left out."""
+    """Whether a comparison has nothing bad, and nothing left out."""
     return found.ok and not found.only_a
 
 
 def _exact(backend: str) -> bool:
-    """Switch MLX's TF32 off for this program, unless the user chose; whether that was done."""
+    """Switch MLX's TF32 off for this program unless the user chose; returns whether it did."""
     if backend != "mlx" or _TF32 in os.environ or "mlx.core" in sys.modules:
         return False
     os.environ[_TF32] = "0"

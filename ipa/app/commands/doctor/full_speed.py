@@ -42,7 +42,7 @@ _BLOCK, _SCALE = 1 << 22, 0.02
 
 
 def write_random_model(configs: Path, vocabulary: Path, target: Path) -> Path:
-    """A folder in diffusers' layout, in float16.
+    """Write a model folder of random weights in diffusers' layout, in float16.
 
     Args:
         configs: A folder with the configs of the model: UNet, VAE, one text encoder.
@@ -96,7 +96,7 @@ STEPS = 2
 
 
 DISK, MEMORY = 3 * 2**30, 7 * 2**30
-"""Bytes: 2.1 GB of files in float16; twice that in float32, and what a step takes."""
+"""Bytes that are needed: 2.1 GB of float16 files; twice that in memory, and a step's."""
 
 
 _GUIDANCE, _SIDE, _SIDE_ON_CPU = 7.5, 512, 256
@@ -104,7 +104,7 @@ _GUIDANCE, _SIDE, _SIDE_ON_CPU = 7.5, 512, 256
 
 @dataclass(frozen=True, slots=True)
 class _Clock:
-    """When steps end."""
+    """A stopwatch that notes when steps end."""
 
     ends: list[float] = field(default_factory=list)
 

@@ -47,7 +47,7 @@ def has_tf32(facts: Mapping[str, str]) -> bool:
 
 
 def notes(backend: str, facts: Mapping[str, str], *, tf32_set_off: bool) -> Iterator[str]:
-    """Sentences for a person.
+    """Notes for a person on the facts of a machine.
 
     Args:
         backend: "mlx" or "torch".

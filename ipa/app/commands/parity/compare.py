@@ -30,18 +30,18 @@ _LIVE_ONLY = {"forced": "--forced", "descend": "--descend", "swaps": "--swaps"}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command was asked for, beside its two sides."""
+    """The options of the command, beside its two sides."""
 
     options: Mapping[str, Any]
 
     @property
     def allow(self) -> tuple[str, ...]:
-        """In what they may differ."""
+        """The names of what may differ between the two runs."""
         return tuple(filter(None, (self.options["allow"] or "").split(",")))
 
     @property
     def limits(self) -> tuple[str, ...]:
-        """As they were typed."""
+        """The limits, as they were typed."""
         return tuple(self.options["limit"] or ())
 
     def is_set(self, name: str) -> bool:
@@ -50,7 +50,7 @@ class Asked:
 
 
 def compare_named(a: str, b: str, options: Mapping[str, Any]) -> Comparison:
-    """b against a, each a capture or a backend, as the options of the command say.
+    """Compare b with a, each a capture or a backend, as the options of the command say.
 
     Raises:
         RequestError: An option needs a backend that runs, or a backend a request; a report cannot
@@ -93,7 +93,7 @@ def _against_capture(first: Path | LiveSpec, second: Path, asked: Asked) -> Comp
 
 
 def _floors(of: Capture, a: Header, b: Header) -> Floors:
-    """Those that a capture has for a comparison of these two."""
+    """A capture's floors for a comparison of these two."""
     return of.floors.get(lower(a.precision, b.precision), NO_MEASURE)
 
 
@@ -104,7 +104,7 @@ def _with_floors(reference: Capture, other: str, opening: Opening) -> Capture:
 
 
 def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) -> Comparison:
-    """Of a capture every stage lies on the disk: what `--descend` is for needs no search there."""
+    """Compare a running backend with a capture or another backend, with all stages in one pass."""
     forced = asked.is_set("forced") or asked.is_set("descend")
     subject = opening.subject(spec)
     reference = read(first) if isinstance(first, Path) else opening.subject(first).capture(Choice())
@@ -126,7 +126,7 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
 
 
 class _Heard:
-    """A subject's runs, and what made them."""
+    """A subject that keeps the header of its last run."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -136,7 +136,7 @@ class _Heard:
         self.header = self._subject.made(tap)
 
     def told(self) -> Header:
-        """What made the last of them."""
+        """The header of the last run."""
         if self.header is None:
             raise RuntimeError("nothing was run")
         return self.header

@@ -16,11 +16,11 @@ _NONE = "none"
 _PRECISIONS = ("float32", "float16", "bfloat16")
 
 Open = Callable[[str, str, str | None], Pipeline]
-"""By backend, precision and device, with everything loaded."""
+"""A function that opens a backend with everything loaded, by name, precision and device."""
 
 
 def floor_precisions(text: str) -> tuple[str, ...] | None:
-    """Those that are named; None where the choice is ours."""
+    """The precisions that were named; None where the choice is ours."""
     if text in {AUTO, _NONE}:
         return None if text == AUTO else ()
     found = tuple(dict.fromkeys(text.split(",")))
@@ -41,7 +41,7 @@ def exact_runs(
     arguments: Mapping[str, Any],
     cancel: CancelSignal | None,
 ) -> dict[str, Exact]:
-    """By precision, who measures its floors; each is opened when it is asked for.
+    """The runs that measure floors, by precision; each backend is opened when it is needed.
 
     For float32 that is torch in float64, for a lower one the capture's own backend in it.
 

@@ -38,7 +38,7 @@ from ipa.request.scales import Scale
 
 
 def parse_steps(text: str | None) -> frozenset[int] | None:
-    """Numbers with commas between them."""
+    """Parse step numbers with commas between them."""
     if text is None:
         return None
     try:
@@ -50,7 +50,7 @@ def parse_steps(text: str | None) -> frozenset[int] | None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise RequestError for what can be known to be wrong of `compare`, before anything runs."""
+    """Raise RequestError for options of `compare` that are known to be wrong before a run."""
     limit_rows(options["limit"] or ())
     for name in ("to_html", "to_json", "to_junit"):
         if options[name] is not None:
@@ -58,7 +58,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def limit_rows(texts: Sequence[str]) -> tuple[Row, ...]:
-    """[PATTERN=]NUMBER each."""
+    """Parse limits, [PATTERN=]NUMBER each."""
     found = []
     for text in texts:
         pattern, _, number = text.rpartition("=")
@@ -75,7 +75,7 @@ def limit_rows(texts: Sequence[str]) -> tuple[Row, ...]:
 
 
 def own_limits(texts: Sequence[str], stages: Iterable[str]) -> dict[str, float]:
-    """By stage; of several patterns that match one, the last.
+    """Limits by stage; of several patterns that match one, the last.
 
     Raises:
         RequestError: A pattern matches none.
@@ -88,7 +88,7 @@ def own_limits(texts: Sequence[str], stages: Iterable[str]) -> dict[str, float]:
 
 
 class PatternLimits(Mapping[str, float]):
-    """The same of stages whose names are not known yet."""
+    """Limits by pattern, looked up for stages whose names are not known beforehand."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._rows = {row.pattern: row.limit or 0.0 for row in limit_rows(texts)}
@@ -117,7 +117,7 @@ def check_described(request: RequestFile, capture: Capture) -> None:
 def load_beside(
     pipe: Pipeline, options: Mapping[str, Any], asked: RequestFile, scale: Scale
 ) -> None:
-    """Load what the command line names, or else the request."""
+    """Load the adapters and controls that the command line names, or else the request."""
 
     def named(option: str, source: str) -> Sequence[str]:
         given: Sequence[str] = options[option] or asked.sources.get(source, ())
@@ -136,7 +136,7 @@ def load_beside(
 def save_reports(
     comparison: Comparison, to_html: Path | None, to_json: Path | None, to_junit: Path | None
 ) -> None:
-    """Write the files that are asked for, each whole or not at all."""
+    """Write the reports that are asked for, each whole or not at all."""
     if to_html is not None:
         report(comparison, to_html)
     if to_json is not None:
@@ -170,7 +170,7 @@ def show_comparison(comparison: Comparison) -> None:
 
 
 def _swaps(comparison: Comparison) -> Table:
-    """What is left of the difference of the pictures with each component of a, and its share."""
+    """A table of swaps: what each component's swap leaves of the difference, and its share."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(f"b with {comparison.a.name}'s")
     for title in ("relative L2 left", "so it costs"):
@@ -203,7 +203,7 @@ def _cells(one: Difference, has_floors: bool) -> tuple[str, ...]:
 
 
 def show_capture(capture: Capture, path: Path, *, as_json: bool) -> None:
-    """Print what was written."""
+    """Print what a capture holds and where it was written."""
     sketched = sum(isinstance(kept, Sketch) for kept in capture.stages.values())
     size = path.stat().st_size
     if as_json:

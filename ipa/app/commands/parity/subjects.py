@@ -31,7 +31,7 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class LiveSpec:
-    """BACKEND[:DTYPE][/BITS][@DEVICE]: "mlx", "torch:float16", "mlx:float16/4", "torch@cuda"."""
+    """A parsed BACKEND[:DTYPE][/BITS][@DEVICE]: "mlx", "torch:float16", "mlx:float16/4"."""
 
     backend: str
     dtype: str = "float32"
@@ -62,7 +62,7 @@ def parse_subject(text: str) -> Path | LiveSpec:
 
 @dataclass(frozen=True)
 class Opening:
-    """How backends are opened for one request, with what the command line names beside it."""
+    """How to open backends for one request, with what the command line loads beside it."""
 
     asked: RequestFile
     folder: ModelFolder
@@ -95,7 +95,7 @@ class Opening:
         return Subject.of(pipe, self.asked.arguments, spec.bits)
 
     def exact(self, backend: str, dtype: str, low: str) -> Subject | None:
-        """Who measures the floors of `compare_live`; None where nobody here can.
+        """The subject whose runs measure floors for `compare_live`; None if no backend here can.
 
         Args:
             backend: The reference's.
@@ -108,7 +108,7 @@ class Opening:
         return None if low == dtype or low not in DTYPES else self._if_there(LiveSpec(backend, low))
 
     def rounded(self, backend: str, low: str) -> Subject | None:
-        """Whose floors `exact` measures, where they are not the reference's own.
+        """The subject whose floors `exact` measures, if not the reference itself.
 
         In float32 `exact` is torch. To a reference of another backend its distance would be that
         backend's faults, too: they would be their own floors, and allowed.
@@ -118,7 +118,7 @@ class Opening:
         return self._if_there(LiveSpec("torch", "float32", "cpu"))
 
     def floors(self, reference: Capture, low: str, *, forced: bool) -> Floors:
-        """What rounding makes of a reference's stages, measured; nothing where nobody here can."""
+        """Measured floors of a reference's stages; empty where no backend here can measure."""
         own = reference.header
         exact = self.exact(own.backend, own.dtype, low)
         if exact is None or own.unfinished:

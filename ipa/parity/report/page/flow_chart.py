@@ -14,7 +14,7 @@ from .stage_tree import Group, holds, level
 MOST_BARS = 320
 _WIDTH, _HEIGHT, _LEFT, _TOP, _FOOT = 1000.0, 310.0, 46.0, 24.0, 34.0
 _GAP = 0.15
-"""Of a bar's width, left free beside it."""
+"""The part of a bar's width that is left free beside it."""
 
 _WIDTH_OF_A_LETTER = 6.6
 
@@ -57,7 +57,7 @@ def _grid(scale: LogScale) -> Iterator[Markup]:
 
 
 def _bands(worst: Sequence[Difference], wide: float) -> Iterator[Markup]:
-    """Where each phase is, with the names of as many as there is room for."""
+    """The extent of each phase, with the names of as many as there is room for."""
     at, free = _LEFT, 0.0
     phases = itertools.groupby(worst, key=lambda one: one.stage.partition("/")[0])
     for number, (phase, members) in enumerate(phases):
@@ -98,7 +98,7 @@ def _here(x: float) -> Markup:
 
 
 def said(row: Group | Difference) -> str:
-    """A bar in words."""
+    """A bar in words, for its tooltip."""
     one = row.worst if isinstance(row, Group) else row
     words = f"{one.stage}: relative L2 {short(one.measures.relative_l2)}"
     words += f", limit {short(one.limit)}"
@@ -110,7 +110,7 @@ def said(row: Group | Difference) -> str:
 
 
 def _line(kind: str, values: Sequence[float | None], wide: float, scale: LogScale) -> Markup:
-    """Steps from bar to bar; a gap where there is no value."""
+    """A line in steps from bar to bar; a gap where there is no value."""
     path, before = "", None
     for at, value in enumerate(values):
         if value is not None:

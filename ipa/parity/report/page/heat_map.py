@@ -14,7 +14,7 @@ from .stage_tree import ancestry, farthest
 
 MOST_COLUMNS, MOST_ROWS = 26, 90
 SHADES = (0.01, 0.1, 0.3, 1.0, 3.0, 30.0, 1000.0)
-"""How many times its limit an error is, at most, in each shade but the last."""
+"""The largest ratio of error to limit in each shade but the last."""
 
 Cells = dict[str, dict[int, list[Difference]]]
 
@@ -48,7 +48,7 @@ def heat_map(differences: Sequence[Difference]) -> Markup | None:
 
 
 def legend() -> Markup:
-    """What the shades mean."""
+    """A legend of the shades."""
     shades = [
         element("span", f"≤ {most:g} × limit", class_=f"h{shade}")
         for shade, most in enumerate(SHADES)

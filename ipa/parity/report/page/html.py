@@ -27,7 +27,7 @@ _MODES = {
 
 
 def report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
-    """Write the page, under a temporary name that is then changed.
+    """Write the page to a file, whole or not at all.
 
     Raises:
         RequestError: The folder cannot be written to.
@@ -36,7 +36,7 @@ def report(comparison: Comparison, path: str | os.PathLike[str]) -> None:
 
 
 def page(comparison: Comparison) -> str:
-    """The whole page. Whatever comes from a run is escaped, and the page may load nothing."""
+    """A comparison as HTML. Whatever comes from a run is escaped; the page may load nothing."""
     style, script = _text("report.css"), _text("report.js")
     sides = f"{comparison.b.name} against {comparison.a.name}"
     return Template(_text("report.html")).substitute(
@@ -72,7 +72,7 @@ def _verdict(comparison: Comparison) -> Markup:
 
 
 def _policy(style: str, script: str) -> str:
-    """The page's own style and script, pictures inside it, and nothing else."""
+    """The content security policy: the page's own style and script, and pictures inside it."""
     return (
         "default-src 'none'; img-src data:; "
         f"style-src '{_hash(style)}'; script-src '{_hash(script)}'; "

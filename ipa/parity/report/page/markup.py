@@ -13,13 +13,13 @@ _VOID = frozenset({"img", "input", "br"})
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """A text that is markup already, and is not escaped."""
 
     __slots__ = ()
 
 
 def element(tag: str, *children: str, **attributes: str | float | bool | None) -> Markup:
-    """An element; children that are no `Markup` are escaped, as attributes are.
+    """An HTML element; children that are no `Markup` are escaped, as attributes are.
 
     An attribute's trailing "_" is dropped, other ones become "-"; one that is None or False is left
     out, one that is True has no value.
@@ -47,18 +47,18 @@ def _attribute(name: str, value: str | float | bool | None) -> str:
 
 
 _MOST, _LEAST = 12, 2
-"""Decades that a scale spans."""
+"""The most and least decades that a scale spans."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogScale:
-    """From 10^low to 10^high."""
+    """A logarithmic scale from 10^low to 10^high."""
 
     low: int
     high: int
 
     def share(self, value: float) -> float:
-        """Where a value stands, 0 to 1; what is not finite stands at the top, zero at the foot."""
+        """A value's place, 0 to 1; what is not finite stands at the top, zero at the foot."""
         if not math.isfinite(value):
             return 1.0
         if value <= 0.0:
@@ -67,12 +67,12 @@ class LogScale:
 
     @property
     def decades(self) -> tuple[int, ...]:
-        """The exponents of its ticks."""
+        """The exponents of the scale's ticks."""
         return tuple(range(self.low, self.high + 1))
 
 
 def scale_of(differences: Iterable[Difference]) -> LogScale:
-    """One on which all errors, floors and limits stand."""
+    """A scale for all errors, floors and limits."""
     values = [
         value
         for one in differences

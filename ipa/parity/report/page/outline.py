@@ -13,7 +13,7 @@ from .stage_tree import Group, ancestry, farthest, holds
 
 
 def outline(tree: Sequence[Group], scale: LogScale, shown: Difference | None) -> Markup:
-    """All phases, and what is in that of one stage, open down to it.
+    """The outline of all phases, open down to one stage.
 
     The page's script fills the other phases when they are opened: thousands of stages would make
     the file large.
@@ -73,7 +73,7 @@ def _class(bad: int) -> str | None:
 
 
 def _short_name(one: Difference) -> str:
-    """Less what the groups above have said."""
+    """A name less what the groups above have said."""
     _, block, layer = ancestry(one.stage)
     path = one.stage.partition("/")[2]
     return path.removeprefix(layer or block).lstrip(".") or "(its result)"

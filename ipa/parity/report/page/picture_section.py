@@ -16,16 +16,16 @@ from .markup import Markup, element, joined
 
 GAINS = (1, 4, 16)
 LONGEST = 512
-"""Pixels of the longer side in the page."""
+"""The longer side of a picture on the page, in pixels."""
 
 LARGEST = 256 * 1024
-"""Bytes of a PNG; a larger one is shown as a JPEG."""
+"""The bytes of a PNG above which a picture is shown as a JPEG."""
 
 _SMALL, _QUALITY = 256, 92
 
 
 def pictures(comparison: Comparison) -> Markup:
-    """Side by side, with the difference at a choice of gains; nothing where there are none."""
+    """The pictures side by side, with their difference at a choice of gains; empty without any."""
     of = comparison.pictures
     if of is None:
         return joined()

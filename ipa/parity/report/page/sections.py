@@ -28,7 +28,7 @@ _NUMBERS = (
 
 
 def sections(comparison: Comparison) -> Markup:
-    """All of them, in the order in which a reader asks."""
+    """The page's sections, in the order in which a reader asks."""
     found = comparison.differences
     curves = element("div", *step_curves(found), class_="curves")
     heat, grows = heat_map(found), comparison.mode == "free-running"

@@ -52,7 +52,7 @@ class Group:
 
 
 def ancestry(stage: str) -> tuple[str, str, str]:
-    """Phase, block and layer of a stage, each whole; "" where it belongs to none."""
+    """The phase, block and layer of a stage, each whole; "" where it belongs to none."""
     phase, _, path = stage.partition("/")
     for block, layer in _GROUPS:
         head = block.match(path)
@@ -63,7 +63,7 @@ def ancestry(stage: str) -> tuple[str, str, str]:
 
 
 def tree_of(differences: Sequence[Difference]) -> tuple[Group, ...]:
-    """Phases, with blocks, layers and single stages in them."""
+    """A tree of stages: phases, with blocks, layers and single stages in them."""
     root = _Branch("")
     for one in differences:
         branch = root
@@ -75,7 +75,7 @@ def tree_of(differences: Sequence[Difference]) -> tuple[Group, ...]:
 
 
 def level(tree: Sequence[Group], most: int) -> list[Group | Difference]:
-    """The tree's groups at the deepest level that has no more of them than `most`."""
+    """The groups at the deepest level of the tree that has no more of them than `most`."""
     rows: list[Group | Difference] = list(tree)
     while True:
         deeper = [c for row in rows for c in (row.children if isinstance(row, Group) else (row,))]
@@ -85,14 +85,14 @@ def level(tree: Sequence[Group], most: int) -> list[Group | Difference]:
 
 
 def holds(row: Group | Difference, one: Difference) -> bool:
-    """Whether a stage is a row or in it."""
+    """Whether a stage is a row or in its group."""
     if isinstance(row, Difference):
         return row is one
     return any(holds(child, one) for child in row.children)
 
 
 def farthest(differences: Iterable[Difference]) -> Difference:
-    """The one that is the largest part of its limit; one that is not finite before all others."""
+    """The stage with the largest share of its limit; one that is not finite before all others."""
     return max(differences, key=lambda one: (one.bad, one.share))
 
 
@@ -143,7 +143,7 @@ _DIGITS = 4
 
 
 def stage_data(differences: Sequence[Difference]) -> Markup:
-    """JSON that may stand inside a script element.
+    """The rows as JSON that may stand inside a script element.
 
     `paths` are of path, explanation, block and layer; a number that is not finite is a string.
     """

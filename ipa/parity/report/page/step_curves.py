@@ -1,4 +1,4 @@
-"""How the error of a result grows over the steps."""
+"""Curves of the error of a result over the steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESULTS: Mapping[str, str] = {
     "guided": "prediction after guidance",
     "denoised": "estimate of the finished latents",
 }
-"""What has a curve, and its title."""
+"""The results that have a curve, and its title."""
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _FOOT = 420.0, 210.0, 46.0, 10.0, 10.0, 24.0
 

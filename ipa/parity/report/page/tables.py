@@ -34,11 +34,11 @@ _HEADS = (
     ("p999", "99.9 % |b − a|"),
     ("shape", "shape"),
 )
-"""Keys of the script's columns, and their titles."""
+"""The keys of the script's columns, and their titles."""
 
 
 def stage_table(comparison: Comparison) -> Markup:
-    """The stages that matter; the page's script puts all of them in their place."""
+    """A table of the stages that matter; the page's script fills in all others."""
     heads = [
         element("th", element("button", title, type="button", data_key=key), scope="col")
         for key, title in _HEADS
@@ -57,7 +57,7 @@ def _stage_row(one: Difference) -> Markup:
 
 
 def side_table(comparison: Comparison) -> Markup:
-    """Both sides, what differs marked."""
+    """A table of both sides, what differs marked."""
     rows = [
         element(
             "tr",
@@ -73,7 +73,7 @@ def side_table(comparison: Comparison) -> Markup:
 
 
 def request_table(request: Mapping[str, Any]) -> Markup:
-    """What was asked for, a row for each value."""
+    """A table of the request, a row for each value."""
     rows = [
         element("tr", element("th", name, scope="row"), element("td", value))
         for name, value in _flat("", request)
@@ -82,7 +82,7 @@ def request_table(request: Mapping[str, Any]) -> Markup:
 
 
 def swap_table(comparison: Comparison) -> Markup:
-    """Which component costs how much; nothing where none was swapped."""
+    """A table of swapped components and their costs; empty where none was swapped."""
     whole = comparison.unswapped
     if not comparison.swaps:
         return joined()
@@ -103,7 +103,7 @@ def swap_table(comparison: Comparison) -> Markup:
 
 
 def lone_stages(comparison: Comparison) -> Markup:
-    """Stages that only one run has, by phase; nothing where there are none."""
+    """Lists of stages that only one run has, by phase; empty where there are none."""
     made = []
     for side, names in ((comparison.a, comparison.only_a), (comparison.b, comparison.only_b)):
         if names:
@@ -124,7 +124,7 @@ def _table(heads: Sequence[str], rows: Sequence[Markup]) -> Markup:
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Dotted names and values; a list of plain values stays whole."""
+    """Dotted names and values of nested dicts; a list of plain values stays whole."""
     entries: Iterator[tuple[Any, Any]] | None = None
     if isinstance(value, Mapping) and value:
         entries = iter(value.items())
