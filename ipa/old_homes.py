@@ -59,7 +59,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.app.versions": "ipa.app.commands.versions",
     "ipa.batch": "ipa.pipeline.batch",
     "ipa.call_loras": "ipa.pipeline.call_loras",
-    "ipa.companions": "ipa.pipeline.companions",
+    "ipa.companions": "ipa.pipeline.loaded",
     "ipa.contract.adapter": "ipa.model.adapter",
     "ipa.contract.adapter_kinds": "ipa.model.adapter_kinds",
     "ipa.contract.adapter_shapes": "ipa.model.adapter_shapes",

@@ -191,7 +191,7 @@ def planned(pipe: ipa.Pipeline, arguments: Mapping[str, Any]) -> tuple[Batch, di
     """The requests of a call, and their description."""
     rest = dict(arguments)
     batch = make_batch(rest.pop("image_prompts", ()), rest)
-    plans = plan_batch(batch, pipe._snapshot()[0])
+    plans = plan_batch(batch, pipe._loaded.snapshot()[0])
     one = len(plans) == 1
     return batch, describe_request(plans[0]) if one else describe_batch(batch, plans)
 
@@ -330,7 +330,7 @@ def test_a_picture_is_made_again_from_what_it_says(
     open_pipeline: Open,
 ) -> None:
     """With a T2I-Adapter as with a ControlNet."""
-    root = pipes[False]._backend.model.path
+    root = pipes[False]._loaded.backend.model.path
     pipe = open_pipeline(root, backend)
     getattr(pipe, f"load_{kind}")(root / (NET if kind == "controlnet" else SKETCH))
     call = {"controls": Control(EDGES, scale=0.5), "output_type": "latent", "seed": 3}

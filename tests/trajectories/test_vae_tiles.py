@@ -46,7 +46,7 @@ def test_decoding(
     whole = (vae.decode(scaled).sample / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert relative(whole, expected) > 0.01
     for name, limit in (("mlx", 2e-6), ("torch", 2e-6)):  # measured 4.5e-7, 5e-7
-        backend = tiled[name]._backend
+        backend = tiled[name]._loaded.backend
         found = backend.decode(backend.from_numpy(latents))
         assert relative(found, expected) < limit
 
@@ -61,6 +61,6 @@ def test_encoding(
     posterior = vae.encode(torch.from_numpy(pixels)).latent_dist
     expected = [x * vae.config.scaling_factor for x in (posterior.mean, posterior.std)]
     for name, limit in (("mlx", 3e-6), ("torch", 1e-6)):  # measured 8e-7, 0
-        pair = tiled[name]._backend.encode(pixels)
+        pair = tiled[name]._loaded.backend.encode(pixels)
         for found, wanted in zip(pair, expected, strict=True):
             assert relative(found, wanted.numpy()) < limit
