@@ -45,7 +45,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.app.loras": "ipa.app.options.loras",
     "ipa.app.masks": "ipa.app.options.pictures",
     "ipa.app.parity": "ipa.app.commands.parity.show",
-    "ipa.app.picture_store": "ipa.pipeline.replay",
+    "ipa.app.picture_store": "ipa.pipeline.picture_store",
     "ipa.app.prompt_options": "ipa.app.options.image_prompts",
     "ipa.app.random_model": "ipa.app.commands.doctor.full_speed",
     "ipa.app.references": "ipa.app.options.pictures",
