@@ -10,16 +10,15 @@ from typing import Any
 from ipa.checks import check_plain
 from ipa.errors import RequestError
 from ipa.request.scales import Scale
+from ipa.sources.hub import HubOptions
 
 from .adapters import AdapterOptions
 
 
-class LoadOptions(AdapterOptions, total=False):
+class LoadOptions(AdapterOptions, HubOptions, total=False):
     """The keywords of `load_ip_adapter` that are the same for all."""
 
     image_encoder_folder: str | Path | None
-    revision: str | None
-    offline: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,13 +7,14 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from ipa.checks import check_plain, checked
 from ipa.errors import BackendError, RequestError, shown
 from ipa.model.folder import ModelFolder
 from ipa.model.ignoring import Ignore
 from ipa.model.quantization import Quantization
+from ipa.sources.hub import FolderOptions, hub_only
 from ipa.sources.models import resolve_model
 from ipa.sources.vae import resolve_vae
 
@@ -36,8 +37,8 @@ _BACKENDS = {
 }
 
 
-class Parts(TypedDict, total=False):
-    """The keywords of `load` about a model's parts."""
+class LoadOptions(FolderOptions, total=False):
+    """The keywords of `load` about a model's files and parts."""
 
     vae: str | Path | None
     ignore: Sequence[str] | str | None
@@ -51,10 +52,7 @@ def load(
     dtype: str | None = None,
     device: str | None = None,
     quantize: int | None = None,
-    revision: str | None = None,
-    variant: str | None = None,
-    offline: bool = False,
-    **parts: Unpack[Parts],
+    **options: Unpack[LoadOptions],
 ) -> Pipeline:
     """Load a model.
 
@@ -68,14 +66,13 @@ def load(
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
         quantize: For MLX: 4 or 8 bits for the matrices of attention and feed-forward, to save
             memory; None takes the weights as they are stored.
-        revision: Branch, tag or commit on the hub.
-        variant: "fp16" and the like, in the weights' file names.
-        offline: Never ask the hub; use the local cache.
-        **parts: `vae`: another VAE than the model's own: a folder, a file, or a name on the hub;
-            see `ipa.sources.vae`. A single file that has none needs one. `ignore`: names of
-            tensors in the model's files, with * for any characters, that its networks do not know
-            and that may be left out; without it they are refused. What lies outside every network
-            of a single file is left out anyhow, and told.
+        **options: `revision`: branch, tag or commit on the hub. `offline`: never ask the hub; use
+            the local cache. `variant`: "fp16" and the like, in the weights' file names. `vae`:
+            another VAE than the model's own: a folder, a file, or a name on the hub; see
+            `ipa.sources.vae`. A single file that has none needs one. `ignore`: names of tensors in
+            the model's files, with * for any characters, that its networks do not know and that
+            may be left out; without it they are refused. What lies outside every network of a
+            single file is left out anyhow, and told.
 
     Raises:
         BackendError: The backend is unknown or not installed.
@@ -90,22 +87,23 @@ def load(
         check_plain("model", model, (str, Path))
     chosen = choose_backend(backend)
     package, _, _, accepted = _BACKENDS[chosen]
-    ignore = Ignore.of(parts.get("ignore"))
+    ignore = Ignore.of(options.get("ignore"))
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
-    spare = [name for name, value in options.items() if value is not None and name not in accepted]
+    asked: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
+    spare = [name for name, value in asked.items() if value is not None and name not in accepted]
     if spare:
         raise RequestError(f"the {chosen} backend takes no {', '.join(spare)}")
+    hub = hub_only(options)
     folder = (
         model
         if isinstance(model, ModelFolder)
-        else resolve_model(model, revision=revision, variant=variant, offline=offline)
+        else resolve_model(model, variant=options.get("variant"), **hub)
     )
-    folder = resolve_vae(folder, parts.get("vae"), offline=offline)
+    folder = resolve_vae(folder, options.get("vae"), offline=hub["offline"])
     if ignore.patterns:
         folder = replace(folder, ignore=ignore)
     opened = importlib.import_module(package).open_backend(
-        folder, **{name: value for name, value in options.items() if name in accepted}
+        folder, **{name: value for name, value in asked.items() if name in accepted}
     )
     return Pipeline(opened)
 

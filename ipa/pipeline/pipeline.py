@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
 from PIL import Image
 
 from ipa.arrays import Floats
+from ipa.backend.protocol import Backend
 from ipa.backend.tap import Tap, check_tap
+from ipa.backend.tiling import VaeTiling
 from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
 from ipa.errors import RequestError
@@ -36,16 +39,74 @@ from ipa.request.scales import StepWeights
 from .adapters import joins_faces, named
 from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
-from .companions import Companions
+from .loaded import Loaded
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class Pipeline(Companions):
+
+def _of_loaded(verb: Callable[Concatenate[Loaded, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
+    """A method of what a pipeline has loaded as one of the pipeline's, with its words."""
+
+    @functools.wraps(verb)
+    def method(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return verb(self._loaded, *args, **kwargs)
+
+    method.__module__, method.__qualname__ = __name__, f"Pipeline.{verb.__name__}"
+    return method
+
+
+class Pipeline:
     """A loaded model, ready to make pictures. Made by `ipa.load`.
 
-    Calls from several threads wait for one another.
+    Calls from several threads wait for one another. What is loaded beside the model, and how it is
+    changed, is `ipa.pipeline.loaded.Loaded`'s.
     """
+
+    def __init__(self, backend: Backend) -> None:
+        self._loaded = Loaded(backend)
+
+    load_ip_adapter = _of_loaded(Loaded.load_ip_adapter)
+    set_ip_adapter_scale = _of_loaded(Loaded.set_ip_adapter_scale)
+    unload_ip_adapter = _of_loaded(Loaded.unload_ip_adapter)
+    load_controlnet = _of_loaded(Loaded.load_controlnet)
+    unload_controlnet = _of_loaded(Loaded.unload_controlnet)
+    load_t2i_adapter = _of_loaded(Loaded.load_t2i_adapter)
+    unload_t2i_adapter = _of_loaded(Loaded.unload_t2i_adapter)
+    load_lora = _of_loaded(Loaded.load_lora)
+    set_lora_scale = _of_loaded(Loaded.set_lora_scale)
+    unload_lora = _of_loaded(Loaded.unload_lora)
+    load_textual_inversion = _of_loaded(Loaded.load_textual_inversion)
+    unload_textual_inversion = _of_loaded(Loaded.unload_textual_inversion)
+    load_preview_decoder = _of_loaded(Loaded.load_preview_decoder)
+    info = _of_loaded(Loaded.info)
+    fingerprints = _of_loaded(Loaded.fingerprints)
+
+    @property
+    def vae_tiling(self) -> VaeTiling:
+        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
+
+        None: very large ones. True: those larger than what it was trained on. False: none. A number
+        of pixels: those larger than tiles of that side. See `ipa.backend.tiling`.
+        """
+        return self._loaded.vae_tiling
+
+    @vae_tiling.setter
+    def vae_tiling(self, tiling: VaeTiling) -> None:
+        self._loaded.vae_tiling = tiling
+
+    @property
+    def lora_folder(self) -> Path | None:
+        """Where LoRAs that prompts name in A1111's way (`<lora:name:0.8>`) are looked for, besides
+        those that are loaded; the pipeline's to set. They are loaded for the call alone.
+        """
+        return self._loaded.lora_folder
+
+    @lora_folder.setter
+    def lora_folder(self, folder: str | Path | None) -> None:
+        self._loaded.lora_folder = folder
 
     @checked
     def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
@@ -59,7 +120,7 @@ class Pipeline(Companions):
                 found=type(images).__name__,
                 remedy="[picture] is one",
             )
-        now, backend = self._snapshot()
+        now, backend = self._loaded.snapshot()
         if not now.adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
         name = named(adapter, now.adapters)[0]
@@ -67,7 +128,7 @@ class Pipeline(Companions):
         if loaded.encoder is None:
             raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
         pixels = clip_pixels(images, loaded.preprocessing)
-        with self._owned():
+        with self._loaded.owned():
             return backend.embed_images(name, pixels)
 
     @checked
@@ -88,14 +149,14 @@ class Pipeline(Companions):
             **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
                 neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
         """
-        now, backend = self._snapshot()
+        now, backend = self._loaded.snapshot()
         name, prompt = adapter_name(adapter, now.adapters), ImagePrompt(image, **options)
         attached = now.adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
         direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
         reader = Reader(name, attached, profile_named(profile))
         features = plan_features(prompt, reader, direction)
-        with self._owned():
+        with self._loaded.owned():
             return features.compute(backend, name)
 
     @checked
@@ -103,9 +164,9 @@ class Pipeline(Companions):
         self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
     ) -> ImageEmbeds:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        now, backend = self._snapshot()
+        now, backend = self._loaded.snapshot()
         name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
-        with self._owned():
+        with self._loaded.owned():
             return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
 
     @checked
@@ -115,7 +176,7 @@ class Pipeline(Companions):
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         if not isinstance(prompt, ImagePrompt):
             raise RequestError("encoder_views needs ImagePrompt", found=type(prompt).__name__)
-        now, _ = self._snapshot()
+        now, _ = self._loaded.snapshot()
         name = adapter_name(prompt.adapter, now.adapters)
         return views(prompt, now.adapters[name].loaded, profile_named(profile))
 
@@ -197,7 +258,7 @@ class Pipeline(Companions):
         check_names(arguments)
         check_weights(weights)
         check_tap(tap)
-        now, frozen = self._snapshot()
+        now, frozen = self._loaded.snapshot()
         prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
         if ip_adapter_image is not None:
             if prompts:
@@ -214,7 +275,9 @@ class Pipeline(Companions):
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, now)
         backend, hooks = watched(frozen, tap, sum(len(plan.seeds) for plan in plans))
-        acting = ActingLoras(frozen.loras, [plan.loras for plan in plans], self._loras.restore)
+        acting = ActingLoras(
+            frozen.loras, [plan.loras for plan in plans], self._loaded.loras.restore
+        )
         run = BatchRun(backend, batch, plans, acting, cancel, weights)
         return self._run(run, acting.lent(), hooks)
 
@@ -224,5 +287,5 @@ class Pipeline(Companions):
         loras: AbstractContextManager[None],
         hooks: AbstractContextManager[None],
     ) -> Iterator[Progress]:
-        with self._owned(), loras, hooks:
+        with self._loaded.owned(), loras, hooks:
             yield from run.events()

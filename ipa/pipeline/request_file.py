@@ -17,8 +17,9 @@ from ipa.request.control import Control
 from ipa.request.image_prompt import ImagePrompt
 from ipa.request.request import Request
 
+from .picture_store import PictureStore
 from .png_text import png_text
-from .replay import PictureStore, from_description, is_description
+from .replay import from_description, is_description
 
 SOURCES = ("adapters", "controlnets", "loras", "textual_inversions")
 """What is to be loaded, as the options --adapter and so on say it."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from ipa.errors import CheckpointError
 from ipa.model.folder import AdapterFiles
 
 from .catalogue import PublicAdapter, find_adapter
 from .encoder_places import comfyui_folder, is_encoder, named_encoder
-from .hub import HubName, download, hub_name
+from .hub import HubName, HubOptions, download, hub_name
 from .hub_files import CONFIG, encoder_files, require_file
 from .models import _ENCODER, _FILES, _no_file, _on_hub
 
@@ -22,8 +23,7 @@ def resolve_adapter(
     weight_name: str | None = None,
     subfolder: str = "",
     image_encoder_folder: str | Path | None = _ENCODER,
-    revision: str | None = None,
-    offline: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> AdapterFiles:
     """Find an IP-Adapter's file and its image encoder, as diffusers finds them.
 
@@ -35,32 +35,31 @@ def resolve_adapter(
         image_encoder_folder: Folder of the encoder, or a file such as ComfyUI's: a bare name lies
             beside the weight file, a path with "/" starts at `source`, or else, both, in the
             current folder. None: the model's own encoder.
-        revision: Branch, tag or commit on the hub.
-        offline: Use the local cache only.
+        **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
     """
     root = Path(source).expanduser()
-    hub = hub_name(source)
+    named = hub_name(source)
     if root.is_file():
         root, weight_name, subfolder = root.parent, root.name, ""
-    elif hub is not None and hub.path and weight_name is None:
-        weight_name, subfolder = hub.file, hub.folder
+    elif named is not None and named.path and weight_name is None:
+        weight_name, subfolder = named.file, named.folder
     is_name = len(root.parts) == 1 and root.suffix.lower() not in _FILES
     if weight_name is None and not root.exists() and is_name:
         public = find_adapter(str(source))
         usual = str(image_encoder_folder) == _ENCODER
-        files = _fetch_public(str(source), public, revision, offline, with_encoder=usual)
+        files = _fetch_public(str(source), public, with_encoder=usual, **hub)
         if usual or image_encoder_folder is None:
             return files
         own = Path(image_encoder_folder).expanduser()
         return replace(files, image_encoder=named_encoder(own, own))
     if weight_name is None:
-        raise _no_file(source, root, on_hub=hub is not None)
+        raise _no_file(source, root, on_hub=named is not None)
     encoder = None if image_encoder_folder is None else str(image_encoder_folder)
     if encoder is not None and "/" not in encoder and subfolder:
         encoder = f"{subfolder}/{encoder}"
     file = f"{subfolder}/{weight_name}" if subfolder else weight_name
-    if hub is not None:
-        root = _adapter_on_hub(hub.repository, file, encoder, revision, offline)
+    if named is not None:
+        root = _adapter_on_hub(named.repository, file, encoder, **hub)
     if not (root / file).is_file():
         raise CheckpointError(
             f"{root / file} does not exist", remedy="check the path, subfolder= and weight_name="
@@ -74,11 +73,11 @@ def resolve_adapter(
         return replace(files, image_encoder=named_encoder(str(image_encoder_folder), own))
     if is_encoder(own):
         return replace(files, image_encoder=own)
-    return replace(files, encoders_nearby=None if hub else comfyui_folder(weights))
+    return replace(files, encoders_nearby=None if named else comfyui_folder(weights))
 
 
 def _adapter_on_hub(
-    repository: str, file: str, encoder: str | None, revision: str | None, offline: bool
+    repository: str, file: str, encoder: str | None, **hub: Unpack[HubOptions]
 ) -> Path:
     """A repository's folder with an adapter, and its image encoder if there is one."""
 
@@ -86,21 +85,21 @@ def _adapter_on_hub(
         require_file(names, repository, file)
         return (file, *(encoder_files(names, encoder) if encoder else ()))
 
-    return download(repository, choose, markers=(file,), revision=revision, offline=offline)
+    return download(repository, choose, markers=(file,), **hub)
 
 
 def _fetch_public(
-    name: str, public: PublicAdapter, revision: str | None, offline: bool, *, with_encoder: bool
+    name: str, public: PublicAdapter, *, with_encoder: bool, **hub: Unpack[HubOptions]
 ) -> AdapterFiles:
     file = HubName(public.repository, public.path)
-    weights = _on_hub(file, revision=revision, variant=None, offline=offline)
+    weights = _on_hub(file, variant=None, **hub)
     encoder = None
     if public.encoder and with_encoder:
         root = download(
             public.encoder_repository,
             lambda names: encoder_files(names, str(public.encoder)),
             markers=(f"{public.encoder}/{CONFIG}",),
-            offline=offline,
+            offline=hub.get("offline", False),
         )
         encoder = root / public.encoder
     kind = name.rsplit("-", 1)[0] if public.is_faceid else None

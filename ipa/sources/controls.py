@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.control_files import ControlNetFiles, T2IAdapterFiles
@@ -11,45 +11,54 @@ from ipa.model.controlnet import ControlNetSpec
 from ipa.model.files import read_json
 from ipa.model.t2i_adapter import T2IAdapterSpec
 
-from .hub import hub_name
+from .hub import FileOptions, FolderOptions, HubOptions, hub_name
 from .hub_files import CONFIG, MODEL_INDEX
 from .models import resolve_file, resolve_repository
+
+
+class ControlNetOptions(FolderOptions, total=False):
+    """The keywords of `resolve_controlnet`."""
+
+    config: str | Path | None
+    global_pool_conditions: bool | None
+
+
+class T2IAdapterOptions(FileOptions, FolderOptions, total=False):
+    """The keywords of `resolve_t2i_adapter`."""
+
+    config: str | Path | None
 
 
 def resolve_controlnet(
     source: str | Path,
     *,
-    revision: str | None = None,
     variant: str | None = None,
-    offline: bool = False,
     config: str | Path | None = None,
     global_pool_conditions: bool | None = None,
+    **hub: Unpack[HubOptions],
 ) -> ControlNetFiles:
     """Find a ControlNet by name: its structure known, its weights not yet read.
 
     Args:
         source: A folder with config.json, a file, or a name on the hub (owner/name, or
             owner/name/folder/file).
-        revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the names of a folder's files.
-        offline: Use the local cache only.
         config: For a file that is of no public size: its config.json.
         global_pool_conditions: Whether its results are averaged over the picture, as those of
             shuffle are, which a file does not tell. None takes the config's word, and False where
             there is none.
+        **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
 
     Raises:
         CheckpointError: It does not exist, or is no ControlNet that is supported.
         RequestError: A config is given for a folder, which has its own.
     """
-    hub = hub_name(source)
-    if hub is not None and not hub.path:
-        name = hub.repository.split("/")[1]
-        path = resolve_repository(
-            hub.repository, revision=revision, variant=variant, offline=offline
-        )
+    named = hub_name(source)
+    if named is not None and not named.path:
+        name = named.repository.split("/")[1]
+        path = resolve_repository(named.repository, variant=variant, **hub)
     else:
-        path = resolve_file(source, revision=revision, offline=offline)
+        path = resolve_file(source, **hub)
         name = path.stem if path.is_file() else path.name
     if path.is_dir() and config is not None:
         raise RequestError("config is for a file that lies alone", found=f"{source}, a folder")
@@ -81,10 +90,9 @@ def resolve_t2i_adapter(
     *,
     weight_name: str | None = None,
     subfolder: str = "",
-    revision: str | None = None,
     variant: str | None = None,
-    offline: bool = False,
     config: str | Path | None = None,
+    **hub: Unpack[HubOptions],
 ) -> T2IAdapterFiles:
     """Find a T2I-Adapter by name: its structure known, its weights not yet read.
 
@@ -93,25 +101,22 @@ def resolve_t2i_adapter(
             the hub (owner/name, or owner/name/folder/file).
         weight_name: A file that lies alone inside the folder or repository.
         subfolder: Folder of the file, or of config.json, inside it.
-        revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the names of a folder's files.
-        offline: Use the local cache only.
         config: For a file that is of no public structure: its config.json.
+        **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
 
     Raises:
         CheckpointError: It does not exist, or is no T2I-Adapter that is supported.
         RequestError: A config is given for a folder, which has its own.
     """
-    root, hub = Path(source).expanduser(), hub_name(source)
-    if hub is not None and not hub.path and weight_name is None:
-        path = resolve_repository(
-            hub.repository, subfolder=subfolder, revision=revision, variant=variant, offline=offline
-        )
-        name = (subfolder or hub.repository).rpartition("/")[2]
+    root, named = Path(source).expanduser(), hub_name(source)
+    if named is not None and not named.path and weight_name is None:
+        path = resolve_repository(named.repository, subfolder=subfolder, variant=variant, **hub)
+        name = (subfolder or named.repository).rpartition("/")[2]
     else:
-        inside = [] if root.is_file() or (hub and hub.path) else [subfolder, weight_name]
+        inside = [] if root.is_file() or (named and named.path) else [subfolder, weight_name]
         whole = "/".join([str(source), *(part for part in inside if part)])
-        path = resolve_file(whole, revision=revision, offline=offline)
+        path = resolve_file(whole, **hub)
         name = path.stem if path.is_file() else path.name
     if path.is_dir() and config is not None:
         raise RequestError("config is for a file that lies alone", found=f"{source}, a folder")

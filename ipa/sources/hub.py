@@ -6,7 +6,7 @@ import glob
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from ipa.errors import CheckpointError
 
@@ -61,6 +61,43 @@ _UNREACHABLE = (
     "is not here, and cannot be downloaded",
     "check the network and the disk, then try again: what was downloaded whole is kept",
 )
+
+
+class HubOptions(TypedDict, total=False):
+    """The keywords of all that may be loaded by a name on the hub.
+
+    revision: Branch, tag or commit; None takes the main branch.
+    offline: Take what the local cache has of that revision. It is also taken if the hub does not
+        answer.
+    """
+
+    revision: str | None
+    offline: bool
+
+
+class FolderOptions(HubOptions, total=False):
+    """Those of what may be a folder in diffusers' form.
+
+    variant: "fp16" and the like, in the names of its files; None takes the plain ones.
+    """
+
+    variant: str | None
+
+
+class FileOptions(HubOptions, total=False):
+    """Those of a file that may lie inside a folder or repository.
+
+    weight_name: Its name.
+    subfolder: Its folder inside.
+    """
+
+    weight_name: str | None
+    subfolder: str
+
+
+def hub_only(options: HubOptions) -> HubOptions:
+    """The hub's keywords among others."""
+    return {"revision": options.get("revision"), "offline": options.get("offline", False)}
 
 
 def download(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Unpack
 
 from ipa.errors import CheckpointError
 
-from .hub import download, hub_name
+from .hub import HubOptions, download, hub_name
 from .models import resolve_file
 
 DEFAULT_NAME = "pytorch_lora_weights.safetensors"
@@ -19,8 +20,7 @@ def resolve_lora(
     *,
     weight_name: str | None = None,
     subfolder: str = "",
-    revision: str | None = None,
-    offline: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Path:
     """Find a LoRA's file by name.
 
@@ -28,19 +28,18 @@ def resolve_lora(
         source: A file, a folder, or a name on the hub (owner/name, or owner/name/folder/file).
         weight_name: File inside the folder or repository; None takes `DEFAULT_NAME`.
         subfolder: Folder of the file inside it.
-        revision: Branch, tag or commit on the hub.
-        offline: Use the local cache only.
+        **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
 
     Raises:
         CheckpointError: There is no such file, or the hub cannot be reached.
     """
-    root, hub = Path(source).expanduser(), hub_name(source)
+    root, named = Path(source).expanduser(), hub_name(source)
     if root.is_file():
         return root
     inside = "/".join(part for part in (subfolder, weight_name or DEFAULT_NAME) if part)
-    if hub is not None:
-        name = f"{hub.repository}/{hub.path or inside}"
-        return resolve_file(name, revision=revision, offline=offline)
+    if named is not None:
+        name = f"{named.repository}/{named.path or inside}"
+        return resolve_file(name, **hub)
     if not (root / inside).is_file():
         here = sorted(path.name for path in root.glob("*.safetensors")) if root.is_dir() else []
         raise CheckpointError(
@@ -60,25 +59,24 @@ def resolve_inversion(
     *,
     weight_name: str | None = None,
     subfolder: str = "",
-    revision: str | None = None,
-    offline: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Path:
     """Find the file of a textual inversion, as diffusers finds it.
 
     Raises:
         CheckpointError: There is none, or the hub cannot be reached.
     """
-    hub, prefix = hub_name(source), f"{subfolder}/" if subfolder else ""
+    named, prefix = hub_name(source), f"{subfolder}/" if subfolder else ""
     names = [f"{prefix}{name}" for name in ([weight_name] if weight_name else NAMES)]
-    if hub is not None and hub.path:
-        return resolve_file(source, revision=revision, offline=offline)
+    if named is not None and named.path:
+        return resolve_file(source, **hub)
     root = Path(source).expanduser()
-    if hub is not None:
+    if named is not None:
 
         def choose(there: Collection[str]) -> Collection[str]:
             return [name for name in names if name in there][:1] or names[:1]
 
-        root = download(hub.repository, choose, markers=names, revision=revision, offline=offline)
+        root = download(named.repository, choose, markers=names, **hub)
     files = [root] if root.is_file() else [root / name for name in names]
     for file in files:
         if file.is_file():

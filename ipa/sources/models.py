@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Unpack
 
 from ipa import demo
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.folder import ModelFolder
 
 from .catalogue import ADAPTERS
-from .hub import HubName, download, hub_name
+from .hub import HubName, HubOptions, download, hub_name
 from .hub_files import CONFIG, MODEL_INDEX, component_files, model_files, require_file
 from .model_folder import open_model_folder, open_single_file
 from .public_models import near_names, public_model
@@ -24,12 +25,11 @@ _FILES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 def resolve_model(
     model: str | Path,
     *,
-    revision: str | None = None,
     variant: str | None = None,
-    offline: bool = False,
     config: str | Path | None = None,
     prediction_type: str | None = None,
     ema: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> ModelFolder:
     """Find a model by name.
 
@@ -37,12 +37,11 @@ def resolve_model(
         model: "demo", a diffusers folder, a converted folder, a single file, a short name of
             `public_models.MODELS`, or a name on the hub (owner/name, or owner/name/folder/file of a
             single file).
-        revision: Branch, tag or commit on the hub.
         variant: "fp16" and the like, in the file names.
-        offline: Use the local cache only.
         config: For a single file: a folder with configs in place of the base's.
         prediction_type: For a single file that does not tell: "epsilon" or "v_prediction".
         ema: For a single file: take the UNet's averaged weights.
+        **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
 
     Raises:
         CheckpointError: It does not exist or is not a supported model.
@@ -59,7 +58,7 @@ def resolve_model(
             remedy="a folder's own configs say what it is",
         )
     if name is not None:
-        path = _on_hub(name, revision=revision, variant=variant, offline=offline)
+        path = _on_hub(name, variant=variant, **hub)
     if not is_file:
         return open_model_folder(path, name=str(model), variant=variant)
     return open_single_file(
@@ -71,7 +70,7 @@ def resolve_model(
     )
 
 
-def resolve_file(source: str | Path, *, revision: str | None = None, offline: bool = False) -> Path:
+def resolve_file(source: str | Path, **hub: Unpack[HubOptions]) -> Path:
     """Find a file: a path as it stands, or one of the hub (owner/name/folder/file).
 
     Raises:
@@ -80,16 +79,15 @@ def resolve_file(source: str | Path, *, revision: str | None = None, offline: bo
     name = hub_name(source)
     if name is None or not name.path:
         return Path(source).expanduser()
-    return _on_hub(name, revision=revision, variant=None, offline=offline)
+    return _on_hub(name, variant=None, **hub)
 
 
 def resolve_repository(
     repository: str,
     *,
     subfolder: str = "",
-    revision: str | None = None,
     variant: str | None = None,
-    offline: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Path:
     """Find a repository, or a folder in one: a model, or one network such as a ControlNet.
 
@@ -107,7 +105,7 @@ def resolve_repository(
         ]
 
     markers = (place + MODEL_INDEX, place + CONFIG)
-    root = download(repository, choose, markers=markers, revision=revision, offline=offline)
+    root = download(repository, choose, markers=markers, **hub)
     root /= subfolder
     if (root / MODEL_INDEX).is_file():
         open_model_folder(root, name=repository, variant=variant)
@@ -117,7 +115,7 @@ def resolve_repository(
     return root
 
 
-def _on_hub(name: HubName, *, revision: str | None, variant: str | None, offline: bool) -> Path:
+def _on_hub(name: HubName, *, variant: str | None, **hub: Unpack[HubOptions]) -> Path:
     """A model's folder, or a file."""
 
     def choose(names: Collection[str]) -> Collection[str]:
@@ -127,7 +125,7 @@ def _on_hub(name: HubName, *, revision: str | None, variant: str | None, offline
         return (name.path,)
 
     marker = name.path or MODEL_INDEX
-    root = download(name.repository, choose, markers=(marker,), revision=revision, offline=offline)
+    root = download(name.repository, choose, markers=(marker,), **hub)
     return root / name.path
 
 

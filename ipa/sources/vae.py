@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from ipa.errors import CheckpointError, RequestError, shown
 from ipa.model.config import integer
@@ -12,7 +13,7 @@ from ipa.model.files import STEMS, container, find_weights, read_json
 from ipa.model.folder import ModelFolder, OtherVae
 from ipa.model.vae import STEM, TinyVaeFiles, TinyVaeSpec, VaeSpec
 
-from .hub import download, hub_name
+from .hub import HubOptions, download, hub_name
 from .hub_files import CONFIG, MODEL_INDEX, component_files, weight_files
 from .models import resolve_file
 
@@ -103,7 +104,7 @@ def _spec(folder: Path, name: str, model: ModelFolder) -> VaeSpec:
 
 
 def resolve_preview_decoder(
-    source: str | Path, model: ModelFolder, *, revision: str | None = None, offline: bool = False
+    source: str | Path, model: ModelFolder, **hub: Unpack[HubOptions]
 ) -> TinyVaeFiles:
     """Find the files of a tiny autoencoder (diffusers' AutoencoderTiny, TAESD).
 
@@ -112,23 +113,20 @@ def resolve_preview_decoder(
             diffusers' names), or the same on the hub, such as "madebyollin/taesd" or
             "madebyollin/taesdxl".
         model: The model whose latents it is for.
-        revision: Branch, tag or commit on the hub.
-        offline: Use the local cache only.
+        **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
 
     Raises:
         CheckpointError: There is none, it is of another kind, or for other latents.
     """
     name = hub_name(source)
     if name is None or name.path:
-        path = resolve_file(source, revision=revision, offline=offline)
+        path = resolve_file(source, **hub)
     else:
 
         def choose(names: Collection[str]) -> Collection[str]:
             return component_files(names, name.repository)
 
-        path = download(
-            name.repository, choose, markers=(CONFIG,), revision=revision, offline=offline
-        )
+        path = download(name.repository, choose, markers=(CONFIG,), **hub)
     if not path.exists():
         raise CheckpointError(f"{source}: no such preview decoder", found=f"nothing at {path}")
     needed = model.unet.out_channels

@@ -41,7 +41,7 @@ def test_the_command_makes_what_the_library_makes(
     done = call("--control", "edges.png:0.7@0-0.5")
     assert done.exit_code == 0, done.output
     (kept,) = controls_of(tmp_path / "out.png")
-    found = [kept[name] for name in ("controlnet", "scale", "start", "end")]
+    found = [kept[name] for name in ("control", "scale", "start", "end")]
     assert found == ["edges", 0.7, 0.0, 0.5]
     pipe = ipa.load("demo")
     pipe.load_controlnet(demo.controlnet())
@@ -75,7 +75,7 @@ def test_several_controlnets_by_name(call: Callable[..., Result], tmp_path: Path
     words = ("--controlnet", f"a={demo.controlnet()}", "--controlnet", f"b={demo.controlnet()}")
     done = call(*words, "--control", "b=edges.png:0.4", "--control", "a=edges.png")
     assert done.exit_code == 0, done.output
-    kept = [(own["controlnet"], own["scale"]) for own in controls_of(tmp_path / "out.png")]
+    kept = [(own["control"], own["scale"]) for own in controls_of(tmp_path / "out.png")]
     assert kept == [("b", 0.4), ("a", 1.0)]
 
 
@@ -108,5 +108,5 @@ def test_a_t2i_adapter_is_known_by_its_file(call: Callable[..., Result], tmp_pat
     done = call(*words, "--control", "sketch=edges.png:0.5", "--control", "edges=edges.png")
     assert done.exit_code == 0, done.output
     first, second = controls_of(tmp_path / "out.png")
-    assert (first["t2i_adapter"], first["scale"]) == ("sketch", 0.5)
-    assert second["controlnet"] == "edges"
+    assert (first["control"], first["kind"], first["scale"]) == ("sketch", "t2i_adapter", 0.5)
+    assert (second["control"], second["kind"]) == ("edges", "controlnet")

@@ -86,7 +86,9 @@ def open_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[ipa.Pipeli
 
 
 def test_a_fault_is_named(open_with: Callable[..., None]) -> None:
-    open_with(lambda pipe: pipe._backend.unet.up_blocks[1].resnets[1].conv1.bias.data.zero_())
+    open_with(
+        lambda pipe: pipe._loaded.backend.unet.up_blocks[1].resnets[1].conv1.bias.data.zero_()
+    )
     code, told = call("--backend", "torch", "--device", "cpu")
     assert code == 1
     assert "departs from torch float32 at step.000/unet.up_blocks.1.resnets.1" in told["verdict"]

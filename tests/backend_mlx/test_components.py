@@ -70,7 +70,7 @@ def test_vae_encoder(
     pixels = draw.uniform(-1, 1, (1, 3, 40, 56)).astype(np.float32)
     vae = reference(AutoencoderKL, tiny / "vae")
     posterior = vae.encode(torch.from_numpy(pixels)).latent_dist
-    runtime = open_pipeline(tiny, backend)._backend
+    runtime = open_pipeline(tiny, backend)._loaded.backend
     for found, wanted in zip(runtime.encode(pixels), (posterior.mean, posterior.std), strict=True):
         assert relative(found, (wanted * vae.config.scaling_factor).numpy()) < 1e-5
 

@@ -64,7 +64,7 @@ def test_tiny_decoder(
     for name, limit in (("mlx", 4e-6), ("torch", 0)):  # measured 1.1e-6, 0
         pipe = open_pipeline(tiny, name)
         pipe.load_preview_decoder(path)
-        backend = pipe._backend
+        backend = pipe._loaded.backend
         found = backend.preview_decoder(backend.from_numpy(latents))
         assert relative(found, expected) <= limit
 
@@ -99,4 +99,4 @@ def test_a_damaged_decoder_is_refused(
         safetensors.torch.save_file(wrong, tmp_path / f"{number}.safetensors")
         with pytest.raises(ipa.CheckpointError):
             pipe.load_preview_decoder(tmp_path / f"{number}.safetensors")
-    assert pipe._backend.preview_decoder is None
+    assert pipe._loaded.backend.preview_decoder is None

@@ -138,7 +138,7 @@ def test_prompts_of_a_batch_are_calls_of_their_own(pipe: ipa.Pipeline) -> None:
     told = both.info["request"]["controls"]
     assert told == both.info["requests"][1]["controls"]
     assert json.loads(json.dumps(told)) == told
-    assert (told[0]["controlnet"], told[0]["scale"], told[0]["file"]) == ("edges", 0.6, "edges")
+    assert (told[0]["control"], told[0]["scale"], told[0]["file"]) == ("edges", 0.6, "edges")
 
 
 def test_every_container_gives_the_same_bits(

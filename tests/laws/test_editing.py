@@ -67,7 +67,7 @@ def test_a_white_mask_at_full_strength_is_text_to_image(
 def test_a_black_mask_keeps_the_picture(pipe: Pipeline, picture: Image.Image) -> None:
     call = CALL | {"image": picture, "mask_image": BLACK}
     found = pipe("a star", **call)
-    mean, deviation = pipe._backend.encode(vae_pixels(picture, 64, 48))
+    mean, deviation = pipe._loaded.backend.encode(vae_pixels(picture, 64, 48))
     assert np.array_equal(found.latents, mean + deviation * NoiseStream(5).normal(mean.shape))
     shown = pipe("a star", **(call | {"overlay": True, "output_type": "pil"})).images[0]
     assert np.array_equal(np.asarray(shown), np.asarray(picture))
@@ -226,7 +226,7 @@ def test_a_picture_that_the_vae_cannot_encode(
     backend: str, open_pipeline: Open, tiny: Path, picture: Image.Image
 ) -> None:
     own = open_pipeline(tiny, backend)
-    vae = own._backend.vae
+    vae = own._loaded.backend.vae
     if backend == "mlx":
         vae.encoder.conv_in.bias = vae.encoder.conv_in.bias * float("nan")
     else:

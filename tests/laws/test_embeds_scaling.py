@@ -74,7 +74,7 @@ def test_a_weight_of_one_stands_anywhere(
 
 def test_a_penalty_is_a_weight_by_width(pipe: Pipeline, prompt: Callable[..., ImagePrompt]) -> None:
     """λ · C/1280 inside is λ inside, given site by site: a single multiplication in float64."""
-    sites = pipe._backend.model.sites
+    sites = pipe._loaded.backend.model.sites
     table = {site.number: 32.0 * (site.width / 1280) for site in sites}
     given = run(pipe, prompt(scale=table, embeds_scaling="K+V"))
     penalised = run(pipe, prompt(scale=32.0, embeds_scaling="K+V w/ C penalty"))

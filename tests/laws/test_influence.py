@@ -113,7 +113,7 @@ TOKENS = {"linear": 8, "plus": 18}  # of two pictures, and of three
 
 @pytest.fixture
 def site(pipe: Pipeline) -> Site:
-    return Site(pipe._backend)
+    return Site(pipe._loaded.backend)
 
 
 def test_one_site_is_the_definition(site: Site, tiny: Path) -> None:

@@ -14,7 +14,8 @@ import ipa
 from ipa import RequestError
 from ipa.parity.capture.choice import Choice
 from ipa.parity.capture.collector import Collector
-from ipa.pipeline.replay import PictureStore, from_description
+from ipa.pipeline.picture_store import PictureStore
+from ipa.pipeline.replay import from_description
 from oracle import loras
 from oracle.loras import File
 from oracle.measure import relative

@@ -221,7 +221,7 @@ def test_a_stream_that_is_dropped_keeps_nothing(
     assert pipe.info()["bytes"] == before
     pipe.unload_lora()
     pipe.set_lora_scale(1.0)
-    unet = pipe._backend.unet
+    unet = pipe._loaded.backend.unet
     names = unet.named_modules() if backend == "torch" else ()
     assert not [path for path, _ in names if "lora" in path]
 

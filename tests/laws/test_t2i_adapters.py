@@ -76,8 +76,8 @@ def test_equal_requests_are_equal_bit_for_bit(pipe: ipa.Pipeline) -> None:
     assert np.array_equal(latents(pipe, half, half), whole)
     result = pipe("a star", controls=Control(EDGES, scale=0.8), **CALL)
     (told,) = json.loads(json.dumps(result.info["request"]["controls"]))
-    assert (told["t2i_adapter"], told["file"], told["scale"]) == ("sketch", "sketch", 0.8)
-    assert "controlnet" not in told
+    assert (told["control"], told["file"], told["scale"]) == ("sketch", "sketch", 0.8)
+    assert told["kind"] == "t2i_adapter"
     assert pipe.info()["t2i_adapters"]["sketch"]["results"] == FEATURES
     assert pipe.info()["controlnets"] == {}
 

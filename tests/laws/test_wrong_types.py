@@ -188,7 +188,7 @@ def test_every_method_is_tried() -> None:
 def test_methods(method: str, own: ipa.Pipeline) -> None:
     pipe = own
     loaded = [*pipe.info()["adapters"]], [*pipe.info()["controlnets"]]
-    adapters, controls = dict(pipe._adapters), dict(pipe._controlnets)
+    adapters, controls = dict(pipe._loaded.adapters), dict(pipe._loaded.controls)
     function = getattr(pipe, method)
 
     def call(**arguments: Any) -> None:
@@ -197,9 +197,9 @@ def test_methods(method: str, own: ipa.Pipeline) -> None:
             if method == "stream":
                 found.close()
         finally:
-            for name in {*pipe._adapters} - {*adapters}:
+            for name in {*pipe._loaded.adapters} - {*adapters}:
                 pipe.unload_ip_adapter(name)
-            for name in {*pipe._controlnets} - {*controls}:
+            for name in {*pipe._loaded.controls} - {*controls}:
                 pipe.unload_controlnet(name)
             again(pipe)
 
@@ -216,9 +216,9 @@ def test_methods(method: str, own: ipa.Pipeline) -> None:
 
 def again(pipe: ipa.Pipeline) -> None:
     """What a right call has unloaded."""
-    if not pipe._adapters:
+    if not pipe._loaded.adapters:
         pipe.load_ip_adapter(demo.adapter("base"), name="base")
-    if not pipe._controlnets:
+    if not pipe._loaded.controls:
         pipe.load_controlnet(demo.controlnet(), name="edges")
 
 
@@ -341,7 +341,7 @@ def test_callbacks_are_looked_at_before_anything_is_computed(
     def computed(*args: Any) -> None:
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(pipe._backend, "encode_text", computed)
+    monkeypatch.setattr(pipe._loaded.backend, "encode_text", computed)
     for name in ("on_progress", "weights", "cancel", "tap"):
         for value in (3, "x", b"x", [], {}, object(), 1.5, True):
             with pytest.raises(ipa.RequestError, match=name):
@@ -363,5 +363,7 @@ def test_an_argument_that_there_is_not(own: ipa.Pipeline) -> None:
         pipe.load_ip_adapter(demo.adapter("plus"), knd="x")
     with pytest.raises(ipa.RequestError, match=r"no such argument; found: combin=; .*combine="):
         pipe.encode_image_prompt(PICTURE, combin="average")
+    with pytest.raises(ipa.RequestError, match=r"no such argument; found: subfoldr="):
+        pipe.load_lora("x.safetensors", subfoldr="a")
     with pytest.raises(TypeError):
-        pipe.load_lora("x.safetensors", strength=1.0)
+        pipe.set_lora_scale(1.0, strength=1.0)

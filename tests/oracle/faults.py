@@ -52,7 +52,7 @@ class Fault:
 
 
 def _epsilon(pipe: ipa.Pipeline, patch: Patch) -> None:
-    norm = pipe._backend.unet.down_blocks[0].attentions[0].norm
+    norm = pipe._loaded.backend.unet.down_blocks[0].attentions[0].norm
     patch.setattr(norm, "eps", 10 * norm.eps)
 
 
@@ -66,19 +66,19 @@ def _sites(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _exchange(pipe: ipa.Pipeline, patch: Patch, first: str, second: str) -> None:
-    projections = pipe._backend.adapters["plus"].projections
+    projections = pipe._loaded.backend.adapters["plus"].projections
     a, b = projections[first], projections[second]
     patch.setitem(projections, first, b)
     patch.setitem(projections, second, a)
 
 
 def _quick_gelu(pipe: ipa.Pipeline, patch: Patch) -> None:
-    (encoder,) = pipe._backend.adapters.encoders.values()
+    (encoder,) = pipe._loaded.backend.adapters.encoders.values()
     patch.setattr(encoder.layers[1].feed_forward, "activation", ipa_mlx.networks.layers.quick_gelu)
 
 
 def _transposed(pipe: ipa.Pipeline, patch: Patch) -> None:
-    layer = pipe._backend.text_encoder_2.projection
+    layer = pipe._loaded.backend.text_encoder_2.projection
     patch.setitem(layer, "weight", mx.contiguous(layer.weight.T))
 
 
@@ -102,7 +102,7 @@ def _rows(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _scaling_factor(pipe: ipa.Pipeline, patch: Patch) -> None:
-    vae = pipe._backend.vae
+    vae = pipe._loaded.backend.vae
     patch.setattr(vae, "spec", replace(vae.spec, scaling_factor=0.3))
 
 
@@ -138,12 +138,12 @@ def _bfloat16(pipe: ipa.Pipeline, patch: Patch) -> None:
             sums = x.astype(mx.bfloat16) @ self.weight.T.astype(mx.bfloat16)
             return sums.astype(x.dtype) + self.bias
 
-    layer = pipe._backend.unet.up_blocks[0].attentions[1].transformer_blocks[0].ff.proj_out
+    layer = pipe._loaded.backend.unet.up_blocks[0].attentions[1].transformer_blocks[0].ff.proj_out
     patch.setattr(layer, "__class__", Low)
 
 
 def _bias(pipe: ipa.Pipeline, patch: Patch) -> None:
-    layer = pipe._backend.unet.up_blocks[1].resnets[2].conv1
+    layer = pipe._loaded.backend.unet.up_blocks[1].resnets[2].conv1
     patch.setitem(layer, "bias", mx.zeros_like(layer.bias))
 
 
@@ -173,7 +173,7 @@ def _stale_scale(pipe: ipa.Pipeline, patch: Patch) -> None:
 
 
 def _sine_first(pipe: ipa.Pipeline, patch: Patch) -> None:
-    patch.setattr(pipe._backend.unet.time_embedding.time_proj, "flip", False)
+    patch.setattr(pipe._loaded.backend.unet.time_embedding.time_proj, "flip", False)
 
 
 def _gate_first(pipe: ipa.Pipeline, patch: Patch) -> None:
@@ -182,12 +182,12 @@ def _gate_first(pipe: ipa.Pipeline, patch: Patch) -> None:
             gate, value = mx.split(self.proj_in(x), 2, axis=-1)
             return self.proj_out(value * ipa_mlx.networks.layers.gelu(gate))
 
-    block = pipe._backend.unet.mid_block.attentions[0].transformer_blocks[0]
+    block = pipe._loaded.backend.unet.mid_block.attentions[0].transformer_blocks[0]
     patch.setattr(block.ff, "__class__", Turned)
 
 
 def _skips(pipe: ipa.Pipeline, patch: Patch) -> None:
-    block = pipe._backend.unet.up_blocks[1]
+    block = pipe._loaded.backend.unet.up_blocks[1]
     original = type(block)
 
     class Reversed(original):  # type: ignore[misc, valid-type]

@@ -35,7 +35,9 @@ def _whole(pipe: ipa.Pipeline) -> Mapping[int, Any]:
     from ipa_mlx.networks.weights import DTYPES  # not before `preload`
 
     types = {id(dtype): dtype for dtype in DTYPES.values()}
-    return types | {id(lock): threading.Lock() for lock in (pipe._lock, pipe._changing)}
+    return types | {
+        id(lock): threading.Lock() for lock in (pipe._loaded._lock, pipe._loaded._changing)
+    }
 
 
 _LOADED = Kept(_whole)

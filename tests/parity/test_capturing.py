@@ -84,7 +84,7 @@ def test_a_fault_is_named(
     """One bias of the UNet is lost: its own stage is the first bad one, also among sketches."""
     few, stage = {"patterns": ("step.000/unet.down*",)}, "down_blocks.0.resnets.1.conv1"
     a = recorded(opened["mlx"], references[0], **few)
-    unet = opened["converted"]._backend.unet
+    unet = opened["converted"]._loaded.backend.unet
     convolution = unet.down_blocks[0].resnets[1].conv1
     monkeypatch.setitem(convolution, "bias", convolution.bias * 0)
     for sketched in (False, True):

@@ -99,7 +99,7 @@ def mask_of(prompt: Prompt) -> np.ndarray | None:
 
 def found(pipe: Pipeline, site: Site, prompts: tuple[Prompt, ...]) -> np.ndarray:
     """The backend's own module, its conditioning made by the interface."""
-    backend: Any = pipe._backend
+    backend: Any = pipe._loaded.backend
     count = len(backend.model.sites)
     rows, n, length, channels = site.hidden.shape
     is_mlx = pipe.info()["backend"] == "mlx"
@@ -138,7 +138,7 @@ tensors_of = functools.cache(safetensors.numpy.load_file)
 
 
 def expected(folder: Path, pipe: Pipeline, site: Site, prompts: tuple[Prompt, ...]) -> np.ndarray:
-    where = pipe._backend.model.sites[site.rank]
+    where = pipe._loaded.backend.model.sites[site.rank]
     unet = tensors_of(folder / "unet" / "diffusion_pytorch_model.safetensors")
     weights = {
         name.removeprefix(f"{where.path}."): tensor
@@ -160,7 +160,7 @@ def expected(folder: Path, pipe: Pipeline, site: Site, prompts: tuple[Prompt, ..
 @pytest.mark.parametrize("name", CASES)
 def test_site(name: str, rows: int, tiny: Path, pipe: Pipeline) -> None:
     """At the outermost and at the innermost level, whose channels differ."""
-    sites = pipe._backend.model.sites
+    sites = pipe._loaded.backend.model.sites
     for rank in (0, len(sites) - 1):
         site = drawn(CASES[name], rank, sites[rank].width, rows)
         ours = found(pipe, site, CASES[name])
@@ -188,14 +188,14 @@ def test_half_precision_stays_half(
     half.load_ip_adapter(tiny / "linear.safetensors", name="linear")
     for mode in MODES:
         prompts = (Prompt(mode=mode, weight=90.0 if "penalty" in mode else 1.7),)
-        site = drawn(prompts, 0, pipe._backend.model.sites[0].width, 2)
+        site = drawn(prompts, 0, pipe._loaded.backend.model.sites[0].width, 2)
         error = relative(found(half, site, prompts), expected(tiny, pipe, site, prompts))
         assert error < 1.2e-3
 
 
 def test_rows_that_tokens_left(pipe: Pipeline) -> None:
     """The conditional row, and the only one without guidance: as without a picture, to the bit."""
-    rank, width = 0, pipe._backend.model.sites[0].width
+    rank, width = 0, pipe._loaded.backend.model.sites[0].width
     for mode in MODES:
         prompts = (Prompt(mode=mode, weight=3.0, moved=True),)
         for rows in (1, 2):
@@ -210,6 +210,6 @@ def test_weight_of_one_is_the_same_wherever_it_stands(pipe: Pipeline) -> None:
     """K+V at λ = 1 is V only at λ = 1, bit for bit, masks or not."""
     for mask in (None, (0.0, 1.0, 0.5)):
         prompts = (Prompt(weight=1.0, mask=mask, tokens=6),)
-        site = drawn(prompts, 1, pipe._backend.model.sites[1].width, 2)
+        site = drawn(prompts, 1, pipe._loaded.backend.model.sites[1].width, 2)
         inside = (replace(prompts[0], mode="K+V"),)
         assert np.array_equal(found(pipe, site, inside), found(pipe, site, prompts))

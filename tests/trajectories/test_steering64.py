@@ -216,7 +216,7 @@ def test_every_step(
     references: list[Image.Image],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tape, asked = Tape(pipe._backend, monkeypatch), CASES[name]
+    tape, asked = Tape(pipe._loaded.backend, monkeypatch), CASES[name]
     pipe(
         "a star",
         image_prompts=[each.prompt(references) for each in asked],

@@ -64,7 +64,7 @@ def test_decoding(
     vae.disable_tiling()
     assert relative(decoded(vae, given), expected) > 0.01 and limit < 2e-6
     found = {
-        name: pipe._backend.decode(pipe._backend.from_numpy(latents))
+        name: pipe._loaded.backend.decode(pipe._loaded.backend.from_numpy(latents))
         for name, pipe in tiled.items()
     }
     assert all(relative(pictures, exact) < limit for pictures in found.values())
@@ -87,7 +87,7 @@ def test_encoding(
     expected, exact = encoded(vae, given), encoded(double(vae), given.double())
     limits = [ROUNDINGS * relative(*pair) for pair in zip(expected, exact, strict=True)]
     assert max(limits) < 3e-6
-    found = {name: pipe._backend.encode(pixels) for name, pipe in tiled.items()}
+    found = {name: pipe._loaded.backend.encode(pixels) for name, pipe in tiled.items()}
     for pair in found.values():
         for values, wanted, limit in zip(pair, exact, limits, strict=True):
             assert relative(values, wanted) < limit

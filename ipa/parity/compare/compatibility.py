@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from ipa.errors import IncompatibleCaptures, RequestError
 from ipa.parity.capture.capture import Capture, Header
 from ipa.pipeline.fingerprints import agreement
+from ipa.pipeline.replay import in_present_form
 
 Found: TypeAlias = tuple[str, str, str]
 """A difference: a name, a's value, b's value."""
@@ -101,7 +102,7 @@ def differing(a: Header, b: Header) -> list[Found]:
 
 def request_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Found]:
     """The differences of two requests, as `Result.info` describes them."""
-    found = list(_request("", a, b))
+    found = list(_request("", in_present_form(a), in_present_form(b)))
     names = {name for name, _, _ in found}
     yield from (one for one in found if FOLLOWS.get(one[0]) not in names)
 

@@ -17,8 +17,6 @@ from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.scaling.curves import is_open
 from ipa.request.control import Control, check_controls
 from ipa.request.editing import Crop
-from ipa.request.masks import describe_mask
-from ipa.request.pictures import picture_sha256, sha256
 
 from .pixels import adapter_pixels, control_pixels, has_holes
 
@@ -51,33 +49,15 @@ class AttachedControl:
 class PlannedControl:
     """A control of a request, prepared for the backend, with its weights.
 
-    `word` says what it is for, as in the names of arguments. `table` is results × steps, in
+    `kind` says what it is for, as in the names of arguments. `table` is results × steps, in
     float64: 0 where it is off.
     """
 
     control: Control
     branch: ControlBranch
-    word: str
+    kind: str
     file: str
     table: npt.NDArray[np.float64]
-
-    def describe(self) -> dict[str, Any]:
-        """The control for the description of the request, JSON-able."""
-        scale, how = self.control.scale, self.control.preprocessor
-        picture, mask = self.control.pictures[0], self.control.mask
-        holes = has_holes(picture)
-        return {
-            self.word: self.branch.name,
-            "file": self.file,
-            "image_sha256": sha256(np.asarray(picture)) if holes else picture_sha256(picture),
-            "scale": list(scale) if isinstance(scale, tuple) else scale,
-            "start": self.control.start,
-            "end": self.control.end,
-            "guess_mode": self.control.guess_mode,
-            "preprocessor": None if how is None else getattr(how, "__name__", type(how).__name__),
-            "mask": describe_mask(mask),
-            "has_holes": holes,
-        }
 
 
 def requested_controls(
@@ -150,7 +130,7 @@ def _planned(
     return PlannedControl(
         control=replace(control, name=name),
         branch=branch,
-        word=spec.word,
+        kind=spec.word,
         file=attached.file,
         table=np.outer(weights, window),
     )

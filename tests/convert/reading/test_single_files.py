@@ -152,7 +152,7 @@ def test_the_reference_reads_it_too(tiny: Path, tmp_path: Path, container: str) 
     """By diffusers' single-file loaders, without our converters."""
     file = single_files.write(tmp_path / "m.ckpt", single_files.sd15(tiny), container)
     backends = [
-        ipa.load(model, backend="torch", device="cpu")._backend
+        ipa.load(model, backend="torch", device="cpu")._loaded.backend
         for model in (resolve_model(file, config=tiny.parent / "configs"), tiny)
     ]
     for name in ("unet", "vae", "text_encoder"):

@@ -56,7 +56,7 @@ def test_there_and_back(source: Path, tmp_path: Path) -> None:
         assert after.keys() == before.keys()
         assert all(torch.equal(after[name], before[name]) for name in before)
     states = [
-        ipa.load(root, backend="torch", device="cpu")._backend.unet.state_dict()
+        ipa.load(root, backend="torch", device="cpu")._loaded.backend.unet.state_dict()
         for root in (source, back)
     ]
     assert states[0].keys() == states[1].keys()

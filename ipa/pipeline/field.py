@@ -1,0 +1,85 @@
+"""A field of a request as its description has it: one row says how it is written, and how read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from ipa.errors import RequestError
+
+from .picture_store import PictureStore
+
+T = TypeVar("T")
+Told: TypeAlias = Mapping[str, Any]
+"""A description, or one of an image prompt or control in it: JSON-able."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field(Generic[T]):
+    """One field.
+
+    Attributes:
+        describe: From what was planned, for each prompt of a call, to entries of the description;
+            from none where there is nothing to say.
+        read: From a description that has one of `keys` to what the field was.
+        keys: The entries that it is read from.
+        lost: Entries that say no more than that there was something, and what in words: it cannot
+            be read back from them.
+    """
+
+    describe: Callable[[Sequence[T]], dict[str, Any]]
+    read: Callable[[Told, PictureStore], Any] | None = None
+    keys: tuple[str, ...] = ()
+    lost: Mapping[str, str] = field(default_factory=dict)
+
+
+Fields: TypeAlias = Mapping[str, Field[T]]
+
+
+def describe_fields(fields: Fields[T], planned: Sequence[T]) -> dict[str, Any]:
+    """The entries of all fields."""
+    return {k: v for row in fields.values() for k, v in row.describe(planned).items()}
+
+
+def read_fields(fields: Fields[T], told: Told, pictures: PictureStore) -> dict[str, Any]:
+    """The fields of which a description tells.
+
+    Raises:
+        RequestError: One of them was more than the description holds, or a picture is not at hand.
+    """
+    for row in fields.values():
+        refuse_lost(told, row.lost)
+    return {
+        name: row.read(told, pictures)
+        for name, row in fields.items()
+        if row.read is not None and any(key in told for key in row.keys)
+    }
+
+
+def refuse_lost(told: Told, lost: Mapping[str, str]) -> None:
+    """Raise RequestError for an entry that says no more than that there was something."""
+    for name, words in lost.items():
+        if told.get(name):
+            raise RequestError(
+                f"the request was made with {words}, which its description does not hold",
+                found=name,
+                remedy="write the request as a JSON file, or call ipa.parity.capture",
+            )
+
+
+def undescribed(fields: Fields[T]) -> Iterator[str]:
+    """The names of those that no description has: how a run is watched, and what it gives."""
+    return (name for name, row in fields.items() if row is UNSEEN)
+
+
+UNSEEN: Field[Any] = Field(describe=lambda _: {})
+
+
+def as_is(name: str, value: Callable[[T], Any], *, when: Callable[[T], bool]) -> Field[T]:
+    """A field that is described under its own name, the same for all prompts."""
+
+    def describe(planned: Sequence[T]) -> dict[str, Any]:
+        return {name: value(planned[0])} if when(planned[0]) else {}
+
+    return Field(describe=describe, read=lambda told, _: told[name], keys=(name,))
