@@ -99,8 +99,9 @@ class Pipeline:
 
     @property
     def lora_folder(self) -> Path | None:
-        """Where LoRAs that prompts name in A1111's way (`<lora:name:0.8>`) are looked for, besides
-        those that are loaded; the pipeline's to set. They are loaded for the call alone.
+        """The folder of LoRAs that prompts may name in A1111's way, besides those that are loaded.
+
+        It may be set. Such a LoRA is loaded for the call alone.
         """
         return self._loaded.lora_folder
 
