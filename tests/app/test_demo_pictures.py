@@ -29,7 +29,11 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_picture_of_readme_is_there(exported: Path) -> None:
-    commands = re.findall(r"^ipa-mlx (?:generate|sweep) .*$", README.read_text(), re.MULTILINE)
+    typed = "\n".join(
+        [README.read_text(), *(r for group in RECIPES.values() for r in group.values())]
+    )
+    lines = typed.replace("\\\n", " ")
+    commands = re.findall(r"^ipa-mlx (?:generate|sweep) .*$", lines, re.MULTILINE)
     inputs = set()
     for command in commands:
         words = shlex.split(command)
@@ -42,7 +46,7 @@ def test_every_picture_of_readme_is_there(exported: Path) -> None:
 
 def test_what_they_are(exported: Path) -> None:
     originals = {np.asarray(Image.open(path)).tobytes() for path in demo.references()}
-    for name in ("style.png", "chair.png"):
+    for name in ("style.png", "chair.png", "object.png"):
         assert np.asarray(Image.open(exported / name)).tobytes() in originals
     left, right = (np.asarray(Image.open(exported / f"{n}.png")) for n in ("left", "right"))
     assert (left + right == 255).all() and left[:, 0].all() and right[:, -1].all()
