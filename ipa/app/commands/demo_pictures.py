@@ -20,7 +20,7 @@ _STYLE, _CHAIR = "orange-checkered-heart-on-gray", "green-gradient-star-on-brown
 
 
 def demo_pictures() -> dict[str, Image.Image]:
-    """Three references, the halves of a picture as masks, and outlines, by the names of examples."""
+    """Three references, halves of a picture as masks, and outlines, by the names of examples."""
     by_name = {path.stem: path for path in demo.references()}
     style, chair = (to_rgb(open_image(by_name[name])) for name in (_STYLE, _CHAIR))
     left = np.zeros((chair.height, chair.width), np.uint8)
