@@ -15,7 +15,7 @@ from .adapters import AdapterOptions
 
 
 class LoadOptions(AdapterOptions, total=False):
-    """The keywords of `load_ip_adapter` that are the same for all."""
+    """The keywords of `load_ip_adapter` that are the same for all adapters."""
 
     image_encoder_folder: str | Path | None
     revision: str | None
@@ -24,7 +24,7 @@ class LoadOptions(AdapterOptions, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WantedAdapter:
-    """One of them."""
+    """One adapter of a list, with its own entries of the arguments."""
 
     source: str | Path
     weight_name: str | None
@@ -42,7 +42,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 def wanted_adapters(**given: Any) -> Sequence[WantedAdapter]:
-    """Each adapter with its own entry of what are lists: a list too, or a tuple of the only one.
+    """Each adapter of a call with its own entry of every list.
 
     Raises:
         RequestError: Lists are of different lengths, or an entry is of the wrong type.

@@ -72,7 +72,7 @@ class Companions(Loaded):
 
     @checked
     def unload_controlnet(self, name: str | None = None) -> None:
-        """Forget one ControlNet, or all of them."""
+        """Unload one ControlNet, or all of them."""
         with self._changed():
             self._controlnets.unload(name)
 
@@ -127,7 +127,7 @@ class Companions(Loaded):
 
     @checked
     def unload_t2i_adapter(self, name: str | None = None) -> None:
-        """Forget one T2I-Adapter, or all of them."""
+        """Unload one T2I-Adapter, or all of them."""
         with self._changed():
             self._controlnets.unload(name, T2IAdapterSpec)
 
@@ -142,7 +142,7 @@ class Companions(Loaded):
         revision: str | None = None,
         offline: bool = False,
     ) -> str | list[str]:
-        """Load a word that was learned; see `prepare.text.textual_inversion`. The model stays.
+        """Load a learned word; see `prepare.text.textual_inversion`. The model stays.
 
         Args:
             source: A file, a folder or a name on the hub, as for `load_ip_adapter`; without
@@ -180,7 +180,7 @@ class Companions(Loaded):
 
     @checked
     def unload_textual_inversion(self, token: str | Sequence[str] | None = None) -> None:
-        """Forget one learned word, some, or all of them."""
+        """Unload one learned word, some, or all of them."""
         with self._changed():
             self._inversions.unload(token)
 
@@ -205,7 +205,7 @@ class Companions(Loaded):
 
     @property
     def vae_tiling(self) -> VaeTiling:
-        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
+        """The setting of which pictures the VAE takes in tiles, to save memory.
 
         None: very large ones. True: those larger than what it was trained on. False: none. A number
         of pixels: those larger than tiles of that side. See `ipa.backend.tiling`.
@@ -290,6 +290,6 @@ class Companions(Loaded):
 
     @checked
     def unload_lora(self, name: str | None = None) -> None:
-        """Forget one LoRA, or all of them."""
+        """Unload one LoRA, or all of them."""
         with self._changed():
             self._loras.unload(name)

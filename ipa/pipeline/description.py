@@ -31,7 +31,7 @@ NOT_DESCRIBED = ("output_type", "influence", "preview", "preview_every")
 
 
 def describe_request(plan: Plan) -> dict[str, Any]:
-    """JSON-able: the request as it was understood."""
+    """A request as it was understood, JSON-able."""
     request = plan.request
     names = plan.adapters()
     return {
@@ -67,7 +67,7 @@ def describe_request(plan: Plan) -> dict[str, Any]:
 
 
 def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
-    """JSON-able: a call with several prompts; lists where it had lists, pictures of all prompts."""
+    """A call with several prompts, JSON-able; lists where it had lists."""
     names = plans[0].adapters()
     first = describe_request(plans[0])
     given = [request.latents for request in batch.requests if request.latents is not None]
@@ -90,7 +90,7 @@ def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _joined_loras(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Those of all prompts; of one that a prompt names, its strength in the prompts that do not."""
+    """The LoRAs of all prompts; of one named in prompts, its strength in the others."""
     joined: dict[str, Any] = {}
     for own in each:
         for name, told in own.items():
@@ -100,14 +100,14 @@ def _joined_loras(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _joined_control(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """That of all prompts; hashes and masks are lists where its pictures differ."""
+    """A control of all prompts; hashes and masks are lists where its pictures differ."""
     told = {name: [own[name] for own in each] for name in ("image_sha256", "mask")}
     joined = {n: values for n, values in told.items() if any(v != values[0] for v in values)}
     return each[0] | joined | {"has_holes": any(own["has_holes"] for own in each)}
 
 
 def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:
-    """What only a run from a picture has: hashes of a list as given, or of the one of all."""
+    """The start pictures of a run: hashes of a list as given, or of the one of all."""
     requests = [plan.request for plan in plans]
     first = requests[0]
     if first.image is None:
@@ -131,13 +131,13 @@ def _describe_editing(plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _describe_crops(plans: Sequence[Plan]) -> list[list[int]] | None:
-    """What padding_mask_crop worked on of each picture to start from: left, top, right, bottom."""
+    """The crop of each start picture by padding_mask_crop: left, top, right, bottom."""
     crops = [crop for plan in plans if plan.edits is not None for crop in plan.edits.crops]
     return [list(crop.box) for crop in crops] or None
 
 
 def _describe_xl(plan: Plan) -> dict[str, Any]:
-    """What only SDXL takes."""
+    """The arguments that only SDXL takes."""
     sizes = plan.texts[-1].sizes
     if sizes is None:
         return {}
@@ -171,7 +171,7 @@ def _describe_prompt(prompt: ImagePrompt, adapter: str, plan: Plan) -> dict[str,
 def _describe_face(
     prompt: ImagePrompt, attached: AttachedAdapter, profile: Profile
 ) -> dict[str, Any]:
-    """What only FaceID adapters have."""
+    """The arguments that only FaceID adapters take."""
     spec = attached.loaded.spec
     told = {
         "lora_scale": lora_scale(attached, profile) if spec.lora_rank else None,
@@ -181,7 +181,7 @@ def _describe_face(
 
 
 def _describe_pictures(prompt: ImagePrompt) -> dict[str, Any]:
-    """JSON-able: the pictures of an image prompt and what is done to them."""
+    """An image prompt's pictures and their options, JSON-able."""
     return {
         "images_sha256": [picture_sha256(image) for image in prompt.images],
         "embeds_sha256": _embeds_sha256(prompt.image),

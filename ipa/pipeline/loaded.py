@@ -27,7 +27,7 @@ from .words import Inversions
 
 
 class Loaded:
-    """A model with its adapters, in the hands of one thread at a time.
+    """A model with its adapters, used by one thread at a time.
 
     An adapter is an argument of the network and never changes it: with λ = 0, or after unloading,
     the base model's output is the same, bit for bit.
@@ -150,7 +150,7 @@ class Loaded:
     def set_ip_adapter_scale(
         self, scale: Scale | Sequence[Scale | Sequence[Scale]], name: str | None = None
     ) -> None:
-        """Set λ where image prompts give none.
+        """Set the default λ of adapters, for image prompts that give none.
 
         Args:
             scale: See `ipa.request.scales.Scale`, for the adapter `name` or for all; or a list
@@ -163,12 +163,12 @@ class Loaded:
 
     @checked
     def unload_ip_adapter(self, name: str | None = None) -> None:
-        """Forget one adapter, or all of them."""
+        """Unload one adapter, or all of them."""
         with self._changed():
             self._adapters.unload(name)
 
     def info(self) -> dict[str, Any]:
-        """What is loaded, JSON-able."""
+        """The loaded model and all beside it, JSON-able."""
         model, described = self._backend.model, self._backend.describe()
         return {
             "model": model.name,
@@ -184,7 +184,7 @@ class Loaded:
         }
 
     def _unread(self) -> Iterator[str]:
-        """What the configs of things beside the model say and nobody knows."""
+        """Warnings about config settings, of things beside the model, that are not known."""
         for control in self._controlnets.values():
             yield from control.spec.unread
         for adapter in self._adapters.values():
@@ -198,7 +198,7 @@ class Loaded:
         return fingerprints(self._snapshot()[0])
 
     def _snapshot(self) -> tuple[Snapshot, Backend]:
-        """What is loaded now, and the backend that has it, whatever is changed from now on."""
+        """A snapshot of what is loaded now, with its backend; later changes do not reach it."""
         with self._changing:
             loaded = Snapshot(
                 model=self._backend.model,
@@ -213,13 +213,13 @@ class Loaded:
 
     @contextmanager
     def _changed(self) -> Iterator[None]:
-        """Change what is loaded: no run is under way, and none is planned from half of it."""
+        """A context that changes what is loaded: no run is under way or half planned."""
         with self._owned(), self._changing:
             yield
 
     @contextmanager
     def _owned(self) -> Iterator[None]:
-        """Hold the backend for one run; other threads wait."""
+        """A context that holds the backend for one run; other threads wait."""
         if self._owner == threading.get_ident():
             raise RequestError(
                 "this pipeline is in the middle of a stream in this very thread",

@@ -1,4 +1,4 @@
-"""A loaded model and its adapters: what a program holds in its hand."""
+"""The pipeline: a loaded model and its adapters, ready to make pictures."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Pipeline(Companions):
         profile: str | None = None,
         **options: Unpack[EncodingOptions],
     ) -> ImageEmbeds:
-        """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
+        """Encode pictures by an adapter's encoder: embeds to keep, combine, and prompt with.
 
         Args:
             image: One picture or several, or embeds to combine.
@@ -102,7 +102,7 @@ class Pipeline(Companions):
     def load_image_embeds(
         self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
     ) -> ImageEmbeds:
-        """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
+        """Load embeds for an adapter: a file of ours, diffusers' or ComfyUI's .ipadpt."""
         now, backend = self._snapshot()
         name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
         with self._owned():

@@ -23,13 +23,13 @@ from ipa.request.request import Request
 
 @dataclass(frozen=True, slots=True)
 class PictureStore:
-    """Files, opened when a hash is looked for. The demo's references are always among them."""
+    """Picture files that are looked up by hash, the demo's references among them."""
 
     files: tuple[Path, ...] = ()
 
     @classmethod
     def of(cls, given: Iterable[Path]) -> PictureStore:
-        """Files, and all files of folders."""
+        """A store of files, and of all files in folders."""
         found: list[Path] = []
         for path in given:
             inside = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -41,7 +41,7 @@ class PictureStore:
         return self._found(sha256, np.asarray)
 
     def mask(self, sha256: str) -> Image.Image:
-        """Likewise by the values of a mask."""
+        """The mask whose values have this hash. Raises RequestError if there is none."""
         return self._found(sha256, lambda image: mask_values(image, "a mask"))
 
     def _found(self, sha256: str, seen: Callable[[Image.Image], Any]) -> Image.Image:
@@ -86,12 +86,12 @@ _LOST: Mapping[str, str] = {
 
 
 def is_description(told: Mapping[str, Any]) -> bool:
-    """Whether a request is one that we described: it has what nobody writes."""
+    """Whether a request is a description of ours: it has keys that nobody writes."""
     return "seeds" in told and "given_latents_sha256" in told
 
 
 def from_description(told: Mapping[str, Any], pictures: PictureStore) -> dict[str, Any]:
-    """The arguments of the call, image prompts and controls as dicts, pictures opened.
+    """The call's arguments of a description, image prompts and controls as dicts.
 
     Raises:
         RequestError: A picture is not at hand, or it was made of more than pictures and numbers.
