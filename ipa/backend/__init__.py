@@ -1,1 +1,1 @@
-"""What a framework must do to be a backend."""
+"""The interface between the pipeline and a framework."""

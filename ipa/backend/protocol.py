@@ -32,7 +32,7 @@ from .tiling import VaeTiling
 
 @dataclass(frozen=True, slots=True)
 class LoadedLora:
-    """What a backend knows of a LoRA after loading it.
+    """The facts of a LoRA that a backend has loaded.
 
     `layers` counts the layers that it changes, by network; `nbytes` is what its matrices hold, and
     `originals_nbytes` the weights that stay beside fused ones. `left_out` has the names in the file
@@ -47,21 +47,21 @@ class LoadedLora:
 
 @dataclass(frozen=True, slots=True)
 class LoraScale:
-    """How strongly a LoRA acts in the UNet, and in the text encoders."""
+    """The scale of a LoRA in the UNet, and in the text encoders."""
 
     unet: float
     text: float
 
     @classmethod
     def of(cls, scale: float) -> LoraScale:
-        """The same everywhere."""
+        """One scale for all networks."""
         return cls(scale, scale)
 
     def __bool__(self) -> bool:
         return self.unet != 0.0 or self.text != 0.0
 
     def at(self, network: str) -> float:
-        """In one network."""
+        """The scale in one network."""
         return self.unet if network == "unet" else self.text
 
 
@@ -84,7 +84,7 @@ class LoraSet(Protocol):
         """
 
     def unload(self, name: str) -> None:
-        """Forget one, whose scale has been set to 0 or left out of the last `use`."""
+        """Unload one, whose scale was set to 0 or left out of the last `use`."""
 
     def use(self, scales: Mapping[str, LoraScale]) -> None:
         """Set which LoRAs act from now on, and how strongly; the others, and those at 0, do not.
@@ -97,15 +97,15 @@ class ControlNetStore(Protocol):
     """The ControlNets and T2I-Adapters beside a backend's model, by name."""
 
     def load(self, name: str, files: ControlFiles) -> int:
-        """Load one that fits the model, all or nothing: the bytes that it holds."""
+        """Load a control that fits the model, all or nothing; returns its bytes."""
 
     def unload(self, name: str) -> None:
-        """Forget one."""
+        """Unload one control."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ControlBranch:
-    """One control as the network sees it.
+    """A control as the network sees it.
 
     `name` is the ControlNet's, and `pixels` are (1, 3, H, W) in [0, 1], red first; or a
     T2I-Adapter's, which may take (1, 1, H, W). With `conditional_only` nothing is added to the
@@ -118,7 +118,7 @@ class ControlBranch:
 
 
 PreviewDecoder: TypeAlias = Callable[[Array], Floats]
-"""Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1], roughly."""
+"""A decoder for previews: latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1], roughly."""
 
 
 NO_LORA: Mapping[str, float] = MappingProxyType({})
@@ -134,7 +134,7 @@ class ImageTokens:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One image prompt as the network sees it: its tokens, and the adapter that made them.
+    """An image prompt as the network sees it: its tokens, and the adapter that made them.
 
     `masks` has for each site, in the order of site numbers, float32 (L,): what multiplies the
     branch at each of its queries, row by row. None is 1 everywhere: nothing is multiplied.
@@ -157,7 +157,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose face it is, beside what is seen of it: for FaceID-Plus.
+    """A face's identity beside its hidden states: for FaceID-Plus.
 
     (N, 512) identities and 1 or N rows for none. `shortcut_scale` is the weight of what is seen
     where the identity's own tokens are added (v2); None where they are not (v1).
@@ -170,7 +170,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
-    """What a backend knows of an adapter after loading it.
+    """The facts of an adapter that a backend has loaded.
 
     `encoder_name` says which image encoder it uses, `encoder_sha256` tells it from others
     (`ipa.sources.encoders.fingerprint`); `nbytes` is what the adapter itself holds. An adapter that
@@ -188,12 +188,12 @@ class LoadedAdapter:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Warnings of what its image encoder's config says and nobody knows."""
+        """Warnings about settings of its image encoder's config that are not known."""
         return self.encoder.unread if self.encoder else ()
 
 
 class Backend(Protocol):
-    """One framework, one loaded model. Not thread-safe: the pipeline serialises its calls."""
+    """A framework with a loaded model. Not thread-safe: the pipeline serialises its calls."""
 
     name: str
     dtype: str
@@ -202,11 +202,11 @@ class Backend(Protocol):
     preview_decoder: PreviewDecoder | None
     left_out: LeftOut
     warnings: list[str]
-    """What was noted since `reset`."""
+    """The warnings since `reset`."""
 
     @property
     def controlnets(self) -> ControlNetStore:
-        """Where ControlNets and T2I-Adapters are kept."""
+        """The store of ControlNets and T2I-Adapters."""
 
     @property
     def loras(self) -> LoraSet:
@@ -214,25 +214,25 @@ class Backend(Protocol):
 
     @property
     def taps(self) -> Taps:
-        """What there is to watch a run by."""
+        """The hooks by which a run can be watched."""
 
     def frozen(self) -> Backend:
-        """The same model with what is loaded beside it now, and as it is set now.
+        """The same model with what is loaded and set now, whatever changes later.
 
         Later loads, unloads and settings of either do not reach the other. The networks are shared;
         what is unloaded here is kept for as long as the other is. One of them is used at a time.
         """
 
     def load_adapter(self, name: str, files: AdapterFiles) -> LoadedAdapter:
-        """Load weights and, unless the model's own fits, the image encoder. All or nothing."""
+        """Load an adapter and, unless the model's own fits, its image encoder. All or nothing."""
 
     def unload_adapter(self, name: str) -> None:
-        """Forget an adapter, and its encoder if nothing else uses it."""
+        """Unload an adapter, and its encoder if nothing else uses it."""
 
     def encode_text(
         self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN
     ) -> TextStates:
-        """One prompt's token ids to its states: (text encoders, 77), or in chunks (…, chunks, 77).
+        """Encode one prompt's ids: (text encoders, 77), or in chunks (…, chunks, 77).
 
         States of chunks are joined; the pooled text is the first one's, as in A1111 and ComfyUI.
         """
@@ -241,7 +241,7 @@ class Backend(Protocol):
         """Zeros in the shape of other states: what SDXL takes where there is no negative prompt."""
 
     def encode_images(self, adapter: str, pixels: Floats) -> tuple[Floats, Floats]:
-        """(N, 3, S, S) normalised pixels to the features that the adapter's projector takes.
+        """Encode normalised pixels (N, 3, S, S) to features for the adapter's projector.
 
         Returns:
             (N, P) embeddings or (N, T, C) states, and one row of the same for no picture: zeros,
@@ -256,13 +256,13 @@ class Backend(Protocol):
         unconditional: Floats,
         identity: Identity | None = None,
     ) -> ImageTokens:
-        """Features of N pictures, and 1 or N rows without, to tokens, those of all N joined."""
+        """Project features of N pictures, and 1 or N unconditional rows, to image tokens."""
 
     def embed_images(self, adapter: str, pixels: Floats) -> Floats:
-        """(N, 3, S, S) normalised pixels to the encoder's projected embeddings (N, P)."""
+        """Encode normalised pixels (N, 3, S, S) to projected embeddings (N, P)."""
 
     def embed_text(self, token_ids: npt.NDArray[np.int32], reading: TextOptions = PLAIN) -> Floats:
-        """One prompt's token ids to SDXL's pooled, projected text (1, P)."""
+        """Encode one prompt's ids to SDXL's pooled, projected text (1, P)."""
 
     def condition(
         self,
@@ -276,7 +276,7 @@ class Backend(Protocol):
         channels: Floats | None = None,
         guidance: Floats | None = None,
     ) -> Any:
-        """Keys and values of text and images for every site, computed once per generation.
+        """Compute keys and values of text and images for every site, once per generation.
 
         Args:
             text: [negative, positive] if guided, else [positive].
@@ -295,10 +295,10 @@ class Backend(Protocol):
         """
 
     def from_numpy(self, array: Floats) -> Array:
-        """Float32 latents as the backend's tensor."""
+        """Convert float32 latents to the backend's tensor."""
 
     def to_numpy(self, array: Array) -> Floats:
-        """The inverse; waits for the computation."""
+        """Convert a tensor to numpy; waits for the computation."""
 
     def predict(
         self,
@@ -309,7 +309,7 @@ class Backend(Protocol):
         shares: list[Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
     ) -> Array:
-        """One evaluation of the UNet on latents (N, C, h, w) in float32.
+        """Evaluate the UNet once on latents (N, C, h, w) in float32.
 
         Args:
             latents: x, not yet multiplied by the step's input_scale.
@@ -330,7 +330,7 @@ class Backend(Protocol):
         """
 
     def guide(self, output: Array, guidance_scale: float, guidance_rescale: float = 0.0) -> Array:
-        """Classifier-free guidance on what `predict` returned: (N, C, h, w)."""
+        """Apply classifier-free guidance to what `predict` returned: (N, C, h, w)."""
 
     def advance(
         self,
@@ -346,10 +346,10 @@ class Backend(Protocol):
         """
 
     def decode(self, latents: Array) -> Floats:
-        """Latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1]."""
+        """Decode latents (N, C, h, w) to pictures (N, H, W, 3) in [0, 1]."""
 
     def encode(self, pixels: Floats) -> tuple[Floats, Floats]:
-        """Pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w).
+        """Encode pictures (N, 3, H, W) in [-1, 1] to latents (N, C, h, w).
 
         Returns:
             The posterior's mean and standard deviation, scaled as the UNet takes them.

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 MAX_HISTORY = 4
-"""How many rows back a row may look."""
+"""The most rows back that a row may look."""
 
 ESTIMATE = (0.0, 0.0, 1.0)
 """The memory that is the denoised estimate itself."""
@@ -27,7 +27,7 @@ ESTIMATE = (0.0, 0.0, 1.0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One row: one evaluation of the network. Coefficients were computed in float64.
+    """A row: one evaluation of the network. Coefficients were computed in float64.
 
     `timestep` is in [0, 1000) and may be fractional. `clip` is the largest absolute value of d, or
     None. `x_noise` multiplies fresh standard noise, which is drawn if `draws`. `sigma` is the noise
@@ -51,7 +51,7 @@ class Step:
 
     @property
     def signal_scale(self) -> float:
-        """Factor on the latents of a clean picture in what this row is given.
+        """The factor on a clean picture's latents in this row's input.
 
         Every row is given x = signal_scale · x₀ + noise_scale · ε. Its network sees α x₀ + α σ ε,
         with α = 1/√(1 + σ²), which is input_scale · x.
@@ -60,13 +60,13 @@ class Step:
 
     @property
     def noise_scale(self) -> float:
-        """Factor on standard noise likewise."""
+        """The factor on standard noise in this row's input."""
         return self.sigma * self.signal_scale
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A whole run: its name, the factor on the starting noise, its rows, and what is odd about it.
+    """The schedule of a run: its name, the starting noise's factor, its rows, its warnings.
 
     Where any row adds noise, noise is drawn at every row that draws, in their order.
     """

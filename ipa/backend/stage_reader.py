@@ -1,4 +1,4 @@
-"""The stages that are held in what a backend's methods give, whatever its tensors are."""
+"""Stages read from the values that a backend's methods return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .text import TextStates
 
 
 class StageReader(ABC):
-    """Half of `ipa.backend.tap.Taps`, over what a backend says of its tensors.
+    """The base of `ipa.backend.tap.Taps`, given what a backend does with its tensors.
 
     `runtime` is the backend; `conditioning` the class of what its `condition` gives, `controlnet`
     that of its ControlNets.
@@ -27,15 +27,15 @@ class StageReader(ABC):
 
     @abstractmethod
     def floats(self, array: Array) -> Floats:
-        """A tensor as it lies."""
+        """A tensor as a numpy array."""
 
     @abstractmethod
     def like(self, array: Array, floats: Floats) -> Array:
-        """Numbers in the shape, precision and place of a tensor."""
+        """Numbers as a tensor in the shape, precision and place of another."""
 
     @abstractmethod
     def of_map(self, array: Array) -> Floats:
-        """Latents or a picture, to (…, C, H, W)."""
+        """Latents or a picture as (…, C, H, W)."""
 
     @abstractmethod
     def map_like(self, array: Array, floats: Floats) -> Array:
@@ -43,15 +43,15 @@ class StageReader(ABC):
 
     @abstractmethod
     def merged(self, array: Array) -> Floats:
-        """Heads (B, heads, L, d), to (B, L, C)."""
+        """Merge heads: (B, heads, L, d) to (B, L, C)."""
 
     @abstractmethod
     def split(self, array: Array, floats: Floats) -> Array:
-        """The inverse of `merged`, in the precision of a tensor (B, heads, L, d)."""
+        """Split heads: the inverse of `merged`, in the precision of a tensor."""
 
     @abstractmethod
     def loaded(self) -> Iterable[tuple[str, Any]]:
-        """Networks by what `ipa_*.report` calls them."""
+        """The loaded networks by the names of `ipa_*.report`."""
 
     def read(self, value: Any) -> dict[str, Floats]:
         """See `Taps.read`."""
@@ -72,7 +72,7 @@ class StageReader(ABC):
         return self.map_like(value, arrays[""])
 
     def networks(self) -> Iterator[tuple[str, Any]]:
-        """Every network that a run may use, by the name of its component in stages."""
+        """All networks of a run, by the name of the component in stages."""
         yield from ((name.partition(":")[0], net) for name, net in self.loaded())
         yield from (("projector", adapter.projector) for adapter in self.runtime.adapters)
         for name, net in self.runtime.controlnets:

@@ -151,18 +151,18 @@ INPUTS = {
     "self_attn.out_proj": "self_attn.attended",
     "embeddings.patch_embedding": "pixels",
 }
-"""By the end of a module's name: what its input is called, a stage of its own."""
+"""Names of the inputs that are stages of their own, by the end of the module's name."""
 
 
 @cache
 def kind_of(path: str) -> StageKind | None:
-    """The kind of a path, "unet.conv_in" or "latents@2"; None for what is no stage."""
+    """The kind of a path, "unet.conv_in" or "latents@2"; None if it is no stage."""
     bare = path.partition("@")[0]
     return next((kind for kind in (*RESULTS, *MODULES) if kind.matches(bare)), None)
 
 
 def input_of(path: str, names: Mapping[str, str] = INPUTS) -> str | None:
-    """What the input of a module is called, None where it is no stage."""
+    """The name of a module's input; None where that is no stage."""
     for end, name in names.items():
         head = path.removesuffix(end)
         if head != path and head[-1:] in {"", "."}:
@@ -171,7 +171,7 @@ def input_of(path: str, names: Mapping[str, str] = INPUTS) -> str | None:
 
 
 def is_sequence(path: str) -> bool:
-    """Whether a map is told as a sequence (B, H·W, C): the modules of diffusers vary in that."""
+    """Whether a map is told as a sequence (B, H·W, C): diffusers' modules differ in that."""
     return ".attentions." in path and path.endswith((".proj_in", ".proj_out", ".group_norm"))
 
 
@@ -182,19 +182,19 @@ def split(stage: str) -> tuple[str, str]:
 
 
 def step_of(stage: str) -> int | None:
-    """The number of the step, None for stages outside of steps."""
+    """The number of a stage's step, None outside of steps."""
     found = re.match(r"step\.(\d+)/", stage)
     return int(found[1]) if found else None
 
 
 def level_of(stage: str) -> Level:
-    """How deep a stage is."""
+    """The level of a stage: how deep it is."""
     kind = kind_of(split(stage)[1])
     return "operation" if kind is None else kind.level
 
 
 def chosen(patterns: Iterable[str], known: Iterable[str]) -> frozenset[str]:
-    """Those of the known stages that a pattern matches ("*" and "?" are any characters, "/" too).
+    """The known stages that a pattern matches ("*" and "?" are any characters, "/" too).
 
     Raises:
         RequestError: A pattern matches nothing; the nearest names are told.

@@ -1,4 +1,4 @@
-"""Who watches a run, and how a backend lets its networks be watched."""
+"""Taps: the protocol of what watches a run, and of a backend's hooks for it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ipa.errors import RequestError
 
 
 class Tap(Protocol):
-    """Told of every stage in the order in which they are computed, a part before its whole."""
+    """A callback for every stage, in the order of computation, a part before its whole."""
 
     def wants(self, stage: str) -> bool:
-        """Whether to be told of a stage; what nobody wants costs nothing."""
+        """Whether the tap wants a stage; what nobody wants costs nothing."""
 
     def __call__(self, stage: str, array: Floats) -> Floats | None:
-        """Be told of a stage.
+        """Take a stage; a returned array replaces it.
 
         Args:
             stage: Its name (`ipa.backend.stages`).
@@ -30,7 +30,7 @@ class Tap(Protocol):
 
 
 def check_tap(tap: object) -> None:
-    """Raise RequestError unless the tap of a run is one, or None."""
+    """Raise RequestError unless a value is a tap, or None."""
     is_tap = callable(tap) and callable(getattr(tap, "wants", None))
     if tap is not None and (not is_tap or isinstance(tap, type)):
         raise RequestError(
@@ -41,23 +41,23 @@ def check_tap(tap: object) -> None:
 
 
 class Emit(Protocol):
-    """Told of what a network's modules give, by `ipa.backend.stages`' names of them."""
+    """A callback for modules' outputs, by the names of `ipa.backend.stages`."""
 
     def wants(self, name: str) -> bool:
-        """Whether to be told of a module, "unet.conv_in"."""
+        """Whether a module, "unet.conv_in", is wanted."""
 
     def __call__(self, name: str, array: Floats) -> Floats | None:
-        """Be told; what is returned, of the same shape, is to stand in for it."""
+        """Take an output; a returned array of the same shape replaces it."""
 
 
 class Taps(Protocol):
-    """What a backend has for those who watch. Nothing is computed otherwise than unwatched."""
+    """A backend's hooks for taps. Nothing is computed otherwise than unwatched."""
 
     def hooked(self, emit: Emit) -> AbstractContextManager[None]:
-        """Tell of every module of every network that is used inside."""
+        """A context in which every module of every network is watched."""
 
     def read(self, value: Any) -> dict[str, Floats]:
-        """The arrays in what a method of the backend gave, by name; "" for an array itself.
+        """The arrays in a method's return value, by name; "" for an array itself.
 
         Of `TextStates` "states" and, where there is, "pooled"; of `ImageTokens` "conditional" and
         "unconditional"; of a conditioning "image.N.<site>.to_k", "….to_v" (R, T, C) and "….mask"
@@ -65,4 +65,4 @@ class Taps(Protocol):
         """
 
     def written(self, value: Any, arrays: Mapping[str, Floats]) -> Any:
-        """The same with other arrays, some or all, in the value's own precision."""
+        """A return value with some or all arrays replaced, in its own precision."""

@@ -1,4 +1,4 @@
-"""What a backend is told of a prompt, and of sizes."""
+"""A prompt and its sizes, as a backend is given them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipa.arrays import Pair
 
 @dataclass(frozen=True, slots=True)
 class TextStates:
-    """One prompt, encoded; arrays are a backend's own tensors.
+    """The states of one prompt; arrays are a backend's own tensors.
 
     Attributes:
         states: (1, T, D), what the UNet attends to; T is 77 for every chunk of the text.
@@ -28,7 +28,7 @@ class TextStates:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TextOptions:
-    """How the ids of a text become its states, beside what the model says.
+    """How the ids of a text become states, beside the model's own settings.
 
     Attributes:
         clip_skip: How many of the last layers are left out, as diffusers counts them: of one
@@ -46,7 +46,7 @@ class TextOptions:
     learned: tuple[npt.NDArray[np.float32], ...] = ()
 
     def weights_of(self, encoder: int, chunk: int) -> npt.NDArray[np.float64] | None:
-        """(77,) of one chunk; None where all are 1, and nothing is to be done."""
+        """The weights (77,) of one chunk; None where all are 1."""
         if self.weights is None:
             return None
         own: npt.NDArray[np.float64] = self.weights[encoder, chunk]
@@ -77,6 +77,6 @@ class Sizes:
 
     @classmethod
     def of_numbers(cls, numbers: Sequence[int]) -> Sizes:
-        """The inverse of `numbers`."""
+        """The sizes from their six numbers."""
         a, b, c, d, e, f = numbers
         return cls(original_size=(a, b), crops_coords_top_left=(c, d), target_size=(e, f))

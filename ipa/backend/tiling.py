@@ -18,11 +18,11 @@ where a picture has more than `MOST_PIXELS`. A picture no larger than a tile is 
 
 
 MOST_PIXELS = 2048 * 1152
-"""Of a picture that is taken whole where nothing is said: SDXL's sizes are, 2048² is not."""
+"""The largest picture that is not tiled by default: SDXL's sizes are not, 2048² is."""
 
 
 OVERLAP = 0.25
-"""Part of a tile's side that lies under the next tile."""
+"""The share of a tile's side that lies under the next tile."""
 
 
 _QUARTERS = 4  # latents in the smallest tile, and what a tile's side must divide into
@@ -41,7 +41,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """What was asked for, and the autoencoder that it is for."""
+    """A VAE's tiling: what was asked for, and the autoencoder that it is for."""
 
     asked: VaeTiling
     vae: VaeSpec
@@ -59,7 +59,7 @@ class Tiling:
         return Tile(side // self.vae.scale_factor, side)
 
     def of_latents(self, height: int, width: int, warnings: list[str]) -> Tile | None:
-        """The same for latents; tells where nobody asked for it."""
+        """The tiles for latents of this size; None where they are taken whole."""
         factor = self.vae.scale_factor
         tile = self.of_pixels(height * factor, width * factor)
         if tile is not None and self.asked is None:
@@ -71,7 +71,7 @@ class Tiling:
 
 
 def check_tiling(tiling: VaeTiling, spec: VaeSpec) -> VaeTiling:
-    """The setting, or RequestError if it is none."""
+    """A setting for tiles. Raises RequestError if it is none."""
     if tiling is None or isinstance(tiling, bool):
         return tiling
     unit = _QUARTERS * spec.scale_factor
@@ -88,7 +88,7 @@ Compute = Callable[[slice, slice], Floats]
 
 
 def in_tiles(height: int, width: int, side: int, made_side: int, compute: Compute) -> Floats:
-    """What a function makes of a picture, computed tile by tile.
+    """Apply a function to a picture tile by tile, and blend the results.
 
     Args:
         height: Of what goes in.

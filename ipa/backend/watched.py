@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Emitter:
-    """Gives what a backend tells its full name, and hands it to a tap."""
+    """An `Emit` that adds the phase to a stage's name, and calls a tap."""
 
     def __init__(self, tap: Tap) -> None:
         self._tap, self._phase, self._rows = tap, "", 0
@@ -32,7 +32,7 @@ class Emitter:
 
     @contextmanager
     def phase(self, name: str, rows: int = 0) -> Iterator[None]:
-        """Inside, everything belongs to a phase.
+        """A context: all stages inside belong to this phase.
 
         Rows of a module's result after the first `rows` are told as those of another run of it: a
         backend may run it once for pictures and for none, or twice.
@@ -70,7 +70,7 @@ class Emitter:
         )
 
     def _ask(self, stage: str, array: Floats) -> Floats | None:
-        """One row for all is as good as equal rows: backends differ in that."""
+        """Call the tap; its answer may have one row for all, as backends differ in that."""
         instead, shape = self._tap(stage, array), array.shape
         if instead is None or instead.shape == shape:
             return instead
@@ -100,7 +100,7 @@ class Watched:
         return getattr(self._backend, name)
 
     def hooked(self) -> AbstractContextManager[None]:
-        """Tell of every module that runs inside."""
+        """A context in which every module that runs is watched."""
         return self._backend.taps.hooked(self._emit)
 
     def encode_text(self, *args: Any) -> TextStates:
@@ -192,7 +192,7 @@ class Watched:
         return array if instead is None else instead
 
     def _told(self, value: T, prefix: str = "") -> T:
-        """What a method gave, with what is to stand in for some of it."""
+        """A method's return value, with stages replaced by the tap's answers."""
         taps = self._backend.taps
         instead: dict[str, Floats] = {}
         for name, array in taps.read(value).items():

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """What was imported from here when this package was a module; imported when asked for."""
+        """Import a name from this package's modules when it is first asked for."""
         if name == "Pipeline":
             from .pipeline import Pipeline
 

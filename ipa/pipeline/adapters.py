@@ -30,7 +30,7 @@ class AdapterOptions(TypedDict, total=False):
 
 
 class Adapters(Registry[AttachedAdapter]):
-    """By name, in the order of loading."""
+    """The loaded adapters by name, in the order of loading."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Adapters(Registry[AttachedAdapter]):
             self._put(adapter, replace(self[adapter], scale=entry))
 
     def checked(self, scale: Any) -> DefaultScale:
-        """A default scale that fits the UNet, in plain numbers."""
+        """A default scale, checked against the UNet, in plain numbers."""
         if isinstance(scale, (list, tuple)):
             if not scale:
                 raise RequestError("scale needs an entry per picture", found="an empty list")
@@ -121,7 +121,7 @@ class Adapters(Registry[AttachedAdapter]):
         return named(name, self)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The adapters for `Pipeline.info`, JSON-able."""
         return {
             name: {
                 "file": attached.file,
@@ -139,12 +139,12 @@ class Adapters(Registry[AttachedAdapter]):
 
 
 def _tokens(loaded: LoadedAdapter) -> int:
-    """Per picture or face; full-face makes one of each state."""
+    """The tokens per picture or face; full-face makes one of each state."""
     return loaded.spec.tokens or (loaded.encoder.tokens if loaded.encoder else 0)
 
 
 def named(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> list[str]:
-    """One adapter, or all of them for None. Raises RequestError if there is no such."""
+    """The adapter of a name, or all for None. Raises RequestError if there is none."""
     if name is None:
         return list(adapters)
     if name not in adapters:
@@ -154,7 +154,7 @@ def named(name: str | None, adapters: Mapping[str, AttachedAdapter]) -> list[str
 
 
 def joins_faces(prompt: object, adapters: Mapping[str, AttachedAdapter]) -> bool:
-    """Whether an image prompt's adapter takes several faces of one person at once, as Portrait."""
+    """Whether an image prompt's adapter takes several faces of a person at once, as Portrait."""
     name = getattr(prompt, "adapter", None)
     named = adapters.get(name) if isinstance(name, str) else None
     if named is None and len(adapters) == 1:

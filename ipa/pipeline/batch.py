@@ -26,7 +26,7 @@ from .snapshot import Snapshot
 
 
 def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
-    """A plan for each prompt of a call.
+    """Plan each prompt of a call.
 
     Raises:
         RequestError: One of them cannot be honoured; with several prompts it says which.
@@ -45,7 +45,7 @@ def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
 
 
 def _sharing(plans: list[Plan]) -> list[Plan]:
-    """Plans of one call, whose pictures one generator draws where the profile has but one."""
+    """Plans of one call, whose noise one generator draws if the profile has but one."""
     if len(plans) == 1 or plans[0].profile.seeds != "one generator":
         return plans
     first, each = plans[0].request, len(plans[0].seeds)
@@ -63,7 +63,7 @@ def _sharing(plans: list[Plan]) -> list[Plan]:
 
 
 class BatchRun:
-    """The runs of a call's prompts, as one; of a single prompt its run and no more.
+    """The runs of a call's prompts as one run.
 
     One after another, so that memory is that of a single one, and every prompt's pictures are those
     of a call of its own, bit for bit.
@@ -82,7 +82,7 @@ class BatchRun:
         self.request = describe_batch(batch, plans) if len(plans) > 1 else None
 
     def events(self) -> Iterator[Progress]:
-        """Those of every run, with steps counted over all of them, and one result at the end."""
+        """The events of all runs, with steps counted over them, and one result at the end."""
         if len(self.runs) == 1:
             yield from self.runs[0].events()
             return
@@ -132,7 +132,7 @@ class BatchRun:
 
 
 def _warnings(several: Sequence[Sequence[str]]) -> list[str]:
-    """Those of every prompt once, and the others with the number of their prompt."""
+    """Warnings of every prompt once, others with the number of their prompt."""
     common = [text for text in several[0] if all(text in own for own in several)]
     return common + [
         f"prompt {number}: {text}"

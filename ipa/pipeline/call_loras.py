@@ -26,7 +26,7 @@ _ALIAS = "ss_output_name"  # in the metadata of kohya's files: what A1111 calls 
 
 @dataclass(frozen=True, slots=True)
 class CallLoras:
-    """Those of one prompt.
+    """The LoRAs that act on one prompt.
 
     Attributes:
         scales: How strongly each acts, by name.
@@ -44,7 +44,7 @@ class CallLoras:
 
 
 def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
-    """The LoRAs of a request: those loaded, and those that its prompt names in A1111's way.
+    """Plan the LoRAs of a request: loaded ones, and those that its prompt names (A1111).
 
     Where the prompt names one, its weight there stands before that in the request's `loras`.
 
@@ -96,7 +96,7 @@ def _check_one_strength(name: str, tag: LoraTag, tags: Mapping[str, LoraTag]) ->
 def _with_words(
     files: Mapping[str, Path], loaded: Snapshot
 ) -> tuple[tuple[ClipTokenizer, ...], list[str]]:
-    """Tokenizers that know the words in the files of a call, and a word on those they do not."""
+    """Tokenizers with the words in a call's LoRA files, and warnings about words they lack."""
     if loaded.inversions is None or not files:
         return loaded.tokenizers, []
     inversions, warnings = loaded.inversions.copy(), list[str]()
@@ -108,7 +108,7 @@ def _with_words(
 
 
 def lora_folder(given: str | Path | None) -> Path | None:
-    """A folder in which LoRAs are looked for by name. Raises RequestError if there is none."""
+    """Check a folder for LoRAs named in prompts. Raises RequestError if there is none."""
     if given is None:
         return None
     folder = Path(given).expanduser() if isinstance(given, (str, Path)) else None
@@ -129,7 +129,7 @@ def _loaded(name: str, loras: Mapping[str, AttachedLora]) -> str | None:
 
 
 def _file(name: str, folder: Path) -> Path:
-    """The file of a LoRA in a folder or below it: by its own name, or by that of its training."""
+    """The file of a LoRA in a folder or below it, by its own name or its training's."""
     files = sorted(path for path in folder.rglob("*") if path.suffix in _ENDINGS and path.is_file())
     found = [path for path in files if path.stem == name]
     found = found or [path for path in files if _alias(path) == name]
@@ -168,7 +168,7 @@ class ActingLoras:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Have the files of the prompts beside the model for a while; then what there was.
+        """A context with the files of the prompts loaded beside the model.
 
         Those of the first prompt act at once: who watches layers from now on (a tap's hooks) sees
         them as they are changed.
@@ -187,16 +187,16 @@ class ActingLoras:
                 self._loras.unload(name)
 
     def act(self, call: CallLoras) -> None:
-        """Have those of one prompt act, and no others."""
+        """Have the LoRAs of one prompt act, and no others."""
         use(self._loras, call.scales)
 
     def warnings(self, call: CallLoras) -> list[str]:
-        """What is not used of the files of one prompt, which is known once they are loaded."""
+        """Warnings about unused parts of one prompt's files, known once they are loaded."""
         return [text for name in call.files for text in self._unused.get(name, ())]
 
 
 def describe_loras(call: CallLoras, loras: Mapping[str, AttachedLora]) -> dict[str, Any]:
-    """JSON-able, for the description of the request."""
+    """The LoRAs for the description of the request, JSON-able."""
     return {
         name: {
             "file": call.files[name].name if name in call.files else loras[name].file,

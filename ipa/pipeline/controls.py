@@ -14,14 +14,14 @@ from .registry import Registry
 
 
 class Controls(Registry[AttachedControl]):
-    """By name, in the order of loading."""
+    """The loaded controls by name, in the order of loading."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
         self._backend = backend
 
     def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControl]:
-        """Those of one kind alone."""
+        """The controls of one kind."""
         return {name: own for name, own in self.items() if isinstance(own.spec, kind)}
 
     def load(self, name: str, files: ControlFiles) -> None:
@@ -43,7 +43,7 @@ class Controls(Registry[AttachedControl]):
         self._put(name, AttachedControl(files, nbytes))
 
     def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:
-        """Forget one of a kind, or all of them. Raises RequestError if there is no such."""
+        """Unload one of a kind, or all of them. Raises RequestError if there is none."""
         known = self.of(kind)
         if name is not None and name not in known:
             raise RequestError(
@@ -55,7 +55,7 @@ class Controls(Registry[AttachedControl]):
             self._remove(own)
 
     def describe(self, kind: type[ControlSpec]) -> dict[str, Any]:
-        """Those of one kind, JSON-able."""
+        """The controls of one kind for `Pipeline.info`, JSON-able."""
         return {
             name: {
                 "file": attached.file,

@@ -1,4 +1,4 @@
-"""What a request would do, layer by layer and step by step, before anything is loaded."""
+"""The weights of a request, layer by layer and step by step, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MARK = "*"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Sites with the same weights: a transformer's, or one alone. `values` has one λ per step.
+    """A row of sites with the same weights: a transformer's, or one alone. `values`: λ per step.
 
     `place` ends with a mark where tokens are moved to the unconditional half.
     """
@@ -42,14 +42,14 @@ class Row:
 
     @property
     def sites(self) -> str:
-        """Their numbers, shortened."""
+        """The numbers of the sites, shortened."""
         first, last = self.numbers[0], self.numbers[-1]
         return str(first) if first == last else f"{first}-{last}"
 
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One image prompt: what it is called, what was asked for, and λ (sites, steps).
+    """An image prompt with its weights: its name, what was asked for, and λ (sites, steps).
 
     `moved` says for each site whether its tokens go to the unconditional half; None is nowhere.
     """
@@ -61,12 +61,12 @@ class Explained:
 
     @property
     def heading(self) -> str:
-        """The title, with a word on the mark where there is one."""
+        """The title, with a remark on the mark where there is one."""
         return self.title if self.moved is None else f"{self.title}   {MARK} unconditional"
 
     @property
     def caption(self) -> str | None:
-        """What the mark means, where there is one."""
+        """The meaning of the mark, where there is one."""
         return None if self.moved is None else f"{MARK} its tokens go to the unconditional half"
 
 
@@ -82,7 +82,7 @@ class Explanation:
     profile: str | None = None
 
     def rows(self, prompt: Explained) -> list[Row]:
-        """Sites in the order of execution, those of a transformer together if they are alike."""
+        """The rows in the order of execution, a transformer's sites together if alike."""
         rows = []
         for order, transformer in enumerate(transformers(self.sites)):
             ranks = [r for r, site in enumerate(self.sites) if site.transformer == transformer]
@@ -95,7 +95,7 @@ class Explanation:
         return rows
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able: λ of every prompt by site, in the order of site numbers, and step."""
+        """The weights, JSON-able: λ of every prompt by site, in order of numbers, and step."""
         return {
             "model": self.model,
             "built_as": self.base,
@@ -121,7 +121,7 @@ def explain_weights(
     scale: Scale,
     request: Request,
 ) -> Explanation:
-    """λ of image prompts on a model of which only the configs are read.
+    """The λ of image prompts on a model of which only the configs are read.
 
     Args:
         model: As for `ipa.load`; or sd15, sd2 or sdxl, whose configs are built in.

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ipa_convert import Converted
 
 Fingerprint: TypeAlias = Mapping[str, str]
-"""sha256 by precision: see `ipa_convert.inspection.fingerprint`."""
+"""The sha256 of weights by precision: see `ipa_convert.inspection.fingerprint`."""
 
 _MODEL = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
-    """Of the weights in the files that a pipeline was loaded from, whatever the backend.
+    """Hashes of the weights in a pipeline's files, whatever the backend.
 
     By component: "unet", "vae", "text_encoder", "text_encoder_2", "adapter.NAME" and
     "adapter.NAME.image_encoder", "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All
@@ -57,7 +57,7 @@ def agreement(a: Fingerprint, b: Fingerprint) -> str | None:
 
 
 def _model(model: ModelFolder) -> dict[str, Converted]:
-    """Its own image encoder is that of the adapters which use it, and hashed there."""
+    """The model's parts; an image encoder that adapters use is hashed with them."""
     from ipa_convert import read_model
 
     return {name: part for name, part in read_model(model).items() if name in _MODEL}

@@ -109,7 +109,7 @@ def load(
 
 
 def choose_backend(backend: str | None) -> str:
-    """The backend that is asked for, or the best one installed. Raises BackendError."""
+    """The backend's name: as asked, or the best one installed. Raises BackendError."""
     if backend is not None and backend not in _BACKENDS:
         raise BackendError(
             "unknown backend", found=shown(backend), remedy=f"one of {', '.join(_BACKENDS)}"
@@ -125,13 +125,13 @@ def choose_backend(backend: str | None) -> str:
 
 
 def environment(backend: str) -> dict[str, str]:
-    """What a backend that is installed runs on; its framework is loaded."""
+    """Facts of what an installed backend runs on; its framework is loaded."""
     facts: dict[str, str] = importlib.import_module(_BACKENDS[backend][0]).environment()
     return facts
 
 
 def environments() -> dict[str, dict[str, str]]:
-    """What each installed backend runs on: device, libraries, and what would make it faster."""
+    """Facts of each installed backend: device, libraries, and what would make it faster."""
     return {
         name: environment(name)
         for name, (_, framework, *_) in _BACKENDS.items()

@@ -32,24 +32,24 @@ class AttachedLora:
 
     @property
     def file(self) -> str:
-        """The name of its file."""
+        """The name of the LoRA's file."""
         return self.path.name
 
     @property
     def warnings(self) -> list[str]:
-        """What of its file is not used, and why."""
+        """Warnings about unused parts of its file."""
         return left_out_warnings(self.file, self.loaded.left_out)
 
 
 class Loras(Registry[AttachedLora]):
-    """By name, in the order of loading. Between calls the backend uses each at its own scale."""
+    """The loaded LoRAs by name, in order. Between calls each is used at its own scale."""
 
     def __init__(self, backend: Backend, inversions: Inversions) -> None:
         super().__init__()
         self._backend, self._inversions = backend, inversions
 
     def load(self, name: str, path: Path, scale: float, *, fuse: bool) -> None:
-        """Load a file, all or nothing.
+        """Load a LoRA's file, all or nothing.
 
         Raises:
             CheckpointError: It is damaged, or made for another model.
@@ -76,7 +76,7 @@ class Loras(Registry[AttachedLora]):
         self._put(name, AttachedLora(path, loaded, number, fuse, learned))
 
     def unload(self, name: str | None) -> None:
-        """Forget one, or all of them."""
+        """Unload one LoRA, or all of them."""
         names = self.named(name)
         kept = {other: lora for other, lora in self._known.items() if other not in names}
         self._use(chosen_scales(kept, None))
@@ -86,24 +86,24 @@ class Loras(Registry[AttachedLora]):
         self._known = kept
 
     def set_scale(self, scale: float, name: str | None) -> None:
-        """Set the scale of one, or of all of them."""
+        """Set the scale of one LoRA, or of all of them."""
         number = plain_number(scale, "scale")
         for changed in self.named(name):
             self._put(changed, replace(self[changed], scale=number))
         self.restore()
 
     def restore(self) -> None:
-        """Have each act at its own scale, and no others."""
+        """Have each LoRA act at its own scale, and no others."""
         self._use(chosen_scales(self, None))
 
     def named(self, name: str | None) -> list[str]:
-        """One LoRA, or all of them for None. Raises RequestError if there is no such."""
+        """The LoRA of a name, or all of them for None. Raises RequestError if there is none."""
         if name is not None:
             _check_loaded(name, self)
         return list(self) if name is None else [name]
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The LoRAs for `Pipeline.info`, JSON-able."""
         return {
             name: {
                 "file": lora.file,

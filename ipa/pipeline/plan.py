@@ -73,7 +73,7 @@ class PlannedPrompt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """A run: texts, pictures, schedule, noise. `texts` is (negative, positive) or (positive,).
+    """The plan of a run: texts, pictures, schedule, noise. `texts` is (negative, positive) or less.
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
     what it was planned with, and `loras` those that act. `share` is its part of a call with
@@ -104,7 +104,7 @@ class Plan:
         return len(self.texts) == 2
 
     def scales(self, step: int) -> list[tuple[float, ...]]:
-        """λ[prompt][site] at a step; 0 where a mask is empty."""
+        """The λ[prompt][site] at a step; 0 where a mask is empty."""
         return [silence(prompt.table[:, step].tolist(), prompt.masks) for prompt in self.prompts]
 
     def control_scales(self, step: int) -> list[list[float]]:
@@ -117,7 +117,7 @@ class Plan:
 
 
 def make_plan(request: Request, loaded: Snapshot) -> Plan:
-    """Check a request against what is loaded, and prepare what the backend is given.
+    """Plan a request: check it against what is loaded, and prepare the backend's inputs.
 
     Raises:
         RequestError: Something cannot be honoured; nothing has been computed yet.
@@ -165,14 +165,14 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
 
 
 def _unusual(request: Request, loaded: Snapshot) -> list[str]:
-    """Weights and guidance that are hardly meant, those of what is loaded among them."""
+    """Warnings about weights and guidance that are hardly meant, those of what is loaded too."""
     return unusual_numbers(request, {name: a.scale for name, a in loaded.adapters.items()})
 
 
 def _loaded_warnings(
     prompts: Sequence[PlannedPrompt], controls: Sequence[PlannedControl], loaded: Snapshot
 ) -> Iterator[str]:
-    """What was left out, or not understood, of the files of what a run uses."""
+    """Warnings about parts of files in use that were left out, or not understood."""
     for name in dict.fromkeys(prompt.adapter for prompt in prompts):
         attached = loaded.adapters[name].loaded
         yield from attached.left_out.warnings()
@@ -184,7 +184,7 @@ def _loaded_warnings(
 def _prompt_warnings(
     prompts: Sequence[PlannedPrompt], canvas: Canvas, profile: Profile
 ) -> list[str]:
-    """What is lost of image prompts, or done to them that nobody may expect."""
+    """Warnings about what image prompts lose, or what nobody may expect of them."""
     warnings = [
         f"image prompt {prompt.number + 1}, {text}"
         for prompt in prompts
@@ -203,7 +203,7 @@ def _prompt_warnings(
 def prompts_from_ip_adapter_image(
     image: Picture | Sequence[Any], adapters: Mapping[str, AttachedAdapter]
 ) -> tuple[ImagePrompt, ...]:
-    """diffusers' `ip_adapter_image`: a picture, or a list with one entry per loaded adapter."""
+    """Image prompts of diffusers' `ip_adapter_image`: a picture, or a list by adapter."""
     entries = list(image) if isinstance(image, (list, tuple)) else [image]
     if len(entries) != len(adapters):
         raise RequestError(
@@ -216,7 +216,7 @@ def prompts_from_ip_adapter_image(
 
 
 def noise_streams(plan: Plan) -> Streams:
-    """Where a run's noise is drawn from: a generator per picture, or one for all of a call."""
+    """The noise streams of a run: a generator per picture, or one for all of a call."""
     if plan.profile.seeds == "one generator":
         count, edits = len(plan.seeds), plan.edits
         alone = Share(count, one_source=edits is None or len(edits.sources) < 2)
@@ -225,7 +225,7 @@ def noise_streams(plan: Plan) -> Streams:
 
 
 def starting_noise(plan: Plan, streams: Streams) -> Floats:
-    """x_T before the schedule's factor: (N, C, h, w)."""
+    """The starting noise x_T before the schedule's factor: (N, C, h, w)."""
     if plan.request.latents is not None:
         return np.ascontiguousarray(plan.request.latents, dtype=np.float32)
     return draw(plan, streams)
@@ -239,7 +239,7 @@ def draw(plan: Plan, streams: Streams) -> Floats:
 def plan_schedule(
     request: Request, model: ModelFolder, edits: Edits | None
 ) -> tuple[Schedule, NoiseTimes, list[str]]:
-    """The rows, their noise levels among those of the training, and warnings.
+    """Plan the schedule: its rows, their noise levels in training, and warnings.
 
     Raises:
         RequestError: There is no such sampler, or its options do not fit.
@@ -264,7 +264,7 @@ def plan_schedule(
 
 
 def _seeds(request: Request, profile: Profile) -> tuple[int, ...]:
-    """Of each picture; all have that of the one generator, where there is one."""
+    """The seeds of the pictures; all have that of the one generator, if there is one."""
     step = 0 if profile.seeds == "one generator" else 1
     return tuple((int(request.seed) + i * step) % 2**64 for i in range(request.num_images))
 
@@ -306,7 +306,7 @@ def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
 
 
 def _crop_warnings(request: Request, canvas: Canvas) -> Iterator[str]:
-    """A word on what lies over a picture of which a part is worked on, and may be meant otherwise.
+    """Warnings about masks and control pictures over a picture of which a crop is worked on.
 
     That is a mask which is black all over that part, and what has the part's size.
     """
@@ -371,7 +371,7 @@ def _plan_prompts(
 
 
 def _with_default(prompt: ImagePrompt, default: DefaultScale) -> tuple[ImagePrompt, Scale]:
-    """A prompt with its adapter's scale where that is one for each picture, and the one for all."""
+    """A prompt with its adapter's default scale if that is one per picture; and the one for all."""
     if not isinstance(default, tuple):
         return prompt, default
     return (replace(prompt, scale=default) if prompt.scale is None else prompt), 1.0

@@ -1,4 +1,4 @@
-"""What a PNG of ours says of itself: its text, and no pixel."""
+"""The text in a PNG of ours, read without its pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .description import METADATA_KEY
 
 
 def png_text(path: Path) -> str | None:
-    """The text; None if the picture has none of ours.
+    """Our text in a PNG; None if there is none.
 
     Raises:
         OSError, ValueError, Image.DecompressionBombError: It cannot be read, or is no picture.

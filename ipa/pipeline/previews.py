@@ -21,13 +21,13 @@ _FITTED = 24  # latents of the part that a map is fitted to, at most: side
 
 @dataclass(frozen=True, slots=True)
 class LatentColours:
-    """Latents times `factors`, (C, 3), plus `bias`, (3,): colours in [-1, 1]."""
+    """A linear map to colours in [-1, 1]: latents times `factors`, (C, 3), plus `bias`, (3,)."""
 
     factors: npt.NDArray[np.float64]
     bias: npt.NDArray[np.float64]
 
     def pictures(self, latents: Floats) -> Floats:
-        """(N, C, h, w) to (N, h, w, 3) in [0, 1]."""
+        """Map latents (N, C, h, w) to pictures (N, h, w, 3) in [0, 1]."""
         colours = latents.transpose(0, 2, 3, 1) @ self.factors + self.bias
         shown: Floats = np.clip(colours / 2 + 0.5, 0.0, 1.0).astype(np.float32)
         return shown
@@ -63,7 +63,7 @@ _PUBLIC: Mapping[tuple[float, int], LatentColours] = {
 def latent_colours(
     vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]
 ) -> LatentColours:
-    """The map for a VAE.
+    """The linear map of a VAE's latents to colours.
 
     Args:
         vae: Its structure, whose scaling tells a public one.
@@ -76,7 +76,7 @@ def latent_colours(
 
 
 def fit(vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]) -> LatentColours:
-    """Least squares over latents and the mean colours that they decode to.
+    """Fit a linear map by least squares to latents and the mean colours that they decode to.
 
     Among random latents, or those of the first step, the demo's decoder is not linear at all: a map
     fitted there gave 0.3 or less of correlation with the picture, one fitted here 0.94.
@@ -94,7 +94,7 @@ def fit(vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]) -> La
 
 
 class Previews:
-    """The pictures of one run: of the denoised estimates, which it never changes."""
+    """The previews of one run, made of its denoised estimates."""
 
     def __init__(self, backend: Backend, request: Request) -> None:
         """Raises RequestError where there is no tiny decoder for tiny previews."""
@@ -107,7 +107,7 @@ class Previews:
             )
 
     def picture(self, done: int, steps: int, estimate: Array) -> Image.Image | None:
-        """That of a step, if it is one of those; all pictures of a batch side by side.
+        """The preview of a step, if it has one; all pictures of a batch side by side.
 
         Args:
             done: Steps that are finished.
@@ -121,12 +121,12 @@ class Previews:
         return to_pil(np.concatenate(list(pictures), axis=1)[None])[0]
 
     def latent(self, estimate: Array) -> Floats:
-        """A pixel a latent, its colour a linear map of the latent."""
+        """A linear preview: a pixel a latent, by the map of latents to colours."""
         latents = self._backend.to_numpy(estimate)
         return latent_colours(self._backend.model.vae, latents, self._decode).pictures(latents)
 
     def tiny(self, estimate: Array) -> Floats:
-        """What the tiny decoder makes of them."""
+        """A preview by the tiny decoder."""
         decoder = self._backend.preview_decoder
         if decoder is None:
             raise RuntimeError("the tiny decoder was taken away")

@@ -1,4 +1,4 @@
-"""What is loaded beside a model, by name, in the order of loading."""
+"""A registry of what is loaded beside a model, by name, in the order of loading."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T]):
-    """In the order of loading. A change makes a new dict: who reads the old one is not disturbed.
+    """A registry by name, in order. A change makes a new dict, so readers are not disturbed.
 
     Not thread-safe: the pipeline serialises what changes it.
     """
@@ -28,7 +28,7 @@ class Registry(Mapping[str, T]):
         return len(self._known)
 
     def frozen(self) -> Mapping[str, T]:
-        """What is loaded now; later changes do not reach it."""
+        """The present entries; later changes do not reach them."""
         return MappingProxyType(self._known)
 
     def _put(self, name: str, value: T) -> None:

@@ -22,7 +22,7 @@ from .png_text import png_text
 from .replay import from_description, is_description
 
 SOURCES = ("adapters", "controlnets", "loras", "textual_inversions")
-"""What is to be loaded, as the options --adapter and so on say it."""
+"""Keys of what is to be loaded, as of the options --adapter and so on."""
 
 _MAX_BYTES = 16 << 20
 _ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"latents"}
@@ -34,7 +34,7 @@ _PICTURES = ("image", "mask", "mask_image", "encoder_mask")  # paths, or lists o
 
 @dataclass(frozen=True, slots=True)
 class RequestFile:
-    """What a file asks for.
+    """The contents of a request file.
 
     Attributes:
         arguments: Those of a call, pictures opened.
@@ -48,7 +48,7 @@ class RequestFile:
 
 
 def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
-    """A request from a file.
+    """Read a request from a file.
 
     Args:
         path: JSON with the arguments of a call: pictures as paths beside the file, image prompts
@@ -118,7 +118,7 @@ def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> N
 
 
 def _opened(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Every path of a picture as the picture, in the call and in its image prompts and controls."""
+    """A request with every path of a picture opened, in image prompts and controls too."""
     opened = dict(told)
     for name in _PICTURES:
         if opened.get(name) is not None:
@@ -133,7 +133,7 @@ def _opened(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _is_file(text: str, folder: Path) -> bool:
-    """Else it is the name of a noise."""
+    """Whether a negative picture is a file; else it is the name of a noise."""
     return (folder / text).is_file() or Path(text).suffix != ""
 
 
@@ -156,7 +156,7 @@ def _objects(name: str, value: Any) -> list[dict[str, Any]]:
 
 
 def _built(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Image prompts and controls as such."""
+    """A request with image prompts and controls built from dicts."""
     kinds: Mapping[str, tuple[Callable[..., Any], frozenset[str]]] = {
         "image_prompts": (ImagePrompt, _PROMPT_FIELDS),
         "controls": (Control, _CONTROL_FIELDS),

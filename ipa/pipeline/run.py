@@ -1,4 +1,4 @@
-"""A run: the loop over the steps of one plan, and what is told of it."""
+"""A run: the loop over the steps of one plan, and its events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .start import Start, begin
 
 
 class Recording:
-    """Takes what the backend measures, and becomes an `Influence` when the run ends."""
+    """A recorder of shares that becomes an `Influence` when the run ends."""
 
     def __init__(self, plan: Plan, model: ModelFolder) -> None:
         self._sites = model.sites
@@ -45,11 +45,11 @@ class Recording:
         self._crops = tuple(crops[number % len(crops)] for number in range(made))
 
     def expect(self, prompt: int, pictures: int) -> None:
-        """Pictures of an image prompt, in the order in which the backend is given them."""
+        """Note an image prompt's pictures, in the order in which the backend gets them."""
         self._pictures[prompt] += pictures
 
     def take(self, shares: list[Floats]) -> None:
-        """One step: what `Backend.predict` measured. The text's share is what others leave."""
+        """Record a step of `Backend.predict`. The text's share is what others leave."""
         self._steps.append(
             [
                 site[1:].swapaxes(0, 1).reshape(site.shape[1], -1, *grid).astype(np.float16)
@@ -58,7 +58,7 @@ class Recording:
         )
 
     def influence(self) -> Influence:
-        """All steps."""
+        """The influence over all recorded steps."""
         return Influence(
             pictures=tuple(self._pictures),
             sites=self._sites,
@@ -69,18 +69,18 @@ class Recording:
 
 
 class CancelEvent(Protocol):
-    """Anything that says whether to stop: a `threading.Event` is one."""
+    """The protocol of an event that stops a run: a `threading.Event` is one."""
 
     def is_set(self) -> bool:
-        """True once the run should stop."""
+        """Whether the run should stop."""
 
 
 CancelSignal: TypeAlias = "CancelEvent | Callable[[], bool]"
-"""What is asked whether to stop: an event, or a function."""
+"""A signal to stop: an event, or a function that returns a bool."""
 
 
 def cancel_question(cancel: CancelSignal | None) -> Callable[[], bool]:
-    """What to ask. Raises RequestError if it is no signal."""
+    """A function for a signal. Raises RequestError if it is no signal."""
     if cancel is None:
         return lambda: False
     asked: object = getattr(cancel, "is_set", cancel)
@@ -94,7 +94,7 @@ def cancel_question(cancel: CancelSignal | None) -> Callable[[], bool]:
 
 
 class Run:
-    """One generation: the state of the loop, gone when it ends."""
+    """A run of one plan: the state of the loop, gone when it ends."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Run:
         self.described = self._describe()
 
     def events(self) -> Iterator[Progress]:
-        """Encode, denoise, decode. A NumericalError on the way says of which run it is."""
+        """Run the loop: encode, denoise, decode. A NumericalError on the way names its run."""
         try:
             yield from self._events()
         except NumericalError as error:
@@ -191,7 +191,7 @@ class Run:
         )
 
     def _lora_scales(self) -> dict[str, float]:
-        """Of adapters with a LoRA, unless every λ is 0: then all of the adapter is off.
+        """The scales of adapters' LoRAs; 0 where every λ is 0: then the whole adapter is off.
 
         Unless the profile leaves it on (D28).
         """
@@ -212,7 +212,7 @@ class Run:
     def _denoise(
         self, conditioning: Any, start: Start, streams: Streams
     ) -> Iterator[tuple[int, Floats]]:
-        """Yields the number of finished steps and the latents, checked to be finite."""
+        """Run the steps: yields the number of finished ones and the latents, checked for NaN."""
         plan, backend = self.plan, self.backend
         x = backend.from_numpy(start.latents)
         stochastic = any(step.x_noise for step in plan.schedule.steps)
@@ -243,7 +243,7 @@ class Run:
             yield number + 1, latents
 
     def _scales(self, step: int) -> Sequence[Sequence[float]]:
-        """λ[prompt][site] at a step, as planned and as `weights` changes it now."""
+        """The λ[prompt][site] at a step, as planned and as `weights` changes it now."""
         planned = self.plan.scales(step)
         if self.weights is None:
             return planned
@@ -268,7 +268,7 @@ class Run:
         return to_pil(pictures) if edits is None else edits.overlaid(to_pil(pictures))
 
     def _describe(self) -> dict[str, Any]:
-        """What is known before it begins, which nothing that happens meanwhile can change."""
+        """The description of the run as known before it begins."""
         model, weights = self.backend.model, None if self.weights is None else "callable"
         return {
             "ipa_mlx": __version__,

@@ -1,4 +1,4 @@
-"""A model and what is loaded beside it at one moment: all that a plan is made of."""
+"""A snapshot of a model and what is loaded beside it: all that a plan is made of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snapshot:
-    """A model and what is loaded beside it at one moment, which is all that a plan is made of.
+    """A snapshot of a model and what is loaded beside it, which is all that a plan is made of.
 
     What the backend holds of it is in the backend's own `frozen()`. Without adapters and the like
     it is what is known of a model before its weights are read.

@@ -1,4 +1,4 @@
-"""What the loop starts from: noise, or a picture's latents under noise; and what of it is kept."""
+"""The start of the loop: noise, or a picture's latents under noise; and the part that is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .plan import Plan, starting_noise
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where a mask is black: the picture's latents, under the noise of the step that is next."""
+    """The part of a picture that a mask keeps: its latents, under the noise of the next step."""
 
     latents: Floats
     noise: Floats
@@ -35,7 +35,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the first row is given; what of a picture is kept; what the network sees besides.
+    """The start of a loop: first latents, the kept part, more channels for the network.
 
     `channels` is (N, 1 + C, h, w): the mask, and the latents of the masked picture.
     """
@@ -46,7 +46,7 @@ class Start:
 
 
 def begin(plan: Plan, backend: Backend, streams: Streams) -> Start:
-    """The start of a run; draws from the pictures' streams, in diffusers' order.
+    """Make the start of a run; draws from the pictures' streams, in diffusers' order.
 
     The noise of the picture's posterior (where it is encoded at all), the starting noise, and that
     of the masked picture's posterior, which diffusers draws even where it has no use for it.

@@ -23,7 +23,7 @@ class Inversions:
         self.tokenizers = self._own
 
     def load(self, paths: Sequence[Path], words: Words) -> tuple[str, ...]:
-        """Learn the words of files, all or none; see `read_inversions`.
+        """Load learned words from files, all or none; see `read_inversions`.
 
         Raises:
             CheckpointError: A file is damaged, or its embeddings do not fit the text encoders.
@@ -32,7 +32,7 @@ class Inversions:
         return self.add(read_inversions(paths, words, self._model))
 
     def add(self, inversions: Iterable[TextualInversion]) -> tuple[str, ...]:
-        """Know words that were read, all or none. Raises RequestError if one is a word already."""
+        """Add words that were read, all or none. Raises RequestError for one that is taken."""
         known = dict(self._known)
         added = []
         for inversion in inversions:
@@ -69,11 +69,11 @@ class Inversions:
         return tuple(word for word, own in self._known.items() if own.lora == lora)
 
     def forget_bundled(self, loras: Collection[str]) -> None:
-        """Forget the words that came with LoRAs."""
+        """Remove the words that came with LoRAs."""
         self._set({k: v for k, v in self._known.items() if v.lora not in loras})
 
     def unload(self, token: str | Sequence[str] | None) -> None:
-        """Forget one word, some, or all of them."""
+        """Unload one word, some, or all of them."""
         gone = list(self._known) if token is None else _listed(token)
         for one in gone:
             if not isinstance(one, str) or one not in self._known:
@@ -85,11 +85,11 @@ class Inversions:
         self._set({k: v for k, v in self._known.items() if k not in gone})
 
     def describe(self) -> list[dict[str, Any]]:
-        """JSON-able."""
+        """The words for `Pipeline.info`, JSON-able."""
         return [inversion.describe() for inversion in self._known.values()]
 
     def copy(self) -> Inversions:
-        """The same words, whose changes are its own."""
+        """A copy, whose changes are its own."""
         return copy.copy(self)
 
     def _set(self, known: Mapping[str, TextualInversion]) -> None:
@@ -108,7 +108,7 @@ class Inversions:
     def _fault(
         self, inversion: TextualInversion, known: Iterable[TextualInversion]
     ) -> tuple[str, str] | None:
-        """Which of its words is one already, and where."""
+        """Which of a word's tokens is taken, and by what."""
         learned = {word.lower() for other in known for word in other.words}
         for word in inversion.words:
             small = word.lower()  # texts are compared in lower case

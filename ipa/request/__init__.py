@@ -1,1 +1,1 @@
-"""What is asked of a pipeline, and what it gives back."""
+"""The request of a call, and its result."""

@@ -26,7 +26,7 @@ SEEDS = 2**64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What a call asks for, one request a prompt.
+    """A call as one request a prompt.
 
     Attributes:
         requests: One after another; their seeds go on where those of the request before end.
@@ -40,7 +40,7 @@ class Batch:
 
 
 def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any]) -> Batch:
-    """The requests of a call.
+    """Make the requests of a call.
 
     Args:
         image_prompts: Each gives every prompt all its pictures, as in diffusers; or one each, if it
@@ -95,7 +95,7 @@ def _count(
     prompts: Sequence[ImagePrompt],
     controls: Sequence[Control],
 ) -> int:
-    """How many prompts there are. All that is listed must agree; a single string goes with all."""
+    """The number of prompts. All lists must agree; a single string goes with all."""
     found = {f"{name}=": len(entries) for name, entries in texts.items()}
     for number, prompt in enumerate(prompts):
         if isinstance(prompt, ImagePrompt) and prompt.batched:
@@ -114,7 +114,7 @@ def _count(
 
 
 def _split_latents(latents: Any, count: int, rows: int) -> Iterator[Any]:
-    """The rows of each prompt; what is no array of rows is left to the checks of a request."""
+    """The rows of latents for each prompt; other values are left to the request's checks."""
     if not isinstance(latents, np.ndarray) or not latents.ndim or count == 1:
         yield from [latents] * count
         return

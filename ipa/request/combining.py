@@ -22,7 +22,7 @@ CONCAT = "concat"
 
 
 def check_combine(mode: object) -> str:
-    """The name of a way to combine. Raises RequestError for another, with the nearest one."""
+    """Check the name of a way to combine. Raises RequestError for another, with the nearest."""
     if isinstance(mode, str) and mode in COMBINE_MODES:
         return mode
     near = difflib.get_close_matches(shown(mode).replace("_", " "), COMBINE_MODES, n=1)
@@ -36,7 +36,7 @@ def check_combine(mode: object) -> str:
 def combined(
     features: Floats, mode: str = CONCAT, weights: Sequence[float] | None = None
 ) -> Floats:
-    """Features of N pictures (N, …) as those of one (1, …); or of N, for "concat".
+    """Combine features of N pictures (N, …) to one (1, …); or keep all N, for "concat".
 
     Args:
         features: One row a picture.
@@ -79,7 +79,7 @@ def _factors(weights: Sequence[float] | None, count: int, mode: str) -> Doubles:
 
 
 def _norm_average(features: Doubles) -> Doubles:
-    """Every number over its own norm across the pictures, not across the vector; 0 / 0 is 0."""
+    """The average of numbers over their norm across the pictures; 0 / 0 is 0."""
     norm = np.sqrt((features**2).sum(axis=0, keepdims=True))
     shares = np.divide(features, norm, out=np.zeros_like(features), where=norm > 0.0)
     return np.asarray(shares.mean(axis=0, keepdims=True))
@@ -94,4 +94,4 @@ COMBINE_MODES: Mapping[str, Callable[[Doubles], npt.NDArray[Any]]] = {
     "max": lambda e: e.max(axis=0, keepdims=True),
     "min": lambda e: e.min(axis=0, keepdims=True),
 }
-"""Names, ComfyUI's, and what they compute of (N, …) with N > 1."""
+"""ComfyUI's names, and what they compute of (N, …) with N > 1."""

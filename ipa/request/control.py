@@ -1,4 +1,4 @@
-"""A picture that says where things are, for a ControlNet or T2I-Adapter: checked, then trusted."""
+"""A control picture for a ControlNet or T2I-Adapter: checked, then trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .pictures import Picture, pictures_of
 from .scales import is_list
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
-"""From an RGB picture to what it was trained with: edges, depth, a pose."""
+"""A function from an RGB picture to a control picture: edges, depth, a pose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Control:
         object.__setattr__(self, "mask", self._masks())
 
     def _masks(self) -> Any:
-        """Its mask as values, or those of all prompts."""
+        """The control's mask as values, or those of all prompts."""
         if not isinstance(self.mask, (list, tuple)):
             return None if self.mask is None else mask_values(self.mask, "Control.mask")
         if not self.batched or len(self.mask) != len(self.pictures):
@@ -116,7 +116,7 @@ class Control:
         return pictures_of(self.image)
 
     def share(self, number: int) -> Control:
-        """That of one prompt."""
+        """The control of one prompt."""
         if not self.batched:
             return self
         mask = self.mask[number] if isinstance(self.mask, tuple) else self.mask
@@ -124,7 +124,7 @@ class Control:
 
 
 def check_controls(controls: object) -> tuple[Control, ...]:
-    """One control or several, as a tuple. Raises RequestError for anything else."""
+    """Check one control or several, as a tuple. Raises RequestError for anything else."""
     entries = (controls,) if isinstance(controls, Control) else controls
     if not isinstance(entries, (list, tuple)):
         entries = (entries,)

@@ -17,7 +17,7 @@ _USUAL_STEPS = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CustomSteps:
-    """At most one of the two; neither leaves the choice to the sampler.
+    """Custom timesteps or sigmas, at most one; neither leaves the choice to the sampler.
 
     Attributes:
         timesteps: Of the network, from noisy to clean, one for each step.
@@ -30,7 +30,7 @@ class CustomSteps:
 
     @classmethod
     def of(cls, timesteps: Any, sigmas: Any) -> CustomSteps:
-        """Those of a call, as Python's own floats.
+        """The custom steps of a call, as Python's own floats.
 
         Raises:
             RequestError: Both are given, or they are no falling list of finite numbers from 0.
@@ -48,13 +48,13 @@ class CustomSteps:
 
     @property
     def count(self) -> int | None:
-        """How many steps they are; None where the call names none."""
+        """The number of custom steps; None where the call names none."""
         if self.timesteps is not None:
             return len(self.timesteps)
         return None if self.sigmas is None else len(self.sigmas) - 1
 
     def steps(self, num_inference_steps: int | None) -> int:
-        """The number of steps: theirs, or that of the call, by default 30.
+        """The number of steps: the custom ones', or the call's, by default 30.
 
         Raises:
             RequestError: They are not as many as the call says.

@@ -1,4 +1,4 @@
-"""What a run starts from: a picture, how far it may move away from it, and where."""
+"""Start pictures: a picture, how far a run may move away from it, and where."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ipa.errors import RequestError, shown
 from .masks import Mask
 
 Start: TypeAlias = "Image.Image | npt.NDArray[Any] | Sequence[Image.Image | npt.NDArray[Any]]"
-"""A picture, or a list with one for each that is made; or latents (N, C, h, w), N likewise."""
+"""A start: a picture, or a list with one for each that is made; or latents (N, C, h, w)."""
 
 Masks: TypeAlias = "Mask | Sequence[Mask]"
 """A mask for all pictures, or a list with one for each that is made. White is made anew."""
 
 Box: TypeAlias = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
+"""A box: left, top, right, bottom in pixels."""
 
 MAX_BLUR = 1024.0  # pixels
 MAX_PADDING = 8192  # pixels
@@ -30,7 +30,7 @@ MAX_PADDING = 8192  # pixels
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The part of a picture that a run works on: `size` is (width, height) of all of it."""
+    """A crop that a run works on: `size` is (width, height) of the whole picture."""
 
     size: tuple[int, int]
     box: Box
@@ -42,12 +42,12 @@ def is_latents(image: object) -> bool:
 
 
 def sources(given: object) -> Sequence[Any]:
-    """A start or masks as a sequence: of the entries of a list, or of a single one."""
+    """A start or masks as a sequence: the entries of a list, or a single one."""
     return given if isinstance(given, (list, tuple)) or is_latents(given) else [given]  # type: ignore[return-value]
 
 
 def split_sources(name: str, given: Any, count: int, rows: int) -> list[Any]:
-    """A start, or masks, for each of `count` prompts with `rows` pictures each.
+    """Split a start, or masks, for each of `count` prompts with `rows` pictures each.
 
     Raises:
         RequestError: A list has neither one entry nor one for every picture.

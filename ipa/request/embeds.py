@@ -1,4 +1,4 @@
-"""What an image encoder said about pictures: a value to keep, to combine, and to prompt with."""
+"""Image embeds: an encoder's features, to keep, to combine, and to prompt with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PICTURES, _FACES = ("conditional", "unconditional"), ("conditional_face", "unco
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmbedsOrigin:
-    """Where features come from, and so which adapters can read them.
+    """The origin of features, which tells the adapters that can read them.
 
     Attributes:
         feature: The kind of adapter: one that takes the pooled "embedding", the "states", or the
@@ -44,7 +44,7 @@ class EmbedsOrigin:
     preprocessing_sha256: str
 
     def check(self, needed: EmbedsOrigin, what: str) -> None:
-        """Raise RequestError, with what was found and what is needed, unless they agree."""
+        """Raise RequestError, with what was found and is needed, unless origins agree."""
         for name, words in (
             ("feature", "features of another kind"),
             ("encoder_sha256", "another image encoder"),
@@ -104,7 +104,7 @@ class ImageEmbeds:
         return len(self.conditional)
 
     def row(self, number: int) -> ImageEmbeds:
-        """One of the pictures."""
+        """The embeds of one of the pictures."""
         parts: dict[str, Any] = {}
         for name in (*_PICTURES, *_FACES):
             rows = getattr(self, name)
@@ -114,7 +114,7 @@ class ImageEmbeds:
 
     @checked
     def combine(self, mode: str, weights: Sequence[float] | None = None) -> ImageEmbeds:
-        """Several pictures as one, before the projector; "concat" keeps them side by side.
+        """Combine several pictures as one, before the projector; "concat" keeps them.
 
         Args:
             mode: "concat", "add", "subtract" (the first less the mean of the others), "average",
@@ -141,11 +141,11 @@ class ImageEmbeds:
         return own.with_faces(identity, self.unconditional_face[first])
 
     def with_faces(self, conditional: Floats, unconditional: Floats) -> ImageEmbeds:
-        """The same with an identity beside each picture's states."""
+        """The embeds with an identity beside each picture's states."""
         return replace(self, conditional_face=conditional, unconditional_face=unconditional)
 
     def against(self, negative: ImageEmbeds) -> ImageEmbeds:
-        """The same pictures, steered away from others: those replace the unconditional features.
+        """The embeds with other pictures' features in place of the unconditional ones.
 
         With fewer negative pictures than pictures the last is repeated; more are left out.
 
@@ -162,7 +162,7 @@ class ImageEmbeds:
 
     @staticmethod
     def join(several: Sequence[ImageEmbeds]) -> ImageEmbeds:
-        """The pictures of several embeds in one, in order; as if encoded together.
+        """Join the pictures of several embeds, in order; as if encoded together.
 
         Raises:
             RequestError: There are none, or they are of different encoders or kinds.
@@ -189,7 +189,7 @@ class ImageEmbeds:
 
     @checked
     def to_diffusers(self, *, guided: bool = True) -> Floats:
-        """One entry of diffusers' `ip_adapter_image_embeds`: (2, N, …), the negative row first.
+        """An entry of diffusers' `ip_adapter_image_embeds`: (2, N, …), negative first.
 
         Args:
             guided: False gives (1, N, …), as diffusers needs it at a guidance scale of 1.
@@ -243,7 +243,7 @@ def _check_halves(conditional: Floats, unconditional: Floats, count: int, what: 
 
 
 def check_feature(feature: str) -> Feature:
-    """The name of a kind of features that can be kept. Raises RequestError for another."""
+    """Check the name of a kind of features. Raises RequestError for another."""
     for known in KEPT:
         if feature == known:
             return known

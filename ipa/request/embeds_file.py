@@ -23,7 +23,7 @@ def write(
     tensors: Mapping[str, npt.NDArray[np.float32]],
     about: Mapping[str, str],
 ) -> None:
-    """Write tensors and metadata, under a temporary name that is then changed.
+    """Write tensors and metadata to a file, whole or not at all.
 
     Raises:
         RequestError: The name does not end in .safetensors, or the folder cannot be written to.
@@ -44,7 +44,7 @@ def write(
 def read(
     path: str | os.PathLike[str], tensors: Sequence[Sequence[str]], about: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and metadata of these names, and no others.
+    """Read tensors and metadata of these names, and no others.
 
     Args:
         path: The file.
@@ -78,7 +78,7 @@ def read(
 
 @contextmanager
 def described(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say which file it was that held values which cannot be."""
+    """A context that adds the file's name to errors about its values."""
     try:
         yield
     except RequestError as error:

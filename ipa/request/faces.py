@@ -1,4 +1,4 @@
-"""Whose face it is: identity embeddings, as arrays or from an embedder that a program plugs in.
+"""Identity embeddings of faces, as arrays or from an embedder that a program plugs in.
 
 FaceID adapters take the vector that a face recognition network (ArcFace, 512 numbers) gives for a
 face. Finding, aligning and embedding faces is not part of this package: `ipa.face_embedder` has an
@@ -43,11 +43,11 @@ class Face:
 
 
 FaceEmbedder: TypeAlias = Callable[[Image.Image], Sequence[Face]]
-"""From an RGB picture to all faces in it, the one that is meant first; none is an empty list."""
+"""A function from an RGB picture to all faces in it, the main one first."""
 
 
 GivenFace: TypeAlias = "Face | npt.NDArray[Any] | Sequence[Face | npt.NDArray[Any]]"
-"""One face or several: what an embedder gave, or vectors (512,) or (N, 512)."""
+"""One face or several: an embedder's, or vectors (512,) or (N, 512)."""
 
 
 FaceEntry: TypeAlias = "Face | Floats"
@@ -71,7 +71,7 @@ def faces_of(given: object, where: str) -> tuple[FaceEntry, ...]:
 
 
 def identity(face: FaceEntry, *, width: int, raw: bool, where: str) -> Floats:
-    """The vector of a face as an adapter wants it, (width,).
+    """A face's vector as an adapter takes it, (width,).
 
     Args:
         face: A vector is checked and taken as it is; a `Face` is brought to length 1 where needed.

@@ -1,4 +1,4 @@
-"""A picture as a prompt: what a user says of it, checked once and then trusted."""
+"""An image prompt: pictures and what a user says of them, checked once and then trusted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Negative: TypeAlias = "Picture | Sequence[Picture] | ImageEmbeds | str"
 
 @dataclass(frozen=True, slots=True)
 class ImagePrompt:
-    """A picture, or several, as a prompt.
+    """An image prompt: a picture, or several, as a prompt.
 
     Attributes:
         image: The picture, or a sequence of pictures whose tokens are attended to jointly, in one
@@ -210,7 +210,7 @@ class ImagePrompt:
             )
 
     def _check_no_pictures(self) -> None:
-        """Raise RequestError where embeds come with what is done to pictures before."""
+        """Raise RequestError if embeds come with options about pictures."""
         asked = {
             "fit": self.fit is not None,
             "sharpen": self.sharpen != 0.0,
@@ -237,14 +237,14 @@ class ImagePrompt:
 
     @property
     def count(self) -> int:
-        """How many pictures there are, or rows of embeds, or faces where there is no picture."""
+        """The number of pictures, or rows of embeds, or faces where there is no picture."""
         if isinstance(self.image, ImageEmbeds):
             return len(self.image)
         return len(self.images) or len(self.faces)
 
     @property
     def parts(self) -> tuple[ImagePrompt, ...]:
-        """Itself; or a prompt per picture where each has its own scale, mask or tiles."""
+        """The prompt itself; or one per picture where each has its own scale, mask or tiles."""
         apart = isinstance(self.scale, tuple) or isinstance(self.mask, tuple) or self.fit == TILE
         if not apart:
             return (self,)
@@ -256,7 +256,7 @@ class ImagePrompt:
         return tuple(self.share(number) for number in range(self.count))
 
     def share(self, number: int) -> ImagePrompt:
-        """One of the pictures, or rows of embeds, with what goes with it.
+        """The prompt of one of the pictures, or rows of embeds, with what goes with it.
 
         That is its scale, its masks, its face and its negative picture, where those are lists. The
         last of fewer negative pictures stands for the rest.
@@ -286,14 +286,14 @@ class ImagePrompt:
 
 
 def _entry(given: Any, number: int) -> Any:
-    """Of several the entry of a number, the last one for those beyond; one is everybody's."""
+    """The entry for a number, the last one for those beyond; a single value is everybody's."""
     if isinstance(given, ImageEmbeds):
         return given.row(min(number, len(given) - 1))
     return given[min(number, len(given) - 1)] if isinstance(given, (list, tuple)) else given
 
 
 def check_image_prompts(given: object) -> tuple[ImagePrompt, ...]:
-    """One image prompt or several, as a tuple. Raises RequestError for anything else."""
+    """Check one image prompt or several, as a tuple. Raises RequestError otherwise."""
     entries = (given,) if isinstance(given, ImagePrompt) else given
     if not isinstance(entries, (list, tuple)):
         entries = (entries,)

@@ -1,4 +1,4 @@
-"""How much of a picture's making was each image prompt's: shares of cross-attention.
+"""The influence of image prompts on a picture: shares of cross-attention.
 
 Our own measure, of the terms of arXiv 2308.06721, eq. 5. At a query of a cross-attention, the text
 adds P_text = Attn(Q, K, V), and picture p of image prompt j adds
@@ -36,7 +36,7 @@ Halves: TypeAlias = npt.NDArray[np.float16]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Influence:
-    """Shares of every picture of every image prompt, by step, cross-attention and query.
+    """The shares of every picture of every image prompt, by step, cross-attention and query.
 
     Kept in float16 (off by 2.5e-4 of a share at most): for SDXL at 1024², 102,400 queries in 70
     cross-attentions, 30 steps are 6.1 MB for each picture of an image prompt and each picture made;
@@ -62,7 +62,7 @@ class Influence:
 
     @staticmethod
     def join(several: Sequence[Influence]) -> Influence:
-        """Of the prompts of one call: their pictures that were made side by side.
+        """Join the influences of one call's prompts, whose pictures were made side by side.
 
         Where image prompts have more pictures (or tiles) in one than in another, the others' share
         of those is 0.
@@ -88,16 +88,16 @@ class Influence:
 
     @property
     def steps(self) -> int:
-        """Denoising steps that were measured."""
+        """The number of denoising steps that were measured."""
         return int(self.shares[0].shape[0])
 
     @property
     def images(self) -> int:
-        """Pictures that were made."""
+        """The number of pictures that were made."""
         return int(self.shares[0].shape[1])
 
     def crop(self, image: int = 0) -> Crop | None:
-        """The part of a picture that its maps lie over; None where that is all of it."""
+        """The crop that the maps lie over; None for the whole picture."""
         _index("image", image, self.images)
         return self.crops[image] if self.crops else None
 
@@ -110,7 +110,7 @@ class Influence:
         steps: Collection[int] | None = None,
         sites: Collection[int] | Section | None = None,
     ) -> Floats:
-        """Where an image prompt had its share: (h, w) in [0, 1], at the size of the latents.
+        """A map of an image prompt's share: (h, w) in [0, 1], at the size of the latents.
 
         It lies over `crop(image)`: `ipa.sheets.mask_overlay.overlay` puts it back there.
 
@@ -139,7 +139,7 @@ class Influence:
         steps: Collection[int] | None = None,
         sites: Collection[int] | Section | None = None,
     ) -> Floats:
-        """The share of the text, likewise: what all image prompts leave of 1."""
+        """A map of the text's share: what all image prompts leave of 1."""
         return np.asarray(1.0 - self._average(slice(None), image, steps, sites), np.float32)
 
     def mean(self, prompt: int, picture: int | None = None, **choice: Any) -> float:
@@ -147,7 +147,7 @@ class Influence:
         return float(self.map(prompt, picture, **choice).mean(dtype=np.float64))
 
     def describe(self) -> list[dict[str, Any]]:
-        """JSON-able: mean shares, for each picture that was made."""
+        """The mean shares, JSON-able, for each picture that was made."""
         return [
             {
                 "text": round(float(self.text(image=image).mean(dtype=np.float64)), 5),
@@ -167,7 +167,7 @@ class Influence:
         ]
 
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
-        """All of it by name, as for `numpy.savez`.
+        """All shares by name, as for `numpy.savez`.
 
         "site_1", "site_3", …: `shares`, by number of the site; "prompt" and "picture": for each of
         the P, the index of its image prompt and its own in that; "paths": the sites' in diffusers;
@@ -239,7 +239,7 @@ def _some(what: str, values: Collection[int]) -> Sequence[int]:
 
 
 def _enlarged(grid: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """A grid of queries at the size of the latents; each level of a UNet halves, rounding up."""
+    """Enlarge a grid of queries to the latents' size; each level of a UNet halves, rounding up."""
     rows, columns = (
         np.arange(side) >> math.ceil(math.log2(side / count))
         for side, count in zip(size, grid.shape, strict=True)

@@ -16,10 +16,10 @@ Mask: TypeAlias = "Image.Image | npt.NDArray[Any]"
 """A PIL picture, or an array (H, W): bool, uint8, uint16, or float in [0, 1]. White (1) is on."""
 
 MaskValues: TypeAlias = npt.NDArray[np.float32]
-"""(H, W) in [0, 1], read-only."""
+"""The values of a mask: (H, W) in [0, 1], read-only."""
 
 FITS = ("stretch", "crop")
-"""What may be done with a mask of another aspect than the picture's: see `ImagePrompt.mask_fit`."""
+"""The ways to fit a mask of another aspect than the picture's: see `ImagePrompt.mask_fit`."""
 
 _NEEDED = "a mask is a PIL picture, or an array (H, W): bool, uint8, uint16, or float in [0, 1]"
 
@@ -51,14 +51,14 @@ def mask_values(mask: object, where: str) -> MaskValues:
 
 
 def describe_mask(mask: Any) -> dict[str, Any] | None:
-    """Its size in pixels, and the hash of its values as float32 in [0, 1], row by row."""
+    """A mask's size in pixels, and the hash of its float32 values in [0, 1], row by row."""
     if mask is None:
         return None
     return {"width": mask.shape[1], "height": mask.shape[0], "sha256": sha256(mask)}
 
 
 def _luminance(picture: Image.Image, where: str) -> npt.NDArray[Any]:
-    """Grey values; a picture that is partly transparent could mean either, so it is refused."""
+    """A mask's grey values; one that is partly transparent could mean either, and is refused."""
     image = eight_bits(picture, where)
     try:
         if "A" in image.getbands() or image.info.get("transparency") is not None:

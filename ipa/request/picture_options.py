@@ -1,4 +1,4 @@
-"""What an image encoder is shown of a picture: its fit, its details, what to steer away from."""
+"""Options of a picture for the image encoder: fit, enhancement, negative pictures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ipa.errors import RequestError, shown
 from .embeds import ImageEmbeds
 
 MOST_TILES = 16
-"""Along one side of a picture that is looked at more closely: 256 encodings."""
+"""The most tiles along one side of an enhanced picture: 256 encodings."""
 
 
 NOISE = "noise"
 
 
 NOISE_KINDS = ("fade", "dissolve", "gaussian", "shuffle")
-"""See `ipa.noise_picture.noise_picture`."""
+"""The kinds of noise pictures."""
 
 
 MOST_BLUR = 31  # pixels of a kernel's side
@@ -55,7 +55,7 @@ class NoiseChoice:
 
 
 def parse_noise(text: str) -> NoiseChoice | None:
-    """What "noise:KIND:STRENGTH:BLUR" says, its end left out at will; None for "noise" alone.
+    """Parse "noise:KIND:STRENGTH:BLUR", its end left out at will; None for "noise" alone.
 
     Raises:
         RequestError: It is no such text.
@@ -81,7 +81,7 @@ def parse_noise(text: str) -> NoiseChoice | None:
 
 
 def check_enhancement(tiles: object, ratio: object) -> tuple[int, float]:
-    """How closely a picture is looked at, in plain numbers.
+    """Check how much a picture is enhanced, in plain numbers.
 
     Raises:
         RequestError: `tiles` is no integer from 1 to 16, `ratio` no number from 0 to 1, or a ratio
@@ -105,7 +105,7 @@ def check_enhancement(tiles: object, ratio: object) -> tuple[int, float]:
 
 
 def check_content(text: object, scale: object) -> float:
-    """How much of a text is taken away from pictures, as a float.
+    """Check how much of a text is subtracted from pictures, as a float.
 
     Raises:
         RequestError: The text is no text or empty, or the scale no number, or without a text.
@@ -131,11 +131,11 @@ def _is_whole(value: object) -> bool:
 
 
 Box: TypeAlias = tuple[float, float, float, float]
-"""Left, top, right, bottom, in fractions of the picture's width and height."""
+"""A box: left, top, right, bottom, in fractions of the picture's width and height."""
 
 
 Fit: TypeAlias = "str | Box"
-"""A name of FITS, or a box of the picture."""
+"""A fit: a name of FITS, or a box of the picture."""
 
 
 CENTER_CROP = "center-crop"
@@ -150,7 +150,7 @@ squares, each a prompt of its own."""
 
 
 def check_fit(fit: object) -> Fit:
-    """A fit in plain values. Raises RequestError for an unknown name, or a box that is none."""
+    """Check a fit, in plain values. Raises RequestError for an unknown name or a bad box."""
     if isinstance(fit, str):
         if fit in FITS:
             return fit
@@ -177,14 +177,14 @@ def check_fit(fit: object) -> Fit:
 
 
 def check_sharpen(amount: object) -> float:
-    """An amount of sharpening. Raises RequestError unless it is from 0 to 1."""
+    """Check an amount of sharpening. Raises RequestError unless it is from 0 to 1."""
     if not is_finite(amount) or not 0.0 <= float(amount) <= 1.0:
         raise RequestError("sharpen must be a number from 0 to 1", found=shown(amount))
     return float(amount)
 
 
 def check_negative(negative: object, *, has_pictures: bool) -> None:
-    """Raise RequestError for what nobody can steer away from.
+    """Raise RequestError for negative pictures of a wrong type.
 
     Args:
         negative: See `ImagePrompt.negative`.

@@ -33,7 +33,7 @@ DECODE_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""By its decoders' own admission, and by fuzzing."""
+"""The exceptions of PIL's decoders, documented and found by fuzzing."""
 
 
 _ORIENTATION, _TURNS = 0x0112, range(2, 9)  # EXIF's tag; 1 is upright
@@ -49,7 +49,7 @@ _WHITE = {np.dtype(np.bool_): 1.0, np.dtype(np.uint8): 255.0, np.dtype(np.uint16
 
 
 def eight_bits(picture: object, what: str = "a picture") -> Image.Image:
-    """A picture of any kind, upright and in 8 bits a channel; the same object if it is so already.
+    """A picture of any kind, upright and in 8 bits a channel; itself if it is so already.
 
     Args:
         picture: A PIL image of any mode; or an array (H, W) or (H, W, 3): bool, uint8, uint16, or
@@ -152,7 +152,7 @@ def _upright(picture: Image.Image) -> Image.Image:
 
 
 def _is_turned(picture: Image.Image) -> bool:
-    """Whether EXIF says so; damaged EXIF says nothing."""
+    """Whether EXIF turns a picture; damaged EXIF does not."""
     try:
         return picture.getexif().get(_ORIENTATION) in _TURNS
     except DECODE_ERRORS:
@@ -164,7 +164,7 @@ def _is_deep(mode: str) -> bool:
 
 
 def _shallow(image: Image.Image, what: str) -> Image.Image:
-    """Grey in more than 8 bits in 8; a colour that stands for transparency becomes alpha."""
+    """A deep grey picture in 8 bits; a transparent colour becomes alpha."""
     if not _is_deep(image.mode):
         return image
     numbers = np.asarray(image)
@@ -183,7 +183,7 @@ def _shallow(image: Image.Image, what: str) -> Image.Image:
 
 
 def _white(numbers: npt.NDArray[Any], mode: str, what: str) -> float:
-    """What is white in a deep picture: told by its mode, or by its largest number."""
+    """The white of a deep picture: told by its mode, or by its largest number."""
     if mode.startswith("I;16"):
         return 65535.0
     low, high = float(numbers.min()), float(numbers.max())

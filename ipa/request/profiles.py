@@ -1,4 +1,4 @@
-"""Profiles: the same request as another program would read it.
+"""Profiles: how another program would read the same request.
 
 Implementations of IP-Adapter disagree in some thirty places, D1 to D30. A profile decides, at once,
 every one of them that a request can decide; `NOT_DECIDED` says why the others are the same under
@@ -26,7 +26,7 @@ AS_MEANT = "comfyui-as-meant"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profile:
-    """One program's choices.
+    """The choices of one program.
 
     Attributes:
         name: What a request calls it.
@@ -96,7 +96,7 @@ class Profile:
 
     @property
     def pixel_rule(self) -> str:
-        """What `images.clip_pixels` calls this way to the encoder's pixels, D2 and D26."""
+        """The `resize` of `images.clip_pixels` that makes this profile's pixels, D2 and D26."""
         return self.clip_resize if self.preparation == "encoder" else PREPARED
 
 
@@ -120,7 +120,7 @@ DECIDED: Mapping[str, str] = {
     "D29": "seeds",
     "D30": "clip_skip",
 }
-"""Rows of the register, and the field of `Profile` that decides each."""
+"""The fields of `Profile` that decide each row of the register."""
 
 NOT_DECIDED: Mapping[str, str] = {
     "D9": "the numbering of keys belongs to a file: readers know every public one",
@@ -138,10 +138,10 @@ NOT_DECIDED: Mapping[str, str] = {
     "D21": "an error or not: a loaded adapter without a picture is the base model",
     "D22": "precision is chosen with dtype=, when a model is loaded",
 }
-"""The other rows, each with the reason why no profile decides it."""
+"""The rows of the register that no profile decides, each with the reason."""
 
 HOUSE = Profile(name="default")
-"""What no profile means: transformers' pixels, diffusers' layout of masks, tencent's window."""
+"""The default profile: transformers' pixels, diffusers' layout of masks, tencent's window."""
 
 NOT_FOLLOWED: Mapping[str, str] = {
     "ComfyUI's noise of later steps": "drawn on the device that samples, from a seed that depends "
@@ -154,7 +154,7 @@ NOT_FOLLOWED: Mapping[str, str] = {
     "the LoRA of adapters without a prompt": "tencent and ComfyUI cannot be asked without one, and "
     "diffusers refuses (D21): the base model here",
 }
-"""What the programs do and no profile does, each with the reason."""
+"""Behaviours of the programs that no profile follows, each with the reason."""
 
 _COMFYUI = Profile(
     name="comfyui",
@@ -203,7 +203,7 @@ its default prompt is left out, since a prompt that is not given is "" here."""
 
 
 def profile_named(name: str | None) -> Profile:
-    """A profile; None is the house's own. Raises RequestError for another, with the nearest one."""
+    """A profile by name; None is the house's own. Raises RequestError for another."""
     if name is None:
         return HOUSE
     if isinstance(name, str) and name in PROFILES:

@@ -1,4 +1,4 @@
-"""What is asked of a call: all its keywords, checked."""
+"""The request of a call: all its keywords, checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .scales import is_one_of
 
 
 def plain_lora_scales(given: object) -> dict[str, float]:
-    """Scales by name in Python's own numbers. Raises RequestError for anything else."""
+    """Check LoRA scales by name, in Python's own numbers. Raises RequestError otherwise."""
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise RequestError(
             "loras must be a dict of names and scales",
@@ -33,11 +33,11 @@ def plain_lora_scales(given: object) -> dict[str, float]:
 
 
 LONG_PROMPTS = ("cut", "chunks")
-"""What becomes of a text that is too long (`ipa.prepare.text.chunks`)."""
+"""The ways to handle a text that is too long (`ipa.prepare.text.chunks`)."""
 
 
 PROMPT_SYNTAXES = ("plain", "a1111", "comfyui")
-"""Whose meaning parentheses have in a text (`ipa.prepare.text.syntax`)."""
+"""The programs whose syntax of weights a text may have (`ipa.prepare.text.syntax`)."""
 
 
 SIZE_NAMES = tuple(
@@ -45,7 +45,7 @@ SIZE_NAMES = tuple(
     for prefix in ("", "negative_")
     for name in ("original_size", "crops_coords_top_left", "target_size")
 )
-"""The arguments that tell SDXL of sizes."""
+"""The arguments for SDXL's sizes."""
 
 
 PREVIEWS = (None, "latent", "tiny")
@@ -65,7 +65,7 @@ MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One call of a pipeline; argument names are diffusers'.
+    """A call of a pipeline; argument names are diffusers'.
 
     Attributes:
         prompt: Text; "" conditions on pictures alone.
@@ -241,22 +241,22 @@ class Request:
 
     @property
     def custom_steps(self) -> CustomSteps:
-        """Timesteps or noise levels of the call's own."""
+        """The call's own timesteps or sigmas."""
         return CustomSteps.of(self.timesteps, self.sigmas)
 
     @property
     def steps(self) -> int:
-        """How many steps there are, as diffusers counts them."""
+        """The number of steps, as diffusers counts them."""
         return self.custom_steps.steps(self.num_inference_steps)
 
     @property
     def guided(self) -> bool:
-        """Whether the unconditional half is computed; it is at every model's usual scale."""
+        """Whether the unconditional half is computed, as at every model's usual scale."""
         return self.guidance_scale is None or self.guidance_scale > 1.0
 
 
 def _pair(name: str, value: object) -> Pair:
-    """Two numbers of pixels, in Python's own integers."""
+    """Check two numbers of pixels, in Python's own integers."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise RequestError(
             f"{name} must be two integers", found=shown(value), remedy="height or top first"

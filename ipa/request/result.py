@@ -1,4 +1,4 @@
-"""What a pipeline gives back: progress while it works, a result when it is done."""
+"""Results of a pipeline: progress while it works, a result when it is done."""
 
 from __future__ import annotations
 

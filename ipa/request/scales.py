@@ -1,4 +1,4 @@
-"""λ of an image prompt: what may be given for it, and what it multiplies."""
+"""Scales of an image prompt: the forms of λ, and what it multiplies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ name of an adapter, for all of its prompts. What is not named keeps its λ."""
 
 
 def plain_scale(scale: object, name: str) -> Scale:
-    """A scale in Python's own numbers, dicts and lists, which nobody else can change.
+    """Check a scale, in Python's own numbers, dicts and lists; a copy.
 
     Raises:
         RequestError: A number is not finite, at any depth of diffusers' nested form.
@@ -49,7 +49,7 @@ def plain_scale(scale: object, name: str) -> Scale:
 
 
 def plain_layers(layers: object, name: str) -> Layers:
-    """A choice of layers as a string or a dict of floats; whether the names exist comes later.
+    """Check a choice of layers, as a string or a dict of floats; names are checked later.
 
     Raises:
         RequestError: It is neither, or a factor is not finite.
@@ -66,7 +66,7 @@ def plain_layers(layers: object, name: str) -> Layers:
 
 
 def plain_curve(curve: object, name: str) -> Curve:
-    """A curve as a name, or as points in Python's own floats.
+    """Check a curve, as a name or as points in Python's own floats.
 
     Raises:
         RequestError: A point is no pair of finite numbers, a fraction is outside [0, 1], or the
@@ -96,17 +96,17 @@ def plain_curve(curve: object, name: str) -> Curve:
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    """Whether it is a list, a tuple, or an array that has entries."""
+    """Whether a value is a list, a tuple, or an array that has entries."""
     return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def is_one_of(value: object, names: Collection[str | None]) -> bool:
-    """Whether it is one of some names; an array, which is equal to nothing, is none."""
+    """Whether a value is one of some names; an array, which is equal to nothing, is none."""
     return (value is None or isinstance(value, str)) and value in names
 
 
 def check_window(start: object, end: object) -> None:
-    """Raise RequestError unless they are fractions of the steps, the first not after the last."""
+    """Raise RequestError unless start and end are fractions of the steps, in order."""
     if not (is_finite(start) and is_finite(end)) or not 0.0 <= start <= end <= 1.0:
         raise RequestError(
             "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
@@ -116,7 +116,7 @@ def check_window(start: object, end: object) -> None:
 
 
 def _of_percent(*numbers: object) -> str:
-    """What to write instead, where the largest number can only be percent."""
+    """Advice where the largest number can only be a percentage."""
     finite = [number for number in numbers if is_finite(number)]
     largest = max(finite, default=0.0)
     if not 1.0 < largest <= 100.0:
@@ -137,7 +137,7 @@ FULL_WIDTH = 1280  # channels of the inner layers of SD1.5 and SDXL, which have 
 
 @dataclass(frozen=True, slots=True)
 class EmbedsScaling:
-    """What λ multiplies.
+    """A mode of what λ multiplies.
 
     Attributes:
         is_inside: Keys and values, in place of what attention makes of them.
@@ -150,7 +150,7 @@ class EmbedsScaling:
     is_penalised: bool = False
 
     def weight(self, scale: float, channels: int) -> float:
-        """What keys and values are multiplied by at a site of so many channels."""
+        """The factor on keys and values at a site of so many channels."""
         return scale * (channels / FULL_WIDTH) if self.is_penalised else scale
 
 
@@ -167,7 +167,7 @@ EMBEDS_SCALINGS: Mapping[str, EmbedsScaling] = {
 
 
 def check_embeds_scaling(name: object) -> str:
-    """The mode that is meant, in its own spelling; case, and space, "-" or "_" do not matter.
+    """Check a mode, in its own spelling; case, and space, "-" or "_" do not matter.
 
     Raises:
         RequestError: There is none of this name; the nearest is named.

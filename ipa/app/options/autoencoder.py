@@ -45,7 +45,7 @@ PreviewDecoderOption = Annotated[
 
 
 def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The call's words for --preview and --preview-decoder.
+    """The call's arguments for --preview and --preview-decoder.
 
     Raises:
         RequestError: The file cannot be written, or there is a decoder and no file.

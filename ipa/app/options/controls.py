@@ -71,7 +71,7 @@ def parse_controls(
     guess_mode: bool,
     mask_image: Path | None = None,
 ) -> tuple[Control, ...]:
-    """What the options say; files are opened, and preprocessors tried, before a model is read.
+    """Parse the options; files are opened, preprocessors tried, before a model is read.
 
     The mask of the run is that of a control for inpainting too.
 
@@ -111,7 +111,7 @@ def _mask(mask_image: Path | None) -> Image.Image:
 
 
 def parse_control(text: str) -> Control:
-    """[NAME=]FILE[:SCALE][@START-END] as a control; the file is opened and checked."""
+    """Parse [NAME=]FILE[:SCALE][@START-END] as a control; the file is opened and checked."""
     name, file, scale, options = split_reference(text)
     weight = 1.0 if scale is None else scale
     return Control(open_picture(file), name=name, scale=weight, **options)
@@ -120,7 +120,7 @@ def parse_control(text: str) -> Control:
 def load_controlnets(
     pipe: Pipeline, controlnets: Sequence[str], controls: Sequence[Control], *, offline: bool
 ) -> None:
-    """Load [NAME=]SOURCE for each, of either kind; the demo model brings its own if none is named.
+    """Load [NAME=]SOURCE each, of either kind; the demo model brings its own by default.
 
     Raises:
         CheckpointError: It is neither a ControlNet nor a T2I-Adapter.
@@ -145,7 +145,7 @@ def load_controlnets(
 
 
 def _is_adapter(source: str, *, offline: bool) -> bool:
-    """Whether it is a T2I-Adapter; what is neither that nor a ControlNet is `load_controlnet`'s."""
+    """Whether a file is a T2I-Adapter; anything else is left to `load_controlnet`."""
     import ipa_convert
 
     hub = hub_name(source)

@@ -33,7 +33,7 @@ OverlayOption: TypeAlias = Annotated[
 
 
 def opened(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The pictures that a run starts from, read; those that are given alone.
+    """Open the pictures that a run starts from; without the arguments that were not given.
 
     Raises:
         RequestError: A file is no picture.
@@ -43,7 +43,7 @@ def opened(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def steps_done(arguments: Mapping[str, Any]) -> int:
-    """How many steps a call runs, for a bar; at least one."""
+    """The number of steps that a call runs, for a bar; at least one."""
     own = CustomSteps.of(arguments.get("timesteps"), arguments.get("sigmas"))
     steps = own.steps(arguments.get("num_inference_steps"))
     return max(1, int(steps * arguments["strength"])) if "image" in arguments else steps

@@ -64,7 +64,7 @@ def with_faces(prompts: Sequence[ImagePrompt], faces: Sequence[str]) -> list[Ima
 
 
 def face_options(kind: str | None, *, find: bool) -> AdapterOptions:
-    """Keywords of `Pipeline.load_ip_adapter`."""
+    """The face keywords of `Pipeline.load_ip_adapter`."""
     options: AdapterOptions = {"kind": kind}
     if find:
         from ipa.prepare.image_prompts.face_embedder import insightface  # an extra
@@ -87,7 +87,7 @@ def _load(file: str) -> Any:
 
 
 def _largest_face(file: str) -> Face:
-    """That of a photo, by insightface. Raises RequestError where it is not installed."""
+    """The largest face of a photo, by insightface. Raises RequestError without it."""
     from ipa.prepare.image_prompts.face_embedder import insightface  # an extra
 
     photo = open_picture(file)

@@ -1,4 +1,4 @@
-"""What the options of a command say of its image prompts, together."""
+"""Image prompts built from the options of a command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .pictures import Encoding, with_encoding, with_masks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptOptions:
-    """Named as the command's parameters; None or 0 where one was not typed."""
+    """The options about image prompts, named as parameters; None or 0 where not typed."""
 
     image_prompt: Sequence[str] | None
     face: Sequence[str] | None
@@ -38,11 +38,11 @@ class PromptOptions:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> PromptOptions:
-        """Those of a command's parameters that are about image prompts."""
+        """Take the options about image prompts from a command's parameters."""
         return cls(**{field.name: parameters[field.name] for field in fields(cls)})
 
     def prompts(self) -> tuple[ImagePrompt, ...]:
-        """The image prompts, in order. Raises RequestError where an option has no meaning."""
+        """Build the image prompts, in order. Raises RequestError for a meaningless option."""
         prompts = [parse_image_prompt(text) for text in self.image_prompt or ()]
         prompts = with_faces(prompts, self.face or ())
         look.check(self.show_reference, prompts)

@@ -66,7 +66,7 @@ def save_influence(result: Result, prompts: Sequence[ImagePrompt], path: Path | 
 
 
 def _save_arrays(influence: Influence, path: Path) -> Path:
-    """Under a temporary name first, so that no half-written file is left; where it is then."""
+    """Save the arrays, whole or not at all; returns where."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
     temporary = Path(name)
     try:

@@ -1,4 +1,4 @@
-"""What the options say is loaded before a run: adapters, and whether they fit."""
+"""Adapters loaded as the options say, and whether they fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRAs on the command line."""
+"""LoRA options of the command line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LoraFolderOption: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class LoraChoice:
-    """What --lora says."""
+    """A parsed --lora."""
 
     source: str
     name: str | None
@@ -36,12 +36,12 @@ class LoraChoice:
 
 
 def parse_loras(texts: Sequence[str] | None) -> list[LoraChoice]:
-    """[NAME=]FILE[:SCALE] for each. Raises RequestError for a scale that is not finite."""
+    """Parse [NAME=]FILE[:SCALE] each. Raises RequestError for a scale that is not finite."""
     return [_parse(text) for text in texts or ()]
 
 
 def load_loras(pipe: Pipeline, choices: Sequence[LoraChoice], *, offline: bool) -> None:
-    """Load each, in order."""
+    """Load the chosen LoRAs, in order."""
     for choice in choices:
         pipe.load_lora(choice.source, name=choice.name, scale=choice.scale, offline=offline)
 

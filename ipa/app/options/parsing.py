@@ -1,4 +1,4 @@
-"""How options are written: FILE:WEIGHT@START-END, NAME=VALUE, curves and layers."""
+"""Parsers of options: FILE:WEIGHT@START-END, NAME=VALUE, curves and layers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _WINDOW = re.compile(r"^(?P<rest>.+)@(?P<start>[0-9.]+)-(?P<end>[0-9.]+)$")
 
 
 def parse_image_prompt(text: str) -> ImagePrompt:
-    """[ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened and checked."""
+    """Parse [ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened."""
     name, file, scale, options = split_reference(text)
     return ImagePrompt(open_picture(file), adapter=name, scale=scale, **options)
 
 
 def split_reference(text: str) -> tuple[str | None, Path, float | None, dict[str, Any]]:
-    """[NAME=]FILE[:SCALE][@START-END] in its parts; of the window, start and end by name."""
+    """Split [NAME=]FILE[:SCALE][@START-END]; of the window, start and end by name."""
     rest, options = text, dict[str, Any]()
     if Path(text).is_file():  # whatever its name looks like
         return None, Path(text), None, {}
@@ -69,7 +69,7 @@ def with_scaling(prompts: Sequence[ImagePrompt], given: Sequence[str]) -> tuple[
 
 
 def one_each(option: str, given: Sequence[Any], count: int, of: str = "-i") -> Sequence[Any]:
-    """A value for each of a number of other options, given once for all or once for each."""
+    """One value for each of several, given once for all or once for each."""
     if len(given) == 1 and count:
         return [given[0]] * count
     if given and len(given) != count:
@@ -82,7 +82,7 @@ def one_each(option: str, given: Sequence[Any], count: int, of: str = "-i") -> S
 
 
 def parse_curve(text: str) -> Curve:
-    """A name, or points FRACTION:WEIGHT,FRACTION:WEIGHT,…"""
+    """Parse a curve: a name, or points FRACTION:WEIGHT,FRACTION:WEIGHT,…"""
     if ":" not in text:
         return text
     points = [part.partition(":")[::2] for part in text.split(",")]
@@ -97,12 +97,12 @@ def parse_curve(text: str) -> Curve:
 
 
 def parse_layers(text: str) -> Layers:
-    """A name or NUMBER:WEIGHT,…; or factors by name as JSON, also with a precise type's boost."""
+    """Parse layers: a name, NUMBER:WEIGHT,…, or factors by name as JSON, also a type's boost."""
     return _object(text, "layers are names, or") if text.lstrip().startswith("{") else text
 
 
 def parse_scale(text: str) -> Scale:
-    """A number, or diffusers' nested dict as JSON."""
+    """Parse a scale: a number, or diffusers' nested dict as JSON."""
     number = _number(text)
     return _object(text, "a scale is a number or") if number is None else number
 

@@ -1,4 +1,4 @@
-"""Options of pictures: references, masks, and what an encoder is shown."""
+"""Options of pictures: references, masks, and the fit to an encoder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ShowOption = Annotated[
 
 
 def check(show: Path | None, prompts: Sequence[ImagePrompt]) -> None:
-    """Raise RequestError, before anything is computed, if what is seen cannot be shown."""
+    """Raise RequestError, before anything is computed, if the encoder's views cannot be shown."""
     if show is not None:
         output_paths(show, 1)
         if not prompts:
@@ -54,7 +54,7 @@ def check(show: Path | None, prompts: Sequence[ImagePrompt]) -> None:
 def apply(
     prompts: Sequence[ImagePrompt], fit: str | None, sharpen: float, negative: str | None
 ) -> tuple[ImagePrompt, ...]:
-    """Image prompts with the options that hold for all of them."""
+    """Apply the options that hold for all image prompts."""
     if not prompts and (fit or sharpen or negative):
         raise RequestError(
             "--fit, --sharpen and --negative-image are about pictures",
@@ -71,7 +71,7 @@ def apply(
 
 
 def parse_fit(text: str | None) -> Fit | None:
-    """A name, or four fractions with commas between them."""
+    """Parse a fit: a name, or four fractions with commas between them."""
     if text is None or "," not in text:
         return None if text is None else check_fit(text)
     try:
@@ -132,7 +132,7 @@ def with_masks(
 
 
 def numbered(option: str, texts: Sequence[str], count: int) -> list[tuple[int, str]]:
-    """Which of `count` image prompts, from 0, each [NUMBER=]FILE of an option is about.
+    """Files of [NUMBER=]FILE options by the image prompt, from 0, that each is about.
 
     Raises:
         RequestError: There is no such prompt, or two files for one.
@@ -154,7 +154,7 @@ def numbered(option: str, texts: Sequence[str], count: int) -> list[tuple[int, s
 
 
 def numbering(option: str, count: int) -> str:
-    """How to write an option that is about one of so many image prompts."""
+    """How to write an option about one of so many image prompts, for messages."""
     if count == 0:
         return "there is no -i: add one with --image-prompt"
     if count == 1:
@@ -188,7 +188,7 @@ ContentScaleOption: TypeAlias = Annotated[float, typer.Option(help="How much of 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What holds for all pictures of a call, by the names of `ImagePrompt`."""
+    """Options that hold for all pictures of a call, by the names of `ImagePrompt`."""
 
     enhance_tiles: int
     enhance_ratio: float

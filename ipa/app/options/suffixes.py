@@ -1,4 +1,4 @@
-"""What is wrong behind a file's name: FILE:0,7, FILE:70%, FILE@0-50%, and what was meant."""
+"""Wrong suffixes of a file's name, FILE:0,7, FILE:70%, FILE@0-50%, and what was meant."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_suffix(text: str) -> None:
 
 
 def _file(text: str) -> str | None:
-    """The longest beginning that is a file, with NAME= or without, and has something behind it."""
+    """The longest beginning of a word that is a file, with NAME= or without, and has a suffix."""
     for place in range(len(text) - 1, 0, -1):
         head = text[:place]
         if text[place] in ":@" and (_is_file(head) or _is_file(head.partition("=")[2])):
@@ -61,6 +61,6 @@ def _reason(suffix: str, *, is_known: bool) -> str:
 
 
 def _plain(number: str) -> str:
-    """As we write it."""
+    """A number as we write it."""
     value = float(number.rstrip("%").replace(",", "."))
     return f"{value / 100 if number.endswith('%') else value:g}"

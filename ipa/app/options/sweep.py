@@ -1,4 +1,4 @@
-"""What `ipa-mlx sweep` has of generate beside its axes: the same for every picture of a sheet."""
+"""Options of `ipa-mlx sweep` that are generate's, the same for every picture of a sheet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SAID_BY = {"scale": "scales", "end": "ends"}
 
 
 def shared_suffix(references: Sequence[str]) -> tuple[list[Path], dict[str, Any]]:
-    """Files of [ADAPTER=]FILE[:SCALE][@START-END], and what is said of all of them.
+    """Files of [ADAPTER=]FILE[:SCALE][@START-END], and the suffix that all of them share.
 
     Returns:
         The files; and adapter, scale, start and end, those that are given.
@@ -52,7 +52,7 @@ def shared_suffix(references: Sequence[str]) -> tuple[list[Path], dict[str, Any]
 
 
 def call_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of every call that generate's options have, pictures and controls opened."""
+    """The arguments of every call from generate's options, pictures and controls opened."""
     started = opened(options)
     found: dict[str, Any] = {
         **{name: options[name] for name in _OF_CALL},

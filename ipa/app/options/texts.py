@@ -13,7 +13,7 @@ from ipa.pipeline.pipeline import Pipeline
 from ipa.request.request import Request
 
 TEXT_OPTIONS = ("prompt_2", "negative_prompt_2", "clip_skip", "long_prompts", "prompt_syntax")
-"""Options that are called as the request's fields are."""
+"""The options with the names of the request's fields."""
 
 
 SecondOption = Annotated[
@@ -60,7 +60,7 @@ CUT, PLAIN = Request().long_prompts, Request().prompt_syntax
 
 
 def load_inversions(pipe: Pipeline, sources: Sequence[str] | None, *, offline: bool) -> None:
-    """Load [TOKEN[,TOKEN…]=]SOURCE for each."""
+    """Load learned words, each [TOKEN[,TOKEN…]=]SOURCE."""
     for text in sources or ():
         token, equals, source = text.partition("=")
         if not equals or Path(text).exists():

@@ -11,7 +11,7 @@ from ipa.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an option needs beside it.
+    """An option that needs another one beside it.
 
     Attributes:
         option: As it is typed.
@@ -36,7 +36,7 @@ NEEDS: dict[str, Need] = {
         "--find-faces", "faces in image prompts", ("image_prompt", "face"), "add --image-prompt"
     ),
 }
-"""By the name of the parameter."""
+"""Needs by the name of the parameter."""
 
 _ONCE = {"prompt": ("-p", "--prompt")}
 
