@@ -14,7 +14,7 @@ import numpy as np
 
 from ipa.prepare.controls.pixels import has_holes
 from ipa.prepare.controls.planning import PlannedControl
-from ipa.prepare.image_prompts.attached import AttachedAdapter
+from ipa.prepare.image_prompts.attached import AttachedAdapter, lora_scale
 from ipa.prepare.image_prompts.faces import shortcut_scale
 from ipa.request.editing import is_latents, sources
 from ipa.request.embeds import ImageEmbeds
@@ -100,10 +100,15 @@ def describe_prompts(
         PlacedPrompt(prompt, name, plan.loaded.adapters[name], plan.profile, in_batch)
         for prompt, name in zip(prompts, plan.adapters(), strict=True)
     ]
-    return [
-        {"adapter": one.adapter, "file": one.attached.file} | describe_fields(PROMPT_FIELDS, [one])
-        for one in placed
-    ]
+    return [_of_adapter(one) | describe_fields(PROMPT_FIELDS, [one]) for one in placed]
+
+
+def _of_adapter(placed: PlacedPrompt) -> dict[str, Any]:
+    """What is known of a prompt's adapter and is no field of the prompt."""
+    facts: dict[str, Any] = {"adapter": placed.adapter, "file": placed.attached.file}
+    if placed.attached.loaded.spec.lora_rank:
+        facts["lora_scale"] = lora_scale(placed.attached, placed.profile)
+    return facts
 
 
 def _controls(plans: Sequence[Plan]) -> dict[str, Any]:

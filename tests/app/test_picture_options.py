@@ -73,7 +73,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], str]] = {
     "a closer look at an embedding": (("-i", "style.png", "--enhance-tiles", 2), "states"),
     "a text that has no place": (
         ("-i", "style.png", "--neg-content-prompt", "a cat", "--neg-content-scale", 0.5),
-        "neg_content_prompt cannot be taken away",
+        "--neg-content-prompt cannot be taken away",
     ),
     "scale of no text": (("-i", "style.png", "--neg-content-scale", 0.5), "no effect without"),
     "noise": (("-i", "style.png", "--negative-image", "noise:fog"), "no such noise"),
