@@ -42,8 +42,8 @@ def test_keys_and_values_are_made_once_a_generation(
     """Of pictures on both backends; of the text on MLX (diffusers' modules make them anew)."""
     pipe = open_pipeline(tiny, backend, "linear", "plus")
     package: Any = {"mlx": ipa_mlx, "torch": ipa_torch}[backend]
-    images = count(monkeypatch, package.adapter.ImageAdapter, "keys_values")
-    tokens = count(monkeypatch, package.adapter.ImageAdapter, "tokens")
+    images = count(monkeypatch, package.adapters.ImageAdapter, "keys_values")
+    tokens = count(monkeypatch, package.adapters.ImageAdapter, "tokens")
     text = count(monkeypatch, ipa_mlx.networks.attention.CrossAttention, "keys_values")
     prompts = [ImagePrompt(references[n], adapter=a) for n, a in enumerate(("linear", "plus"))]
     pipe("a star", image_prompts=prompts, num_inference_steps=steps, width=32, height=32)
