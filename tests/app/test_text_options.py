@@ -64,11 +64,11 @@ def test_the_command_makes_what_the_library_makes(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--clip-skip", "40"), "clip_skip leaves out more layers than demo has"),
-        (("--long-prompts", "fold"), "long_prompts must be one of cut, chunks"),
-        (("--prompt-syntax", "x"), "prompt_syntax must be one of plain, a1111, comfyui"),
+        (("--clip-skip", "40"), "--clip-skip leaves out more layers than demo has"),
+        (("--long-prompts", "fold"), "--long-prompts must be one of cut, chunks"),
+        (("--prompt-syntax", "x"), "--prompt-syntax must be one of plain, a1111, comfyui"),
         (("--textual-inversion", "none.pt"), "no file of textual inversion"),
-        (("--prompt-2", "x"), "takes no prompt_2"),
+        (("--prompt-2", "x"), "takes no --prompt-2"),
     ],
 )
 def test_refused(words: tuple[str, ...], message: str, call: Callable[..., Result]) -> None:
