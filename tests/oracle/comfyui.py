@@ -159,13 +159,23 @@ def noise_start(picture: Array) -> torch.Tensor:
 
 def mask(values: Array, queries: int, latents: tuple[int, int]) -> Array:
     """A mask (H, W) for a number of queries, over latents of (rows, columns)."""
+    grid = mask_grid(queries, latents)
+    made = interpolate(torch.tensor(values)[None, None], size=grid, mode="bilinear")
+    return laid_out(made[0, 0].numpy(), queries)
+
+
+def mask_grid(queries: int, latents: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns that it takes for a number of queries."""
     tall, wide = latents
     rows = math.floor(tall / math.sqrt(tall * wide / queries))
     if queries % rows:
         rows += 1
-    flat = interpolate(
-        torch.tensor(values)[None, None], size=(rows, queries // rows), mode="bilinear"
-    ).flatten()
+    return rows, queries // rows
+
+
+def laid_out(grid: Array, queries: int) -> Array:
+    """A grid row by row, padded or cut on both sides."""
+    flat = torch.from_numpy(grid).flatten()
     short = queries - len(flat)
     if short >= 0:
         before = torch.zeros(short // 2)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
@@ -64,6 +65,16 @@ class Pair:
         down, up = self.down.double(), self.up.double()
         scale = 1.0 if self.alpha is None else self.alpha / len(down)
         return scale * torch.einsum("or...,ri...->oi...", up, down)
+
+    def rounding(self, scale: float | None = None) -> torch.Tensor:
+        """The most by which a product in float32 may be off, summed in any order on any processor.
+
+        Every product, every sum, the scale and the product with it round once: Higham 2002, 3.5.
+        """
+        down, up = self.down.double().abs(), self.up.double().abs()
+        own = 1.0 if self.alpha is None else self.alpha / len(down)
+        size = torch.einsum("or...,ri...->oi...", up, down) * (own if scale is None else scale)
+        return (len(down) + 2) * 2.0**-24 * size * (1 + 1e-6)
 
 
 Pairs = Mapping[Place, Pair]
@@ -151,6 +162,24 @@ def fused(build: Callable[[], Any], path: Path) -> dict[Place, torch.Tensor]:
         for place, module in modules.items()
         if module.weight.abs().max() > 0
     }
+
+
+def rank_stabilised(pair: Pair) -> float:
+    """PEFT's scale under `use_rslora`."""
+    return float(pair.alpha or 0.0) / len(pair.down) ** 0.5
+
+
+def check_fused(
+    found: Mapping[Place, np.ndarray],
+    fused: Mapping[Place, torch.Tensor],
+    pairs: Pairs,
+    scale: Callable[[Pair], float] | None = None,
+) -> None:
+    """Two float32 products, each of which sums in an order of its own; mostly the same bits."""
+    for place, weight in fused.items():
+        error = np.abs(found[place] - weight.numpy())
+        allowed = 2 * pairs[place].rounding(scale(pairs[place]) if scale else None)
+        assert (error <= allowed.numpy()).all(), place
 
 
 PREFIXES = {

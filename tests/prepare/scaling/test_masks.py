@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from ipa.errors import RequestError
 from ipa.prepare.images.resample import resample
 from ipa.prepare.scaling.masks import downsample, fit_mask, guessed_grid, silence
+from oracle.places import CUBIC_SLOPE, leeway
 
-# Largest difference to torch's float32 over 3000 draws: measured 1.3e-6, most of it torch's own
-# rounding. Values are of the order of 1.
+# Largest difference to torch's float32 over 3000 draws, beyond the leeway of places: measured
+# 1.3e-6, most of it torch's own rounding. Values are of the order of 1.
 ROUNDING = 4e-6
 
 
@@ -41,7 +42,9 @@ def test_downsample_is_diffusers(
     if not 1 <= int(math.sqrt(queries / (width / height))) <= queries:
         return  # diffusers divides by zero, or resamples to nothing
     expected = IPAdapterMaskProcessor.downsample(torch.from_numpy(mask)[None], 2, queries, 1)
-    assert np.abs(found - expected[0, :, 0].numpy()).max() < ROUNDING
+    spare = leeway(mask.shape, guessed_grid(queries, width / height), CUBIC_SLOPE)
+    allowed = ROUNDING + np.resize(np.append(spare, np.zeros(queries)), queries)
+    assert (np.abs(found - expected[0, :, 0].numpy()) < allowed).all()
 
 
 @settings(max_examples=50, deadline=None)
