@@ -217,7 +217,7 @@ def _sum_of_branches(pipe: ipa.Pipeline, patch: Patch) -> None:
         def observe(self, part: str, array: mx.array) -> mx.array:
             return super().observe(part, array * 0.3 if part == "text" else array)
 
-    patch.setattr("ipa_mlx.networks.context.Context", Mixing)
+    patch.setattr("ipa_mlx.conditioning.Context", Mixing)
 
 
 def _last_alpha(pipe: ipa.Pipeline, patch: Patch) -> None:
