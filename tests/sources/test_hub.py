@@ -63,7 +63,7 @@ def test_public_adapters_by_short_name(client: Client) -> None:
 def test_one_rule_for_names(client: Client) -> None:
     """A repository and a file in it, or the whole path: the same adapter and encoder."""
     code = (
-        "from ipa.sources.models import resolve_adapter\n"
+        "from ipa.sources.adapters import resolve_adapter\n"
         f'ways = [resolve_adapter("{ADAPTERS}/models/plus.safetensors"), '
         f'resolve_adapter("{ADAPTERS}", subfolder="models", weight_name="plus.safetensors"), '
         f'resolve_adapter("{ADAPTERS}/models/plus.safetensors", offline=True)]\n'

@@ -408,7 +408,7 @@ def test_other_kinds_of_model_are_refused(config: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("dpmpp2m", "dpmpp_2m"), ("Euler a", "euler"), ("euler_karas", "euler_karras")],
+    [("dpmp_2m", "dpmpp_2m"), ("eulerr", "euler"), ("euler_karas", "euler_karras")],
 )
 def test_an_unknown_name_is_told_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(RequestError, match=f"did you mean '{nearest}'"):
