@@ -55,9 +55,10 @@ class ImageAdapter:
     ) -> ImageAdapter:
         """Read an original file, names checked. Raises CheckpointError if it is damaged."""
         parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for key, tensor in file.tensors(unet.dtype).items():
+        device, dtype = unet.device, unet.dtype  # each time it is asked, diffusers walks all layers
+        for key, tensor in file.tensors(dtype).items():
             part, _, rest = key.partition(".")
-            parts[part][rest] = tensor.to(unet.device)
+            parts[part][rest] = tensor.to(device)
         try:
             with quiet():
                 # Without low_cpu_mem_usage: with it, missing and spare tensors pass unnoticed.
@@ -73,7 +74,7 @@ class ImageAdapter:
             ) from error
         found = [processors[f"{site.path}.processor"] for site in sites]
         projections = tuple((p.to_k_ip[0].weight.data, p.to_v_ip[0].weight.data) for p in found)
-        projector = projector.to(unet.device, unet.dtype).eval().requires_grad_(requires_grad=False)
+        projector = projector.to(device, dtype).eval().requires_grad_(requires_grad=False)
         lora = {name: m for name, m in parts["ip_adapter"].items() if "_lora." in name}
         return cls(spec, projector, projections, lora)
 

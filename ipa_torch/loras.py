@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,11 @@ class _Attached:
 class _Acting:
     """The LoRAs that act in the networks, weights to put back, and what is to leave PEFT's layers.
 
-    `unloaded` goes once nothing frozen has it any more; `count` is of all that were ever loaded.
+    `unloaded` goes once nothing frozen has it any more; `count` is of all that were ever loaded;
+    `layers` are all of PEFT's, each with its network, or empty where they must be looked for.
     """
 
+    layers: list[tuple[str, LoraLayer]] = field(default_factory=list)
     scales: Mapping[_Attached, LoraScale] = field(default_factory=dict)
     originals: dict[LoraLayer, torch.nn.Parameter] = field(default_factory=dict)
     unloaded: list[tuple[str, weakref.ref[_Attached]]] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Loras:
         parts, config, left_out = read_lora(path, self.networks)
         self._acting.count += 1
         label = f"file{self._acting.count}"
+        self._acting.layers.clear()
         try:
             with quiet():
                 for part, tensors in parts.items():
@@ -100,8 +103,10 @@ class Loras:
     @torch.no_grad()
     def use(self, scales: Mapping[str, LoraScale]) -> None:
         """See `LoraSet.use`."""
-        self._acting.scales = {self._attached[n]: scale for n, scale in scales.items() if scale}
-        self._act()
+        acting = {self._attached[n]: scale for n, scale in scales.items() if scale}
+        if acting != self._acting.scales:
+            self._acting.scales = acting
+            self._act()
         self._forget()
 
     @property
@@ -109,10 +114,13 @@ class Loras:
         unet: Any = self.networks["unet"]
         return int(unet.dtype.itemsize)
 
-    def _layers(self) -> Iterator[tuple[str, LoraLayer]]:
-        """All PEFT layers, each with its network."""
-        for part, network in self.networks.items():
-            yield from ((part, m) for m in network.modules() if isinstance(m, LoraLayer))
+    def _layers(self) -> Sequence[tuple[str, LoraLayer]]:
+        """All PEFT layers, each with its network; looked for once, since each step asks."""
+        if not self._acting.layers:
+            for part, network in self.networks.items():
+                layers = [layer for layer in network.modules() if isinstance(layer, LoraLayer)]
+                self._acting.layers += [(part, layer) for layer in layers]
+        return self._acting.layers
 
     def _act(self) -> None:
         """Bring every layer into the state that the scales describe."""
@@ -148,6 +156,7 @@ class Loras:
 
     def _remove(self, label: str) -> None:
         """Remove a LoRA from every layer; layers without any become the base model's again."""
+        self._acting.layers.clear()
         for network in self.networks.values():
             delete_adapter_layers(network, label)
             configs = getattr(network, "peft_config", {})

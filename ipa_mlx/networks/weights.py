@@ -67,16 +67,18 @@ def arrays(
     them: as if they had been converted to this precision and quantised in a file.
     """
     waiting: list[tuple[str, mx.array]] = []
+    size = 0
     for name, tensor in converted.items():
         array = _array(tensor, dtype)
         if quantize is not None and is_quantized(name, tensor.shape, quantize):
             yield from _quantized(name, array, quantize, tensor.stored.where)
             continue
         waiting.append((name, array))
-        if sum(a.nbytes for _, a in waiting) > _CHUNK_BYTES:
+        size += array.nbytes
+        if size > _CHUNK_BYTES:
             mx.eval([a for _, a in waiting])
             yield from waiting
-            waiting = []
+            waiting, size = [], 0
     mx.eval([a for _, a in waiting])
     yield from waiting
 
