@@ -18,6 +18,7 @@ from .control import Control, check_controls
 from .custom_steps import CustomSteps
 from .editing import Masks, Start, check_editing
 from .image_prompt import ImagePrompt, check_image_prompts
+from .reads import Read, Reads
 from .scales import is_one_of
 
 
@@ -194,6 +195,8 @@ class Request:
         self._check_steps()
         _check_integer("num_images", self.num_images, 1, 1024)
         _check_integer("seed", self.seed, 0, 2**64 - 1)
+        for name in ("num_images", "seed"):
+            object.__setattr__(self, name, int(getattr(self, name)))
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
@@ -211,6 +214,8 @@ class Request:
             )
         _check_integer("preview_every", self.preview_every, 1, MAX_STEPS)
         check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
+        for name in ("guidance_rescale", "eta", "strength", "mask_blur"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.loras is not None:
             object.__setattr__(self, "loras", plain_lora_scales(self.loras))
         if not isinstance(self.influence, bool):
@@ -264,6 +269,15 @@ def _pair(name: str, value: object) -> Pair:
     for entry in value:
         _check_integer(f"an entry of {name}", entry, 0, MAX_TOLD)
     return int(value[0]), int(value[1])
+
+
+READS: Reads = {
+    "image_prompts": Read.OBJECTS,
+    "controls": Read.OBJECTS,
+    "image": Read.PICTURES,
+    "mask_image": Read.PICTURES,
+    "latents": Read.NEVER,
+}
 
 
 Text: TypeAlias = "str | Sequence[str | None] | None"

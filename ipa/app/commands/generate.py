@@ -59,24 +59,16 @@ from ipa.app.options.model import (
     Variant,
 )
 from ipa.app.options.pictures import MaskFitOption, MaskOption
-from ipa.app.options.texts import TEXT_OPTIONS, TextArgument, one_prompt
+from ipa.app.options.texts import TextArgument, one_prompt
 from ipa.app.output import Saving, output_paths, png_name
 from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
 from ipa.app.provenance import provenance
+from ipa.app.request_options import plain_arguments
 from ipa.app.summary import summary
 from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar, say, warn
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.run import CancelSignal
 from ipa.request.result import Result
-
-REQUEST_OPTIONS = (
-    *("prompt", "negative_prompt", "width", "height"),
-    *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
-    *TEXT_OPTIONS,
-    *("guidance_rescale", "eta", "timestep_spacing"),
-    *("strength", "padding_mask_crop", "mask_blur", "overlay"),
-)
-"""The options that have the names of the request's fields."""
 
 
 def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
@@ -202,7 +194,7 @@ def generate(  # one parameter per option
         prompts = PromptOptions.of(context.params).prompts()
         check_influence(influence, prompts, max(1, num_images), output)
         arguments: dict[str, Any] = {
-            **{name: context.params[name] for name in REQUEST_OPTIONS},
+            **plain_arguments(context.params),
             "image_prompts": prompts,
             **sampling.step_arguments(steps, timesteps, sigmas),
             "influence": influence is not None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ipa.app.request_options import plain_arguments
 from ipa.app.session import session
 from ipa.errors import RequestError
 
@@ -13,7 +14,6 @@ from .controls import parse_controls
 from .editing import opened
 from .parsing import split_reference
 
-_OF_CALL = ("negative_prompt", "width", "height", "scheduler", "profile")
 # What a suffix says, and the option that says it for a whole sweep.
 _SAID_BY = {"scale": "scales", "end": "ends"}
 
@@ -53,7 +53,7 @@ def call_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of every call from generate's options, pictures and controls opened."""
     started = opened(options)
     found: dict[str, Any] = {
-        **{name: options[name] for name in _OF_CALL},
+        **plain_arguments(options, but=("prompt", "strength")),
         "num_inference_steps": options["steps"],
         "controls": parse_controls(
             options["control"],
