@@ -20,7 +20,6 @@ from typer.cli import get_docs_for_click
 import ipa
 from ipa.app.cli import app as command_line
 from ipa.prepare.samplers.families import FAMILIES
-from ipa.prepare.samplers.schedules import _IMPLEMENTED, _STOCHASTIC
 from ipa.prepare.scaling.curves import NAMES as CURVES
 from ipa.prepare.scaling.curves import curve_factors
 from ipa.prepare.scaling.presets import ANYWHERE, FORMULAS, STYLE_LAYOUT, TABLES, WEAK_SECTIONS
@@ -42,9 +41,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def samplers() -> str:
     """Every family with what it takes."""
-    classes: dict[str, str] = {family: name for name, family in _IMPLEMENTED.items()}
-    for plain, noisy in _STOCHASTIC.items():
-        classes[noisy] = f"{classes[plain]}, its SDE form"
+    classes = {
+        family: kind.made_by or f"{FAMILIES[kind.sde_of or family].made_by}, its SDE form"
+        for family, kind in FAMILIES.items()
+    }
     return table(
         ["Name", "Class in diffusers", "Noise levels", "Takes of a call"],
         (

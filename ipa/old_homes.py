@@ -33,7 +33,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.app.full_speed": "ipa.app.commands.doctor.full_speed",
     "ipa.app.generate": (
         "ipa.app.commands.generate, ipa.app.options.loading (check_arguments, "
-        "load_adapters), ipa.app.options.parsing (parse_image_prompt, split_reference, "
+        "ModelOptions), ipa.app.options.parsing (parse_image_prompt, split_reference, "
         "with_weights, with_scaling, one_each, parse_curve, parse_layers, parse_scale)"
     ),
     "ipa.app.health_notes": "ipa.app.commands.doctor.notes",

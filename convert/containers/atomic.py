@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ipa.errors import CheckpointError
+from ipa.files import take_name
 
 
 def require_new(target: Path) -> None:
@@ -22,16 +23,13 @@ def require_new(target: Path) -> None:
         )
 
 
-def take_name(hidden: Path, target: Path) -> None:
+def take_new_name(hidden: Path, target: Path) -> Path:
     """Give a finished file its name. Raises CheckpointError if that was taken meanwhile."""
     try:
-        os.link(hidden, target)
+        return take_name(hidden, target)
     except FileExistsError:
         require_new(target)
         raise
-    except OSError:  # a file system without hard links
-        require_new(target)
-        hidden.replace(target)
 
 
 def not_written(target: Path, error: OSError) -> CheckpointError:

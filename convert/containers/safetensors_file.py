@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import mmap
 import os
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
 from ipa.errors import CheckpointError
+from ipa.files import put_whole
 from ipa.model.files import require_safetensors
 
 from .atomic import not_written
@@ -100,13 +100,30 @@ def write_safetensors(
     metadata: Mapping[str, str],
     on_written: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write a file under a temporary name, and rename it when it is complete and on disk.
-
-    Only one tensor is in memory at a time. Wider types come first, so that all are aligned.
-    `on_written` is called after every tensor with its bytes.
+    """Write a file, whole or not at all; see `write_tensors`.
 
     Raises:
         CheckpointError: The disk refused, or a tensor is not what it announced.
+    """
+    try:
+        put_whole(path, lambda file: write_tensors(file, tensors, metadata, on_written))
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def write_tensors(
+    file: BinaryIO,
+    tensors: Iterable[Writable],
+    metadata: Mapping[str, str],
+    on_written: Callable[[int], None],
+) -> None:
+    """Write the header and the tensors, of which only one is in memory at a time.
+
+    Wider types come first, so that all are aligned. `on_written` is called after every tensor with
+    its bytes.
+
+    Raises:
+        CheckpointError: A tensor is not what it announced.
     """
     rows = sorted(tensors, key=lambda t: (-NUMPY[t.dtype].itemsize, t.name))
     entries, position = [], 0
@@ -116,21 +133,11 @@ def write_safetensors(
             Entry(name=row.name, dtype=row.dtype, shape=row.shape, begin=position, end=end)
         )
         position = end
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with temporary.open("xb") as file:
-            file.write(encode_header(entries, metadata))
-            for row in rows:
-                file.write(_bytes(row))
-                row.release()
-                on_written(nbytes(row.dtype, row.shape))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise not_written(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    file.write(encode_header(entries, metadata))
+    for row in rows:
+        file.write(_bytes(row))
+        row.release()
+        on_written(nbytes(row.dtype, row.shape))
 
 
 def nbytes(dtype: str, shape: tuple[int, ...]) -> int:

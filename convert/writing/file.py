@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from ..containers.atomic import not_written, take_name
-from ..containers.safetensors_file import Writable, nbytes, write_safetensors
+from ipa.files import put_whole
+
+from ..containers.atomic import not_written, take_new_name
+from ..containers.safetensors_file import Writable, nbytes, write_tensors
 from .manifest import Sources
 
 Progress = Callable[[int, int], None]
@@ -41,14 +42,13 @@ def write_file(
         CheckpointError: The disk refused, a source changed, or the name was taken meanwhile.
     """
     count = Counter(sum(nbytes(row.dtype, row.shape) for row in tensors), on_progress)
-    hidden = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+
+    def write(file: BinaryIO) -> None:
+        with sources.unchanged():
+            write_tensors(file, tensors, metadata, count.add)
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with sources.unchanged():
-            write_safetensors(hidden, tensors, metadata, count.add)
-        take_name(hidden, target)
+        put_whole(target, write, take_new_name)
     except OSError as error:
         raise not_written(target, error) from error
-    finally:
-        with suppress(OSError):
-            hidden.unlink()

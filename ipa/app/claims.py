@@ -10,9 +10,11 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ipa.errors import RequestError
+from ipa.files import take_name
 
 from .session import session
 
@@ -52,11 +54,8 @@ def claim(temporary: Path, path: Path, output: Path | None = None) -> Path:
         temporary.replace(path)
         return path
     for name in itertools.chain([path], _free(output or path, 2)):
-        try:
-            _take(temporary, name)
-        except FileExistsError:
-            continue
-        return name
+        with suppress(FileExistsError):
+            return take_name(temporary, name)
     raise AssertionError  # numbers do not end
 
 
@@ -69,19 +68,6 @@ def require_new(path: Path) -> None:
         raise RequestError(
             f"{path} exists already", remedy="choose another name, or add --overwrite"
         )
-
-
-def _take(temporary: Path, name: Path) -> None:
-    """Raise FileExistsError if the name is taken, with no moment between looking and taking."""
-    try:
-        os.link(temporary, name)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without hard links: take the name with an empty file first
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-        temporary.replace(name)
-    else:
-        temporary.unlink()
 
 
 def _free(output: Path, first: int = 1) -> Iterator[Path]:

@@ -22,7 +22,7 @@ from ipa.app.commands.sweep import sweep
 from ipa.app.commands.versions import show_versions
 from ipa.app.help.examples import RECIPES, START, epilog
 from ipa.app.help.panels import LenientCommand, PanelledCommand, Root
-from ipa.app.options.model import Backend, Json, Overwrite
+from ipa.app.options.model import Backend, Json, Offline, Overwrite, Revision, Variant
 from ipa.pipeline.loading import accelerate as build_accelerator
 from ipa.sources.models import resolve_file
 
@@ -99,8 +99,8 @@ def inspect(
     values: Annotated[
         bool, typer.Option(help="Read all values too: NaN, infinity, empty matrices.")
     ] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    revision: Revision = None,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """Say what a file or folder is: family, variant, encoder needed, tensors, dtypes, bytes."""
@@ -114,8 +114,8 @@ def fetch(
     name: Annotated[
         str | None, typer.Argument(help="owner/name, a short name, or owner/name/folder/file.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
+    revision: Revision = None,
+    variant: Variant = None,
     offline: Annotated[bool, typer.Option(help="Only say where it is in the cache.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ipa.errors import RequestError
+from ipa.files import put_whole
 from ipa.pipeline.description import METADATA_KEY
 
 from .claims import claim, free_paths
@@ -145,12 +146,8 @@ def _write(image: Image.Image, path: Path, info: dict[str, Any] | None, output: 
     chunk = PngInfo()
     if info is not None:
         chunk.add_itxt(METADATA_KEY, json.dumps(info, ensure_ascii=False))
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=_SUFFIX)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            image.save(file, format="PNG", pnginfo=chunk)
-        temporary.chmod(0o644)
-        return claim(temporary, path, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return put_whole(
+        path,
+        lambda file: image.save(file, format="PNG", pnginfo=chunk),
+        lambda hidden, name: claim(hidden, name, output),
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ipa.errors import Cancelled
+from ipa.files import put_whole
 from ipa.pipeline.description import METADATA_KEY
 from ipa.pipeline.png_text import png_text
 from ipa.request.result import Progress
@@ -55,19 +56,15 @@ class PreviewFile:
         self._show(event)
         if event.preview is None or self._path is None:
             return
-        part = self._path.with_name(f".{self._path.name}.part")
         chunk = PngInfo()
         chunk.add_itxt(METADATA_KEY, json.dumps({_MARK: True}))
         width, height = (side * self._enlarged for side in event.preview.size)
         try:
             shown = event.preview.resize((width, height), Image.Resampling.NEAREST)
-            shown.save(part, format="PNG", pnginfo=chunk)
-            part.replace(self._path)
+            put_whole(self._path, lambda file: shown.save(file, format="PNG", pnginfo=chunk))
         except OSError as error:  # the picture itself is worth more
             say("[yellow]warning:[/]", f"no more previews in {self._path}: {error}")
             self._path = None
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
         self._has_written = self._path is not None
 
     @contextmanager

@@ -18,7 +18,7 @@ from ipa.parity.compare.captures import compare, usual_limits
 from ipa.parity.compare.comparing_tap import difference
 from ipa.parity.compare.comparison import Comparison
 from ipa.parity.compare.limits import FACTOR, ROUNDING, lower
-from ipa.parity.compare.measures import Difference
+from ipa.parity.compare.measures import Difference, metrics_of
 from ipa.parity.compare.verdict import short, worst_first
 
 from .budgets import Budget, BudgetLike
@@ -44,15 +44,20 @@ class FirstDifferenceError(ParityError, AssertionError):
 def table(differences: Sequence[Difference]) -> Iterator[str]:
     """Differences as a table of text, line by line."""
     width = max((len(one.stage) for one in differences), default=0)
-    yield f"{'stage':{width}}  relative L2    limit  × floor  max abs    slope     bias"
+    metrics = metrics_of("text")
+    titles = [f"{one.title:>{_WIDTH}}" for one in metrics]
+    yield "  ".join([f"{'stage':{width}}", *titles])
     for one in differences:
-        of = one.measures
-        ratio = "" if one.ratio is None else short(one.ratio)
-        yield (
-            f"{one.stage:{width}}  {short(of.relative_l2):>11}  {short(one.limit):>7}  {ratio:>7}  "
-            f"{short(of.max_abs):>7}  {short(of.slope, 4):>7}  {short(of.bias):>7}"
-            f"{'  bad' if one.bad else ''}"
-        )
+        numbers = [
+            f"{'' if value is None else short(value, metric.digits):>{len(title)}}"
+            for metric, title in zip(metrics, titles, strict=True)
+            for value in [metric.value(one)]
+        ]
+        yield "  ".join([f"{one.stage:{width}}", *numbers]) + ("  bad" if one.bad else "")
+
+
+_WIDTH = 7
+"""Characters of the narrowest column of numbers."""
 
 
 Comparable: TypeAlias = "Capture | str | os.PathLike[str] | Mapping[str, Any] | npt.ArrayLike"

@@ -123,12 +123,11 @@ def _shown(comparison: Comparison) -> str:
 
 
 def _write(folder: Path, test: str, number: int, comparison: Comparison) -> None:
+    from ipa.files import write_whole
     from ipa.parity.report.machine import json_report
 
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)
     target = folder / f"{name}.{number}.json"
-    partial = target.with_suffix(".partial")
     told = {"test": test, **json_report(comparison)}
-    partial.write_text(json.dumps(told, ensure_ascii=False, indent=1), "utf-8")
-    partial.replace(target)
+    write_whole(target, json.dumps(told, ensure_ascii=False, indent=1).encode())

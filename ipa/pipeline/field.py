@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ipa.errors import RequestError
@@ -37,22 +37,27 @@ class Field(Generic[T]):
 Fields: TypeAlias = Mapping[str, Field[T]]
 
 
-def describe_fields(fields: Fields[T], planned: Sequence[T]) -> dict[str, Any]:
+def complete(kind: Any, rows: Fields[T], plain: Callable[[str], Field[T]]) -> Fields[T]:
+    """A row for every field of a dataclass, in its order: its own, or the plain one of its name."""
+    return {one.name: rows.get(one.name) or plain(one.name) for one in fields(kind)}
+
+
+def describe_fields(rows: Fields[T], planned: Sequence[T]) -> dict[str, Any]:
     """The entries of all fields."""
-    return {k: v for row in fields.values() for k, v in row.describe(planned).items()}
+    return {k: v for row in rows.values() for k, v in row.describe(planned).items()}
 
 
-def read_fields(fields: Fields[T], told: Told, pictures: PictureStore) -> dict[str, Any]:
+def read_fields(rows: Fields[T], told: Told, pictures: PictureStore) -> dict[str, Any]:
     """The fields of which a description tells.
 
     Raises:
         RequestError: One of them was more than the description holds, or a picture is not at hand.
     """
-    for row in fields.values():
+    for row in rows.values():
         refuse_lost(told, row.lost)
     return {
         name: row.read(told, pictures)
-        for name, row in fields.items()
+        for name, row in rows.items()
         if row.read is not None and any(key in told for key in row.keys)
     }
 
@@ -68,9 +73,9 @@ def refuse_lost(told: Told, lost: Mapping[str, str]) -> None:
             )
 
 
-def undescribed(fields: Fields[T]) -> Iterator[str]:
+def undescribed(rows: Fields[T]) -> Iterator[str]:
     """The names of those that no description has: how a run is watched, and what it gives."""
-    return (name for name, row in fields.items() if row is UNSEEN)
+    return (name for name, row in rows.items() if row is UNSEEN)
 
 
 UNSEEN: Field[Any] = Field(describe=lambda _: {})

@@ -1,6 +1,6 @@
 """Every field of a request, of its image prompts and controls: how it is described, and read back.
 
-A field that has no row here is found by `tests/app/test_replay.py`.
+One that has no row here is described by its own value, and read as it stands.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ipa.prepare.controls.pixels import has_holes
 from ipa.prepare.controls.planning import PlannedControl
 from ipa.prepare.image_prompts.attached import AttachedAdapter, lora_scale
 from ipa.prepare.image_prompts.faces import shortcut_scale
+from ipa.request.control import Control
 from ipa.request.editing import is_latents, sources
 from ipa.request.embeds import ImageEmbeds
 from ipa.request.faces import Face
@@ -24,9 +25,20 @@ from ipa.request.masks import describe_mask
 from ipa.request.picture_options import CENTER_CROP
 from ipa.request.pictures import picture_sha256, pictures_of, sha256
 from ipa.request.profiles import Profile
+from ipa.request.request import Request
 
 from .call_loras import describe_loras
-from .field import UNSEEN, Field, Fields, Told, as_is, describe_fields, read_fields, refuse_lost
+from .field import (
+    UNSEEN,
+    Field,
+    Fields,
+    Told,
+    as_is,
+    complete,
+    describe_fields,
+    read_fields,
+    refuse_lost,
+)
 from .picture_store import PictureStore
 from .plan import Plan
 
@@ -135,9 +147,7 @@ def _read_loras(told: Told, _: PictureStore) -> dict[str, Any]:
     return {name: one["scale"] for name, one in told["loras"].items() if "tag" not in one}
 
 
-REQUEST_FIELDS: Fields[Plan] = {
-    "prompt": _asked("prompt"),
-    "negative_prompt": _asked("negative_prompt"),
+_REQUEST: Fields[Plan] = {
     "prompt_2": _asked("prompt_2", when=_is_xl),
     "negative_prompt_2": _asked("negative_prompt_2", when=_is_xl),
     "original_size": _size("original_size"),
@@ -158,8 +168,6 @@ REQUEST_FIELDS: Fields[Plan] = {
     "num_inference_steps": _asked("num_inference_steps", lambda plan: plan.request.steps),
     "guidance_scale": _asked("guidance_scale", lambda plan: plan.guidance_scale),
     "scheduler": _asked("scheduler", lambda plan: plan.schedule.name),
-    "seed": _asked("seed", lambda plan: int(plan.request.seed)),
-    "num_images": _asked("num_images", lambda plan: int(plan.request.num_images)),
     "latents": Field(describe=_latents, lost={"given_latents_sha256": "latents that were given"}),
     "output_type": UNSEEN,
     "influence": UNSEEN,
@@ -171,26 +179,19 @@ REQUEST_FIELDS: Fields[Plan] = {
         ],
         keys=("controls",),
     ),
-    "clip_skip": _asked("clip_skip"),
-    "long_prompts": _asked("long_prompts"),
-    "prompt_syntax": _asked("prompt_syntax"),
-    "guidance_rescale": _asked(
-        "guidance_rescale", lambda plan: float(plan.request.guidance_rescale)
-    ),
-    "eta": _asked("eta", lambda plan: float(plan.request.eta)),
-    "timestep_spacing": _asked("timestep_spacing"),
-    "timesteps": _asked("timesteps"),
-    "sigmas": _asked("sigmas"),
     "preview": UNSEEN,
     "preview_every": UNSEEN,
     "image": _edited("image"),
     "mask_image": _edited("mask_image"),
-    "strength": _asked("strength", lambda plan: float(plan.request.strength), when=_is_edited),
+    "strength": _asked("strength", when=_is_edited),
     "padding_mask_crop": _asked("padding_mask_crop", when=_is_edited),
-    "mask_blur": _asked("mask_blur", lambda plan: float(plan.request.mask_blur), when=_is_edited),
+    "mask_blur": _asked("mask_blur", when=_is_edited),
     "overlay": _asked("overlay", when=_is_edited),
     "loras": Field(describe=_loras, read=_read_loras, keys=("loras",)),
 }
+"""The fields of a request that are not described by their own values alone."""
+
+REQUEST_FIELDS: Fields[Plan] = complete(Request, _REQUEST, _asked)
 """Those of `ipa.request.request.Request`."""
 
 
@@ -275,7 +276,7 @@ def _read_negative(told: Told, pictures: PictureStore) -> Any:
 
 _EMBEDS = {"embeds_sha256": "image embeds"}
 
-PROMPT_FIELDS: Fields[PlacedPrompt] = {
+_PROMPT: Fields[PlacedPrompt] = {
     "image": Field(
         describe=_pictures,
         read=lambda told, pictures: _one_or_all(
@@ -286,28 +287,19 @@ PROMPT_FIELDS: Fields[PlacedPrompt] = {
     ),
     "adapter": _of_prompt("adapter", lambda placed: placed.adapter),
     "negative": Field(describe=_describe_negative, read=_read_negative, keys=("negative",)),
-    "combine": _of_prompt("combine"),
     "fit": _of_prompt("fit", lambda placed: placed.prompt.fit or CENTER_CROP),
-    "sharpen": _of_prompt("sharpen"),
     "face": Field(describe=_faces, lost={"faces_sha256": "faces"}),
     "encoder_mask": _masks("encoder_mask", "encoder_masks"),
-    "enhance_tiles": _of_prompt("enhance_tiles"),
-    "enhance_ratio": _of_prompt("enhance_ratio"),
-    "neg_content_prompt": _of_prompt("neg_content_prompt"),
-    "neg_content_scale": _of_prompt("neg_content_scale"),
     "shortcut_scale": _of_prompt(
         "shortcut_scale", _shortcut, when=lambda placed: _shortcut(placed) is not None
     ),
     "scale": _of_prompt("scale", _scale),
-    "layers": _of_prompt("layers"),
-    "curve": _of_prompt("curve"),
     "mask": _masks("mask", "masks"),
-    "mask_fit": _of_prompt("mask_fit"),
-    "start": _of_prompt("start"),
-    "end": _of_prompt("end"),
-    "embeds_scaling": _of_prompt("embeds_scaling"),
     "batched": _of_prompt("batched", when=lambda placed: placed.in_batch),
 }
+"""The fields of an image prompt that are not described by their own values alone."""
+
+PROMPT_FIELDS: Fields[PlacedPrompt] = complete(ImagePrompt, _PROMPT, _of_prompt)
 """Those of `ipa.request.image_prompt.ImagePrompt`."""
 
 
@@ -361,7 +353,7 @@ def _for_each(key: str, read: Callable[[Any, PictureStore], Any]) -> Any:
     return read_all
 
 
-CONTROL_FIELDS: Fields[PlannedControl] = {
+_CONTROL: Fields[PlannedControl] = {
     "name": Field(
         describe=_control_name,
         read=lambda told, _: told["control"],
@@ -373,10 +365,6 @@ CONTROL_FIELDS: Fields[PlannedControl] = {
         keys=("image_sha256",),
         lost={"has_holes": "a control picture with -1 in it (Control.mask is described)"},
     ),
-    "scale": _of_control("scale"),
-    "start": _of_control("start"),
-    "end": _of_control("end"),
-    "guess_mode": _of_control("guess_mode"),
     "preprocessor": Field(describe=_preprocessor, lost={"preprocessor": "a preprocessor"}),
     "mask": Field(
         describe=_control_mask,
@@ -389,6 +377,9 @@ CONTROL_FIELDS: Fields[PlannedControl] = {
         keys=("image_sha256",),
     ),
 }
+"""The fields of a control that are not described by their own values alone."""
+
+CONTROL_FIELDS: Fields[PlannedControl] = complete(Control, _CONTROL, _of_control)
 """Those of `ipa.request.control.Control`."""
 
 

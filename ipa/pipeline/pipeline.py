@@ -39,6 +39,7 @@ from ipa.request.scales import StepWeights
 from .adapters import joins_faces, named
 from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
+from .changes import adapters, controls, decoders, loras, words
 from .loaded import Loaded
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
@@ -48,7 +49,7 @@ R = TypeVar("R")
 
 
 def _of_loaded(verb: Callable[Concatenate[Loaded, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
-    """A method of what a pipeline has loaded as one of the pipeline's, with its words."""
+    """A change of what a pipeline has loaded as one of its methods, with its words."""
 
     @functools.wraps(verb)
     def method(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -62,25 +63,25 @@ class Pipeline:
     """A loaded model, ready to make pictures. Made by `ipa.load`.
 
     Calls from several threads wait for one another. What is loaded beside the model, and how it is
-    changed, is `ipa.pipeline.loaded.Loaded`'s.
+    changed, is in `ipa.pipeline.loaded` and `ipa.pipeline.changes`.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._loaded = Loaded(backend)
 
-    load_ip_adapter = _of_loaded(Loaded.load_ip_adapter)
-    set_ip_adapter_scale = _of_loaded(Loaded.set_ip_adapter_scale)
-    unload_ip_adapter = _of_loaded(Loaded.unload_ip_adapter)
-    load_controlnet = _of_loaded(Loaded.load_controlnet)
-    unload_controlnet = _of_loaded(Loaded.unload_controlnet)
-    load_t2i_adapter = _of_loaded(Loaded.load_t2i_adapter)
-    unload_t2i_adapter = _of_loaded(Loaded.unload_t2i_adapter)
-    load_lora = _of_loaded(Loaded.load_lora)
-    set_lora_scale = _of_loaded(Loaded.set_lora_scale)
-    unload_lora = _of_loaded(Loaded.unload_lora)
-    load_textual_inversion = _of_loaded(Loaded.load_textual_inversion)
-    unload_textual_inversion = _of_loaded(Loaded.unload_textual_inversion)
-    load_preview_decoder = _of_loaded(Loaded.load_preview_decoder)
+    load_ip_adapter = _of_loaded(adapters.load_ip_adapter)
+    set_ip_adapter_scale = _of_loaded(adapters.set_ip_adapter_scale)
+    unload_ip_adapter = _of_loaded(adapters.unload_ip_adapter)
+    load_controlnet = _of_loaded(controls.load_controlnet)
+    unload_controlnet = _of_loaded(controls.unload_controlnet)
+    load_t2i_adapter = _of_loaded(controls.load_t2i_adapter)
+    unload_t2i_adapter = _of_loaded(controls.unload_t2i_adapter)
+    load_lora = _of_loaded(loras.load_lora)
+    set_lora_scale = _of_loaded(loras.set_lora_scale)
+    unload_lora = _of_loaded(loras.unload_lora)
+    load_textual_inversion = _of_loaded(words.load_textual_inversion)
+    unload_textual_inversion = _of_loaded(words.unload_textual_inversion)
+    load_preview_decoder = _of_loaded(decoders.load_preview_decoder)
     info = _of_loaded(Loaded.info)
     fingerprints = _of_loaded(Loaded.fingerprints)
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from ipa.errors import RequestError
 from ipa.prepare.images.pictures import open_image
-from ipa.request.control import Control
-from ipa.request.image_prompt import ImagePrompt
-from ipa.request.request import Request
+from ipa.request import control, image_prompt
+from ipa.request.reads import Read, Reads
+from ipa.request.request import READS, Request
 
 from .picture_store import PictureStore
 from .png_text import png_text
@@ -25,11 +25,12 @@ SOURCES = ("adapters", "controlnets", "loras", "textual_inversions")
 """Keys of what is to be loaded, as of the options --adapter and so on."""
 
 _MAX_BYTES = 16 << 20
-_ARGUMENTS = frozenset(field.name for field in fields(Request)) - {"latents"}
-_PROMPT_FIELDS = frozenset(field.name for field in fields(ImagePrompt)) - {"face"}
-_CONTROL_FIELDS = frozenset(field.name for field in fields(Control)) - {"preprocessor"}
 _DEFAULTS = {"strength": Request().strength}
-_PICTURES = ("image", "mask", "mask_image", "encoder_mask")  # paths, or lists of them
+_OBJECTS: Mapping[str, tuple[Callable[..., Any], Reads]] = {
+    "image_prompts": (image_prompt.ImagePrompt, image_prompt.READS),
+    "controls": (control.Control, control.READS),
+}
+"""The fields that are lists of objects: what these are, and how theirs are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
     if is_description(told):
         arguments = from_description(told, PictureStore.of(pictures))
         return RequestFile(_built(arguments), {}, told)
-    known = _ARGUMENTS | set(SOURCES)
-    _check_names(path.name, told, known)
-    arguments = _opened({k: v for k, v in told.items() if k not in SOURCES}, path.parent)
+    _check_names(path.name, told, _readable(Request, READS) | set(SOURCES))
+    asked = {name: value for name, value in told.items() if name not in SOURCES}
+    arguments = _opened(asked, READS, path.parent)
     sources = {name: _texts(name, told.get(name, [])) for name in SOURCES}
     return RequestFile(_built(arguments), sources)
 
@@ -117,19 +118,24 @@ def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> N
             )
 
 
-def _opened(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _readable(kind: Any, reads: Reads) -> frozenset[str]:
+    """The names of the fields that a file can hold."""
+    names = (field.name for field in fields(kind))
+    return frozenset(name for name in names if reads.get(name) is not Read.NEVER)
+
+
+def _opened(told: Mapping[str, Any], reads: Reads, folder: Path) -> dict[str, Any]:
     """A request with every path of a picture opened, in image prompts and controls too."""
-    opened = dict(told)
-    for name in _PICTURES:
-        if opened.get(name) is not None:
-            opened[name] = _each(opened[name], folder)
-    negative = opened.get("negative")
-    if isinstance(negative, list) or (isinstance(negative, str) and _is_file(negative, folder)):
-        opened["negative"] = _each(negative, folder)
-    for name in ("image_prompts", "controls"):
-        if name in opened:
-            opened[name] = [_opened(entry, folder) for entry in _objects(name, opened[name])]
-    return opened
+    return {name: _field(name, value, reads.get(name), folder) for name, value in told.items()}
+
+
+def _field(name: str, value: Any, read: Read | None, folder: Path) -> Any:
+    if read is Read.OBJECTS:
+        return [_opened(entry, _OBJECTS[name][1], folder) for entry in _objects(name, value)]
+    if read is None or value is None:
+        return value
+    is_picture = isinstance(value, list) or (isinstance(value, str) and _is_file(value, folder))
+    return _each(value, folder) if read is Read.PICTURES or is_picture else value
 
 
 def _is_file(text: str, folder: Path) -> bool:
@@ -157,14 +163,10 @@ def _objects(name: str, value: Any) -> list[dict[str, Any]]:
 
 def _built(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A request with image prompts and controls built from dicts."""
-    kinds: Mapping[str, tuple[Callable[..., Any], frozenset[str]]] = {
-        "image_prompts": (ImagePrompt, _PROMPT_FIELDS),
-        "controls": (Control, _CONTROL_FIELDS),
-    }
     built = _DEFAULTS | dict(arguments)
-    for name, (kind, known) in kinds.items():
+    for name, (kind, reads) in _OBJECTS.items():
         for entry in built.get(name, ()):
-            _check_names(name, entry, known)
+            _check_names(name, entry, _readable(kind, reads))
         built[name] = [kind(entry.get("image"), **_rest(entry)) for entry in built.get(name, ())]
     return built
 

@@ -14,6 +14,7 @@ from ipa.errors import RequestError, shown
 
 from .masks import Mask, mask_values
 from .pictures import Picture, pictures_of
+from .reads import Read, Reads
 from .scales import is_list
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
@@ -121,6 +122,13 @@ class Control:
             return self
         mask = self.mask[number] if isinstance(self.mask, tuple) else self.mask
         return replace(self, image=self.pictures[number], mask=mask, batched=False)
+
+
+READS: Reads = {
+    "image": Read.PICTURES,
+    "mask": Read.PICTURES,
+    "preprocessor": Read.NEVER,
+}
 
 
 def check_controls(controls: object) -> tuple[Control, ...]:

@@ -26,6 +26,7 @@ from .picture_options import (
     check_sharpen,
 )
 from .pictures import Picture, pictures_of
+from .reads import Read, Reads
 from .scales import (
     V_ONLY,
     Curve,
@@ -283,6 +284,15 @@ class ImagePrompt:
             None if entry is None else read(entry, f"{name}[{number}]")
             for number, entry in enumerate(value)
         )
+
+
+READS: Reads = {
+    "image": Read.PICTURES,
+    "mask": Read.PICTURES,
+    "encoder_mask": Read.PICTURES,
+    "negative": Read.PICTURES_OR_NAME,
+    "face": Read.NEVER,
+}
 
 
 def _entry(given: Any, number: int) -> Any:

@@ -18,6 +18,7 @@ from .control import Control, check_controls
 from .custom_steps import CustomSteps
 from .editing import Masks, Start, check_editing
 from .image_prompt import ImagePrompt, check_image_prompts
+from .reads import Read, Reads
 from .scales import is_one_of
 
 
@@ -61,6 +62,13 @@ MAX_CLIP_SKIP = 1000  # a model has fewer layers, and says so
 
 
 MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
+
+
+# Kept as Python's own, as descriptions have them.
+_NUMBERS: Mapping[type, tuple[str, ...]] = {
+    int: ("num_images", "seed"),
+    float: ("guidance_rescale", "eta", "strength", "mask_blur"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,19 +200,7 @@ class Request:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _pair(name, getattr(self, name)))
         self._check_steps()
-        _check_integer("num_images", self.num_images, 1, 1024)
-        _check_integer("seed", self.seed, 0, 2**64 - 1)
-        for name in ("width", "height"):
-            if getattr(self, name) is not None:
-                _check_integer(name, getattr(self, name), 1, MAX_SIDE)
-        if self.guidance_scale is not None and not is_finite(self.guidance_scale):
-            raise RequestError(
-                "guidance_scale must be a finite number", found=shown(self.guidance_scale)
-            )
-        for name in ("guidance_rescale", "eta"):
-            value = getattr(self, name)
-            if not is_finite(value) or not 0.0 <= value <= 1.0:
-                raise RequestError(f"{name} must be a number from 0 to 1", found=shown(value))
+        self._check_numbers()
         if not is_one_of(self.preview, PREVIEWS):
             raise RequestError(
                 'preview must be None, "latent" or "tiny"', found=shown(self.preview)
@@ -223,6 +219,7 @@ class Request:
             _check_integer("clip_skip", self.clip_skip, 0, MAX_CLIP_SKIP)
         _check_name("long_prompts", self.long_prompts, LONG_PROMPTS)
         _check_name("prompt_syntax", self.prompt_syntax, PROMPT_SYNTAXES)
+        self._take_numbers()
 
     def _check_prompts(self) -> None:
         for name in ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"):
@@ -230,6 +227,26 @@ class Request:
             if not isinstance(value, str) and (name == "prompt" or value is not None):
                 raise RequestError(f"{name} must be a string", found=type(value).__name__)
         object.__setattr__(self, "image_prompts", check_image_prompts(self.image_prompts))
+
+    def _check_numbers(self) -> None:
+        _check_integer("num_images", self.num_images, 1, 1024)
+        _check_integer("seed", self.seed, 0, 2**64 - 1)
+        for name in ("width", "height"):
+            if getattr(self, name) is not None:
+                _check_integer(name, getattr(self, name), 1, MAX_SIDE)
+        if self.guidance_scale is not None and not is_finite(self.guidance_scale):
+            raise RequestError(
+                "guidance_scale must be a finite number", found=shown(self.guidance_scale)
+            )
+        for name in ("guidance_rescale", "eta"):
+            value = getattr(self, name)
+            if not is_finite(value) or not 0.0 <= value <= 1.0:
+                raise RequestError(f"{name} must be a number from 0 to 1", found=shown(value))
+
+    def _take_numbers(self) -> None:
+        for kind, names in _NUMBERS.items():
+            for name in names:
+                object.__setattr__(self, name, kind(getattr(self, name)))
 
     def _check_steps(self) -> None:
         if self.num_inference_steps is not None:
@@ -264,6 +281,15 @@ def _pair(name: str, value: object) -> Pair:
     for entry in value:
         _check_integer(f"an entry of {name}", entry, 0, MAX_TOLD)
     return int(value[0]), int(value[1])
+
+
+READS: Reads = {
+    "image_prompts": Read.OBJECTS,
+    "controls": Read.OBJECTS,
+    "image": Read.PICTURES,
+    "mask_image": Read.PICTURES,
+    "latents": Read.NEVER,
+}
 
 
 Text: TypeAlias = "str | Sequence[str | None] | None"

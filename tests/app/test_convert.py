@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ipa.app.cli import app
 from ipa.errors import CheckpointError
-from ipa_convert.containers.atomic import take_name
+from ipa_convert.containers.atomic import take_new_name
 from oracle import controlnets, models, single_files
 
 CLASSES = {
@@ -202,7 +202,7 @@ def test_a_file_whose_name_was_taken_meanwhile(
         monkeypatch.setattr("os.link", refuse)
     for name in ("first", "second"):
         (tmp_path / name).write_text(name)
-    take_name(tmp_path / "first", tmp_path / "out")
+    take_new_name(tmp_path / "first", tmp_path / "out")
     with pytest.raises(CheckpointError, match="exists already"):
-        take_name(tmp_path / "second", tmp_path / "out")
+        take_new_name(tmp_path / "second", tmp_path / "out")
     assert (tmp_path / "out").read_text() == "first"

@@ -63,7 +63,7 @@ def test_every_option_has_a_panel(words: list[str]) -> None:
     command = {tuple(w): c for w, c in commands()}[tuple(words)]
     assert isinstance(command, PanelledCommand)
     options = {p.name for p in command.params if p.param_type_name == "option"}
-    places = placed(words[-1])
+    places = placed(words[-1], command.params)
     assert options <= set(places)
     used = {places[str(name)] for name in options}
     titles = re.findall(r"╭─ (.+?) ─", shown(words))

@@ -85,7 +85,7 @@ def test_an_input_is_never_written(
     option: str, more: tuple[str, ...], call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it is called; told before weights are read."""
-    monkeypatch.setattr("ipa.app.commands.generate.load", None)
+    monkeypatch.setattr("ipa.app.options.loading.load", None)
     before = Path("style.png").read_bytes()
     os.link("style.png", "other.png")
     for name in ("style.png", "other.png", "./style.png"):

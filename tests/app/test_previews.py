@@ -48,7 +48,7 @@ def test_options_of_the_vae(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.glob("*.png")} == {
         *("preview.png", "out.png", "out-2.png", "out-3.png", "out-4.png"),
     }
-    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".part")]
+    assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 
 def test_a_decoder_without_a_file_is_refused(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_what_would_do_nothing_is_told(
     call: Callable[..., Result],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ipa.app.commands.generate.load", None)
+    monkeypatch.setattr("ipa.app.options.loading.load", None)
     done = call(*QUICK, *words)
     assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
     assert told in done.stderr

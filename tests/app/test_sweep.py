@@ -196,7 +196,7 @@ MISTAKES: dict[str, tuple[tuple[object, ...], int, str]] = {
 def test_mistakes_are_told_before_weights_are_read(
     name: str, call: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ipa.app.commands.sweep.load", None)
+    monkeypatch.setattr("ipa.app.options.loading.load", None)
     before = sorted(tmp_path.iterdir())
     words, code, part = MISTAKES[name]
     done = call(*QUICK, *words)

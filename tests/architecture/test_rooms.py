@@ -45,7 +45,16 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa_mlx": (*_GROUND, "ipa.checks", "ipa.model", "ipa.backend", "ipa_convert", *_SHARED),
     "ipa_torch": (*_GROUND, "ipa.checks", "ipa.model", "ipa.backend", *_SHARED),
 }
-_FRAME = ("session", "terminal", "output", "claims", "interrupts", "preview_file", "provenance")
+_FRAME = (
+    "request_options",
+    "session",
+    "terminal",
+    "output",
+    "claims",
+    "interrupts",
+    "preview_file",
+    "provenance",
+)
 # Inside a package: what each of its rooms may import of the others in it.
 INSIDE: Mapping[str, tuple[str, ...]] = {
     "ipa_convert.containers": (),

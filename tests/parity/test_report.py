@@ -7,16 +7,20 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from ipa.parity.assertion import table
 from ipa.parity.capture.capture import Side
 from ipa.parity.compare.comparison import Comparison, Pictures, Swap
-from ipa.parity.compare.measures import Difference, Measures
+from ipa.parity.compare.measures import METRICS, Difference, Measures
+from ipa.parity.report.issue_text import issue_text
+from ipa.parity.report.machine import json_report, junit
 from ipa.parity.report.page.html import page, report
 
 SITE = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2"
@@ -106,6 +110,32 @@ def test_the_verdict_says_where_they_part() -> None:
 
 def test_nothing_in_common_is_no_agreement() -> None:
     assert "Nothing was compared" in page(replace(comparison(good=True), differences=()))
+
+
+def test_every_table_has_the_columns_of_its_metrics() -> None:
+    found = comparison(good=False)
+    data = re.search(r'<script[^>]*id="data"[^>]*>(.*?)</script>', page(found), re.DOTALL)
+    assert data is not None
+    told = json.loads(data[1])
+    assert told["columns"] == [one.name for one in METRICS if "page" in one.places]
+    assert len(told["digits"]) == len(told["columns"]) == len(told["rows"][0]) - 5
+    words = " ".join(Page(page(found)).words)
+    heads = {
+        "text": re.split(r" {2,}", next(iter(table(found.differences)))),
+        "issue": re.findall(r"[^|]+(?= \|)", _line(issue_text(found), "| stage |")),
+    }
+    for place, head in heads.items():
+        titles = [one.title for one in METRICS if place in one.places]
+        assert [word.strip() for word in head] == ["stage", *titles]
+    assert all(one.title in words and one.meaning in words for one in METRICS)
+    report_of = json_report(found)["stages"][0]["measures"]
+    assert report_of.keys() == {field.name for field in fields(Measures)}
+    failure = next(ElementTree.fromstring(junit(found)).iter("failure")).text or ""
+    assert all(one.title in failure for one in METRICS)
+
+
+def _line(text: str, start: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith(start))
 
 
 def test_many_stages_stay_small(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from rich.filesize import decimal
 
-from ipa.app.options.model import IgnoreOption, Json, Quantize
+from ipa.app.options.model import IgnoreOption, Json, Offline, Quantize, Revision, Variant
 from ipa.app.terminal import bytes_bar, explained, print_json, say
 from ipa.errors import RequestError
 from ipa.model.files import read_json
@@ -326,9 +326,9 @@ def convert(  # one parameter per option
         str | None, typer.Option(help="For an adapter that does not tell, such as faceid-plusv2.")
     ] = None,
     ignore: IgnoreOption = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
-    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    revision: Revision = None,
+    variant: Variant = None,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """Write anything as MLX loads it, whole or not at all; or back in PyTorch's layout."""

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ipa import demo
+from ipa.app.options.loading import ModelOptions
 from ipa.app.output import save_png
 from ipa.app.terminal import progress_bar
 from ipa.arrays import Floats
-from ipa.pipeline.loading import load
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.run import CancelSignal
 from ipa.prepare.images.pictures import open_image, to_rgb
@@ -102,8 +102,8 @@ def run_demo(
 ) -> DemoReport:
     """Render the sheet of the first `count` references to `output`."""
     began = time.perf_counter()
-    pipe = load("demo", backend=backend)
-    pipe.load_ip_adapter(demo.adapter("base"))
+    opening = ModelOptions(backend=backend)
+    pipe = opening.open(opening.folder())
     references = [Reference.open(path) for path in demo.references()[:count]]
     others = [*references[1:], references[0]]
     kinds = columns()

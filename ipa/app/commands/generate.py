@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,12 +33,15 @@ from ipa.app.options.editing import steps_done
 from ipa.app.options.faces import FaceOption, FindOption, KindOption
 from ipa.app.options.image_prompts import PromptOptions
 from ipa.app.options.influence import InfluenceOption, check_influence, save_influence
-from ipa.app.options.loading import check_arguments, load_adapters
-from ipa.app.options.loras import LoraFolderOption, LoraOption, load_loras, parse_loras
+from ipa.app.options.loading import ModelOptions, check_arguments
+from ipa.app.options.loras import LoraFolderOption, LoraOption
 from ipa.app.options.model import (
+    Adapters,
     Backend,
     CurveChoice,
     DefaultScale,
+    Device,
+    Dtype,
     EmbedsScalingChoice,
     FromPicture,
     IgnoreOption,
@@ -46,48 +49,26 @@ from ipa.app.options.model import (
     ImagePrompts,
     Json,
     LayerChoice,
+    Model,
+    Offline,
     Overwrite,
     PictureFiles,
     ProfileChoice,
     Quantize,
+    Revision,
+    Variant,
 )
-from ipa.app.options.parsing import parse_scale
 from ipa.app.options.pictures import MaskFitOption, MaskOption
-from ipa.app.options.texts import TEXT_OPTIONS, TextArgument, one_prompt
+from ipa.app.options.texts import TextArgument, one_prompt
 from ipa.app.output import Saving, output_paths, png_name
 from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
 from ipa.app.provenance import provenance
+from ipa.app.request_options import plain_arguments
 from ipa.app.summary import summary
 from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar, say, warn
-from ipa.pipeline.loading import choose_backend, load
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.run import CancelSignal
 from ipa.request.result import Result
-from ipa.request.scales import Scale
-from ipa.sources.models import resolve_model
-from ipa.sources.vae import resolve_vae
-
-REQUEST_OPTIONS = (
-    *("prompt", "negative_prompt", "width", "height"),
-    *("guidance_scale", "scheduler", "seed", "num_images", "profile"),
-    *TEXT_OPTIONS,
-    *("guidance_rescale", "eta", "timestep_spacing"),
-    *("strength", "padding_mask_crop", "mask_blur", "overlay"),
-)
-"""The options that have the names of the request's fields."""
-
-
-def load_named_adapters(pipe: Pipeline, options: Mapping[str, Any], scale: Scale) -> None:
-    """Load what the options of a command name: adapters, their kinds and image encoders."""
-    load_adapters(
-        pipe,
-        options["adapter"] or (),
-        scale,
-        offline=options["offline"],
-        kinds=options["adapter_kind"] or (),
-        find_faces=options["find_faces"],
-        encoders=options["image_encoder"] or (),
-    )
 
 
 def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
@@ -154,18 +135,8 @@ def generate(  # one parameter per option
     face: FaceOption = None,
     adapter_kind: KindOption = None,
     find_faces: FindOption = False,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
-    ] = "demo",
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--adapter",
-            "-a",
-            metavar="[NAME=]SOURCE",
-            help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
-        ),
-    ] = None,
+    model: Model = "demo",
+    adapter: Adapters = None,
     image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
@@ -204,12 +175,12 @@ def generate(  # one parameter per option
     overlay: edit.OverlayOption = False,
     ignore: IgnoreOption = None,
     backend: Backend = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
-    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
     quantize: Quantize = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
-    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    revision: Revision = None,
+    variant: Variant = None,
+    offline: Offline = False,
     from_: FromPicture = None,
     picture: PictureFiles = None,
     overwrite: Overwrite = False,
@@ -219,11 +190,11 @@ def generate(  # one parameter per option
     with explained(), cancel_on_interrupt() as cancel:
         context.params.update(prompt=one_prompt(text, prompt), seed=sampling.parse_seed(seed))
         paths = output_paths(output, max(1, num_images))
-        default_scale = parse_scale(scale)
-        prompts, loras = PromptOptions.of(context.params).prompts(), parse_loras(lora)
+        opening = ModelOptions.of(context.params)
+        prompts = PromptOptions.of(context.params).prompts()
         check_influence(influence, prompts, max(1, num_images), output)
         arguments: dict[str, Any] = {
-            **{name: context.params[name] for name in REQUEST_OPTIONS},
+            **plain_arguments(context.params),
             "image_prompts": prompts,
             **sampling.step_arguments(steps, timesteps, sigmas),
             "influence": influence is not None,
@@ -233,18 +204,9 @@ def generate(  # one parameter per option
             **decoding.preview_arguments(context.params),
             **edit.opened(context.params),
         }
-        chosen = choose_backend(backend)
-        folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
-        folder = resolve_vae(folder, vae, offline=offline)
-        check_arguments(arguments, folder, default_scale)
-        options: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
-        pipe = load(folder, backend=chosen, ignore=ignore, **options)
-        decoding.prepare(pipe, context.params)
-        pipe.lora_folder = lora_folder
-        load_loras(pipe, loras, offline=offline)
-        load_named_adapters(pipe, context.params, default_scale)
-        structure.load_controlnets(pipe, controlnet or (), arguments["controls"], offline=offline)
-        words.load_inversions(pipe, textual_inversion, offline=offline)
+        folder = opening.folder()
+        check_arguments(arguments, folder, opening.default_scale)
+        pipe = opening.open(folder, arguments["controls"])
         look.save_views(pipe, prompts, show_reference, profile)
         result, paths = run_generate(pipe, output, paths, arguments, cancel, preview)
         paths += save_influence(result, prompts, influence)

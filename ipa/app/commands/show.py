@@ -11,18 +11,14 @@ from rich.console import Console
 
 from ipa.app.options.model import Json
 from ipa.app.provenance import Line, line_of, read_metadata
+from ipa.app.request_options import PLAIN
 from ipa.app.terminal import explained, print_json
 from ipa.errors import RequestError
 
-_OF_CALL = (
-    *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "prompt_syntax"),
-    *("num_inference_steps", "scheduler", "guidance_scale", "guidance_rescale", "eta"),
-    *("timestep_spacing", "clip_skip", "long_prompts", "profile", "strength"),
-    *("padding_mask_crop", "mask_blur", "picture"),
-)
-
-
 _OF_PROMPT = ("adapter", "file", "scale", "layers", "curve", "start", "end", "fit", "negative")
+
+
+_SHOWN = ("width", "height", "seed", "num_images")  # otherwise
 
 
 _USUAL = (None, "", 0.0, False, "plain", "cut", "default")
@@ -51,8 +47,8 @@ def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "width" in request:
         yield "size", f"{request['width']} × {request['height']}"
         yield "seed", str(request["seed"])
-    for name in _OF_CALL:
-        if request.get(name) not in _USUAL:
+    for name in (*PLAIN, "num_inference_steps", "picture"):
+        if name not in _SHOWN and request.get(name) not in _USUAL:
             yield name.replace("_", " "), str(request[name])
     for number, prompt in enumerate(request.get("image_prompts") or (), start=1):
         facts = {name: prompt.get(name) for name in _OF_PROMPT}

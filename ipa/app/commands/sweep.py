@@ -22,16 +22,23 @@ from ipa.app.options import (
 from ipa.app.options import (
     sweep as extras,
 )
-from ipa.app.options.loading import load_adapters
+from ipa.app.options.loading import ModelOptions
 from ipa.app.options.loras import LoraOption
 from ipa.app.options.model import (
+    Adapters,
     Backend,
+    Device,
+    Dtype,
     ImageEncoderOption,
     Json,
+    Model,
+    Offline,
     Overwrite,
     ProfileChoice,
     Quantize,
+    Revision,
     Steps,
+    Variant,
 )
 from ipa.app.options.parsing import parse_curve, parse_layers
 from ipa.app.options.pictures import MaskFitOption, MaskOption, with_masks
@@ -44,7 +51,6 @@ from ipa.app.session import open_picture
 from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar, say, warn
 from ipa.errors import Cancelled, RequestError
 from ipa.model.folder import ModelFolder
-from ipa.pipeline.loading import choose_backend, load
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.plan import make_plan
 from ipa.pipeline.run import CancelSignal
@@ -56,7 +62,6 @@ from ipa.request.request import Request
 from ipa.sheets.sheet import draw_sheet
 from ipa.sheets.sweep import REFERENCE, Axis, Made, Sweep, make_cells
 from ipa.sheets.sweep_report import describe_sweep, sweep_blocks
-from ipa.sources.models import resolve_model
 
 _WORDS: tuple[str, ...] = ("end", "layers", "curve", "scale")
 
@@ -236,15 +241,8 @@ def sweep(  # one parameter per option
     ] = None,
     fit: look.FitOption = None,
     negative_image: look.NegativeOption = None,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")
-    ] = "demo",
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--adapter", "-a", metavar="[NAME=]SOURCE", help="As in generate; may be repeated."
-        ),
-    ] = None,
+    model: Model = "demo",
+    adapter: Adapters = None,
     image_encoder: ImageEncoderOption = None,
     scales: Annotated[
         str, typer.Option(help="Weights of the picture: 0,0.5,1 or 0..1 or 0..1..0.1.")
@@ -281,12 +279,12 @@ def sweep(  # one parameter per option
     steps: Steps = 30,
     scheduler: SchedulerOption = None,
     backend: Backend = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
-    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
     quantize: Quantize = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
-    offline: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    revision: Revision = None,
+    variant: Variant = None,
+    offline: Offline = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -314,12 +312,10 @@ def sweep(  # one parameter per option
         )
         arguments = extras.call_arguments(given)
         plan = parse_sweep(options, arguments)
-        chosen = choose_backend(backend)
-        folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
+        opening = ModelOptions.of(given)
+        folder = opening.folder()
         check_sweep(plan, folder)
-        pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
-        extras.load_extras(pipe, given, arguments, offline=offline)
-        load_adapters(pipe, adapter or (), 1.0, offline=offline, encoders=image_encoder or ())
+        pipe = opening.open(folder, arguments["controls"])
         plan = with_adapters(plan, list(pipe.info()["adapters"]))
         say("making", f"{plan.count} pictures for {len(plan.cells)} cells, {steps} steps each")
         title = sweep_title(plan, pipe.info()["model"], steps, scheduler)

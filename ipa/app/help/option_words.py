@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import fields
 
+from ipa.app.request_options import OPTIONS
 from ipa.errors import IpaError
 from ipa.request.control import Control
 from ipa.request.image_prompt import ImagePrompt
@@ -79,30 +80,20 @@ PHRASES: Mapping[str, str] = {
 }
 """Phrases of messages, and what the command line says instead."""
 
+_SAME = (
+    *("dtype", "device", "quantize", "ignore", "revision", "variant", "offline", "vae", "backend"),
+    *("layers", "curve", "embeds_scaling", "scale", "mask", "mask_fit", "fit", "sharpen", "face"),
+    *("encoder_mask", "enhance_tiles", "enhance_ratio", "neg_content_prompt", "neg_content_scale"),
+    *("preview_decoder", "lora_folder", "guess_mode", "vae_tiling"),
+)
 KEYWORDS: Mapping[str, str] = {
-    **{
-        name: f"--{name.replace('_', '-')}"
-        for name in (
-            *("dtype", "device", "quantize", "ignore", "revision", "variant", "offline", "vae"),
-            *("backend", "prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
-            *("prompt_syntax", "long_prompts", "clip_skip", "width", "height", "num_images"),
-            *("scheduler", "eta", "timestep_spacing", "timesteps", "sigmas", "seed", "layers"),
-            *("guidance_rescale", "image", "mask_image", "strength", "padding_mask_crop"),
-            *("mask_blur", "overlay", "curve", "embeds_scaling", "scale", "mask", "mask_fit"),
-            *("fit", "sharpen", "encoder_mask", "enhance_tiles", "enhance_ratio", "profile"),
-            *("neg_content_prompt", "neg_content_scale", "face", "preview", "preview_decoder"),
-            *("influence", "lora_folder", "guess_mode", "vae_tiling"),
-        )
-    },
-    "num_inference_steps": "--steps",
-    "guidance_scale": "--guidance",
+    **OPTIONS,
+    **{name: f"--{name.replace('_', '-')}" for name in _SAME},
     "image_encoder_folder": "--image-encoder",
     "kind": "--adapter-kind",
     "face_embedder": "--find-faces",
-    "image_prompts": "--image-prompt",
     "image_prompt": "--image-prompt",
     "negative": "--negative-image",
-    "controls": "--control",
     "loras": "--lora",
     "name": "--adapter NAME=FILE and so on",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import copy
 from itertools import pairwise
 from typing import Any
@@ -85,7 +85,7 @@ class PanelledCommand(Command):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help: the type of an option only where its help does not say it."""
-        places = placed(str(self.name))
+        places = placed(str(self.name), self.params)
         order = list(places)
         known = [param for param in self.params if param.name in places]
         others = [param for param in self.get_params(ctx) if param.name not in places]
@@ -127,14 +127,23 @@ class Root(TyperGroup):
         typer.echo(self.epilog)
 
 
-def placed(command: str) -> dict[str, str]:
-    """The panel of each parameter of a command, in the order of its help."""
+def placed(command: str, params: Iterable[Any] = ()) -> dict[str, str]:
+    """The panel of each parameter of a command, in the order of its help.
+
+    An option that the tables do not name says its panel itself (rich_help_panel).
+    """
     first = _FIRST.get(command, ())
     title = f"The {'ten ' if len(first) == 10 else ''}options most people need"
     places = dict.fromkeys(first, title)
     for panel, names in PANELS.items():
         places |= {name: panel for name in names if name not in places}
+        declared = (param.name for param in params if _declared(param) == panel)
+        places |= {name: panel for name in declared if name not in places}
     return places
+
+
+def _declared(param: Any) -> str | None:
+    return getattr(param, "rich_help_panel", None)
 
 
 def _unseen(param: Any) -> Any:

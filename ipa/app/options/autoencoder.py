@@ -59,13 +59,14 @@ def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"preview": "latent" if decoder is None else "tiny"}
 
 
-def prepare(pipe: Pipeline, options: Mapping[str, Any]) -> None:
+def prepare(
+    pipe: Pipeline, tiling: bool | None, tile: int | None, decoder: str | None, *, offline: bool
+) -> None:
     """Set --vae-tiling and --vae-tile, and load the decoder of --preview-decoder.
 
     Raises:
         RequestError: Tiles are asked for and forbidden.
     """
-    tile, tiling = options["vae_tile"], options["vae_tiling"]
     if tile is not None and tiling is False:
         raise RequestError(
             "--vae-tile is the size of tiles",
@@ -73,5 +74,5 @@ def prepare(pipe: Pipeline, options: Mapping[str, Any]) -> None:
             remedy="leave one of them out",
         )
     pipe.vae_tiling = tiling if tile is None else tile
-    if options["preview_decoder"] is not None:
-        pipe.load_preview_decoder(options["preview_decoder"], offline=options["offline"])
+    if decoder is not None:
+        pipe.load_preview_decoder(decoder, offline=offline)

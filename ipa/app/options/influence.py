@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
@@ -14,6 +12,7 @@ import typer
 from ipa.app.claims import claim, free_paths
 from ipa.app.output import Saving, output_paths
 from ipa.errors import RequestError
+from ipa.files import put_whole
 from ipa.request.image_prompt import ImagePrompt
 from ipa.request.influence import Influence
 from ipa.request.result import Result
@@ -67,12 +66,7 @@ def save_influence(result: Result, prompts: Sequence[ImagePrompt], path: Path | 
 
 def _save_arrays(influence: Influence, path: Path) -> Path:
     """Save the arrays, whole or not at all; returns where."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".npz")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **influence.arrays())
-        temporary.chmod(0o644)
-        return claim(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    arrays = influence.arrays()
+    return put_whole(
+        path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays), claim
+    )

@@ -63,6 +63,21 @@ ProfileChoice = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option("--steps", "-n", help="Denoising steps.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        "-a",
+        metavar="[NAME=]SOURCE",
+        help="An IP-Adapter: a file, or owner/repository/path on the hub; may be repeated.",
+    ),
+]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")]
+Device = Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit.")]
+Variant = Annotated[str | None, typer.Option(help="fp16 and the like.")]
+Offline = Annotated[bool, typer.Option(help="Never ask the hub.")]
 Backend = Annotated[str | None, typer.Option(help="mlx or torch", show_default="mlx if installed")]
 Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]
 IgnoreOption = Annotated[

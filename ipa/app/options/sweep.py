@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ipa.app.request_options import plain_arguments
 from ipa.app.session import session
 from ipa.errors import RequestError
-from ipa.pipeline.pipeline import Pipeline
 
-from .controls import load_controlnets, parse_controls
+from .controls import parse_controls
 from .editing import opened
-from .loras import load_loras, parse_loras
 from .parsing import split_reference
 
-_OF_CALL = ("negative_prompt", "width", "height", "scheduler", "profile")
 # What a suffix says, and the option that says it for a whole sweep.
 _SAID_BY = {"scale": "scales", "end": "ends"}
 
@@ -55,7 +53,7 @@ def call_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of every call from generate's options, pictures and controls opened."""
     started = opened(options)
     found: dict[str, Any] = {
-        **{name: options[name] for name in _OF_CALL},
+        **plain_arguments(options, but=("prompt", "strength")),
         "num_inference_steps": options["steps"],
         "controls": parse_controls(
             options["control"],
@@ -65,13 +63,4 @@ def call_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
         ),
         **started,
     }
-    parse_loras(options["lora"])
     return found | ({"strength": options["strength"]} if "image" in started else {})
-
-
-def load_extras(
-    pipe: Pipeline, options: Mapping[str, Any], arguments: Mapping[str, Any], *, offline: bool
-) -> None:
-    """Load LoRAs and ControlNets."""
-    load_loras(pipe, parse_loras(options["lora"]), offline=offline)
-    load_controlnets(pipe, options["controlnet"] or (), arguments["controls"], offline=offline)

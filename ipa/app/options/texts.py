@@ -12,10 +12,6 @@ from ipa.errors import RequestError
 from ipa.pipeline.pipeline import Pipeline
 from ipa.request.request import Request
 
-TEXT_OPTIONS = ("prompt_2", "negative_prompt_2", "clip_skip", "long_prompts", "prompt_syntax")
-"""The options with the names of the request's fields."""
-
-
 SecondOption = Annotated[
     str | None, typer.Option("--prompt-2", help="SDXL: the text for its second text encoder.")
 ]

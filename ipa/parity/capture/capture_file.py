@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, field, fields
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ipa.errors import CaptureError, CheckpointError
+from ipa.files import put_whole
 from ipa.model.files import require_safetensors
 
 from .capture import FORMAT_VERSION, Capture, Header
@@ -57,15 +57,7 @@ def write(path: str | os.PathLike[str], capture: Capture) -> None:
     """
     where = check_target(path)
     try:
-        handle, name = tempfile.mkstemp(dir=where.parent, prefix=f".{where.stem}-")
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                _write(file, capture)
-            temporary.chmod(0o644)
-            temporary.replace(where)
-        finally:
-            temporary.unlink(missing_ok=True)
+        put_whole(where, lambda file: _write(file, capture))
     except OSError as error:
         raise CaptureError(f"{where} cannot be written", found=str(error)) from error
 

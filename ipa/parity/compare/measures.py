@@ -1,8 +1,13 @@
-"""How far one stage is from another: the measures, and how they are taken."""
+"""How far one stage is from another: the measures, how they are taken, and how reports show them.
+
+A new one is a field of `Measures`, a method of `_Sums` of its name, and a row of `METRICS`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 
@@ -10,6 +15,9 @@ from ipa.arrays import Doubles
 from ipa.parity.capture.sketch import Kept, Moments, Sketch, as_sketch
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
+Quantiles = tuple[float, float, float, float]
+
+_NAN, _INF = float("nan"), float("inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +28,17 @@ class Measures:
     vectors, `psnr_db` with the range of a as the peak (infinite where they are equal), `quantiles`
     those of |b - a| at `QUANTILES`; `slope` and `bias` are of the least squares b ≈ slope · a +
     bias: a wrong factor or a lost bias shows there. Of a sketch, `max_abs` and `quantiles` are of
-    its projections, scaled to the size of the stage's own numbers.
+    its projections, scaled to the size of the stage's own numbers. The defaults are what they are
+    where one of the two has NaN or infinity.
     """
 
-    relative_l2: float
-    max_abs: float
-    cosine: float
-    psnr_db: float
-    quantiles: tuple[float, float, float, float]
-    slope: float
-    bias: float
+    relative_l2: float = _INF
+    max_abs: float = _INF
+    cosine: float = _NAN
+    psnr_db: float = _NAN
+    quantiles: Quantiles = (_NAN, _NAN, _NAN, _NAN)
+    slope: float = _NAN
+    bias: float = _NAN
     finite: bool = True
 
 
@@ -69,10 +78,7 @@ class Difference:
         return self.measures.relative_l2 / self.floor if self.floor else None
 
 
-_NAN, _INF = float("nan"), float("inf")
-
-
-NOT_FINITE = Measures(_INF, _INF, _NAN, _NAN, (_NAN, _NAN, _NAN, _NAN), _NAN, _NAN, finite=False)
+NOT_FINITE = Measures(finite=False)
 """The measures of two arrays of which one has NaN or infinity: as far apart as can be."""
 
 
@@ -82,12 +88,16 @@ _CONSTANT = 1e-14
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """The sums that measures of `size` numbers are made of; `gap` is |b - a|²."""
+    """What measures of `size` numbers are made of; `gap` is |b - a|², `gaps` all |b - a|.
+
+    The methods are `Measures`, by their names.
+    """
 
     size: int
     a: Moments
     b: Moments
     gap: float
+    gaps: Doubles
 
     @property
     def product(self) -> float:
@@ -98,6 +108,10 @@ class _Sums:
         """The relative L2, |b - a| / |a|; infinite where a alone is all zeros."""
         gap = float(np.sqrt(self.gap))
         return gap / self.a.norm if self.a.norm else (_INF if gap else 0.0)
+
+    def max_abs(self) -> float:
+        """The largest difference."""
+        return float(self.gaps.max())
 
     def cosine(self) -> float:
         """The cosine: 1 where both are all zeros, 0 where one is."""
@@ -112,12 +126,20 @@ class _Sums:
             return _INF
         return float(10 * np.log10(peak**2 * self.size / self.gap)) if peak else -_INF
 
-    def line(self) -> tuple[float, float]:
-        """The least-squares line b ≈ slope · a + bias; slope 1 where a is constant."""
+    def quantiles(self) -> Quantiles:
+        """The differences' quantiles at `QUANTILES`."""
+        half, most, nearly, all_but = (float(q) for q in np.quantile(self.gaps, QUANTILES))
+        return half, most, nearly, all_but
+
+    def slope(self) -> float:
+        """The slope of the least-squares line b ≈ slope · a + bias; 1 where a is constant."""
         variance, mean_square = self.a.std**2, self.a.norm**2 / self.size
         covariance = self.product / self.size - self.a.mean * self.b.mean
-        slope = covariance / variance if variance > _CONSTANT * mean_square else 1.0
-        return slope, self.b.mean - slope * self.a.mean
+        return covariance / variance if variance > _CONSTANT * mean_square else 1.0
+
+    def bias(self) -> float:
+        """The bias of that line."""
+        return self.b.mean - self.slope() * self.a.mean
 
 
 def measure(a: Kept, b: Kept) -> Measures:
@@ -141,18 +163,128 @@ def measure(a: Kept, b: Kept) -> Measures:
         gap = float(gaps @ gaps)
     if not np.isfinite([*(one.norm for one in moments), gap]).all():
         return NOT_FINITE
-    return _measures(_Sums(size, *moments, gap), np.abs(gaps) * scale)
+    sums = _Sums(size, *moments, gap, np.abs(gaps) * scale)
+    taken = (one.name for one in fields(Measures) if one.name != "finite")
+    return Measures(**{name: getattr(sums, name)() for name in taken})
 
 
-def _measures(sums: _Sums, gaps: Doubles) -> Measures:
-    slope, bias = sums.line()
-    found = [float(value) for value in np.quantile(gaps, QUANTILES)]
-    return Measures(
-        relative_l2=sums.relative_l2(),
-        max_abs=float(gaps.max()),
-        cosine=sums.cosine(),
-        psnr_db=sums.psnr_db(),
-        quantiles=(found[0], found[1], found[2], found[3]),
-        slope=slope,
-        bias=bias,
-    )
+Place = Literal["page", "text", "issue"]
+_EVERYWHERE: frozenset[Place] = frozenset({"page", "text", "issue"})
+_PAGE: frozenset[Place] = frozenset({"page"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A number of a difference as reports show it.
+
+    Attributes:
+        name: The key of its column in the page's data.
+        title: Its column's title.
+        meaning: What it says, in a sentence or two.
+        value: Takes it; None where it is not known.
+        of_sketch: What it is of a sketch: exact, an estimate, or of its projections.
+        digits: How many are shown in texts; a page shows three at least.
+        places: The tables that it has a column in: the page's, those of texts, an issue's.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    value: Callable[[Difference], float | None]
+    of_sketch: Literal["exact", "estimated", "projected"]
+    digits: int = 2
+    places: frozenset[Place] = _PAGE
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="relative_l2",
+        title="relative L2",
+        meaning="|b − a| / |a|: 0 is equal, 1e-6 float32's rounding, 0.3 another result.",
+        value=lambda one: one.measures.relative_l2,
+        of_sketch="estimated",
+        places=_EVERYWHERE,
+    ),
+    Metric(
+        name="limit",
+        title="limit",
+        meaning="What the relative L2 may be; a stage above it is bad.",
+        value=lambda one: one.limit,
+        of_sketch="exact",
+        places=_EVERYWHERE,
+    ),
+    Metric(
+        name="ratio",
+        title="× floor",
+        meaning="How many times the floor: near 1 nothing but rounding is to be seen.",
+        value=lambda one: one.ratio,
+        of_sketch="estimated",
+        places=_EVERYWHERE,
+    ),
+    Metric(
+        name="floor",
+        title="floor",
+        meaning="What rounding alone makes there: the run's own precision against float32.",
+        value=lambda one: one.floor,
+        of_sketch="exact",
+    ),
+    Metric(
+        name="max_abs",
+        title="max abs",
+        meaning="The largest single |b − a|.",
+        value=lambda one: one.measures.max_abs,
+        of_sketch="projected",
+        places=_EVERYWHERE,
+    ),
+    Metric(
+        name="one_minus_cosine",
+        title="1 − cosine",
+        meaning="0 where both point the same way: then a factor is all that differs.",
+        value=lambda one: 1 - one.measures.cosine,
+        of_sketch="estimated",
+    ),
+    Metric(
+        name="psnr_db",
+        title="PSNR dB",
+        meaning="In decibel, with a's range as the peak: higher is nearer.",
+        value=lambda one: one.measures.psnr_db,
+        of_sketch="estimated",
+    ),
+    Metric(
+        name="slope",
+        title="slope",
+        meaning="The factor of the straight line that best makes b of a; 1 where they agree.",
+        value=lambda one: one.measures.slope,
+        of_sketch="estimated",
+        digits=4,
+        places=_EVERYWHERE,
+    ),
+    Metric(
+        name="bias",
+        title="bias",
+        meaning="What that line adds; 0 where they agree.",
+        value=lambda one: one.measures.bias,
+        of_sketch="estimated",
+        places=frozenset({"page", "text"}),
+    ),
+    Metric(
+        name="median",
+        title="median |b − a|",
+        meaning="Half of the differences are smaller.",
+        value=lambda one: one.measures.quantiles[0],
+        of_sketch="projected",
+    ),
+    Metric(
+        name="p999",
+        title="99.9 % |b − a|",
+        meaning="All but a thousandth of the differences are smaller.",
+        value=lambda one: one.measures.quantiles[3],
+        of_sketch="projected",
+    ),
+)
+"""The numbers of a difference, in the order of all tables."""
+
+
+def metrics_of(place: Place) -> tuple[Metric, ...]:
+    """Those that a table has columns for."""
+    return tuple(one for one in METRICS if place in one.places)

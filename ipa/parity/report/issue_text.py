@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ipa.parity.capture.capture import Side
 from ipa.parity.compare.comparison import Comparison
+from ipa.parity.compare.measures import metrics_of
 from ipa.parity.compare.verdict import notable, short
 
 from .advice import advice
@@ -51,18 +52,12 @@ def _stages(comparison: Comparison) -> Iterable[str]:
     found = list(notable(comparison.differences))[:_MOST]
     if not found:
         return
-    yield "| stage | relative L2 | limit | × floor | max abs | slope |"
-    yield "|---|---|---|---|---|---|"
+    metrics = metrics_of("issue")
+    yield f"| stage | {' | '.join(one.title for one in metrics)} |"
+    yield "|---" * (1 + len(metrics)) + "|"
     for one in found:
-        of = one.measures
-        ratio = "" if one.ratio is None else short(one.ratio)
-        numbers = (
-            short(of.relative_l2),
-            short(one.limit),
-            ratio,
-            short(of.max_abs),
-            short(of.slope, 4),
-        )
+        values = ((metric.value(one), metric.digits) for metric in metrics)
+        numbers = ("" if value is None else short(value, digits) for value, digits in values)
         yield f"| {_cell(one.stage)} | {' | '.join(numbers)} |"
     yield ""
 

@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 
 from ipa.backend.stages import split
 from ipa.parity.compare.comparison import Comparison
-from ipa.parity.compare.measures import Difference
-from ipa.parity.compare.verdict import BadKind
+from ipa.parity.compare.measures import METRICS, Difference
+from ipa.parity.compare.verdict import BadKind, short
+
+_DIGITS = 3
 
 
 def json_report(comparison: Comparison) -> dict[str, Any]:
@@ -97,7 +99,6 @@ def _case(suite: ElementTree.Element, one: Difference) -> None:
         found = one.measures
         text = f"relative L2 {found.relative_l2:.3g}, limit {one.limit:.3g}"
         failure = ElementTree.SubElement(case, "failure", message=text, type="difference")
-        failure.text = (
-            f"shape {one.shape}, max abs {found.max_abs:.3g}, cosine {found.cosine:.9f}, "
-            f"slope {found.slope:.6f}, bias {found.bias:.3g}, finite {found.finite}"
-        )
+        values = ((metric, metric.value(one)) for metric in METRICS)
+        told = [f"{m.title} {short(v, max(_DIGITS, m.digits))}" for m, v in values if v is not None]
+        failure.text = ", ".join([f"shape {one.shape}", *told, f"finite {found.finite}"])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from ipa.backend.schedule import MAX_HISTORY, Step
 from ipa.errors import CheckpointError, shown
 from ipa.model.config import Config
 from ipa.request.custom_steps import CustomSteps
 
-from .families import FAMILIES, Family, Levels
+Levels = Literal["training", "karras", "exponential", "beta"]
+
+
+EVERY_LEVELS: tuple[Levels, ...] = ("training", "karras", "exponential", "beta")
+
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
@@ -57,11 +61,123 @@ _NO_CUSTOM = CustomSteps()
 _T = TypeVar("_T")
 
 
+# Defaults that most classes share; each family says what it has of its own.
+_COMMON: Config = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "trained_betas": None,
+    "prediction_type": "epsilon",
+    "timestep_spacing": "linspace",
+    "steps_offset": 0,
+    "rescale_betas_zero_snr": False,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "set_alpha_to_one": True,
+    "final_sigmas_type": "zero",
+    "sigma_min": None,
+    "sigma_max": None,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "predictor_order": 2,
+    "corrector_order": 2,
+    "lower_order_final": True,
+    "euler_at_final": False,
+    "lambda_min_clipped": -math.inf,
+    "variance_type": "fixed_small",
+    "original_inference_steps": 50,
+    "timestep_scaling": 10.0,
+}
+
+
+# diffusers takes the solver types of UniPC and DEIS for the midpoint rule, and of the others for
+# UniPC's second.
+_DPM_SOLVERS = {
+    "midpoint": "midpoint",
+    "heun": "heun",
+    "logrho": "midpoint",
+    "bh1": "midpoint",
+    "bh2": "midpoint",
+}
+
+
+Rows: TypeAlias = tuple[float, tuple[Step, ...]]
+"""A sampler's output: the factor on the starting noise, and the rows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerClass:
+    """A family of samplers, as its class in diffusers reads a config and makes steps.
+
+    Attributes:
+        rows: Makes its rows and the factor on the starting noise, of a config and a number of
+            steps.
+        made_by: Its class in diffusers.
+        sde_of: The family whose class in diffusers it is too, with noise: its
+            algorithm_type "sde-dpmsolver++".
+        stands_in_for: Classes of diffusers that are not implemented, to which it is the nearest.
+        others: What other tools call it (`names`).
+        known: Keys that it reads; others are ignored, as `from_config` does.
+        own: Defaults that are not the common ones.
+        fixed: Keys that change the result, with the values that are implemented.
+        levels: The spacings of noise levels that it has.
+        has_level_flags: Whether its class in diffusers has use_karras_sigmas and the like.
+        bounded: Those of the spacings in which it heeds sigma_min and sigma_max.
+        repeats_last: Whether its last level, where levels are spaced and the run does not end at
+            0, is repeated.
+        rounds_karras: Whether timesteps of Karras' levels are rounded where they might lie between
+            those of the training.
+        truncates_cosine: Whether timesteps of Karras' levels are truncated with a cosine schedule,
+            not rounded.
+        solvers: What each solver_type stands for.
+        max_order: The highest solver_order that is implemented.
+        takes_eta: Whether a call's eta means anything to it.
+        custom: What a call may name itself instead of a number of steps: "timesteps", "sigmas".
+        fractions: Whether such timesteps may lie between those of the training.
+        evaluations: How often it evaluates the network in a step.
+        begins_itself: Whether its rows leave out the first steps of a run that begins later.
+        distilled: Whether models for it are distilled on a few timesteps.
+    """
+
+    rows: Callable[[SamplerConfig, int], Rows]
+    made_by: str | None = None
+    sde_of: str | None = None
+    stands_in_for: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    known: frozenset[str]
+    own: Config = field(default_factory=dict)
+    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+    levels: tuple[Levels, ...] = ("training",)
+    has_level_flags: bool = True
+    bounded: frozenset[Levels] = frozenset(EVERY_LEVELS)
+    repeats_last: bool = False
+    rounds_karras: bool = False
+    truncates_cosine: bool = False
+    solvers: Mapping[str, str] = field(default_factory=lambda: _DPM_SOLVERS)
+    max_order: int = 2
+    takes_eta: bool = False
+    custom: tuple[str, ...] = ()
+    fractions: bool = False
+    evaluations: int = 1
+    begins_itself: bool = False
+    distilled: bool = False
+
+    def read(self, config: Config, levels: Levels) -> dict[str, Any]:
+        """The value of every key: the file's if this class reads it, else the default."""
+        defaulted = config.get("_use_default_values") or ()
+        bounds = levels != "training" and levels in self.bounded
+        known = self.known | ({"sigma_min", "sigma_max"} if bounds else frozenset())
+        given = {k: v for k, v in config.items() if k in known and k not in defaulted}
+        return {**_COMMON, **self.own, **given}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerConfig:
     """The config of a sampler; names and meanings are diffusers'."""
 
-    family: Family
+    family: str
+    kind: SamplerClass
     levels: Levels
     train_steps: int
     beta_start: float
@@ -95,7 +211,8 @@ class SamplerConfig:
     def from_config(
         cls,
         config: Config,
-        family: Family,
+        family: str,
+        kind: SamplerClass,
         *,
         levels: Levels = "training",
         eta: float = 0.0,
@@ -107,12 +224,12 @@ class SamplerConfig:
         Raises:
             CheckpointError: A value is not implemented; the key is named.
         """
-        kind = FAMILIES[family]
         _refuse(config, kind.fixed)
         values = kind.read(config, levels)
         train_steps = _integer(values, "num_train_timesteps", 1, _MAX_TRAIN_STEPS)
         return cls(
             family=family,
+            kind=kind,
             levels=levels,
             train_steps=train_steps,
             beta_start=_number(values, "beta_start", 0.0, 1.0),
@@ -221,10 +338,6 @@ def _betas(value: object, train_steps: int) -> tuple[float, ...] | None:
             f"needed {train_steps}",
         )
     return tuple(_number({"trained_betas": b}, "trained_betas", 0.0, 1.0) for b in value)
-
-
-Rows: TypeAlias = tuple[float, tuple[Step, ...]]
-"""A sampler's output: the factor on the starting noise, and the rows."""
 
 
 def estimate(prediction: Prediction, alpha: float, sigma: float) -> tuple[float, float]:

@@ -12,7 +12,6 @@ from .config import Rows, SamplerConfig, estimate
 from .timesteps import multistep_levels, triples
 
 _FEW_STEPS = 15  # below it, lower_order_final makes the last step of DPM++ first-order
-_STOCHASTIC = frozenset({"dpmpp_2m_sde", "dpmpp_sde"})
 
 
 def dpmpp_multistep(config: SamplerConfig, count: int) -> Rows:
@@ -134,7 +133,7 @@ class _Move:
     @classmethod
     def between(cls, sigma: float, following: float, config: SamplerConfig) -> _Move:
         alpha, alpha_next = 1.0 / math.hypot(sigma, 1.0), 1.0 / math.hypot(following, 1.0)
-        stochastic = config.family in _STOCHASTIC
+        stochastic = config.kind.sde_of is not None
         ratio = following / sigma
         decay = ratio**2 if stochastic else ratio
         keep = (following * alpha_next) / (sigma * alpha)

@@ -1,74 +1,27 @@
-"""The families of samplers as data: which class of diffusers each is, and how that reads a config.
+"""The families of samplers as data: a row is all that is told of one beside its own file.
 
 Sources: the constructors and `set_timesteps` of diffusers' scheduling_*.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
 
 from ipa.model.config import Config, Keys
 
-Levels = Literal["training", "karras", "exponential", "beta"]
-Family = Literal[
-    "ddim",
-    "euler",
-    "euler_ancestral",
-    "dpmpp_2m",
-    "dpmpp_2m_sde",
-    "dpmpp_2s",
-    "dpmpp_sde",
-    "unipc",
-    "deis",
-    "sa",
-    "heun",
-    "kdpm2",
-    "kdpm2_ancestral",
-    "lms",
-    "pndm",
-    "ddpm",
-    "lcm",
-    "tcd",
-]
+from .config import EVERY_LEVELS, Levels, SamplerClass
+from .ddim import ddim, ddpm, lcm, tcd
+from .deis import deis
+from .dpm_solver import dpmpp_multistep, dpmpp_singlestep
+from .euler import euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral, lms
+from .pndm import pndm
+from .sa_solver import sa
+from .unipc import unipc
 
-_TRAINING: tuple[Levels, ...] = ("training",)
 _KARRAS: tuple[Levels, ...] = ("training", "karras")
-_EVERY: tuple[Levels, ...] = ("training", "karras", "exponential", "beta")
-_BOUNDED: frozenset[Levels] = frozenset(_EVERY)
 _TIMESTEPS = ("timesteps",)
 _OFF: tuple[object, ...] = (False, None)
 
-# Defaults that most classes share; each says below what it has of its own.
-_COMMON: Config = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "linspace",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
-    "clip_sample": False,
-    "clip_sample_range": 1.0,
-    "set_alpha_to_one": True,
-    "final_sigmas_type": "zero",
-    "sigma_min": None,
-    "sigma_max": None,
-    "solver_order": 2,
-    "solver_type": "midpoint",
-    "predictor_order": 2,
-    "corrector_order": 2,
-    "lower_order_final": True,
-    "euler_at_final": False,
-    "lambda_min_clipped": -math.inf,
-    "variance_type": "fixed_small",
-    "original_inference_steps": 50,
-    "timestep_scaling": 10.0,
-}
 _OF_ALL = frozenset(
     {
         "num_train_timesteps",
@@ -97,90 +50,84 @@ _DPM_FIXED: Mapping[str, tuple[object, ...]] = {
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
     "algorithm_type": ("dpmsolver++", "deis", "sde-dpmsolver++"),
 }
-# diffusers takes the solver types of UniPC and DEIS for the midpoint rule, and of the others for
-# UniPC's second.
-_DPM_SOLVERS = {
-    "midpoint": "midpoint",
-    "heun": "heun",
-    "logrho": "midpoint",
-    "bh1": "midpoint",
-    "bh2": "midpoint",
-}
 _UNIPC_SOLVERS = {"bh1": "bh1", "bh2": "bh2", "midpoint": "bh2", "heun": "bh2", "logrho": "bh2"}
+_MULTISTEP = _RESCALED | _SOLVER | {"euler_at_final", "lambda_min_clipped"}
+_SINGLESTEP = _OF_ALL | _SOLVER | {"lambda_min_clipped"}
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplerClass:
-    """A family of samplers as its class in diffusers reads a config.
-
-    Attributes:
-        known: Keys that it reads; others are ignored, as `from_config` does.
-        own: Defaults that are not the common ones.
-        fixed: Keys that change the result, with the values that are implemented.
-        levels: The spacings of noise levels that it has.
-        bounded: Those of them in which it heeds sigma_min and sigma_max.
-        solvers: What each solver_type stands for.
-        max_order: The highest solver_order that is implemented.
-        takes_eta: Whether a call's eta means anything to it.
-        custom: What a call may name itself instead of a number of steps: "timesteps", "sigmas".
-        fractions: Whether such timesteps may lie between those of the training.
-    """
-
-    known: frozenset[str]
-    own: Config = field(default_factory=dict)
-    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    levels: tuple[Levels, ...] = _TRAINING
-    bounded: frozenset[Levels] = _BOUNDED
-    solvers: Mapping[str, str] = field(default_factory=lambda: _DPM_SOLVERS)
-    max_order: int = 2
-    takes_eta: bool = False
-    custom: tuple[str, ...] = ()
-    fractions: bool = False
-
-    def read(self, config: Config, levels: Levels) -> dict[str, Any]:
-        """The value of every key: the file's if this class reads it, else the default."""
-        defaulted = config.get("_use_default_values") or ()
-        bounds = levels != "training" and levels in self.bounded
-        known = self.known | ({"sigma_min", "sigma_max"} if bounds else frozenset())
-        given = {k: v for k, v in config.items() if k in known and k not in defaulted}
-        return {**_COMMON, **self.own, **given}
-
-
-_MULTISTEP = SamplerClass(
-    known=_RESCALED | _SOLVER | {"euler_at_final", "lambda_min_clipped"},
-    fixed=_DPM_FIXED,
-    levels=_EVERY,
-    custom=_TIMESTEPS,
-)
-_SINGLESTEP = SamplerClass(
-    known=_OF_ALL | _SOLVER | {"lambda_min_clipped"},
-    own={"lower_order_final": False},
-    fixed=_DPM_FIXED,
-    levels=_EVERY,
-    custom=_TIMESTEPS,
-)
-
-FAMILIES: Mapping[Family, SamplerClass] = {
+FAMILIES: Mapping[str, SamplerClass] = {
     "ddim": SamplerClass(
+        rows=ddim,
+        made_by="DDIMScheduler",
         known=_RESCALED | _CLIP | {"set_alpha_to_one"},
         own={"timestep_spacing": "leading", "clip_sample": True},
         fixed=_NO_THRESHOLD,
         levels=_KARRAS,
         takes_eta=True,
+        has_level_flags=False,
     ),
     "euler": SamplerClass(
+        rows=euler,
+        made_by="EulerDiscreteScheduler",
         known=_RESCALED | {"final_sigmas_type"},
         fixed={"interpolation_type": ("linear",), "timestep_type": ("discrete",)},
-        levels=_EVERY,
+        levels=EVERY_LEVELS,
         custom=("timesteps", "sigmas"),
         fractions=True,
     ),
-    "euler_ancestral": SamplerClass(known=_RESCALED, levels=_KARRAS),
-    "dpmpp_2m": replace(_MULTISTEP, max_order=3),
-    "dpmpp_2m_sde": _MULTISTEP,
-    "dpmpp_2s": _SINGLESTEP,
-    "dpmpp_sde": _SINGLESTEP,
+    "euler_ancestral": SamplerClass(
+        rows=euler_ancestral,
+        made_by="EulerAncestralDiscreteScheduler",
+        others=("Euler a", "Euler ancestral"),
+        known=_RESCALED,
+        levels=_KARRAS,
+        has_level_flags=False,
+    ),
+    "dpmpp_2m": SamplerClass(
+        rows=dpmpp_multistep,
+        made_by="DPMSolverMultistepScheduler",
+        others=("DPM++ 2M",),
+        known=_MULTISTEP,
+        fixed=_DPM_FIXED,
+        levels=EVERY_LEVELS,
+        truncates_cosine=True,
+        max_order=3,
+        custom=_TIMESTEPS,
+    ),
+    "dpmpp_2m_sde": SamplerClass(
+        rows=dpmpp_multistep,
+        sde_of="dpmpp_2m",
+        others=("DPM++ 2M SDE",),
+        known=_MULTISTEP,
+        fixed=_DPM_FIXED,
+        levels=EVERY_LEVELS,
+        truncates_cosine=True,
+        custom=_TIMESTEPS,
+    ),
+    "dpmpp_2s": SamplerClass(
+        rows=dpmpp_singlestep,
+        made_by="DPMSolverSinglestepScheduler",
+        others=("DPM++ 2S",),
+        known=_SINGLESTEP,
+        own={"lower_order_final": False},
+        fixed=_DPM_FIXED,
+        levels=EVERY_LEVELS,
+        custom=_TIMESTEPS,
+    ),
+    "dpmpp_sde": SamplerClass(
+        rows=dpmpp_singlestep,
+        sde_of="dpmpp_2s",
+        stands_in_for=("DPMSolverSDEScheduler",),
+        others=("DPM++ SDE",),
+        known=_SINGLESTEP,
+        own={"lower_order_final": False},
+        fixed=_DPM_FIXED,
+        levels=EVERY_LEVELS,
+        custom=_TIMESTEPS,
+    ),
     "unipc": SamplerClass(
+        rows=unipc,
+        made_by="UniPCMultistepScheduler",
+        others=("UniPC BH2",),
         known=_RESCALED | _SOLVER,
         own={"solver_type": "bh2"},
         fixed={
@@ -189,19 +136,27 @@ FAMILIES: Mapping[Family, SamplerClass] = {
             "disable_corrector": ([], (), None),
             "solver_p": (None,),
         },
-        levels=_EVERY,
+        levels=EVERY_LEVELS,
         solvers=_UNIPC_SOLVERS,
         max_order=3,
+        repeats_last=True,
+        begins_itself=True,
     ),
     "deis": SamplerClass(
+        rows=deis,
+        made_by="DEISMultistepScheduler",
         known=_SPACED | {"solver_order", "solver_type", "lower_order_final"},
         own={"solver_type": "logrho", "final_sigmas_type": "sigma_min"},
         fixed={**_SOLVER_FIXED, "algorithm_type": ("deis", "dpmsolver", "dpmsolver++")},
-        levels=_EVERY,
+        levels=EVERY_LEVELS,
         solvers=dict.fromkeys(("logrho", "midpoint", "heun", "bh1", "bh2"), "logrho"),
         max_order=3,
+        repeats_last=True,
     ),
     "sa": SamplerClass(
+        rows=sa,
+        made_by="SASolverScheduler",
+        others=("SA-Solver",),
         known=_SPACED
         | {"predictor_order", "corrector_order", "lower_order_final", "lambda_min_clipped"},
         own={"final_sigmas_type": "sigma_min"},
@@ -211,45 +166,85 @@ FAMILIES: Mapping[Family, SamplerClass] = {
             "algorithm_type": ("data_prediction",),
             "tau_func": (None,),
         },
-        levels=_EVERY,
+        levels=EVERY_LEVELS,
+        repeats_last=True,
+        begins_itself=True,
     ),
     "heun": SamplerClass(
+        rows=heun,
+        made_by="HeunDiscreteScheduler",
         known=_SPACED | _CLIP,
         own=_STABLE_BETAS,
-        levels=_EVERY,
+        levels=EVERY_LEVELS,
         custom=_TIMESTEPS,
         fractions=True,
+        evaluations=2,
     ),
-    "kdpm2": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
-    "kdpm2_ancestral": SamplerClass(known=_SPACED, own=_STABLE_BETAS, levels=_EVERY),
+    "kdpm2": SamplerClass(
+        rows=kdpm2,
+        made_by="KDPM2DiscreteScheduler",
+        others=("DPM2", "DPM 2"),
+        known=_SPACED,
+        own=_STABLE_BETAS,
+        levels=EVERY_LEVELS,
+        rounds_karras=True,
+        evaluations=2,
+    ),
+    "kdpm2_ancestral": SamplerClass(
+        rows=kdpm2_ancestral,
+        made_by="KDPM2AncestralDiscreteScheduler",
+        others=("DPM2 a", "DPM 2 ancestral"),
+        known=_SPACED,
+        own=_STABLE_BETAS,
+        levels=EVERY_LEVELS,
+        rounds_karras=True,
+        evaluations=2,
+    ),
     "lms": SamplerClass(
-        known=_SPACED, levels=_EVERY, bounded=frozenset[Levels]({"exponential", "beta"})
+        rows=lms,
+        made_by="LMSDiscreteScheduler",
+        known=_SPACED,
+        levels=EVERY_LEVELS,
+        bounded=frozenset[Levels]({"exponential", "beta"}),
+        begins_itself=True,
     ),
     "pndm": SamplerClass(
+        rows=pndm,
+        made_by="PNDMScheduler",
+        others=("PLMS",),
         known=_SPACED | {"set_alpha_to_one"},
         own={"timestep_spacing": "leading", "set_alpha_to_one": False},
         fixed={"prediction_type": ("epsilon", "v_prediction")},
+        begins_itself=True,
     ),
     "ddpm": SamplerClass(
+        rows=ddpm,
+        made_by="DDPMScheduler",
         known=_RESCALED | _CLIP | {"variance_type"},
         own={"timestep_spacing": "leading", "clip_sample": True},
         fixed=_NO_THRESHOLD,
         custom=_TIMESTEPS,
     ),
     "lcm": SamplerClass(
+        rows=lcm,
+        made_by="LCMScheduler",
         known=_OF_ALL
         | _CLIP
         | {"rescale_betas_zero_snr", "original_inference_steps", "timestep_scaling"},
         own=_DISTILLED,
         fixed=_NO_THRESHOLD,
         custom=_TIMESTEPS,
+        distilled=True,
     ),
     "tcd": SamplerClass(
+        rows=tcd,
+        made_by="TCDScheduler",
         known=_OF_ALL | {"rescale_betas_zero_snr", "original_inference_steps"},
         own=_DISTILLED,
         fixed=_NO_THRESHOLD,
         takes_eta=True,
         custom=_TIMESTEPS,
+        distilled=True,
     ),
 }
 """All families, by name."""

@@ -10,20 +10,10 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 
+from .families import FAMILIES
+
 OTHERS: Mapping[str, str] = {
-    "Euler a": "euler_ancestral",
-    "Euler ancestral": "euler_ancestral",
-    "DPM++ 2M": "dpmpp_2m",
-    "DPM++ 2M SDE": "dpmpp_2m_sde",
-    "DPM++ 2S": "dpmpp_2s",
-    "DPM++ SDE": "dpmpp_sde",
-    "DPM2": "kdpm2",
-    "DPM2 a": "kdpm2_ancestral",
-    "DPM 2": "kdpm2",
-    "DPM 2 ancestral": "kdpm2_ancestral",
-    "PLMS": "pndm",
-    "SA-Solver": "sa",
-    "UniPC BH2": "unipc",
+    other: family for family, kind in FAMILIES.items() for other in kind.others
 }
 """Other tools' names, with our family."""
 

@@ -10,8 +10,7 @@ import numpy as np
 from ipa.arrays import Doubles, Floats
 from ipa.errors import CheckpointError
 
-from .config import SamplerConfig
-from .families import Levels
+from .config import Levels, SamplerConfig
 
 _COSINE_OFFSET = 0.008  # Nichol and Dhariwal 2021, arXiv 2102.09672, equation 17
 

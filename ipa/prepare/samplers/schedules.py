@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,41 +12,12 @@ from ipa.backend.schedule import Schedule
 from ipa.errors import CheckpointError, RequestError, shown
 from ipa.request.custom_steps import CustomSteps
 
-from .config import SPACINGS, Rows, SamplerConfig
-from .ddim import ddim, ddpm, distilled_on, lcm, tcd
-from .deis import deis
-from .dpm_solver import dpmpp_multistep, dpmpp_singlestep
-from .euler import euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral, lms
-from .families import FAMILIES, Family, Levels
+from .config import SPACINGS, Levels, SamplerConfig
+from .ddim import distilled_on
+from .families import FAMILIES
 from .names import nearest, own_name
 from .noise_levels import noise_levels, signal_levels
-from .pndm import pndm
-from .sa_solver import sa
 from .steps import check_custom, distillation_warnings
-from .unipc import unipc
-
-ROWS: Mapping[Family, Callable[[SamplerConfig, int], Rows]] = {
-    "ddim": ddim,
-    "euler": euler,
-    "euler_ancestral": euler_ancestral,
-    "dpmpp_2m": dpmpp_multistep,
-    "dpmpp_2m_sde": dpmpp_multistep,
-    "dpmpp_2s": dpmpp_singlestep,
-    "dpmpp_sde": dpmpp_singlestep,
-    "unipc": unipc,
-    "deis": deis,
-    "sa": sa,
-    "heun": heun,
-    "kdpm2": kdpm2,
-    "kdpm2_ancestral": kdpm2_ancestral,
-    "lms": lms,
-    "pndm": pndm,
-    "ddpm": ddpm,
-    "lcm": lcm,
-    "tcd": tcd,
-}
-"""The function of each family that makes its rows and the factor on the starting noise."""
-
 
 NAMES: tuple[str, ...] = tuple(
     family if levels == "training" else f"{family}_{levels}"
@@ -62,42 +33,19 @@ _LISTED = ", ".join(
 )
 
 
-_IMPLEMENTED: Mapping[str, Family] = {
-    "DDIMScheduler": "ddim",
-    "EulerDiscreteScheduler": "euler",
-    "EulerAncestralDiscreteScheduler": "euler_ancestral",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "DPMSolverSinglestepScheduler": "dpmpp_2s",
-    "UniPCMultistepScheduler": "unipc",
-    "DEISMultistepScheduler": "deis",
-    "SASolverScheduler": "sa",
-    "HeunDiscreteScheduler": "heun",
-    "KDPM2DiscreteScheduler": "kdpm2",
-    "KDPM2AncestralDiscreteScheduler": "kdpm2_ancestral",
-    "LMSDiscreteScheduler": "lms",
-    "PNDMScheduler": "pndm",
-    "DDPMScheduler": "ddpm",
-    "LCMScheduler": "lcm",
-    "TCDScheduler": "tcd",
+_BY_CLASS: Mapping[str, str] = {
+    kind.made_by: family for family, kind in FAMILIES.items() if kind.made_by is not None
 }
 
 
-_STOCHASTIC: Mapping[Family, Family] = {"dpmpp_2m": "dpmpp_2m_sde", "dpmpp_2s": "dpmpp_sde"}
-
-
-# Samplers of the same kind of model that are not implemented, with the nearest that is.
-_STAND_INS: Mapping[str, Family] = {
-    "DPMSolverSDEScheduler": "dpmpp_sde",
+_WITH_NOISE: Mapping[str, str] = {
+    kind.sde_of: family for family, kind in FAMILIES.items() if kind.sde_of is not None
 }
 
 
-_TWICE: frozenset[Family] = frozenset({"heun", "kdpm2", "kdpm2_ancestral"})
-
-
-_BEGIN_THEMSELVES: frozenset[Family] = frozenset({"lms", "unipc", "pndm", "sa"})
-
-
-_DISTILLED: frozenset[Family] = frozenset({"lcm", "tcd"})
+_STAND_INS: Mapping[str, str] = {
+    name: family for family, kind in FAMILIES.items() for name in kind.stands_in_for
+}
 
 
 _NO_CUSTOM = CustomSteps()
@@ -123,9 +71,6 @@ _WOULD_CLIP = (
     "{name} does not cut latents off: scheduler_config.json says nothing of clip_sample, for which "
     "diffusers would take its default for pixels, true"
 )
-
-
-_CLASSES_WITHOUT_LEVELS = frozenset({"DDIMScheduler", "EulerAncestralDiscreteScheduler"})
 
 
 def make_schedule(
@@ -171,10 +116,11 @@ def make_schedule(
     count = num_inference_steps if custom.count is None else custom.count
     _check_steps(count, sampler.train_steps)
     check_custom(chosen, sampler)
-    noise_scale, steps = ROWS[family](sampler, count)
-    if family not in _BEGIN_THEMSELVES:
-        steps = steps[begin * (2 if family in _TWICE else 1) :]
-    warnings = distillation_warnings(sampler, distilled_on(sampler)) if family in _DISTILLED else []
+    kind = FAMILIES[family]
+    noise_scale, steps = kind.rows(sampler, count)
+    if not kind.begins_itself:
+        steps = steps[begin * kind.evaluations :]
+    warnings = distillation_warnings(sampler, distilled_on(sampler)) if kind.distilled else []
     return Schedule(name=chosen, noise_scale=noise_scale, steps=steps, warnings=tuple(warnings))
 
 
@@ -190,7 +136,7 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
         CheckpointError: The config names no sampler, or one for another kind of model.
     """
     kind = config.get("_class_name")
-    family = _IMPLEMENTED.get(str(kind)) or _STAND_INS.get(str(kind))
+    family = _BY_CLASS.get(str(kind)) or _STAND_INS.get(str(kind))
     if family is None:
         raise CheckpointError(
             "scheduler_config.json names no sampler that is supported",
@@ -198,11 +144,11 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
             remedy=f"name one with scheduler=: {_LISTED}",
         )
     if config.get("algorithm_type") == "sde-dpmsolver++":
-        family = _STOCHASTIC.get(family, family)
-    name = family + _suffix(str(kind), family, config)
+        family = _WITH_NOISE.get(family, family)
+    name = family + _suffix(family, config)
     if kind == "PNDMScheduler" and config.get("skip_prk_steps") is not True:
         kind = f"{kind} with its Runge-Kutta steps (skip_prk_steps)"
-    elif kind in _IMPLEMENTED:
+    elif kind in _BY_CLASS:
         return name, None
     return name, (
         f"The checkpoint's own sampler, {kind}, is not implemented: {name} stands in for it, and "
@@ -210,11 +156,12 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
     )
 
 
-def _suffix(kind: str, family: Family, config: Mapping[str, Any]) -> str:
+def _suffix(family: str, config: Mapping[str, Any]) -> str:
     """The suffix of a name for the levels that a config asks for, where its class has them."""
-    if kind not in _CLASSES_WITHOUT_LEVELS:
+    kind = FAMILIES[family]
+    if kind.has_level_flags:
         for flag, levels in _FLAGS.items():
-            if config.get(flag) and levels in FAMILIES[family].levels:
+            if config.get(flag) and levels in kind.levels:
                 return f"_{levels}"
     return ""
 
@@ -249,11 +196,11 @@ def _says_clip(config: Mapping[str, Any]) -> bool:
     return config.get(_CLIP) is not None and _CLIP not in (config.get(_DEFAULTED) or ())
 
 
-def _parts(name: str) -> tuple[Family, Levels]:
+def _parts(name: str) -> tuple[str, Levels]:
     for levels in _FLAGS.values():
         if name.endswith(f"_{levels}"):
-            return cast(Family, name.removesuffix(f"_{levels}")), levels
-    return cast(Family, name), "training"
+            return name.removesuffix(f"_{levels}"), levels
+    return name, "training"
 
 
 def _sampler(
@@ -265,11 +212,11 @@ def _sampler(
 ) -> SamplerConfig:
     family, levels = _parts(name)
     return SamplerConfig.from_config(
-        config, family, levels=levels, eta=eta, begin=begin, custom=custom
+        config, family, FAMILIES[family], levels=levels, eta=eta, begin=begin, custom=custom
     )
 
 
-def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[str, Any]:
+def _respaced(family: str, config: Mapping[str, Any], spacing: str) -> dict[str, Any]:
     """A config with another timestep_spacing."""
     if spacing not in SPACINGS:
         raise RequestError(
@@ -283,7 +230,7 @@ def _respaced(family: Family, config: Mapping[str, Any], spacing: str) -> dict[s
     return {**config, "timestep_spacing": spacing, _DEFAULTED: defaulted}
 
 
-def _check_eta(family: Family, eta: float) -> None:
+def _check_eta(family: str, eta: float) -> None:
     takers = [name for name, kind in FAMILIES.items() if kind.takes_eta]
     if eta != 0.0 and family not in takers:
         raise RequestError(

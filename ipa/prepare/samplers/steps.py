@@ -59,7 +59,7 @@ def _check_timesteps(name: str, sampler: SamplerConfig, timesteps: tuple[float, 
             remedy=f"from {sampler.train_steps - 1} to 0",
         )
     broken = [t for t in timesteps if not t.is_integer()]
-    if broken and not FAMILIES[sampler.family].fractions:
+    if broken and not sampler.kind.fractions:
         raise RequestError(
             f"{name} takes whole timesteps alone",
             found=f"{broken[0]:g}",

@@ -80,10 +80,6 @@ def _checked(steps: Real, config: SamplerConfig, count: int) -> Doubles:
     return np.asarray(steps, np.float64)
 
 
-# Families whose last level, where levels are spaced and the run does not end at 0, is repeated.
-_REPEATING = frozenset({"unipc", "deis", "sa"})
-
-
 def euler_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Doubles]:
     """Timesteps, and noise levels, one more of them: the last is 0 or σ_min."""
     table = noise_levels(signal_levels(config, finite=True))
@@ -98,7 +94,7 @@ def euler_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Doubles]:
     if config.levels != "training":
         sigmas = spaced_levels(float(sigmas[0]), float(sigmas[-1]), len(sigmas), config)
         timesteps = timesteps_of(sigmas, table).astype(np.float32).astype(np.float64)
-        if config.family in {"kdpm2", "kdpm2_ancestral"} and config.levels == "karras":
+        if config.kind.rounds_karras and config.levels == "karras":
             timesteps = np.round(timesteps)
     return timesteps, _with_final(sigmas, float(table[0]), config)
 
@@ -114,7 +110,7 @@ def multistep_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Double
         sigmas = spaced_levels(float(table[-1]), lowest, count, config)
         exact = timesteps_of(sigmas, table)
         timesteps = np.round(exact) if _rounds(config) else np.trunc(exact)
-        if config.family in _REPEATING:
+        if config.kind.repeats_last:
             lowest = float(sigmas[-1])
     return timesteps, _with_final(sigmas, lowest, config)
 
@@ -134,7 +130,7 @@ def distinct(nodes: Doubles) -> Doubles:
 def _rounds(config: SamplerConfig) -> bool:
     """Whether timesteps of spaced levels are rounded before diffusers makes integers of them."""
     cosine = config.beta_schedule == "squaredcos_cap_v2"
-    keeps = config.family in {"dpmpp_2m", "dpmpp_2m_sde"} and cosine
+    keeps = config.kind.truncates_cosine and cosine
     return config.levels == "karras" and not keeps
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ipa.app.options.model import Backend, Json
+from ipa.app.options.model import Backend, Device, Json
 from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar
 
 from .diagnosis import markdown, plain
@@ -17,7 +17,7 @@ NOT_HEALTHY = 1
 
 def doctor(
     backend: Backend = None,
-    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    device: Device = None,
     full: Annotated[
         bool,
         typer.Option(

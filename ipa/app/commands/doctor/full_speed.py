@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ipa import bases
+from ipa.app.options.loading import ModelOptions
 from ipa.errors import RequestError
 from ipa.model.clip import ClipTextSpec
 from ipa.model.files import read_json
 from ipa.model.unet import UNetSpec
 from ipa.model.vae import VaeSpec
-from ipa.pipeline.loading import load
 from ipa.pipeline.run import CancelSignal
 from ipa.request.result import Progress
 
@@ -145,7 +145,8 @@ def full_speed(backend: str, device: str | None, cancel: CancelSignal | None = N
     with tempfile.TemporaryDirectory(prefix="ipa-mlx-doctor-") as folder:
         target = Path(folder, "model")
         write_random_model(bases.folder("sd15"), bases.vocabulary(), target)
-        pipe = load(target, backend=backend, device=device)
+        opening = ModelOptions(model=str(target), backend=backend, device=device)
+        pipe = opening.open(opening.folder())
         info = pipe.info()
         side = _SIDE_ON_CPU if "cpu" in str(info["device"]) else _SIDE
         pipe(

@@ -14,33 +14,35 @@ from ipa.app.options import autoencoder as decoding
 from ipa.app.options import texts as words
 from ipa.app.options.controls import ControlNetOption
 from ipa.app.options.editing import steps_done
-from ipa.app.options.loading import check_arguments
-from ipa.app.options.loras import LoraFolderOption, LoraOption, parse_loras
+from ipa.app.options.loading import ModelOptions, check_arguments
+from ipa.app.options.loras import LoraFolderOption, LoraOption
 from ipa.app.options.model import (
+    Adapters,
     Backend,
     DefaultScale,
+    Device,
+    Dtype,
     ImageEncoderOption,
     Json,
+    Model,
+    Offline,
     Overwrite,
     Quantize,
+    Revision,
+    Variant,
 )
-from ipa.app.options.parsing import parse_scale
 from ipa.app.terminal import cancel_on_interrupt, explained, progress_bar
 from ipa.errors import NumericalError
 from ipa.parity.capture.capture_file import check_target, write
 from ipa.parity.capture.choice import Choice, StoredDtype
 from ipa.parity.recording import capture as run_capture
-from ipa.pipeline.loading import choose_backend, load
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.request_file import read_request
-from ipa.sources.models import resolve_model
-from ipa.sources.vae import resolve_vae
 
 from .compare import compare_named
 from .floors import AUTO, exact_runs, floor_precisions
 from .show import (
     check_described,
-    load_beside,
     parse_steps,
     save_reports,
     show_capture,
@@ -54,12 +56,6 @@ PicturesOption = Annotated[
     list[Path] | None,
     typer.Option(help="Where to look for pictures that a PNG's request names; repeatable."),
 ]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="Folder, file, hub id, or demo.")]
-AdapterOption = Annotated[
-    list[str] | None,
-    typer.Option("--adapter", "-a", metavar="[NAME=]SOURCE", help="As in generate."),
-]
-OfflineOption = Annotated[bool, typer.Option(help="Never ask the hub.")]
 
 parity = typer.Typer(help="Where two runs first differ, and by how much.", no_args_is_help=True)
 
@@ -73,8 +69,8 @@ def capture(  # one parameter per option
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
     picture: PicturesOption = None,
-    model: ModelOption = "demo",
-    adapter: AdapterOption = None,
+    model: Model = "demo",
+    adapter: Adapters = None,
     image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
@@ -105,13 +101,13 @@ def capture(  # one parameter per option
         ),
     ] = AUTO,
     backend: Backend = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16")] = None,
-    device: Annotated[str | None, typer.Option(help="For torch: cpu, cuda, mps")] = None,
+    dtype: Dtype = None,
+    device: Device = None,
     quantize: Quantize = None,
     overwrite: Overwrite = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
-    variant: Annotated[str | None, typer.Option(help="fp16 and the like.")] = None,
-    offline: OfflineOption = False,
+    revision: Revision = None,
+    variant: Variant = None,
+    offline: Offline = False,
     as_json: Json = False,
 ) -> None:
     """Make a picture and record how: its stages, and what made them, in one file."""
@@ -125,19 +121,14 @@ def capture(  # one parameter per option
             max_bytes=max_bytes,
         )
         asked = read_request(request, picture or ())
-        arguments, default_scale = asked.arguments, parse_scale(scale)
-        parse_loras(lora or asked.sources.get("loras", ()))
-        chosen, precisions = choose_backend(backend), floor_precisions(floor)
-        folder = resolve_model(model, revision=revision, variant=variant, offline=offline)
-        folder = resolve_vae(folder, vae, offline=offline)
-        check_arguments(dict(arguments), folder, default_scale)
-        pipe = load(folder, backend=chosen, dtype=dtype, device=device, quantize=quantize)
-        load_beside(pipe, context.params, asked, default_scale)
+        arguments, precisions = asked.arguments, floor_precisions(floor)
+        opening = ModelOptions.of(context.params).beside(asked.sources)
+        folder = opening.folder()
+        check_arguments(dict(arguments), folder, opening.default_scale)
+        pipe = opening.open(folder, arguments["controls"])
 
         def opened(backend: str, dtype: str, device: str | None) -> Pipeline:
-            other = load(folder, backend=backend, dtype=dtype, device=device)
-            load_beside(other, context.params, asked, default_scale)
-            return other
+            return opening.on(backend, dtype, device).open(folder, arguments["controls"])
 
         exact = exact_runs(precisions, pipe.info(), opened, arguments, cancel)
         with progress_bar(steps_done(asked.arguments)) as bar:
@@ -187,8 +178,8 @@ def compare(  # one parameter per option
         Path | None, typer.Option("--request", "-r", help="Of backends that run; see capture.")
     ] = None,
     picture: PicturesOption = None,
-    model: ModelOption = "demo",
-    adapter: AdapterOption = None,
+    model: Model = "demo",
+    adapter: Adapters = None,
     image_encoder: ImageEncoderOption = None,
     lora: LoraOption = None,
     lora_folder: LoraFolderOption = None,
@@ -196,7 +187,7 @@ def compare(  # one parameter per option
     textual_inversion: words.InversionOption = None,
     scale: DefaultScale = "1.0",
     vae: decoding.VaeOption = None,
-    offline: OfflineOption = False,
+    offline: Offline = False,
     to_html: Annotated[
         Path | None, typer.Option("--html", help="Write a report here, one page for a browser.")
     ] = None,

@@ -14,10 +14,6 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from ipa.app.options.controls import load_controlnets
-from ipa.app.options.loading import load_adapters
-from ipa.app.options.loras import load_loras, parse_loras
-from ipa.app.options.texts import load_inversions
 from ipa.app.output import check_writable
 from ipa.app.terminal import print_json
 from ipa.backend.stages import chosen
@@ -32,9 +28,7 @@ from ipa.parity.compare.measures import Difference
 from ipa.parity.report.machine import json_report, junit
 from ipa.parity.report.page.html import report
 from ipa.parity.report.text import notes, phases
-from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.request_file import RequestFile
-from ipa.request.scales import Scale
 
 
 def parse_steps(text: str | None) -> frozenset[int] | None:
@@ -112,25 +106,6 @@ def check_described(request: RequestFile, capture: Capture) -> None:
         found = list(request_differences(request.described, capture.header.request))
         if found:
             raise IncompatibleCaptures(found)
-
-
-def load_beside(
-    pipe: Pipeline, options: Mapping[str, Any], asked: RequestFile, scale: Scale
-) -> None:
-    """Load the adapters and controls that the command line names, or else the request."""
-
-    def named(option: str, source: str) -> Sequence[str]:
-        given: Sequence[str] = options[option] or asked.sources.get(source, ())
-        return given
-
-    offline = options["offline"]
-    pipe.lora_folder = options["lora_folder"]
-    load_loras(pipe, parse_loras(named("lora", "loras")), offline=offline)
-    encoders = options["image_encoder"] or ()
-    load_adapters(pipe, named("adapter", "adapters"), scale, offline=offline, encoders=encoders)
-    nets = named("controlnet", "controlnets")
-    load_controlnets(pipe, nets, asked.arguments["controls"], offline=offline)
-    load_inversions(pipe, named("textual_inversion", "textual_inversions"), offline=offline)
 
 
 def save_reports(

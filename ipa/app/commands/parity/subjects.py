@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.app.options.loading import check_arguments
-from ipa.app.options.parsing import parse_scale
+from ipa.app.options.loading import ModelOptions, check_arguments
 from ipa.errors import BackendError, RequestError
 from ipa.model.folder import ModelFolder
 from ipa.parity.capture.capture import Capture
 from ipa.parity.capture.choice import Choice
 from ipa.parity.capture.floors import NO_MEASURE, Floors
 from ipa.parity.compare.live import Subject, measured
-from ipa.pipeline.loading import choose_backend, load
+from ipa.pipeline.loading import choose_backend
 from ipa.pipeline.request_file import RequestFile, read_request
-from ipa.sources.models import resolve_model
-from ipa.sources.vae import resolve_vae
-
-from .show import load_beside
 
 _LIVE = re.compile(
     r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(/(?P<bits>\d+))?(@(?P<device>[a-z0-9:]+))?"
@@ -66,7 +61,7 @@ class Opening:
 
     asked: RequestFile
     folder: ModelFolder
-    options: Mapping[str, Any]
+    options: ModelOptions
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Opening:
@@ -77,21 +72,15 @@ class Opening:
                 remedy="pass --request FILE: JSON of arguments, or a PNG of ipa-mlx generate",
             )
         asked = read_request(options["request"], options["picture"] or ())
-        folder = resolve_model(options["model"], offline=options["offline"])
-        folder = resolve_vae(folder, options["vae"], offline=options["offline"])
-        check_arguments(dict(asked.arguments), folder, parse_scale(options["scale"]))
-        return cls(asked, folder, options)
+        opening = ModelOptions.of(options).beside(asked.sources)
+        folder = opening.folder()
+        check_arguments(dict(asked.arguments), folder, opening.default_scale)
+        return cls(asked, folder, opening)
 
     def subject(self, spec: LiveSpec) -> Subject:
         """A backend with everything loaded."""
-        pipe = load(
-            self.folder,
-            backend=spec.backend,
-            dtype=spec.dtype,
-            device=spec.device,
-            quantize=spec.bits,
-        )
-        load_beside(pipe, self.options, self.asked, parse_scale(self.options["scale"]))
+        opening = self.options.on(spec.backend, spec.dtype, spec.device, spec.bits)
+        pipe = opening.open(self.folder, self.asked.arguments["controls"])
         return Subject.of(pipe, self.asked.arguments, spec.bits)
 
     def exact(self, backend: str, dtype: str, low: str) -> Subject | None:

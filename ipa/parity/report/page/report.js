@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const [PHASE, PATH, SHAPE, BAD, SKETCHED, NUMBERS] = [0, 1, 2, 3, 4, 5];
   const column = (row, key) => row[NUMBERS + data.columns.indexOf(key)];
+  const digits = (key) => data.digits[data.columns.indexOf(key)];
   const path = (row) => data.paths[row[PATH]][0];
   const stage = (row) => data.phases[row[PHASE]] + "/" + path(row);
   const explained = (row) => data.paths[row[PATH]][1];
@@ -143,7 +144,7 @@
   };
   const cells = (row) => keys.slice(1).map((key) => {
     if (key === "shape") return data.shapes[row[SHAPE]];
-    return (row[SKETCHED] && key === "relative_l2" ? "≈ " : "") + shown(column(row, key), key === "slope" ? 5 : 3);
+    return (row[SKETCHED] && key === "relative_l2" ? "≈ " : "") + shown(column(row, key), digits(key));
   });
   const line = (row) => make(
     "tr", row[BAD] ? { class: "bad" } : {},

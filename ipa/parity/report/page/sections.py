@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipa.parity.compare.comparison import Comparison
+from ipa.parity.compare.measures import METRICS
 from ipa.parity.report.issue_text import issue_text
 
 from .flow_chart import flow_chart
@@ -14,17 +15,19 @@ from .stage_tree import tree_of
 from .step_curves import step_curves
 from .tables import MOST_ROWS, lone_stages, request_table, side_table, stage_table, swap_table
 
+
+def _titles(of_sketch: str) -> str:
+    return ", ".join(one.title for one in METRICS if one.of_sketch == of_sketch)
+
+
 _NUMBERS = (
-    ("relative L2", "|b − a| / |a|: 0 is equal, 1e-6 float32's rounding, 0.3 another result."),
-    ("floor", "What rounding alone makes there: the run's own precision against float32."),
-    ("× floor", "How many times that: near 1 nothing but rounding is to be seen."),
-    ("limit", "What the relative L2 may be; a stage above it is bad."),
-    ("max abs", "The largest single |b − a|."),
-    ("1 − cosine", "0 where both point the same way: then a factor is all that differs."),
-    ("slope, bias", "The straight line that best makes b of a; 1 and 0 where they agree."),
-    ("PSNR", "In decibel, with a's range as the peak: higher is nearer."),
-    ("≈", "The stage was kept as a sketch, so its numbers are estimates."),
-)  # fmt: skip
+    *((one.title, one.meaning) for one in METRICS),
+    (
+        "≈",
+        f"The stage was kept as a sketch, so its numbers are estimates ({_titles('estimated')}) or "
+        f"of the sketch's own numbers ({_titles('projected')}).",
+    ),
+)
 
 
 def sections(comparison: Comparison) -> Markup:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ipa.parity.compare.explanation import explain_stage
-from ipa.parity.compare.measures import Difference
+from ipa.parity.compare.measures import Difference, metrics_of
 
 from .markup import Markup
 
@@ -122,24 +122,16 @@ def _group(branch: _Branch, above: str) -> Group:
     return Group(name, tuple(children), worst, count, bad)
 
 
-COLUMNS = (
-    "relative_l2",
-    "ratio",
-    "limit",
-    "floor",
-    "max_abs",
-    "one_minus_cosine",
-    "psnr_db",
-    "slope",
-    "bias",
-    "median",
-    "p999",
-)
+_METRICS = metrics_of("page")
 """The numbers of a row. Before them stand its places in `phases`, `paths` and `shapes`, and whether
 it is bad and sketched."""
 
 
-_DIGITS = 4
+DIGITS = tuple(max(3, one.digits) for one in _METRICS)
+"""How many digits of each are shown."""
+
+
+_STORED = 4  # digits in the page's data
 
 
 def stage_data(differences: Sequence[Difference]) -> Markup:
@@ -163,7 +155,8 @@ def stage_data(differences: Sequence[Difference]) -> Markup:
         )
         rows.append([*places, int(one.bad), int(one.sketched), *map(_number, row_values(one))])
     everything = {
-        "columns": COLUMNS,
+        "columns": [metric.name for metric in _METRICS],
+        "digits": DIGITS,
         "phases": list(phases),
         "paths": list(paths),
         "shapes": list(shapes),
@@ -177,24 +170,11 @@ def stage_data(differences: Sequence[Difference]) -> Markup:
 
 
 def row_values(one: Difference) -> tuple[float | None, ...]:
-    """The numbers of a row, by `COLUMNS`."""
-    of = one.measures
-    return (
-        of.relative_l2,
-        one.ratio,
-        one.limit,
-        one.floor,
-        of.max_abs,
-        1 - of.cosine,
-        of.psnr_db,
-        of.slope,
-        of.bias,
-        of.quantiles[0],
-        of.quantiles[3],
-    )
+    """The numbers of a row."""
+    return tuple(metric.value(one) for metric in _METRICS)
 
 
 def _number(value: float | None) -> float | str | None:
     if value is None or math.isfinite(value):
-        return None if value is None else float(f"{value:.{_DIGITS}g}")
+        return None if value is None else float(f"{value:.{_STORED}g}")
     return str(value)

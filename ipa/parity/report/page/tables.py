@@ -10,28 +10,18 @@ from typing import Any
 
 from ipa.parity.compare.comparison import Comparison
 from ipa.parity.compare.explanation import explain_phase, explain_stage
-from ipa.parity.compare.measures import Difference
+from ipa.parity.compare.measures import Difference, metrics_of
 from ipa.parity.compare.verdict import notable, short
 from ipa.parity.report.issue_text import side_rows
 
 from .markup import Markup, element, joined
-from .stage_tree import row_values
+from .stage_tree import DIGITS, row_values
 
 MOST_ROWS, MOST_NAMES = 100, 1000
 
 _HEADS = (
     ("stage", "stage"),
-    ("relative_l2", "relative L2"),
-    ("ratio", "× floor"),
-    ("limit", "limit"),
-    ("floor", "floor"),
-    ("max_abs", "max abs"),
-    ("one_minus_cosine", "1 − cosine"),
-    ("psnr_db", "PSNR dB"),
-    ("slope", "slope"),
-    ("bias", "bias"),
-    ("median", "median |b − a|"),
-    ("p999", "99.9 % |b − a|"),
+    *((one.name, one.title) for one in metrics_of("page")),
     ("shape", "shape"),
 )
 """The keys of the script's columns, and their titles."""
@@ -51,7 +41,10 @@ def stage_table(comparison: Comparison) -> Markup:
 def _stage_row(one: Difference) -> Markup:
     mark = "✗ bad: " if one.bad else ""
     name = element("th", mark, one.stage, element("small", explain_stage(one.stage)), scope="row")
-    cells = (element("td", "–" if value is None else short(value, 3)) for value in row_values(one))
+    cells = (
+        element("td", "–" if value is None else short(value, digits))
+        for value, digits in zip(row_values(one), DIGITS, strict=True)
+    )
     shape = element("td", " × ".join(map(str, one.shape)))
     return element("tr", name, *cells, shape, class_="bad" if one.bad else None)
 
