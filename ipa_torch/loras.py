@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 
 from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import CheckpointError
+from ipa.model.ignoring import NOTHING, Ignore
 
 from .files.lora_file import Networks, Tensors, read_lora
 from .files.weights import MALFORMED, quiet, reason
@@ -62,9 +63,9 @@ class Loras:
         return replace(self, _attached=dict(self._attached))
 
     @torch.no_grad()
-    def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+    def load(self, name: str, path: Path, *, fuse: bool, ignore: Ignore = NOTHING) -> LoadedLora:
         """See `LoraSet.load`."""
-        parts, config, left_out = read_lora(path, self.networks)
+        parts, config, left_out = read_lora(path, self.networks, ignore)
         self._acting.count += 1
         label = f"file{self._acting.count}"
         try:

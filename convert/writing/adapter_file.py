@@ -87,10 +87,10 @@ def read_adapter_file(
 ) -> tuple[AdapterSpec, Converted]:
     """Read an adapter's structure and tensors, checked by header."""
     checkpoint = ip_adapter.open_adapter(path, sites)
-    spec = ip_adapter.detect(checkpoint)
-    return spec, plan_adapter(
-        checkpoint, spec, sites or _known_sites(checkpoint), Ignore.of(ignore)
-    )
+    spec, asked = ip_adapter.detect(checkpoint), Ignore.of(ignore)
+    converted = plan_adapter(checkpoint, spec, sites or _known_sites(checkpoint), asked)
+    asked.check_all(checkpoint.where, converted.contents())
+    return spec, converted
 
 
 def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
-from ipa.model.clip import ClipVisionSpec
-from ipa.model.control_files import ControlFiles
-from ipa.model.controlnet import ControlNetSpec
 from ipa.model.folder import ModelFolder
 from ipa.prepare.image_prompts.attached import AttachedAdapter
 from ipa.sources.encoders import find_encoder
@@ -38,13 +35,14 @@ def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
 
     model = loaded.model
     parts = _model(model) | dict(_adapters(model, loaded.adapters))
-    parts |= {f"controlnet.{name}": _control(a.files) for name, a in loaded.controlnets.items()}
+    for name, control in loaded.controlnets.items():
+        parts[f"controlnet.{name}"] = ipa_convert.read_control(control.files)
     known = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
     targets = ipa_convert.LoraTargets(
         unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
     )
     for name, attached in loaded.loras.items():
-        lora = ipa_convert.read_lora(attached.path, targets)
+        lora = ipa_convert.read_lora(attached.path, targets, ignore=attached.ignore)
         known[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
     return known
 
@@ -60,13 +58,14 @@ def _model(model: ModelFolder) -> dict[str, Converted]:
     """The model's parts; an image encoder that adapters use is hashed with them."""
     from ipa_convert import read_model
 
-    return {name: part for name, part in read_model(model).items() if name in _MODEL}
+    alone = replace(model, image_encoder=None)
+    return {name: part for name, part in read_model(alone).items() if name in _MODEL}
 
 
 def _adapters(
     model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
 ) -> Iterator[tuple[str, Converted]]:
-    from ipa_convert import read_adapter
+    from ipa_convert import read_adapter, read_component
 
     for name, attached in adapters.items():
         files = attached.files
@@ -80,21 +79,11 @@ def _adapters(
         if encoder is not None:
             yield (
                 f"adapter.{name}.image_encoder",
-                _encoder(encoder.folder, encoder.spec, encoder.variant),
+                read_component(
+                    "image_encoder",
+                    encoder.folder,
+                    encoder.spec,
+                    variant=encoder.variant,
+                    ignore=files.ignore,
+                ),
             )
-
-
-def _encoder(folder: Path, spec: ClipVisionSpec, variant: str | None) -> Converted:
-    from ipa_convert import read_component
-
-    return read_component("image_encoder", folder, spec, variant=variant)
-
-
-def _control(files: ControlFiles) -> Converted:
-    from ipa_convert import open_component, read_component
-
-    if files.path.is_dir():
-        is_net = isinstance(files.spec, ControlNetSpec)
-        kind: Literal["controlnet", "t2i_adapter"] = "controlnet" if is_net else "t2i_adapter"
-        return read_component(kind, files.path, files.spec, variant=files.variant)
-    return open_component(files.path, files.config).converted

@@ -122,8 +122,8 @@ class Loaded:
                 folder or a file such as ComfyUI's clip_vision/NAME.safetensors: beside the adapter,
                 or else in the current folder; by default "image_encoder". Where none is named, one
                 that fits in ../clip_vision is taken if there is none beside the adapter nor in the
-                model. None takes the model's own. `ignore`: names of tensors in the file that may
-                be left out, with * for any characters. For FaceID adapters `kind`: which it is,
+                model. None takes the model's own. `ignore`: as for `load_controlnet`,
+                of its file or its encoder's. For FaceID adapters `kind`: which it is,
                 such as "faceid-plusv2", where its tensors do not tell; a short name does.
                 `lora_scale`: the strength of the LoRA in its file, 1. `face_embedder`: finds faces
                 in pictures; see `ipa.request.faces`.
@@ -237,7 +237,7 @@ class Loaded:
             **options: revision and offline; `weight_name`: a file that lies alone inside the folder
                 or repository; `subfolder`: folder of the file, or of config.json, inside it;
                 `variant`: "fp16" and the like, in the names of a folder's files; `config`: for a
-                file that is of no public structure, its config.json.
+                file of no public structure, its config.json; `ignore`: as for `load_controlnet`.
 
         Returns:
             The T2I-Adapter's name.
@@ -329,6 +329,7 @@ class Loaded:
         name: str | None = None,
         scale: float = 1.0,
         fuse: bool = False,
+        ignore: Sequence[str] | None = None,
         **options: Unpack[FileOptions],
     ) -> str:
         """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
@@ -344,8 +345,8 @@ class Loaded:
             scale: How strongly it acts; below 0 it acts against what it was trained for.
             fuse: Add it to copies of the weights, once, and not to every layer's output: no cost
                 per step, for the memory of the layers that it changes. The originals are kept.
-            **options: revision and offline; `weight_name`: file inside the folder or repository;
-                `subfolder`: folder of the file inside it.
+            ignore: As for `load_controlnet`.
+            **options: revision and offline; `weight_name`, `subfolder`: a file inside the folder.
 
         Returns:
             The LoRA's name.
@@ -355,11 +356,10 @@ class Loaded:
                 for another base model.
             RequestError: The name is taken, the scale is no number, or it cannot be fused.
         """
-        path = resolve_lora(source, **options)
-        chosen = name or path.stem
+        asked, path = Ignore.of(ignore), resolve_lora(source, **options)
         with self.changed():
-            self.loras.load(chosen, path, scale, fuse=fuse)
-        return chosen
+            self.loras.load(name or path.stem, path, scale, fuse=fuse, ignore=asked)
+        return name or path.stem
 
     @property
     def lora_folder(self) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 from ipa.backend.protocol import Backend, LoadedLora, LoraScale, LoraSet
 from ipa.checks import plain_number
 from ipa.errors import RequestError
+from ipa.model.ignoring import NOTHING, Ignore
 from ipa.model.lora import left_out_warnings
 from ipa.prepare.text.textual_inversion import bundled_words
 
@@ -29,6 +30,7 @@ class AttachedLora:
     scale: float
     fuse: bool
     words: tuple[str, ...] = ()
+    ignore: Ignore = NOTHING
 
     @property
     def file(self) -> str:
@@ -48,7 +50,9 @@ class Loras(Registry[AttachedLora]):
         super().__init__()
         self._backend, self._inversions = backend, inversions
 
-    def load(self, name: str, path: Path, scale: float, *, fuse: bool) -> None:
+    def load(
+        self, name: str, path: Path, scale: float, *, fuse: bool, ignore: Ignore = NOTHING
+    ) -> None:
         """Load a LoRA's file, all or nothing.
 
         Raises:
@@ -62,8 +66,8 @@ class Loras(Registry[AttachedLora]):
                 remedy="pass another name=, or unload_lora first",
             )
         number = plain_number(scale, "scale")
-        words, left_out = bundled_words(path, name, self._backend.model)
-        loaded = self._backend.loras.load(name, path, fuse=fuse)
+        words, left_out = bundled_words(path, name, self._backend.model, ignore)
+        loaded = self._backend.loras.load(name, path, fuse=fuse, ignore=ignore)
         try:
             self._use(chosen_scales(self, None) | {name: LoraScale.of(number)})
             left_out |= self._inversions.add_bundled(words)
@@ -73,7 +77,7 @@ class Loras(Registry[AttachedLora]):
             raise
         learned = self._inversions.bundled(name)
         loaded = replace(loaded, left_out={**loaded.left_out, **left_out})
-        self._put(name, AttachedLora(path, loaded, number, fuse, learned))
+        self._put(name, AttachedLora(path, loaded, number, fuse, learned, ignore))
 
     def unload(self, name: str | None) -> None:
         """Unload one LoRA, or all of them."""

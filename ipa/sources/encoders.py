@@ -17,6 +17,7 @@ from ipa.model.adapter import AdapterSpec
 from ipa.model.clip import ClipVisionSpec
 from ipa.model.files import read_json
 from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.ignoring import Contents, Ignore
 from ipa.model.left_out import LeftOut
 from ipa.model.preprocessor import default_preprocessing
 
@@ -102,6 +103,11 @@ def loaded_adapter(
         nbytes=nbytes,
         left_out=left_out,
     )
+
+
+def left_out_of(ignore: Ignore, adapter: Contents, *encoder: Contents) -> list[str]:
+    """What an adapter was loaded without: of its encoder's file, what was to be ignored."""
+    return [*adapter.left_out, *(name for one in encoder for name in one.ignored(ignore))]
 
 
 def fingerprint(weights: Iterable[Floats]) -> str:

@@ -18,8 +18,7 @@ import torch
 
 from ipa.errors import CheckpointError
 from ipa.model.adapter import Shapes
-from ipa.model.ignoring import Ignore
-from ipa.model.left_out import LeftOut
+from ipa.model.ignoring import Contents, Ignore
 from ipa.model.sites import Site
 
 from .weights import read_shapes, read_tensors
@@ -59,7 +58,7 @@ class AdapterFile:
     shapes: Shapes
     sources: Mapping[str, Sources]
     copies: Mapping[str, Sequence[Sources]]
-    left_out: LeftOut
+    contents: Contents
 
     def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The adapter's tensors by original names.
@@ -103,13 +102,12 @@ def open_adapter(path: Path, sites: Sequence[Site], ignore: Ignore) -> AdapterFi
     copies = {name: group[1:] for name, group in own.items() if len(group) > 1}
     repeated = [part for group in copies.values() for parts in group for part in parts]
     gone = [*frozen, *repeated, *(part for name in asked for part in others[name][0])]
-    ignore.check(gone, stored, path.name)
     return AdapterFile(
         path,
         {name: _shape([stored[part] for part in group[0]]) for name, group in own.items()},
         {name: group[0] for name, group in own.items()},
         copies,
-        LeftOut.of(path.name, gone),
+        Contents(tuple(stored), tuple(gone)),
     )
 
 

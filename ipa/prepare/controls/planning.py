@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipa.backend.protocol import ControlBranch
 from ipa.errors import RequestError
-from ipa.model.control_files import ControlFiles, ControlNetFiles, ControlSpec
+from ipa.model.control_files import ControlFiles, ControlSpec
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.scaling.curves import is_open
@@ -36,7 +36,7 @@ class AttachedControl:
     @property
     def ignored(self) -> dict[str, list[str]]:
         """Names of what was left out of its file, as it was asked for; for a record."""
-        asked = self.files.ignore.patterns if isinstance(self.files, ControlNetFiles) else ()
+        asked = self.files.ignore.patterns
         return {"ignored": list(asked)} if asked else {}
 
     @property

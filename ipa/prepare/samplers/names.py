@@ -34,6 +34,9 @@ _LEVELS: Mapping[str, str] = {
 }
 
 
+_NEAR = 3  # names that are offered for one that there is not
+
+
 def own_name(name: str, known: Sequence[str]) -> str:
     """Our name for a sampler, however it is spelled; an unknown name stays.
 
@@ -47,11 +50,12 @@ def own_name(name: str, known: Sequence[str]) -> str:
     return spelled.get(_plain(name), name)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The most similar of our names; of equally similar ones, the first."""
+def nearest(name: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The most similar of our names, the nearest first; of equally similar ones, the first."""
     plain, spelled = _plain(name), _spellings(known)
-    best = max(spelled, key=lambda each: difflib.SequenceMatcher(None, each, plain).ratio())
-    return spelled[best]
+    likeness = {each: difflib.SequenceMatcher(None, each, plain).ratio() for each in spelled}
+    sorted_names = sorted(spelled, key=lambda each: -likeness[each])
+    return tuple(dict.fromkeys(spelled[each] for each in sorted_names))[:_NEAR]
 
 
 def _spellings(known: Sequence[str]) -> dict[str, str]:

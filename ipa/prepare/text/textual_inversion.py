@@ -24,6 +24,7 @@ from ipa.arrays import Floats
 from ipa.checks import check_plain
 from ipa.errors import CheckpointError, RequestError, shown
 from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import NOTHING, REASON, Ignore
 from ipa.model.lora import BUNDLED
 
 from .learned_words import LearnedWords, TextualInversion
@@ -152,7 +153,7 @@ def _read(path: Path, model: ModelFolder) -> tuple[str, tuple[Floats, ...]]:
 
 
 def bundled_words(
-    path: Path, lora: str, model: ModelFolder
+    path: Path, lora: str, model: ModelFolder, ignore: Ignore = NOTHING
 ) -> tuple[dict[TextualInversion, list[str]], dict[str, str]]:
     """The learned words in the file of a LoRA that this model can use.
 
@@ -160,6 +161,7 @@ def bundled_words(
         path: The file.
         lora: What the LoRA is called.
         model: The model.
+        ignore: What is left out though it could be used.
 
     Returns:
         The words, each with the names of its tensors; and the names of other tensors of words, with
@@ -174,6 +176,9 @@ def bundled_words(
     found: dict[TextualInversion, list[str]] = {}
     left_out: dict[str, str] = {}
     for word, parts in ipa_convert.read_bundled_words(path).items():
+        if any(map(ignore.matches, _spelled(word, parts))):
+            left_out |= dict.fromkeys(_spelled(word, parts), REASON)
+            continue
         own = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
         rows = tuple(np.atleast_2d(parts[part]) for part in own if part)
         fits = [values.shape[1] for values in rows] == needed
