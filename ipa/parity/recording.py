@@ -61,7 +61,7 @@ def capture(
             pattern or step of the choice is of no stage.
         CaptureError: The budget is too small.
     """
-    known = pipe.fingerprints()
+    known = pipe.fingerprints(arguments)
     whole = replace(choice, sketched=False, dtype="float32", max_bytes=None) if exact else choice
     collector = Collector(whole)
     result = finished(

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import NOTHING
 from ipa.prepare.image_prompts.attached import AttachedAdapter
+from ipa.prepare.text.tags import TEXTS
+from ipa.request.batch import make_batch
 from ipa.sources.encoders import find_encoder
 
+from .call_loras import named_files
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -21,12 +27,15 @@ Fingerprint: TypeAlias = Mapping[str, str]
 _MODEL = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
+def fingerprints(
+    loaded: Snapshot, call: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, dict[str, str]]:
     """Hashes of the weights in a pipeline's files, whatever the backend.
 
-    By component: "unet", "vae", "text_encoder", "text_encoder_2", "adapter.NAME" and
-    "adapter.NAME.image_encoder", "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All
-    weights are read: seconds for each GB, most of it in hashing.
+    With a call's arguments also of the LoRAs that its prompt names. By component: "unet", "vae",
+    "text_encoder", "text_encoder_2", "adapter.NAME" and "adapter.NAME.image_encoder",
+    "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All weights are read: seconds for each GB,
+    most of it in hashing.
 
     Raises:
         CheckpointError: A file is gone, or damaged since.
@@ -41,10 +50,19 @@ def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
     targets = ipa_convert.LoraTargets(
         unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
     )
-    for name, attached in loaded.loras.items():
-        lora = ipa_convert.read_lora(attached.path, targets, ignore=attached.ignore)
+    loras = {name: (lora.path, lora.ignore) for name, lora in loaded.loras.items()}
+    named = {name: (path, NOTHING) for name, path in _named(call, loaded)}
+    for name, (path, ignore) in (named | loras).items():
+        lora = ipa_convert.read_lora(path, targets, ignore=ignore)
         known[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
     return known
+
+
+def _named(call: Mapping[str, Any], loaded: Snapshot) -> Iterator[tuple[str, Path]]:
+    """The LoRAs that a call's prompts name, each with the file that is loaded for the call."""
+    texts = {name: call[name] for name in (*TEXTS, "prompt_syntax") if name in call}
+    for request in make_batch([], texts).requests:
+        yield from named_files(request, loaded).items()
 
 
 def agreement(a: Fingerprint, b: Fingerprint) -> str | None:

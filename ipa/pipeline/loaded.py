@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -407,12 +407,12 @@ class Loaded:
         for adapter in self.adapters.values():
             yield from adapter.loaded.unread
 
-    def fingerprints(self) -> dict[str, dict[str, str]]:
+    def fingerprints(self, call: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
         """Hashes of all weights that are loaded, the same for a model and what was made of it.
 
-        They are read from their files again; see `ipa.pipeline.fingerprints`.
+        With a call's arguments also of LoRAs that its prompt names; see `.fingerprints`.
         """
-        return fingerprints(self.snapshot()[0])
+        return fingerprints(self.snapshot()[0], call or {})
 
     def snapshot(self) -> tuple[Snapshot, Backend]:
         """What is loaded now, and the backend that has it, whatever is changed from now on."""

@@ -169,16 +169,16 @@ def test_both_backends_say_the_same(
         assert ours == theirs
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("case", [name for name in CASES if "folder" not in name])
 def test_they_say_the_same_of_weights_that_are_no_numbers(
-    case: str, value: float, folder: Path, tmp_path: Path, open_pipeline: Open
+    case: str, folder: Path, tmp_path: Path, open_pipeline: Open
 ) -> None:
     row, root = CASES[case], tmp_path / "model"
     shutil.copytree(folder, root)
     tensors = safetensors.torch.load_file(root / row.file)
-    name = next(n for n in tensors if fnmatchcase(n, row.needed.replace(".alpha", "weight")))
-    tensors[name].reshape(-1)[1] = value
+    pattern = row.needed.replace("alpha", "weight")
+    name = next(n for n, t in tensors.items() if fnmatchcase(n, pattern) and t.numel() > 1)
+    tensors[name].reshape(-1)[1] = torch.inf
     safetensors.torch.save_file(tensors, root / row.file, metadata={"format": "pt"})
     ours, theirs = (
         message(open_pipeline(root, backend), row, root / row.source)

@@ -24,6 +24,9 @@ PHRASES: Mapping[str, str] = {
     "load adapters with load_ip_adapter; several pictures for one adapter are a list in the list: "
     "[[a, b]]": "load an adapter with --adapter; a picture for each is -i NAME=PICTURE",
     "load_ip_adapter first": "load one with --adapter",
+    "load_lora it, or set lora_folder; to go on without it, leave it out of loras": (
+        "name it with --lora NAME=FILE, or its folder with --lora-folder"
+    ),
     "load_lora the one that is meant": "load the one that is meant with --lora NAME=FILE",
     'write loras={"pixel": 0.5}; load them first with load_lora': "load it with --lora FILE:0.5",
     'write controls=[ipa.Control(edges, name="canny")]': "write --control NAME=PICTURE",

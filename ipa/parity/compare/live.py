@@ -53,7 +53,7 @@ class Subject:
     @classmethod
     def of(cls, pipe: Pipeline, arguments: Mapping[str, Any], bits: int | None = None) -> Subject:
         """A subject that calls a pipeline with these arguments, for one picture."""
-        known, told = pipe.fingerprints(), pipe.info()
+        known, told = pipe.fingerprints(arguments), pipe.info()
         side = Side(f"{told['backend']} {told['dtype']}", told["backend"], told["dtype"], {})
         return cls(
             side,

@@ -49,6 +49,11 @@ def without_tags(text: str) -> str:
     return TAG.sub("", text)
 
 
+def tag_name(text: str) -> str:
+    """The name in the text of a LoRA's tag."""
+    return text.strip("<>").split(":")[1].strip()
+
+
 def lora_tags(request: Request) -> tuple[LoraTag, ...]:
     """The LoRAs that the prompts of a request name in A1111's way, each once.
 
