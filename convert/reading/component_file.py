@@ -42,6 +42,7 @@ Kind: TypeAlias = Literal["model", "adapter", "lora"] | Component
 # What a file of a family is.
 _KINDS: Mapping[str, Kind] = {
     families.SINGLE_FILE: "model",
+    families.CONTROLLED: "model",
     ip_adapter.TITLE: "adapter",
     families.LORA: "lora",
     unet.TITLE: "unet",
