@@ -330,8 +330,8 @@ def convert(  # one parameter per option
     kind: Annotated[
         str | None,
         typer.Option(
-            help="For an adapter that does not tell, such as faceid-plusv2; or controlnet, for that "
-            "of a model's file."
+            help="For an adapter that does not tell, such as faceid-plusv2; or controlnet, that "
+            "of a whole model's file."
         ),
     ] = None,
     ignore: IgnoreOption = None,
