@@ -66,8 +66,11 @@ class ImageAdapter:
     @property
     def nbytes(self) -> int:
         """The bytes of the adapter's own weights, without the encoder."""
-        own = (array for _, array in tree_flatten(self.projector.parameters()))
-        return sum(a.nbytes for a in (*own, *self.projections.values(), *self.lora.values()))
+        arrays_of_projector = (array for _, array in tree_flatten(self.projector.parameters()))
+        return sum(
+            a.nbytes
+            for a in (*arrays_of_projector, *self.projections.values(), *self.lora.values())
+        )
 
     def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
         """Encode normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
@@ -147,8 +150,8 @@ class Adapters:
             self.encoders[encoder.folder], self._contents[encoder.folder] = found, contents[1]
         self._attached[name] = _Attached(adapter, encoder)
         left_out = LeftOut.of(where, left_out_of(files.ignore, *contents))
-        told = _fingerprint(found) if found else ""
-        return loaded_adapter(spec, encoder, told, adapter.nbytes, left_out)
+        sha256 = _fingerprint(found) if found else ""
+        return loaded_adapter(spec, encoder, sha256, adapter.nbytes, left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""

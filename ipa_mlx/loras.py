@@ -177,11 +177,11 @@ class Loras:
         layer = self._original(place)
         for fuse in (True, False):
             changes = [
-                attached.changes[place].scaled(own)
+                attached.changes[place].scaled(factor)
                 for attached, scale in scales.items()
                 if attached.fuse is fuse
                 and place in attached.changes
-                and (own := scale.at(place[0])) != 0.0
+                and (factor := scale.at(place[0])) != 0.0
             ]
             if changes:
                 layer = (merged if fuse else ChangedLayer)(layer, joined(changes))
