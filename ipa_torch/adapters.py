@@ -87,8 +87,8 @@ class ImageAdapter:
     @property
     def nbytes(self) -> int:
         """The bytes of the adapter's own weights, without the encoder."""
-        own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
-        return sum(tensor.nbytes for tensor in (*own, *self.lora.values()))
+        tensors = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
+        return sum(tensor.nbytes for tensor in (*tensors, *self.lora.values()))
 
     def features(
         self, encoder: torch.nn.Module, pixels: torch.Tensor
@@ -167,7 +167,7 @@ def check_file(file: AdapterFile, sites: Sequence[Site], context_width: int) -> 
 
 def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], where: str) -> None:
     """Refuse tensors beside projector, keys, values and LoRA; torch checks the projector."""
-    known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
+    names = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
     needed = _lora_shapes(spec, sites)
     wrong = sorted(name for name, shape in needed.items() if shapes.get(name) != shape)
     if wrong:
@@ -177,8 +177,8 @@ def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], wher
             found=f"{first}: {shapes.get(first, 'no such tensor')}, needed {needed[first]}",
             remedy="download the file again",
         )
-    known |= needed.keys()
-    spare = sorted(k for k in shapes if k not in known and not k.startswith("image_proj."))
+    names |= needed.keys()
+    spare = sorted(k for k in shapes if k not in names and not k.startswith("image_proj."))
     if spare:
         raise CheckpointError(
             f"{where} has tensors that no supported adapter has",
@@ -232,8 +232,8 @@ class Adapters:
             self.encoders[encoder.folder], self._contents[encoder.folder] = found, contents[1]
         self._attached[name] = _Attached(adapter, encoder)
         left_out = LeftOut.of(where, left_out_of(files.ignore, *contents))
-        told = _fingerprint(found) if found else ""
-        return loaded_adapter(spec, encoder, told, adapter.nbytes, left_out)
+        sha256 = _fingerprint(found) if found else ""
+        return loaded_adapter(spec, encoder, sha256, adapter.nbytes, left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""

@@ -147,9 +147,9 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
     else:
         tensors = read_tensors(path, torch.float32)
     check_finite(tensors, str(path))
-    beside = path.with_name("adapter_config.json")
-    if path.stem == "adapter_model" and beside.is_file():  # PEFT's own folder, of a UNet
-        config = {f"unet.{key}": value for key, value in json.loads(beside.read_text()).items()}
+    settings = path.with_name("adapter_config.json")
+    if path.stem == "adapter_model" and settings.is_file():  # PEFT's own folder, of a UNet
+        config = {f"unet.{key}": value for key, value in json.loads(settings.read_text()).items()}
     return tensors, config
 
 
@@ -160,8 +160,8 @@ def _spelled(name: str) -> str:
     if comfy:
         half = {"A": "down", "B": "up"}[comfy[2]]
         return f"lora_unet_{comfy[1].replace('.', '_')}.lora_{half}.weight"
-    told = name.startswith((*_KOHYA, *(f"{part}." for part in ("unet", *_TEXTS))))
-    return name if told or not re.match(r"[a-z_]+\.", name) else f"unet.{name}"
+    says_where = name.startswith((*_KOHYA, *(f"{part}." for part in ("unet", *_TEXTS))))
+    return name if says_where or not re.match(r"[a-z_]+\.", name) else f"unet.{name}"
 
 
 def _known(name: str) -> bool:
@@ -189,15 +189,15 @@ def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[Parts
         groups.setdefault(_group(name), {})[name] = tensor
     found = []
     for group in groups.values():
-        known, rest = _looked_up(group, networks)
+        placed, rest = _looked_up(group, networks)
         try:
             with quiet():
                 others = _parts(rest, networks) if rest else {}
         except MALFORMED as error:
             raise _unread(path, reason(error)) from error
-        for part, own in others.items():
-            known.setdefault(part, {}).update(own)
-        found.append(known)
+        for part, more in others.items():
+            placed.setdefault(part, {}).update(more)
+        found.append(placed)
     return found
 
 
@@ -224,15 +224,19 @@ def _chosen(found: list[Parts], names: Mapping[int, str]) -> tuple[Parts, dict[s
     """
     pairs: dict[tuple[str, str], list[Tensors]] = {}
     for parts in found:
-        for part, own in parts.items():
-            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in own):
-                halves = {n: own[n] for half in "AB" if (n := f"{stem}.lora_{half}.weight") in own}
+        for part, matrices in parts.items():
+            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in matrices):
+                halves = {
+                    n: matrices[n]
+                    for half in "AB"
+                    if (n := f"{stem}.lora_{half}.weight") in matrices
+                }
                 pairs.setdefault((part, stem), []).append(halves)
     chosen: Parts = {}
     left_out: dict[str, str] = {}
     for (part, _), several in pairs.items():
-        told = {id(pair): names[id(next(iter(pair.values())))] for pair in several}
-        best = max(several, key=lambda pair: (_level(told[id(pair)]), told[id(pair)]))
+        spelled = {id(pair): names[id(next(iter(pair.values())))] for pair in several}
+        best = max(several, key=lambda pair: (_level(spelled[id(pair)]), spelled[id(pair)]))
         chosen.setdefault(part, {}).update(best)
         for pair in several:
             if pair is not best:
@@ -281,16 +285,24 @@ def _parts(tensors: Tensors, networks: Networks) -> Parts:
     )
     parts: Parts = {}
     for name in ("unet", *_TEXTS):
-        own = {k.removeprefix(f"{name}."): t for k, t in state.items() if k.startswith(f"{name}.")}
-        if not own:
+        matrices = {
+            k.removeprefix(f"{name}."): t for k, t in state.items() if k.startswith(f"{name}.")
+        }
+        if not matrices:
             continue
         if name == "unet":
-            own = own if "lora_A" in next(iter(own)) else convert_unet_state_dict_to_peft(own)
+            matrices = (
+                matrices
+                if "lora_A" in next(iter(matrices))
+                else convert_unet_state_dict_to_peft(matrices)
+            )
         else:
             for kind in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
-                own = convert_state_dict_to_peft(own, kind)  # its guess goes by what is not there
-            own = {_in_text(key, networks.get(name)): t for key, t in own.items()}
-        parts[name] = own
+                matrices = convert_state_dict_to_peft(
+                    matrices, kind
+                )  # its guess goes by what is not there
+            matrices = {_in_text(key, networks.get(name)): t for key, t in matrices.items()}
+        parts[name] = matrices
     return parts
 
 

@@ -212,12 +212,12 @@ def read_tensors(
     if container(path) == "safetensors":
         _shapes(path)
         with safe_open(path, framework="pt") as file:
-            known = list(file.keys())
-            wanted = known if names is None else [name for name in known if name in names]
+            stored = list(file.keys())
+            wanted = stored if names is None else [name for name in stored if name in names]
             tensors = {name: file.get_tensor(name).to(dtype) for name in wanted}
     else:
-        held = _unpickle(path, "cpu")
-        tensors = {n: t.to(dtype) for n, t in held.items() if names is None or n in names}
+        values = _unpickle(path, "cpu")
+        tensors = {n: t.to(dtype) for n, t in values.items() if names is None or n in names}
     check_finite(tensors, str(path))
     return tensors
 
