@@ -69,22 +69,22 @@ def unet_facts(checkpoint: Checkpoint) -> Facts:
 
 def single_file_facts(checkpoint: Checkpoint) -> Facts:
     """Describe a whole model in one file, with what it lacks and cannot tell."""
-    known = unet_facts(checkpoint)
-    remarks = [*known.remarks, *_missing(checkpoint, known.base)]
+    unet = unet_facts(checkpoint)
+    remarks = [*unet.remarks, *_missing(checkpoint, unet.base)]
     if has_averages(checkpoint):
         remarks.append("the UNet twice: its last weights, and their averages (convert with --ema)")
     if others := LeftOut.of(checkpoint.where, beside(checkpoint)).listed():
         remarks.append(f"beside its networks: {others}; it is left out")
     marks = [words for name, words in _MARKERS.items() if name in checkpoint]
-    remarks += marks or _untold(known.base)
-    return Facts(variant=known.variant, base=known.base, remarks=tuple(remarks))
+    remarks += marks or _untold(unet.base)
+    return Facts(variant=unet.variant, base=unet.base, remarks=tuple(remarks))
 
 
 def controlled_facts(checkpoint: Checkpoint) -> Facts:
     """Describe a whole model with a ControlNet in it: it is the model, and may be the other."""
     model, control = single_file_facts(checkpoint), controlnet_facts(checkpoint)
-    told = ", ".join(filter(None, (control.base, *control.remarks[:1])))
-    return replace(model, remarks=(*model.remarks, f"its ControlNet: {told}", _TAKES_CONTROL))
+    words = ", ".join(filter(None, (control.base, *control.remarks[:1])))
+    return replace(model, remarks=(*model.remarks, f"its ControlNet: {words}", _TAKES_CONTROL))
 
 
 def _pruned(checkpoint: Checkpoint, base: str) -> Iterator[str]:

@@ -171,8 +171,8 @@ def _pair(
     problems = matching.problems
     stored, others = matching.groups[module].chosen()
     matching.dropped.update(others)
-    lone = {"down", "up"} - stored.keys()
-    if lone:
+    missing = {"down", "up"} - stored.keys()
+    if missing:
         present = [stored[role] for role in ("down", "up") if role in stored]
         kind = "without the other half" if present else "without a pair"
         problems[kind] += [part.name for part in present or stored.values()]

@@ -139,5 +139,5 @@ SUPPORTED = (
 
 def family(names: Iterable[str]) -> str:
     """The family of a file with these tensors, in words; `UNKNOWN` if no row fits."""
-    known = tuple(names)
-    return next((row.name for row in FAMILIES if fits(known, row.needs)), UNKNOWN)
+    every = tuple(names)
+    return next((row.name for row in FAMILIES if fits(every, row.needs)), UNKNOWN)

@@ -108,13 +108,15 @@ def convert_component(
     """
     how = wanted(quantize, layout)
     require_new(target)
-    lone = open_component(source, config, ignore, component)
-    stem = STEMS[lone.component]
+    component_file = open_component(source, config, ignore, component)
+    stem = STEMS[component_file.component]
     sources, parts = Sources.marked(
         lambda: {stem: open_component(source, config, ignore, component).converted}
     )
     options = _Options(dtype=dtype, layout=layout, how=how, on_progress=on_progress)
-    _write(target, parts, sources, lambda folder: write_config(lone.config, folder), options)
+    _write(
+        target, parts, sources, lambda folder: write_config(component_file.config, folder), options
+    )
     return target
 
 
