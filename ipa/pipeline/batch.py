@@ -51,8 +51,8 @@ def _of_prompt(request: Request, named: Collection[str]) -> Request:
     """A request without the strengths of LoRAs that other prompts of the call name."""
     if not request.loras or not named:
         return request
-    own = {tag.name for tag in lora_tags(request)}
-    loras = {k: v for k, v in request.loras.items() if k in own or k not in named}
+    names = {tag.name for tag in lora_tags(request)}
+    loras = {k: v for k, v in request.loras.items() if k in names or k not in named}
     return replace(request, loras=loras)
 
 
@@ -145,10 +145,10 @@ class BatchRun:
 
 def _warnings(several: Sequence[Sequence[str]]) -> list[str]:
     """Warnings of every prompt once, others with the number of their prompt."""
-    common = [text for text in several[0] if all(text in own for own in several)]
+    common = [text for text in several[0] if all(text in texts for texts in several)]
     return common + [
         f"prompt {number}: {text}"
-        for number, own in enumerate(several, start=1)
-        for text in own
+        for number, texts in enumerate(several, start=1)
+        for text in texts
         if text not in common
     ]

@@ -169,7 +169,7 @@ def _loaded(name: str, loras: Mapping[str, AttachedLora]) -> str | None:
     """The loaded LoRA of a name, or of a file of that name."""
     if name in loras:
         return name
-    return next((known for known, lora in loras.items() if lora.path.stem == name), None)
+    return next((other for other, lora in loras.items() if lora.path.stem == name), None)
 
 
 def _file(name: str, folder: Path) -> Path:

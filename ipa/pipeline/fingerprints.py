@@ -46,7 +46,7 @@ def fingerprints(
     parts = _model(model) | dict(_adapters(model, loaded.adapters))
     for name, control in loaded.controlnets.items():
         parts[f"controlnet.{name}"] = ipa_convert.read_control(control.files)
-    known = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
+    hashes = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
     targets = ipa_convert.LoraTargets(
         unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
     )
@@ -54,8 +54,8 @@ def fingerprints(
     named = {name: (path, NOTHING) for name, path in _named(call, loaded)}
     for name, (path, ignore) in (named | loras).items():
         lora = ipa_convert.read_lora(path, targets, ignore=ignore)
-        known[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
-    return known
+        hashes[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
+    return hashes
 
 
 def _named(call: Mapping[str, Any], loaded: Snapshot) -> Iterator[tuple[str, Path]]:

@@ -82,12 +82,12 @@ class Loras(Registry[AttachedLora]):
     def unload(self, name: str | None) -> None:
         """Unload one LoRA, or all of them."""
         names = self.named(name)
-        kept = {other: lora for other, lora in self._known.items() if other not in names}
-        self._use(chosen_scales(kept, None))
+        others = {other: lora for other, lora in self._known.items() if other not in names}
+        self._use(chosen_scales(others, None))
         self._inversions.forget_bundled(names)
         for gone in names:
             self._backend.loras.unload(gone)
-        self._known = kept
+        self._known = others
 
     def set_scale(self, scale: float, name: str | None) -> None:
         """Set the scale of one LoRA, or of all of them."""
@@ -134,10 +134,10 @@ def chosen_scales(
     Raises:
         RequestError: One of them is not loaded.
     """
-    own = {} if given is None else given
-    for name in own:
+    asked = {} if given is None else given
+    for name in asked:
         _check_loaded(name, loras)
-    return {name: own.get(name, LoraScale.of(lora.scale)) for name, lora in loras.items()}
+    return {name: asked.get(name, LoraScale.of(lora.scale)) for name, lora in loras.items()}
 
 
 def use(loras: LoraSet, scales: Mapping[str, LoraScale]) -> None:

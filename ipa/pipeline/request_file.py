@@ -59,14 +59,14 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
     Raises:
         RequestError: It cannot be read, or asks for what there is not.
     """
-    told = _read(path)
-    if is_description(told):
-        arguments = from_description(told, PictureStore.of(pictures))
-        return RequestFile(_built(arguments), {}, told)
-    known = _ARGUMENTS | set(SOURCES)
-    _check_names(path.name, told, known)
-    arguments = _opened({k: v for k, v in told.items() if k not in SOURCES}, path.parent)
-    sources = {name: _texts(name, told.get(name, [])) for name in SOURCES}
+    fields_given = _read(path)
+    if is_description(fields_given):
+        arguments = from_description(fields_given, PictureStore.of(pictures))
+        return RequestFile(_built(arguments), {}, fields_given)
+    names = _ARGUMENTS | set(SOURCES)
+    _check_names(path.name, fields_given, names)
+    arguments = _opened({k: v for k, v in fields_given.items() if k not in SOURCES}, path.parent)
+    sources = {name: _texts(name, fields_given.get(name, [])) for name in SOURCES}
     return RequestFile(_built(arguments), sources)
 
 
@@ -83,14 +83,14 @@ def _read(path: Path) -> Mapping[str, Any]:
             if path.stat().st_size > _MAX_BYTES:
                 raise RequestError(f"{path} is no request", found=f"over {_MAX_BYTES} bytes")
             text = path.read_text("utf-8")
-        told = json.loads(text)
+        contents = json.loads(text)
     except (OSError, ValueError, RecursionError, Image.DecompressionBombError) as error:
         raise RequestError(
             f"the request {path} cannot be read",
             found=str(error)[:200],
             remedy='a JSON object such as {"prompt": "a dog", "seed": 1}, or a PNG of ipa-mlx',
         ) from error
-    found = told.get("request", told) if isinstance(told, dict) else told
+    found = contents.get("request", contents) if isinstance(contents, dict) else contents
     if not isinstance(found, dict):
         raise RequestError(f"{path} is no request", found=type(found).__name__)
     return found
@@ -106,10 +106,10 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> None:
-    for name in told:
-        if name not in known:
-            near = difflib.get_close_matches(name, list(known), 1)
+def _check_names(where: str, arguments: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in arguments:
+        if name not in names:
+            near = difflib.get_close_matches(name, list(names), 1)
             raise RequestError(
                 f"{where} has an argument that there is not",
                 found=repr(name)[:80],
@@ -117,9 +117,9 @@ def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> N
             )
 
 
-def _opened(told: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _opened(arguments: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A request with every path of a picture opened, in image prompts and controls too."""
-    opened = dict(told)
+    opened = dict(arguments)
     for name in _PICTURES:
         if opened.get(name) is not None:
             opened[name] = _each(opened[name], folder)
@@ -162,9 +162,9 @@ def _built(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "controls": (Control, _CONTROL_FIELDS),
     }
     built = _DEFAULTS | dict(arguments)
-    for name, (kind, known) in kinds.items():
+    for name, (kind, names) in kinds.items():
         for entry in built.get(name, ()):
-            _check_names(name, entry, known)
+            _check_names(name, entry, names)
         built[name] = [kind(entry.get("image"), **_rest(entry)) for entry in built.get(name, ())]
     return built
 

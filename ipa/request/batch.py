@@ -65,12 +65,12 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
     parts = _split_latents(latents, count, rows)
     requests = []
     for number, part in enumerate(parts):
-        own: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
-        own["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
-        own["controls"] = tuple(control.share(number) for control in controls)
-        own["seed"] = (int(first.seed) + number * rows) % SEEDS
-        own |= {name: entries[number] for name, entries in shares.items()}
-        requests.append(replace(first, latents=part, **own))
+        of_prompt: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
+        of_prompt["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
+        of_prompt["controls"] = tuple(control.share(number) for control in controls)
+        of_prompt["seed"] = (int(first.seed) + number * rows) % SEEDS
+        of_prompt |= {name: entries[number] for name, entries in shares.items()}
+        requests.append(replace(first, latents=part, **of_prompt))
     return Batch(requests=tuple(requests), texts=texts, image_prompts=prompts)
 
 

@@ -65,12 +65,12 @@ def resolve_controlnet(
         name = path.stem if path.is_file() else path.name
     if path.is_dir() and config is not None:
         raise RequestError("config is for a file that lies alone", found=f"{source}, a folder")
-    told = _folder_config(path) if path.is_dir() else _controlnet_config(path, config)
+    settings = _folder_config(path) if path.is_dir() else _controlnet_config(path, config)
     if global_pool_conditions is not None:
-        told["global_pool_conditions"] = global_pool_conditions
+        settings["global_pool_conditions"] = global_pool_conditions
     where = str(path / CONFIG) if path.is_dir() else str(path)
-    spec = ControlNetSpec.from_config(told, where)
-    return ControlNetFiles(name=name, path=path, config=told, spec=spec, variant=variant)
+    spec = ControlNetSpec.from_config(settings, where)
+    return ControlNetFiles(name=name, path=path, config=settings, spec=spec, variant=variant)
 
 
 def _controlnet_config(path: Path, config: str | Path | None) -> dict[str, Any]:
@@ -129,10 +129,10 @@ def resolve_t2i_adapter(
         raise CheckpointError(
             f"{path} does not exist", remedy="check the path, subfolder= and weight_name="
         )
-    told = read_json(path / CONFIG) if path.is_dir() else _t2i_adapter_config(path, config)
-    spec = T2IAdapterSpec.from_config(told, str(path / CONFIG) if path.is_dir() else str(path))
+    settings = read_json(path / CONFIG) if path.is_dir() else _t2i_adapter_config(path, config)
+    spec = T2IAdapterSpec.from_config(settings, str(path / CONFIG) if path.is_dir() else str(path))
     return T2IAdapterFiles(
-        name=name, path=path, config=told, spec=spec, variant=variant, ignore=asked
+        name=name, path=path, config=settings, spec=spec, variant=variant, ignore=asked
     )
 
 
