@@ -80,7 +80,9 @@ def requested_controls(
         raise RequestError("pass controls or controlnet_image, not both")
     is_list = isinstance(controlnet_image, (list, tuple))
     entries = list(controlnet_image) if is_list else [controlnet_image]
-    nets = [name for name, own in controlnets.items() if isinstance(own.spec, ControlNetSpec)]
+    nets = [
+        name for name, control in controlnets.items() if isinstance(control.spec, ControlNetSpec)
+    ]
     if len(entries) != len(nets):
         raise RequestError(
             "controlnet_image needs one picture per loaded ControlNet",

@@ -71,16 +71,16 @@ def read_inversions(
         CheckpointError: A file is damaged, or its embeddings do not fit.
         RequestError: A token is no word, or there are not as many as are needed.
     """
-    told: list[str | None] = [None] * len(paths) if words is None else _listed(words)
-    if len(paths) == 1 and len(told) > 1:
-        return _by_rows(paths[0], told, model)
-    if len(told) != len(paths):
+    given: list[str | None] = [None] * len(paths) if words is None else _listed(words)
+    if len(paths) == 1 and len(given) > 1:
+        return _by_rows(paths[0], given, model)
+    if len(given) != len(paths):
         raise RequestError(
             "a list of files needs as many words",
-            found=f"{len(paths)} files, {len(told)} words",
+            found=f"{len(paths)} files, {len(given)} words",
             remedy="pass token= as a list with one for each file, or None for their own",
         )
-    return tuple(read_inversion(p, word, model) for p, word in zip(paths, told, strict=True))
+    return tuple(read_inversion(p, word, model) for p, word in zip(paths, given, strict=True))
 
 
 def _by_rows(
@@ -179,15 +179,15 @@ def bundled_words(
         if any(map(ignore.matches, _spelled(word, parts))):
             left_out |= dict.fromkeys(_spelled(word, parts), REASON)
             continue
-        own = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
-        rows = tuple(np.atleast_2d(parts[part]) for part in own if part)
+        used = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
+        rows = tuple(np.atleast_2d(parts[part]) for part in used if part)
         fits = [values.shape[1] for values in rows] == needed
         if fits and len({len(values) for values in rows}) == 1 and word.strip().isprintable():
-            found[TextualInversion(word.strip(), path.name, rows, lora)] = _spelled(word, own)
+            found[TextualInversion(word.strip(), path.name, rows, lora)] = _spelled(word, used)
             why = f"{model.name} has no place for this part of the word {word!r}"
         else:
-            own, why = [], f"{word!r} was learned for other text encoders than {model.name} has"
-        left_out |= dict.fromkeys(_spelled(word, parts.keys() - set(own)), why)
+            used, why = [], f"{word!r} was learned for other text encoders than {model.name} has"
+        left_out |= dict.fromkeys(_spelled(word, parts.keys() - set(used)), why)
     return found, left_out
 
 
@@ -223,12 +223,12 @@ def _taught(
     for inversion in inversions:
         # As transformers' add_tokens has it: found anywhere in the lowered text.
         model.add_tokens([AddedToken(word, normalized=True) for word in inversion.words])
-        own = tuple(range(following, following + len(inversion.words)))
+        new_ids = tuple(range(following, following + len(inversion.words)))
         numbers = [int(model.token_to_id(word) or 0) for word in inversion.words]
-        ids |= {number: (one,) for number, one in zip(numbers, own, strict=True)}
-        ids[numbers[0]] = own
+        ids |= {number: (one,) for number, one in zip(numbers, new_ids, strict=True)}
+        ids[numbers[0]] = new_ids
         rows.append(inversion.vectors[rank])
-        following += len(own)
+        following += len(new_ids)
     return replace(
         tokenizer, model=model, learned=LearnedWords(ids, np.concatenate(rows), inversions)
     )
