@@ -168,18 +168,18 @@ def hold(
     Raises:
         IncompatibleCaptures: The demo's weights are not those of the reference.
     """
-    known = pipe.fingerprints()
-    here = replace(reference.header, fingerprints=known)
+    hashes = pipe.fingerprints()
+    here = replace(reference.header, fingerprints=hashes)
     check_compatible(reference, Capture(here, reference.stages))
     tap = _Beside(reference.stages, limits, (inputs or reference).stages)
     result = pipe(**arguments(), tap=tap, on_progress=on_progress, cancel=cancel)
-    own = Capture(header_of(pipe, known, result), tap.own)
+    made = Capture(header_of(pipe, hashes, result), tap.own)
     found = Comparison(
         a=reference.header.side,
-        b=own.header.side,
+        b=made.header.side,
         mode="teacher-forced",
-        request=own.header.request,
+        request=made.header.request,
         differences=tuple(tap.differences),
         only_a=tap.missing(),
     )
-    return found, own
+    return found, made

@@ -293,10 +293,10 @@ def _check_options(kind: str, options: ConversionOptions) -> None:
         )
 
 
-def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if value not in known:
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
         raise RequestError(
-            f"unknown {name}", found=repr(value), remedy=", ".join(str(k) for k in known if k)
+            f"unknown {name}", found=repr(value), remedy=", ".join(str(k) for k in choices if k)
         )
 
 

@@ -141,9 +141,9 @@ class _Search:
         if self._exact is None:
             return {}
         if self._rounded is not None:
-            own = Collector(Choice())
-            _only(self._rounded, stages)(own)
-            stages = own.stages
+            collector = Collector(Choice())
+            _only(self._rounded, stages)(collector)
+            stages = collector.stages
         return floors(stages, _only(self._exact, stages), forced=True)
 
 

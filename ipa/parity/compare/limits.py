@@ -82,8 +82,8 @@ class Limits:
 
         `least` is what can be told of a stage without a measurement (`sinusoids`).
         """
-        known = [one for one in (self.floors.get(stage), least) if one is not None]
-        return max(*known, ROUNDING[self.dtype]) if known else None
+        floors = [one for one in (self.floors.get(stage), least) if one is not None]
+        return max(*floors, ROUNDING[self.dtype]) if floors else None
 
     def limit(self, stage: str, least: float | None = None) -> float:
         """The largest relative L2 that a stage may have."""

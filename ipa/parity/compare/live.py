@@ -53,12 +53,12 @@ class Subject:
     @classmethod
     def of(cls, pipe: Pipeline, arguments: Mapping[str, Any], bits: int | None = None) -> Subject:
         """A subject that calls a pipeline with these arguments, for one picture."""
-        known, told = pipe.fingerprints(arguments), pipe.info()
-        side = Side(f"{told['backend']} {told['dtype']}", told["backend"], told["dtype"], {})
+        hashes, facts = pipe.fingerprints(arguments), pipe.info()
+        side = Side(f"{facts['backend']} {facts['dtype']}", facts["backend"], facts["dtype"], {})
         return cls(
             side,
             lambda tap: pipe(**arguments, tap=tap),
-            lambda result: header_of(pipe, known, result),
+            lambda result: header_of(pipe, hashes, result),
             bits,
         )
 
@@ -79,14 +79,14 @@ class Subject:
         """The header for a result."""
         if self.header is not None:
             return self.header(result)
-        own, info = self.side, result.info
+        side, info = self.side, result.info
         return Header(
             model=info["model"],
-            backend=own.backend,
-            dtype=own.dtype,
+            backend=side.backend,
+            dtype=side.dtype,
             device=info["device"],
             request=info["request"],
-            environment=own.environment,
+            environment=side.environment,
             fingerprints={},
             timings_s=info["timings_s"],
             unfinished=result.why if isinstance(result, Unfinished) else "",
@@ -187,7 +187,7 @@ class _WithPicture(ComparingTap):
 
 def check_whole(reference: Capture) -> None:
     """Raise RequestError if some stage is a sketch, which no other run can be given."""
-    sketched = [name for name, kept in reference.stages.items() if isinstance(kept, Sketch)]
+    sketched = [name for name, values in reference.stages.items() if isinstance(values, Sketch)]
     if sketched:
         raise RequestError(
             "sketched stages cannot be given to another run",

@@ -84,11 +84,11 @@ def _against_capture(first: Path | LiveSpec, second: Path, asked: Asked) -> Comp
         reference = opening.subject(first).capture(Choice())
         if asked.is_set("floor") and not _floors(other, reference.header, other.header):
             reference = _with_floors(reference, other.header.precision, opening)
-    own = own_limits(asked.limits, reference.stages)
+    stage_limits = own_limits(asked.limits, reference.stages)
     if asked.is_set("floor"):
-        limits = usual_limits(reference, other, own)
+        limits = usual_limits(reference, other, stage_limits)
     else:
-        limits = Limits(lower(reference.header.precision, other.header.precision), own=own)
+        limits = Limits(lower(reference.header.precision, other.header.precision), own=stage_limits)
     return compare(reference, other, limits, asked.allow)
 
 
@@ -108,7 +108,7 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
     forced = asked.is_set("forced") or asked.is_set("descend")
     subject = opening.subject(spec)
     reference = read(first) if isinstance(first, Path) else opening.subject(first).capture(Choice())
-    own, floors = own_limits(asked.limits, reference.stages), NO_MEASURE
+    stage_limits, floors = own_limits(asked.limits, reference.stages), NO_MEASURE
     if asked.is_set("floor"):
         low = lower(reference.header.precision, subject.precision)
         floors = reference.floors.get(low, NO_MEASURE)
@@ -119,7 +119,7 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
         subject,
         mode="teacher-forced" if forced else "free-running",
         floors=floors,
-        own=own,
+        own=stage_limits,
         with_swaps=asked.is_set("swaps"),
         allow=asked.allow,
     )
@@ -161,10 +161,10 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
     whole: float | None = None
     swapped: tuple[Swap, ...] = ()
     if asked.is_set("swaps"):
-        kept = Swappable()
-        reference.run(kept)
-        whole, swapped = swaps(kept, subject.run)
-    known = {one.stage: one.floor for one in found.differences if one.floor is not None}
+        swappable = Swappable()
+        reference.run(swappable)
+        whole, swapped = swaps(swappable, subject.run)
+    floor_by_stage = {one.stage: one.floor for one in found.differences if one.floor is not None}
     return Comparison(
         a=a.told().side,
         b=b.told().side,
@@ -173,5 +173,7 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
         differences=found.differences,
         swaps=swapped,
         unswapped=whole,
-        notes=notes_of(replace(limits, floors=known), Capture(a.told(), {}), Capture(b.told(), {})),
+        notes=notes_of(
+            replace(limits, floors=floor_by_stage), Capture(a.told(), {}), Capture(b.told(), {})
+        ),
     )
