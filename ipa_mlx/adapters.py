@@ -66,11 +66,8 @@ class ImageAdapter:
     @property
     def nbytes(self) -> int:
         """The bytes of the adapter's own weights, without the encoder."""
-        arrays_of_projector = (array for _, array in tree_flatten(self.projector.parameters()))
-        return sum(
-            a.nbytes
-            for a in (*arrays_of_projector, *self.projections.values(), *self.lora.values())
-        )
+        parameters = (array for _, array in tree_flatten(self.projector.parameters()))
+        return sum(a.nbytes for a in (*parameters, *self.projections.values(), *self.lora.values()))
 
     def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
         """Encode normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""

@@ -172,10 +172,10 @@ def _spelling(checkpoint: Checkpoint, downs: Iterable[Key]) -> str:
 
 
 def _range(values: Iterable[float]) -> str:
-    values_in_order = sorted(set(values))
-    if not values_in_order:
+    ordered = sorted(set(values))
+    if not ordered:
         return "unknown"
-    low, high = values_in_order[0], values_in_order[-1]
+    low, high = ordered[0], ordered[-1]
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 

@@ -156,8 +156,8 @@ def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
     kind = family(checkpoint)
     if kind == UNKNOWN and is_inversion(checkpoint):
         kind = INVERSION
-    facts_of_it = facts(kind, checkpoint)
-    remarks = list(facts_of_it.remarks)
+    described = facts(kind, checkpoint)
+    remarks = list(described.remarks)
     if kind == UNKNOWN:
         remarks.append(f"tensors such as {', '.join(sorted(checkpoint)[:3])}")
     elif kind not in (*SUPPORTED, INVERSION):
@@ -170,9 +170,9 @@ def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
     return Part(
         name=name,
         family=kind,
-        variant=facts_of_it.variant,
-        base=facts_of_it.base,
-        encoder=facts_of_it.encoder,
+        variant=described.variant,
+        base=described.base,
+        encoder=described.encoder,
         tensors=len(checkpoint),
         parameters=sum(prod(shape) for shape in _weights(checkpoint)),
         bytes=sum(nbytes(t.dtype, t.shape) for t in checkpoint.values()),

@@ -130,9 +130,9 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
         for name in checkpoint
     }
     dropped = {name: reason for name, reason in reasons.items() if reason is not None}
-    stored_here = {name: stored for name, stored in checkpoint.items() if name not in dropped}
-    dropped |= dict.fromkeys(beside(stored_here), _OUTSIDE)
-    found = tensors_of(Checkpoint(checkpoint.where, stored_here, converted=False))
+    tensors = {name: stored for name, stored in checkpoint.items() if name not in dropped}
+    dropped |= dict.fromkeys(beside(tensors), _OUTSIDE)
+    found = tensors_of(Checkpoint(checkpoint.where, tensors, converted=False))
     if ema and "unet" in found:
         averages = dict(_averages(checkpoint, found["unet"]))
         found["unet"] = Checkpoint(checkpoint.where, averages, converted=False)

@@ -139,5 +139,5 @@ SUPPORTED = (
 
 def family(names: Iterable[str]) -> str:
     """The family of a file with these tensors, in words; `UNKNOWN` if no row fits."""
-    every = tuple(names)
-    return next((row.name for row in FAMILIES if fits(every, row.needs)), UNKNOWN)
+    listed = tuple(names)
+    return next((row.name for row in FAMILIES if fits(listed, row.needs)), UNKNOWN)

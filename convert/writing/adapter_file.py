@@ -101,9 +101,7 @@ def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
             f"{checkpoint.where} was made for an unknown base model",
             found=f"{len(found)} cross-attention sites: {', '.join(list(found)[:4])}, …",
             remedy="the numbers and widths must be exactly those of "
-            + " or ".join(
-                f"{base} ({len(sites_of_base)} sites)" for base, sites_of_base in SITES.items()
-            )
+            + " or ".join(f"{base} ({len(base_sites)} sites)" for base, base_sites in SITES.items())
             + "; for another base give its sites",
         )
     return sites

@@ -72,21 +72,21 @@ class Ignore:
         if not self.patterns:
             return
         gone = tuple(left_out)
-        every = tuple(dict.fromkeys((*names, *gone)))
+        present = tuple(dict.fromkeys((*names, *gone)))
         for pattern in self.patterns:
             if any(fnmatchcase(name, pattern) for name in gone):
                 continue
-            needed = [name for name in every if fnmatchcase(name, pattern)]
+            needed = [name for name in present if fnmatchcase(name, pattern)]
             if needed:
                 raise RequestError(
                     f"ignore={pattern!r} names tensors that the model needs, and no other",
                     found=f"{len(needed)} in {where}, such as {min(needed)}",
                     remedy="leave the pattern out: nothing that is needed can be ignored",
                 )
-            near = _near(pattern, every)
+            near = _near(pattern, present)
             raise RequestError(
                 f"ignore={pattern!r} names no tensor of {where}",
-                found=f"{len(every)} tensors, none of which it fits",
+                found=f"{len(present)} tensors, none of which it fits",
                 remedy=f"did you mean {near}?" if near else "see the names with ipa-mlx inspect",
             )
 

@@ -59,14 +59,14 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
     Raises:
         RequestError: It cannot be read, or asks for what there is not.
     """
-    fields_given = _read(path)
-    if is_description(fields_given):
-        arguments = from_description(fields_given, PictureStore.of(pictures))
-        return RequestFile(_built(arguments), {}, fields_given)
+    given = _read(path)
+    if is_description(given):
+        arguments = from_description(given, PictureStore.of(pictures))
+        return RequestFile(_built(arguments), {}, given)
     names = _ARGUMENTS | set(SOURCES)
-    _check_names(path.name, fields_given, names)
-    arguments = _opened({k: v for k, v in fields_given.items() if k not in SOURCES}, path.parent)
-    sources = {name: _texts(name, fields_given.get(name, [])) for name in SOURCES}
+    _check_names(path.name, given, names)
+    arguments = _opened({k: v for k, v in given.items() if k not in SOURCES}, path.parent)
+    sources = {name: _texts(name, given.get(name, [])) for name in SOURCES}
     return RequestFile(_built(arguments), sources)
 
 

@@ -27,10 +27,10 @@ class Kept:
 
     def blend(self, made: Floats, number: int) -> Floats:
         """The latents after step `number`, with the kept part put back; clean after the last."""
-        latents_kept = self.latents
+        source = self.latents
         if number + 1 < len(self.steps):
-            latents_kept = noised(self.latents, self.noise, self.steps[number + 1])
-        return (np.float32(1.0) - self.mask) * latents_kept + self.mask * made
+            source = noised(self.latents, self.noise, self.steps[number + 1])
+        return (np.float32(1.0) - self.mask) * source + self.mask * made
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,12 +65,12 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
     parts = _split_latents(latents, count, rows)
     requests = []
     for number, part in enumerate(parts):
-        of_prompt: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
-        of_prompt["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
-        of_prompt["controls"] = tuple(control.share(number) for control in controls)
-        of_prompt["seed"] = (int(first.seed) + number * rows) % SEEDS
-        of_prompt |= {name: entries[number] for name, entries in shares.items()}
-        requests.append(replace(first, latents=part, **of_prompt))
+        changes: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
+        changes["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
+        changes["controls"] = tuple(control.share(number) for control in controls)
+        changes["seed"] = (int(first.seed) + number * rows) % SEEDS
+        changes |= {name: entries[number] for name, entries in shares.items()}
+        requests.append(replace(first, latents=part, **changes))
     return Batch(requests=tuple(requests), texts=texts, image_prompts=prompts)
 
 

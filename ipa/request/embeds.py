@@ -50,11 +50,11 @@ class EmbedsOrigin:
             ("encoder_sha256", "another image encoder"),
             ("preprocessing_sha256", "another preprocessing"),
         ):
-            mine, other = getattr(self, name), getattr(needed, name)
-            if mine != other:
+            ours, other = getattr(self, name), getattr(needed, name)
+            if ours != other:
                 raise RequestError(
                     f"{what} come from {words} than this adapter needs",
-                    found=f"{self.encoder}, {name} {mine[:16]}; needed: {needed.encoder}, "
+                    found=f"{self.encoder}, {name} {ours[:16]}; needed: {needed.encoder}, "
                     f"{name} {other[:16]}",
                     remedy="encode the pictures again with this adapter and profile: "
                     "encode_image_prompt",
@@ -233,8 +233,8 @@ def _check_embeds(given: object) -> None:
 
 
 def _check_halves(conditional: Floats, unconditional: Floats, count: int, what: str) -> None:
-    (rows_here, *shape), (rows, *other) = conditional.shape, unconditional.shape
-    if shape != other or rows_here != count or rows not in (1, count):
+    (pictures, *shape), (rows, *other) = conditional.shape, unconditional.shape
+    if shape != other or pictures != count or rows not in (1, count):
         raise RequestError(
             f"the unconditional {what} do not fit the conditional ones",
             found=f"{unconditional.shape} beside {conditional.shape}, {count} pictures",

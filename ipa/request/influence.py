@@ -79,11 +79,11 @@ class Influence:
     def _padded(self, site: int, pictures: tuple[int, ...]) -> Halves:
         """Shares at a site, with zeros for the pictures that others have more."""
         shares, parts, start = self.shares[site], [], 0
-        for there, wanted in zip(self.pictures, pictures, strict=True):
-            parts.append(shares[:, :, start : start + there])
-            shape = (*shares.shape[:2], wanted - there, *shares.shape[3:])
+        for count, wanted in zip(self.pictures, pictures, strict=True):
+            parts.append(shares[:, :, start : start + count])
+            shape = (*shares.shape[:2], wanted - count, *shares.shape[3:])
             parts.append(np.zeros(shape, dtype=np.float16))
-            start += there
+            start += count
         return np.concatenate(parts, axis=2)
 
     @property

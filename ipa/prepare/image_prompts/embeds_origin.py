@@ -30,9 +30,9 @@ def origin_of(loaded: LoadedAdapter, profile: Profile = HOUSE) -> EmbedsOrigin:
             feature="face", encoder=kind, encoder_sha256=digest, preprocessing_sha256=digest
         )
     made: tuple[object, ...] = astuple(ClipPreprocessor.from_config(loaded.preprocessing))
-    choices = (profile.clip_resize, profile.unconditional)
-    if choices != (HOUSE.clip_resize, HOUSE.unconditional):
-        made = (*made, *choices)
+    profile_choices = (profile.clip_resize, profile.unconditional)
+    if profile_choices != (HOUSE.clip_resize, HOUSE.unconditional):
+        made = (*made, *profile_choices)
     return EmbedsOrigin(
         feature=check_feature(loaded.spec.feature),
         encoder=f"a CLIP vision model of {encoder.layers} layers, hidden_size {encoder.width}, "

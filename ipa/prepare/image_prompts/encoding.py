@@ -153,7 +153,7 @@ def plan_features(
         faces = plan_faces(prompt, loaded.spec, attached.face_embedder, attached.file)
     if faces is not None and faces.pictures:
         prompt = replace(prompt, image=faces.pictures, face=None)
-    sees_too = faces is not None and loaded.spec.feature != "face"
+    has_identities = faces is not None and loaded.spec.feature != "face"
     return PlannedFeatures(
         source=_source(prompt, reader, faces),
         negative=_negative(prompt, reader),
@@ -162,7 +162,7 @@ def plan_features(
         warnings=(*losses(prompt, loaded), *(direction.warnings if direction else ())),
         closer=plan_enhancement(prompt, reader.adapter, loaded, reader.profile.pixel_rule),
         direction=direction,
-        identities=faces.identities if faces and sees_too else None,
+        identities=faces.identities if faces and has_identities else None,
         shortcut_scale=shortcut_scale(prompt, loaded.spec, reader.profile),
         weights=weights,
     )
