@@ -117,7 +117,7 @@ class Adapters(Registry[AttachedAdapter]):
         return plain
 
     def named(self, name: str | None) -> list[str]:
-        """See the function."""
+        """The adapter of a name, or all of them for None; see `named`."""
         return named(name, self)
 
     def describe(self) -> dict[str, Any]:

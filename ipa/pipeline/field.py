@@ -17,7 +17,7 @@ Told: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field(Generic[T]):
-    """One field.
+    """A field of a request: how it is described, and how it is read back.
 
     Attributes:
         describe: From what was planned, for each prompt of a call, to entries of the description;
@@ -69,7 +69,7 @@ def refuse_lost(description: Told, lost: Mapping[str, str]) -> None:
 
 
 def undescribed(fields: Fields[T]) -> Iterator[str]:
-    """The names of those that no description has: how a run is watched, and what it gives."""
+    """The names of fields that no description has: how a run is watched, and what it gives."""
     return (name for name, row in fields.items() if row is UNSEEN)
 
 

@@ -1,4 +1,4 @@
-"""A loaded model and its adapters: what a program holds in its hand."""
+"""The pipeline: a loaded model that makes pictures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ R = TypeVar("R")
 
 
 def _of_loaded(verb: Callable[Concatenate[Loaded, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
-    """A method of what a pipeline has loaded as one of the pipeline's, with its words."""
+    """A method of `Loaded` as a method of `Pipeline`, with the same docstring."""
 
     @functools.wraps(verb)
     def method(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:

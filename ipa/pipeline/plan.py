@@ -165,7 +165,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
 
 
 def _unusual(request: Request, loaded: Snapshot) -> list[str]:
-    """Warnings about weights and guidance that are hardly meant, those of what is loaded too."""
+    """Warnings about unusual weights and guidance, also of what is loaded."""
     return unusual_numbers(request, {name: a.scale for name, a in loaded.adapters.items()})
 
 
@@ -184,7 +184,7 @@ def _loaded_warnings(
 def _prompt_warnings(
     prompts: Sequence[PlannedPrompt], canvas: Canvas, profile: Profile
 ) -> list[str]:
-    """Warnings about what image prompts lose, or what nobody may expect of them."""
+    """Warnings about image prompts: what is lost of them, and what they cannot do."""
     warnings = [
         f"image prompt {prompt.number + 1}, {text}"
         for prompt in prompts
@@ -371,7 +371,7 @@ def _plan_prompts(
 
 
 def _with_default(prompt: ImagePrompt, default: DefaultScale) -> tuple[ImagePrompt, Scale]:
-    """A prompt with its adapter's default scale if that is one per picture; and the one for all."""
+    """A prompt with its adapter's scales if they are one per picture; and the scale for all."""
     if not isinstance(default, tuple):
         return prompt, default
     return (replace(prompt, scale=default) if prompt.scale is None else prompt), 1.0

@@ -21,8 +21,9 @@ def is_description(fields: Told) -> bool:
 
 
 def in_present_form(description: Told) -> Told:
-    """A description as it would be written today: older ones say the name of a control under the
-    word for its kind.
+    """A description in today's form.
+
+    Older ones have the name of a control under the word for its kind.
     """
     controls = description.get("controls")
     if not isinstance(controls, list) or not all(isinstance(one, dict) for one in controls):

@@ -51,8 +51,9 @@ class Inversions:
         return tuple(added)
 
     def add_bundled(self, inversions: Mapping[TextualInversion, Iterable[str]]) -> dict[str, str]:
-        """Know the words that came with a LoRA, but those that are words already: the names of
-        their tensors, and why.
+        """Add the words that came with a LoRA.
+
+        Returns the names of the tensors of those that are words already, and why.
         """
         left_out: dict[str, str] = {}
         for inversion, names in inversions.items():
