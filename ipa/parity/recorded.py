@@ -128,7 +128,7 @@ class _Beside(ComparingTap):
     ) -> None:
         super().__init__(reference, limits)
         self._inputs = inputs
-        self.own: dict[str, Kept] = {}
+        self.made: dict[str, Kept] = {}
 
     def wants(self, stage: str) -> bool:
         """See `Tap`."""
@@ -138,7 +138,7 @@ class _Beside(ComparingTap):
         """See `Tap`."""
         super().__call__(stage, array)
         is_sketched = isinstance(self._reference[stage], Sketch)
-        self.own[stage] = Sketch.of(array) if is_sketched else array
+        self.made[stage] = Sketch.of(array) if is_sketched else array
         instead = self._inputs[stage]
         return None if isinstance(instead, Sketch) else np.asarray(instead, np.float32)
 
@@ -173,7 +173,7 @@ def hold(
     check_compatible(reference, Capture(here, reference.stages))
     tap = _Beside(reference.stages, limits, (inputs or reference).stages)
     result = pipe(**arguments(), tap=tap, on_progress=on_progress, cancel=cancel)
-    made = Capture(header_of(pipe, hashes, result), tap.own)
+    made = Capture(header_of(pipe, hashes, result), tap.made)
     found = Comparison(
         a=reference.header.side,
         b=made.header.side,

@@ -58,14 +58,14 @@ def compare(
     )
 
 
-def usual_limits(a: Capture, b: Capture, own: Mapping[str, float] = NO_FLOORS) -> Limits:
+def usual_limits(a: Capture, b: Capture, by_stage: Mapping[str, float] = NO_FLOORS) -> Limits:
     """The usual limits: by the larger floor of either capture; flat ones without floors.
 
-    `own` has limits in the place of those.
+    `by_stage` has limits in the place of those.
     """
     dtype = lower(a.header.precision, b.header.precision)
     floors = [one.floors.get(dtype, NO_MEASURE) for one in (a, b)]
-    return Limits.of(dtype, floors[0].joined(floors[1]), own, forced=False)
+    return Limits.of(dtype, floors[0].joined(floors[1]), by_stage, forced=False)
 
 
 def _differences(a: Capture, b: Capture, limits: Limits) -> Iterator[Difference]:

@@ -100,7 +100,7 @@ def compare_live(
     mode: Mode = "free-running",
     exact: Subject | None = None,
     floors: Floors = NO_MEASURE,
-    own: Mapping[str, float] = NO_FLOORS,
+    by_stage: Mapping[str, float] = NO_FLOORS,
     with_swaps: bool = False,
     allow: Collection[str] = (),
 ) -> Comparison:
@@ -115,7 +115,7 @@ def compare_live(
             that is a lower one than the reference's, the reference's in that lower one: how far it
             is from the reference is the floor of each stage. None: floors are not measured.
         floors: Those that are known already, of a capture; they take the place of a measurement.
-        own: By stage, limits in the place of those by floors.
+        by_stage: By stage, limits in the place of those by floors.
         with_swaps: Run once more for each component, with that of the reference.
         allow: Names of what may differ; see `ipa.parity.compare.compatibility`.
 
@@ -130,7 +130,7 @@ def compare_live(
     if exact is not None and not (floors.forced if forced else floors.free):
         floors = measured(reference, exact, forced=forced)
     low = lower(reference.header.precision, subject.precision)
-    limits = Limits.of(low, floors, own, forced=forced)
+    limits = Limits.of(low, floors, by_stage, forced=forced)
     tap = _WithPicture(reference.stages, limits, forced=forced)
     header = subject.made(tap)
     check_headers(reference.header, header, allow)

@@ -88,7 +88,9 @@ def _against_capture(first: Path | LiveSpec, second: Path, asked: Asked) -> Comp
     if asked.is_set("floor"):
         limits = usual_limits(reference, other, stage_limits)
     else:
-        limits = Limits(lower(reference.header.precision, other.header.precision), own=stage_limits)
+        limits = Limits(
+            lower(reference.header.precision, other.header.precision), by_stage=stage_limits
+        )
     return compare(reference, other, limits, asked.allow)
 
 
@@ -119,7 +121,7 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
         subject,
         mode="teacher-forced" if forced else "free-running",
         floors=floors,
-        own=stage_limits,
+        by_stage=stage_limits,
         with_swaps=asked.is_set("swaps"),
         allow=asked.allow,
     )
@@ -149,7 +151,7 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
     if asked.is_set("floor"):
         exact = opening.exact(first.backend, first.dtype, low)
         rounded = opening.rounded(first.backend, low)
-    limits = Limits(low, own=PatternLimits(asked.limits), forced=True)
+    limits = Limits(low, by_stage=PatternLimits(asked.limits), forced=True)
     a, b = _Heard(reference), _Heard(subject)
     found = descend(
         *(a, b, limits),
