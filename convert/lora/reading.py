@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 
 from ipa.errors import CheckpointError
+from ipa.model.files import not_finite
 from ipa.model.ignoring import NOTHING, REASON, REMEDY, Ignore
 from ipa.model.lora import BUNDLED
 from ipa.model.sites import base_name
@@ -232,6 +233,8 @@ def _alpha(
     value = scalar(tensor)
     if config is not None:
         matching.problems["of an alpha that the metadata state too"].append(tensor.name)
+    if value is None and tensor.dtype in WEIGHTS and prod(tensor.shape) == 1:
+        raise not_finite(matching.where, tensor.name, 0, 1)
     if value is None:
         matching.problems["that should be one finite number"].append(
             f"{tensor.name} ({tensor.dtype} {tensor.shape})"
