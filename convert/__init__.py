@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .lora.names import LoraTargets
     from .lora.pairs import Lora, LoraPair
     from .lora.reading import read_lora
-    from .reading.component_file import Kind, kind_of, open_component
+    from .reading.component_file import Kind, kind_of, open_component, read_control
     from .reading.components import read_adapter, read_component
     from .reading.controlnet_config import open_controlnet
     from .reading.model import read_model
@@ -58,6 +58,7 @@ __all__ = [
     "read_adapter",
     "read_bundled_words",
     "read_component",
+    "read_control",
     "read_lora",
     "read_model",
     "read_tensor_list",
@@ -78,7 +79,7 @@ _NAMES = {
     "ipa_convert.lora.names": ("LoraTargets",),
     "ipa_convert.lora.pairs": ("Lora", "LoraPair"),
     "ipa_convert.lora.reading": ("read_lora",),
-    "ipa_convert.reading.component_file": ("Kind", "kind_of", "open_component"),
+    "ipa_convert.reading.component_file": ("Kind", "kind_of", "open_component", "read_control"),
     "ipa_convert.reading.components": ("read_adapter", "read_component"),
     "ipa_convert.reading.controlnet_config": ("open_controlnet",),
     "ipa_convert.reading.model": ("read_model",),

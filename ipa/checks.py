@@ -57,10 +57,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     def called(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in signature.bind(*args, **kwargs).arguments.items():
             if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
-                own = keywords(function, name)
-                _check_names(value, own)
+                names = keywords(function, name)
+                _check_names(value, names)
                 for key, entry in value.items():
-                    check_plain(key, entry, _plain_kinds(own[key]))
+                    check_plain(key, entry, _plain_kinds(names[key]))
             else:
                 check_plain(name, value, written.get(name))
         return function(*args, **kwargs)
@@ -121,14 +121,14 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _check_names(given: Mapping[str, object], known: Mapping[str, Any]) -> None:
+def _check_names(given: Mapping[str, object], names: Mapping[str, Any]) -> None:
     for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
             raise RequestError(
                 "there is no such argument",
                 found=f"{name}=",
-                remedy=f"did you mean {near[0]}=?" if near else f"known: {', '.join(known)}",
+                remedy=f"did you mean {near[0]}=?" if near else f"known: {', '.join(names)}",
             )
 
 
@@ -157,9 +157,9 @@ def is_finite(value: object) -> TypeGuard[float]:
         return False
 
 
-def _check_name(name: str, value: object, known: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise RequestError(f"{name} must be one of {', '.join(known)}", found=shown(value))
+def _check_name(name: str, value: object, names: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in names:
+        raise RequestError(f"{name} must be one of {', '.join(names)}", found=shown(value))
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:

@@ -16,10 +16,17 @@ from ipa.errors import RequestError
 from ipa.model.adapter import AdapterSpec
 from ipa.model.adapter_kinds import identified
 from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.ignoring import Contents, Ignore
 from ipa.model.left_out import LeftOut
 from ipa.model.quantization import Quantization
 from ipa.model.sites import Site
-from ipa.sources.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
+from ipa.sources.encoders import (
+    EncoderFiles,
+    find_encoder,
+    fingerprint,
+    left_out_of,
+    loaded_adapter,
+)
 from ipa_convert import read_adapter, read_component
 
 from .networks.attention import CrossAttention
@@ -59,8 +66,8 @@ class ImageAdapter:
     @property
     def nbytes(self) -> int:
         """The bytes of the adapter's own weights, without the encoder."""
-        own = (array for _, array in tree_flatten(self.projector.parameters()))
-        return sum(a.nbytes for a in (*own, *self.projections.values(), *self.lora.values()))
+        parameters = (array for _, array in tree_flatten(self.projector.parameters()))
+        return sum(a.nbytes for a in (*parameters, *self.projections.values(), *self.lora.values()))
 
     def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
         """Encode normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
@@ -119,6 +126,7 @@ class Adapters:
     precision: mx.Dtype
     quantization: Quantization | None
     encoders: dict[Path, VisionEncoder] = field(default_factory=dict)
+    _contents: dict[Path, Contents] = field(default_factory=dict)
     _attached: dict[str, _Attached] = field(default_factory=dict)
 
     def load(self, name: str, files: AdapterFiles) -> LoadedAdapter:
@@ -130,12 +138,17 @@ class Adapters:
         spec = identified(spec, files.kind, where)
         encoder = find_encoder(spec, files, self.model)
         adapter = ImageAdapter.build(spec, arrays(converted, self.precision), where)
-        if encoder is not None and encoder.folder not in self.encoders:
-            self.encoders[encoder.folder] = self._load_encoder(encoder)
+        contents, found = [converted.contents()], None
+        if encoder is not None:
+            found, of_encoder = self._encoder(encoder, files.ignore)
+            contents.append(of_encoder)
+        files.ignore.check_all(where, *contents)
+        if encoder is not None and found is not None:
+            self.encoders[encoder.folder], self._contents[encoder.folder] = found, contents[1]
         self._attached[name] = _Attached(adapter, encoder)
-        told = _fingerprint(self.encoders[encoder.folder]) if encoder else ""
-        left_out = LeftOut.of(where, converted.dropped)
-        return loaded_adapter(spec, encoder, told, adapter.nbytes, left_out)
+        left_out = LeftOut.of(where, left_out_of(files.ignore, *contents))
+        sha256 = _fingerprint(found) if found else ""
+        return loaded_adapter(spec, encoder, sha256, adapter.nbytes, left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""
@@ -170,11 +183,16 @@ class Adapters:
         for name, scale in lora_scales.items():
             yield self[name].lora, scale
 
-    def _load_encoder(self, files: EncoderFiles) -> VisionEncoder:
-        converted = read_component("image_encoder", files.folder, files.spec, variant=files.variant)
+    def _encoder(self, files: EncoderFiles, ignore: Ignore) -> tuple[VisionEncoder, Contents]:
+        """An encoder, loaded unless it is already, and the names in its files."""
+        if files.folder in self.encoders:
+            return self.encoders[files.folder], self._contents[files.folder]
+        converted = read_component(
+            "image_encoder", files.folder, files.spec, variant=files.variant, ignore=ignore
+        )
         encoder = VisionEncoder(files.spec)
         place(encoder, converted, self.precision, str(files.folder), self.quantization)
-        return encoder
+        return encoder, converted.contents()
 
 
 def _fingerprint(encoder: VisionEncoder) -> str:

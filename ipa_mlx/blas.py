@@ -31,8 +31,8 @@ def preload() -> str | None:
     if sys.platform != "linux" or "mlx.core" in sys.modules:
         return None
     environment = Path(sys.prefix, "lib")
-    beside = [*sorted(environment.glob("libmkl_rt.so*")), environment / _BRIDGE]
-    for name in (*_NAMES, *map(str, beside)):
+    libraries = [*sorted(environment.glob("libmkl_rt.so*")), environment / _BRIDGE]
+    for name in (*_NAMES, *map(str, libraries)):
         try:
             library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:

@@ -89,15 +89,17 @@ def text_pairs(
     attentions: Sequence[CrossAttention], states: mx.array, changes: Sequence[SiteChanges]
 ) -> tuple[KeyValue, ...]:
     """The text's keys and values at every site, with what a LoRA changes of them."""
-    own = [site.attn2 for site in changes] or [UNCHANGED] * len(attentions)
-    return tuple(a.keys_values(states, change) for a, change in zip(attentions, own, strict=True))
+    layers = [site.attn2 for site in changes] or [UNCHANGED] * len(attentions)
+    return tuple(
+        a.keys_values(states, change) for a, change in zip(attentions, layers, strict=True)
+    )
 
 
 def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]:
     """An image prompt's keys and values with all that its branch says of them."""
     scaling = EMBEDS_SCALINGS[branch.embeds_scaling]
-    moved = branch.moved or (False,) * len(pairs)
-    there = (_to_unconditional(p) if m else p for p, m in zip(pairs, moved, strict=True))
+    is_moved = branch.moved or (False,) * len(pairs)
+    there = (_to_unconditional(p) if m else p for p, m in zip(pairs, is_moved, strict=True))
     return masked(tuple(replace(pair, scaling=scaling) for pair in there), branch.masks)
 
 

@@ -142,9 +142,9 @@ def summed(
     return Added(residuals, features)
 
 
-def _sums(total: Residuals, own: Residuals) -> Residuals:
+def _sums(total: Residuals, more: Residuals) -> Residuals:
     """Sums of two lists, item by item; what only the longer one has stays."""
-    return [_sum(a, b) for a, b in zip_longest(total, own)]
+    return [_sum(a, b) for a, b in zip_longest(total, more)]
 
 
 def _sum(first: mx.array | None, second: mx.array | None) -> mx.array | None:

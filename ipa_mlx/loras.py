@@ -15,6 +15,7 @@ import mlx.nn as nn
 from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import NOTHING, Ignore
 from ipa_convert import Converted, ConvertedTensor
 
 from .networks.weights import arrays
@@ -124,7 +125,7 @@ class Loras:
         """See `Backend.frozen`."""
         return replace(self, _attached=dict(self._attached))
 
-    def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+    def load(self, name: str, path: Path, *, fuse: bool, ignore: Ignore = NOTHING) -> LoadedLora:
         """See `LoraSet.load`."""
         from ipa_convert import LoraTargets, read_lora
 
@@ -134,7 +135,7 @@ class Loras:
             text_encoder=model.text_encoder,
             text_encoder_2=model.text_encoder_2,
         )
-        lora = read_lora(path, targets)
+        lora = read_lora(path, targets, ignore=ignore)
         layers = {place: self._original(place) for place in lora}
         if fuse:
             _require_plain(layers, path.name)
@@ -176,11 +177,11 @@ class Loras:
         layer = self._original(place)
         for fuse in (True, False):
             changes = [
-                attached.changes[place].scaled(own)
+                attached.changes[place].scaled(factor)
                 for attached, scale in scales.items()
                 if attached.fuse is fuse
                 and place in attached.changes
-                and (own := scale.at(place[0])) != 0.0
+                and (factor := scale.at(place[0])) != 0.0
             ]
             if changes:
                 layer = (merged if fuse else ChangedLayer)(layer, joined(changes))

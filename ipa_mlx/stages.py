@@ -99,8 +99,8 @@ def stage_name(component: str, path: str, network: nn.Module) -> str | None:
         name, found = re.subn(pattern, instead, name)
         if found and component != "projector":
             break
-    known = kind_of(name) is not None or input_of(name, INPUTS | MORE_INPUTS) is not None
-    return name if known else None
+    is_stage = kind_of(name) is not None or input_of(name, INPUTS | MORE_INPUTS) is not None
+    return name if is_stage else None
 
 
 def _names(component: str, network: nn.Module) -> tuple[tuple[str, str], ...]:
@@ -158,9 +158,9 @@ class Stages(StageReader):
 
 
 def _exchange(module: nn.Module, call: Callable[..., Any], stack: ExitStack) -> None:
-    own = type(module)
-    module.__class__ = type(own.__name__, (own,), {"__call__": call})
-    stack.callback(setattr, module, "__class__", own)
+    kind = type(module)
+    module.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+    stack.callback(setattr, module, "__class__", kind)
 
 
 def _telling(module: nn.Module, name: str, emit: Emit) -> Callable[..., Any]:

@@ -70,12 +70,12 @@ def frugal() -> Iterator[None]:
 @contextmanager
 def widened(vae: Vae) -> Iterator[None]:
     """A context for float32; afterwards the weights are the very same arrays as before."""
-    kept = vae.parameters()
+    parameters = vae.parameters()
     vae.set_dtype(mx.float32)
     try:
         yield
     finally:
-        vae.update(kept)
+        vae.update(parameters)
 
 
 def _decode_one(vae: Vae, latents: mx.array, warnings: list[str], tile: Tile | None) -> Floats:

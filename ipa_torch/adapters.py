@@ -19,12 +19,19 @@ from ipa.model.adapter import AdapterSpec, Shapes
 from ipa.model.adapter_kinds import identified
 from ipa.model.adapter_shapes import detect_adapter
 from ipa.model.folder import AdapterFiles, ModelFolder
-from ipa.model.ignoring import REMEDY
+from ipa.model.ignoring import REMEDY, Contents, Ignore
+from ipa.model.left_out import LeftOut
 from ipa.model.sites import Site
-from ipa.sources.encoders import EncoderFiles, find_encoder, fingerprint, loaded_adapter
+from ipa.sources.encoders import (
+    EncoderFiles,
+    find_encoder,
+    fingerprint,
+    left_out_of,
+    loaded_adapter,
+)
 
 from .files.adapter_file import AdapterFile, open_adapter
-from .files.weights import MALFORMED, load_component, load_encoder_file, quiet, reason
+from .files.weights import MALFORMED, Account, load_component, load_encoder_file, quiet, reason
 from .networks.attention import keys_values
 from .networks.context import KeyValue
 from .networks.low_rank import PARTS, SiteChanges, site_changes
@@ -81,8 +88,8 @@ class ImageAdapter:
     @property
     def nbytes(self) -> int:
         """The bytes of the adapter's own weights, without the encoder."""
-        own = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
-        return sum(tensor.nbytes for tensor in (*own, *self.lora.values()))
+        tensors = [*self.projector.parameters(), *(w for pair in self.projections for w in pair)]
+        return sum(tensor.nbytes for tensor in (*tensors, *self.lora.values()))
 
     def features(
         self, encoder: torch.nn.Module, pixels: torch.Tensor
@@ -161,7 +168,7 @@ def check_file(file: AdapterFile, sites: Sequence[Site], context_width: int) -> 
 
 def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], where: str) -> None:
     """Refuse tensors beside projector, keys, values and LoRA; torch checks the projector."""
-    known = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
+    names = {f"ip_adapter.{site.number}.to_{letter}_ip.weight" for site in sites for letter in "kv"}
     needed = _lora_shapes(spec, sites)
     wrong = sorted(name for name, shape in needed.items() if shapes.get(name) != shape)
     if wrong:
@@ -171,8 +178,8 @@ def _refuse_spare(shapes: Shapes, spec: AdapterSpec, sites: Sequence[Site], wher
             found=f"{first}: {shapes.get(first, 'no such tensor')}, needed {needed[first]}",
             remedy="download the file again",
         )
-    known |= needed.keys()
-    spare = sorted(k for k in shapes if k not in known and not k.startswith("image_proj."))
+    names |= needed.keys()
+    spare = sorted(k for k in shapes if k not in names and not k.startswith("image_proj."))
     if spare:
         raise CheckpointError(
             f"{where} has tensors that no supported adapter has",
@@ -207,21 +214,27 @@ class Adapters:
     model: ModelFolder
     unet: UNet2DConditionModel
     encoders: dict[Path, torch.nn.Module] = field(default_factory=dict)
+    _contents: dict[Path, Contents] = field(default_factory=dict)
     _attached: dict[str, _Attached] = field(default_factory=dict)
 
     def load(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """See `Backend.load_adapter`."""
         where, width = files.weights.name, self.model.unet.context_width
         file = open_adapter(files.weights, self.model.sites, files.ignore)
-        found = check_file(file, self.model.sites, width)
-        spec = identified(found, files.kind, where)
+        spec = identified(check_file(file, self.model.sites, width), files.kind, where)
         encoder = find_encoder(spec, files, self.model)
         adapter = ImageAdapter.read(file, self.unet, self.model.sites, spec)
-        if encoder is not None and encoder.folder not in self.encoders:
-            self.encoders[encoder.folder] = self._load_encoder(encoder)
+        contents, found = [file.contents], None
+        if encoder is not None:
+            found, of_encoder = self._encoder(encoder, files.ignore)
+            contents.append(of_encoder)
+        files.ignore.check_all(where, *contents)
+        if encoder is not None and found is not None:
+            self.encoders[encoder.folder], self._contents[encoder.folder] = found, contents[1]
         self._attached[name] = _Attached(adapter, encoder)
-        told = _fingerprint(self.encoders[encoder.folder]) if encoder else ""
-        return loaded_adapter(spec, encoder, told, adapter.nbytes, file.left_out)
+        left_out = LeftOut.of(where, left_out_of(files.ignore, *contents))
+        sha256 = _fingerprint(found) if found else ""
+        return loaded_adapter(spec, encoder, sha256, adapter.nbytes, left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""
@@ -256,13 +269,18 @@ class Adapters:
         for name, scale in lora_scales.items():
             yield self[name].lora, scale
 
-    def _load_encoder(self, files: EncoderFiles) -> torch.nn.Module:
-        kind, dtype = CLIPVisionModelWithProjection, self.unet.dtype
+    def _encoder(self, files: EncoderFiles, ignore: Ignore) -> tuple[torch.nn.Module, Contents]:
+        """An encoder, loaded unless it is already, and the names in its files."""
+        if files.folder in self.encoders:
+            return self.encoders[files.folder], self._contents[files.folder]
+        kind, dtype, account = CLIPVisionModelWithProjection, self.unet.dtype, Account(ignore)
         if files.folder.is_file():
-            encoder = load_encoder_file(files.folder, files.config, dtype)
+            encoder = load_encoder_file(files.folder, files.config, dtype, account)
         else:
-            encoder = load_component(kind, "image_encoder", files.folder, dtype, files.variant)
-        return encoder.to(self.unet.device)
+            how = (dtype, files.variant, account)
+            encoder = load_component(kind, "image_encoder", files.folder, *how)
+        contents = Contents(tuple(account.names), tuple(account.gone))
+        return encoder.to(self.unet.device), contents
 
 
 def _fingerprint(encoder: Any) -> str:

@@ -68,8 +68,8 @@ def masked(
 def steered(pairs: tuple[KeyValue, ...], branch: Branch) -> tuple[KeyValue, ...]:
     """An image prompt's keys and values with all that its branch says of them."""
     scaling = EMBEDS_SCALINGS[branch.embeds_scaling]
-    moved = branch.moved or (False,) * len(pairs)
-    there = (_to_unconditional(p) if m else p for p, m in zip(pairs, moved, strict=True))
+    is_moved = branch.moved or (False,) * len(pairs)
+    there = (_to_unconditional(p) if m else p for p, m in zip(pairs, is_moved, strict=True))
     return masked(tuple(replace(pair, scaling=scaling) for pair in there), branch.masks)
 
 

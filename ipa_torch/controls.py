@@ -148,7 +148,7 @@ def summed(
     return Added(residuals, features)
 
 
-def _sums(total: Residuals, own: Residuals) -> Residuals:
+def _sums(total: Residuals, more: Residuals) -> Residuals:
     """Sums of two lists, item by item; what only the longer one has stays."""
-    pairs = zip_longest(total, own)
+    pairs = zip_longest(total, more)
     return [(b if a is None else a) if a is None or b is None else a + b for a, b in pairs]

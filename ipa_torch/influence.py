@@ -28,17 +28,17 @@ class Recorder:
             text: What they get of the text, of the same shape.
             context: The image prompts.
         """
-        own = slice(len(q) - self._count, None)
-        norms = [_norm(text[own])]
+        conditional = slice(len(q) - self._count, None)
+        norms = [_norm(text[conditional])]
         branches = context.images_at(site)
         for scale, pictures in zip(context.scales, self._pictures, strict=True):
             if scale[site] == 0.0:
                 norms += [torch.zeros_like(norms[0])] * pictures
                 continue
             _, weight, image = next(branches)
-            image = KeyValue(image.keys[own], image.values[own])
+            image = KeyValue(image.keys[conditional], image.values[conditional])
             norms += [
-                _norm(weight * attend(q[own], image.keys, values))
+                _norm(weight * attend(q[conditional], image.keys, values))
                 for values in values_by_picture(image.values, pictures)
             ]
         stacked = torch.stack(norms)

@@ -16,6 +16,7 @@ from peft.tuners.lora import LoraLayer
 
 from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import CheckpointError
+from ipa.model.ignoring import NOTHING, Ignore
 
 from .files.lora_file import Networks, Tensors, read_lora
 from .files.weights import MALFORMED, quiet, reason
@@ -64,17 +65,19 @@ class Loras:
         return replace(self, _attached=dict(self._attached))
 
     @torch.no_grad()
-    def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+    def load(self, name: str, path: Path, *, fuse: bool, ignore: Ignore = NOTHING) -> LoadedLora:
         """See `LoraSet.load`."""
-        parts, config, left_out = read_lora(path, self.networks)
+        parts, config, left_out = read_lora(path, self.networks, ignore)
         self._acting.count += 1
         label = f"file{self._acting.count}"
         self._acting.layers.clear()
         try:
             with quiet():
                 for part, tensors in parts.items():
-                    own = {k.partition(".")[2]: v for k, v in config.items() if _is_of(k, part)}
-                    _inject(self.networks[part], label, tensors, own)
+                    settings = {
+                        k.partition(".")[2]: v for k, v in config.items() if _is_of(k, part)
+                    }
+                    _inject(self.networks[part], label, tensors, settings)
         except (*MALFORMED, NotImplementedError) as error:
             self._remove(label)
             raise CheckpointError(
@@ -136,8 +139,8 @@ class Loras:
                     continue
                 layer.scaling[attached.label] = scale * attached.strengths[layer]
                 if attached.fuse:
-                    own = layer.get_delta_weight(attached.label).float()
-                    change = own if change is None else change + own
+                    delta = layer.get_delta_weight(attached.label).float()
+                    change = delta if change is None else change + delta
                 else:
                     active.append(attached.label)
             layer.set_adapter(active)
@@ -149,7 +152,7 @@ class Loras:
 
     def _forget(self) -> None:
         """Remove what was unloaded and is in no frozen set; it acts nowhere meanwhile."""
-        gone = [label for label, held in self._acting.unloaded if held() is None]
+        gone = [label for label, attached in self._acting.unloaded if attached() is None]
         self._acting.unloaded = [entry for entry in self._acting.unloaded if entry[0] not in gone]
         for label in gone:
             self._remove(label)
@@ -172,20 +175,24 @@ def _is_of(key: str, part: str) -> bool:
 
 
 def _inject(
-    network: torch.nn.Module, label: str, tensors: Tensors, told: Mapping[str, Any]
+    network: torch.nn.Module, label: str, tensors: Tensors, settings: Mapping[str, Any]
 ) -> None:
     """Give the layers of a network PEFT's, with these matrices; `told` is PEFT's configuration."""
     for key, value in _FIXED.items():
-        if told.get(key, value) != value:
-            raise ValueError(f"its configuration says {key}={told[key]!r}, not {value!r}")
+        if settings.get(key, value) != value:
+            raise ValueError(f"its configuration says {key}={settings[key]!r}, not {value!r}")
     ranks = {k.removesuffix(".lora_B.weight"): t.shape[1] for k, t in tensors.items() if "_B" in k}
-    if told:
-        config = LoraConfig(**told)
+    if settings:
+        config = LoraConfig(**settings)
     else:
         first = next(iter(ranks.values()))
-        own = {f"^{path}": rank for path, rank in ranks.items()}
+        ranks_by_path = {f"^{path}": rank for path, rank in ranks.items()}
         config = LoraConfig(
-            r=first, lora_alpha=first, rank_pattern=own, alpha_pattern=own, target_modules=[*ranks]
+            r=first,
+            lora_alpha=first,
+            rank_pattern=ranks_by_path,
+            alpha_pattern=ranks_by_path,
+            target_modules=[*ranks],
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are meant

@@ -46,8 +46,8 @@ def has_steady_products() -> bool:
         room = torch.empty(rows.numel() + 16, dtype=dtype)
         expected = torch.nn.functional.linear(rows, weight)
         for offset in range(16):
-            moved = room[offset : offset + rows.numel()].view_as(rows).copy_(rows)
-            if not torch.equal(torch.nn.functional.linear(moved, weight), expected):
+            shifted = room[offset : offset + rows.numel()].view_as(rows).copy_(rows)
+            if not torch.equal(torch.nn.functional.linear(shifted, weight), expected):
                 return False
     return True
 
@@ -55,12 +55,12 @@ def has_steady_products() -> bool:
 @contextmanager
 def _said(settings: dict[str, str]) -> Iterator[None]:
     """A context: the environment with settings that the user left open."""
-    own = {name: os.environ.get(name) for name in settings if not os.environ.get(name)}
-    os.environ.update({name: settings[name] for name in own})
+    missing = {name: os.environ.get(name) for name in settings if not os.environ.get(name)}
+    os.environ.update({name: settings[name] for name in missing})
     try:
         yield
     finally:
-        for name, value in own.items():
+        for name, value in missing.items():
             if value is None:
                 del os.environ[name]
             else:

@@ -73,8 +73,8 @@ def _pooled(
     if not learned:
         return output.text_embeds
     config = second.config
-    known = torch.where(ids >= config.vocab_size, 0, ids)
-    is_end = known if config.eos_token_id == 2 else known == config.eos_token_id
+    usual = torch.where(ids >= config.vocab_size, 0, ids)
+    is_end = usual if config.eos_token_id == 2 else usual == config.eos_token_id
     row = is_end.int().argmax(dim=-1)
     return second.text_projection(output.last_hidden_state[:, row[0]])
 

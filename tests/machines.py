@@ -41,6 +41,7 @@ CHOSEN = (
 """Both backends against themselves, and torch against diffusers, bit for bit."""
 
 WIDTHS = (
+    "prepare/samplers/test_noise.py",
     "prepare/samplers/test_custom_steps.py::test_timesteps_equal_diffusers",
     "prepare/samplers/test_samplers.py::test_whole_runs_equal_diffusers",
     "prepare/samplers/test_samplers.py::test_eta_equals_diffusers",

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa.errors import CheckpointError
+from ipa.model.files import not_finite
 
 from .dtypes import NUMPY, Array
 
@@ -35,12 +36,7 @@ def check_finite(array: Array, dtype: str, name: str, where: str) -> None:
     """Raise CheckpointError if a tensor holds NaN or infinity."""
     position = _first_special(array, dtype)
     if position is not None:
-        raise CheckpointError(
-            f"{where}: {name} holds values that are not finite",
-            found=f"NaN or infinity at position {position} of {array.size}",
-            remedy="the file is damaged or the training failed: download it again, "
-            "or use another one",
-        )
+        raise not_finite(where, name, position, array.size)
 
 
 def _first_special(array: Array, dtype: str) -> int | None:

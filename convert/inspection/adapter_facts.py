@@ -172,10 +172,10 @@ def _spelling(checkpoint: Checkpoint, downs: Iterable[Key]) -> str:
 
 
 def _range(values: Iterable[float]) -> str:
-    known = sorted(set(values))
-    if not known:
+    ordered = sorted(set(values))
+    if not ordered:
         return "unknown"
-    low, high = known[0], known[-1]
+    low, high = ordered[0], ordered[-1]
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
@@ -262,12 +262,12 @@ def inversion_facts(checkpoint: Checkpoint) -> Facts:
     """Describe a textual inversion: its word, its number of embeddings, its text encoder."""
     shapes = {name: tensor.shape for name, tensor in checkpoint.items()}
     rows = {shape[0] if len(shape) == 2 else 1 for shape in shapes.values()}
-    told = [name for name in shapes if len(shapes) == 1 and name not in _UNNAMED]
+    words = [name for name in shapes if len(shapes) == 1 and name not in _UNNAMED]
     return Facts(
         variant=_counted(max(rows)),
         base=_inversion_base(shapes),
         remarks=(
-            f"its word is {told[0]!r}" if told else "its word is the file's name, or any other",
+            f"its word is {words[0]!r}" if words else "its word is the file's name, or any other",
         ),
     )
 

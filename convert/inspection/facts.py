@@ -18,12 +18,18 @@ from ..tables import (
     unet,
     vae,
 )
-from ..tables.families import LORA, ORIGINAL_UNET, ORIGINAL_VAE, SINGLE_FILE
+from ..tables.families import CONTROLLED, LORA, ORIGINAL_UNET, ORIGINAL_VAE, SINGLE_FILE
 from . import network_facts as clip_facts
 from .adapter_facts import TITLE as INVERSION
 from .adapter_facts import adapter_facts, inversion_facts, lora_facts
 from .description import Facts
-from .network_facts import controlnet_facts, single_file_facts, t2i_adapter_facts, unet_facts
+from .network_facts import (
+    controlled_facts,
+    controlnet_facts,
+    single_file_facts,
+    t2i_adapter_facts,
+    unet_facts,
+)
 
 
 def facts(family: str, checkpoint: Checkpoint) -> Facts:
@@ -58,6 +64,7 @@ def _whole_clip(checkpoint: Checkpoint) -> Facts:
 
 _DESCRIBERS: Mapping[str, Callable[[Checkpoint], Facts]] = {
     SINGLE_FILE: single_file_facts,
+    CONTROLLED: controlled_facts,
     unet.TITLE: unet_facts,
     ORIGINAL_UNET: unet_facts,
     vae.TITLE: _vae,

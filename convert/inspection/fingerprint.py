@@ -67,7 +67,7 @@ def fingerprint(converted: Converted) -> Fingerprint:
         for tensor, digest in zip(whole, digests, strict=True)
         if not is_quantized(tensor.name, tensor.shape, _FEW_BITS)
     ]
-    rest = {name + REST: told for name, told in _joined(left).items()}
+    rest = {name + REST: hashed for name, hashed in _joined(left).items()}
     return rest if packed else _joined(digests) | rest
 
 
@@ -76,9 +76,9 @@ def agreement(a: Mapping[str, str], b: Mapping[str, str]) -> str | None:
 
     That quantised layers may differ is granted only where one of the two has them.
     """
-    is_whole = all("float32" in told for told in (a, b))
-    known = [*_ROUNDINGS, *(() if is_whole else (name + REST for name in _ROUNDINGS))]
-    return next((name for name in known if name in a and a[name] == b.get(name)), None)
+    is_whole = all("float32" in hashes for hashes in (a, b))
+    names = [*_ROUNDINGS, *(() if is_whole else (name + REST for name in _ROUNDINGS))]
+    return next((name for name in names if name in a and a[name] == b.get(name)), None)
 
 
 def lora_fingerprint(lora: Lora) -> Fingerprint:

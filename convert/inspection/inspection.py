@@ -15,7 +15,7 @@ from ipa.errors import CheckpointError
 from ..containers.checkpoint import Checkpoint, open_folder
 from ..containers.safetensors_file import nbytes
 from ..reading.single_file import tensors_of
-from ..tables.families import SINGLE_FILE, SUPPORTED, UNKNOWN, family
+from ..tables.families import CONTROLLED, SINGLE_FILE, SUPPORTED, UNKNOWN, family
 from .adapter_facts import TITLE as INVERSION
 from .adapter_facts import is_inversion, open_any
 from .facts import facts
@@ -113,7 +113,7 @@ def _file(path: Path, *, values: bool) -> Inspection:
     checkpoint = open_any(path)
     whole = _part(path.name, checkpoint, values=values)
     found = _sum(path, "file", (whole,), ())
-    if whole.family != SINGLE_FILE:
+    if whole.family not in (SINGLE_FILE, CONTROLLED):
         return found
     parts = (_part(n, part, values=False) for n, part in tensors_of(checkpoint).items())
     return replace(found, parts=tuple(parts))
@@ -156,8 +156,8 @@ def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
     kind = family(checkpoint)
     if kind == UNKNOWN and is_inversion(checkpoint):
         kind = INVERSION
-    known = facts(kind, checkpoint)
-    remarks = list(known.remarks)
+    described = facts(kind, checkpoint)
+    remarks = list(described.remarks)
     if kind == UNKNOWN:
         remarks.append(f"tensors such as {', '.join(sorted(checkpoint)[:3])}")
     elif kind not in (*SUPPORTED, INVERSION):
@@ -170,9 +170,9 @@ def _part(name: str, checkpoint: Checkpoint, *, values: bool) -> Part:
     return Part(
         name=name,
         family=kind,
-        variant=known.variant,
-        base=known.base,
-        encoder=known.encoder,
+        variant=described.variant,
+        base=described.base,
+        encoder=described.encoder,
         tensors=len(checkpoint),
         parameters=sum(prod(shape) for shape in _weights(checkpoint)),
         bytes=sum(nbytes(t.dtype, t.shape) for t in checkpoint.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from ipa.errors import CheckpointError
 from ipa.model.config import Config
@@ -34,6 +35,12 @@ _INPUTS: Mapping[int, str] = {
 _SITES: Mapping[str, int] = {"SD1.5": 16, "SD2": 16, "SDXL": 70}
 
 
+_TAKES_CONTROL = (
+    "load_controlnet takes the ControlNet of this file, and convert --kind controlnet writes it "
+    "alone; otherwise it is the model"
+)
+
+
 _PARTS: Mapping[str, str] = {"vae": "VAE", "text_encoder": "text encoder"}
 
 
@@ -62,15 +69,22 @@ def unet_facts(checkpoint: Checkpoint) -> Facts:
 
 def single_file_facts(checkpoint: Checkpoint) -> Facts:
     """Describe a whole model in one file, with what it lacks and cannot tell."""
-    known = unet_facts(checkpoint)
-    remarks = [*known.remarks, *_missing(checkpoint, known.base)]
+    unet = unet_facts(checkpoint)
+    remarks = [*unet.remarks, *_missing(checkpoint, unet.base)]
     if has_averages(checkpoint):
         remarks.append("the UNet twice: its last weights, and their averages (convert with --ema)")
     if others := LeftOut.of(checkpoint.where, beside(checkpoint)).listed():
         remarks.append(f"beside its networks: {others}; it is left out")
     marks = [words for name, words in _MARKERS.items() if name in checkpoint]
-    remarks += marks or _untold(known.base)
-    return Facts(variant=known.variant, base=known.base, remarks=tuple(remarks))
+    remarks += marks or _untold(unet.base)
+    return Facts(variant=unet.variant, base=unet.base, remarks=tuple(remarks))
+
+
+def controlled_facts(checkpoint: Checkpoint) -> Facts:
+    """Describe a whole model with a ControlNet in it: it is the model, and may be the other."""
+    model, control = single_file_facts(checkpoint), controlnet_facts(checkpoint)
+    words = ", ".join(filter(None, (control.base, *control.remarks[:1])))
+    return replace(model, remarks=(*model.remarks, f"its ControlNet: {words}", _TAKES_CONTROL))
 
 
 def _pruned(checkpoint: Checkpoint, base: str) -> Iterator[str]:
@@ -193,7 +207,7 @@ def _controlnet_spelling(checkpoint: Checkpoint) -> tuple[str, ...]:
     if checkpoint.converted:
         return ()
     if any(controlnet.DROPS[0].matches(name) for name in checkpoint):
-        return ("original naming, with the whole base model beside it",)
+        return ("original naming, with other networks beside it",)
     if "controlnet_cond_embedding.conv_in.weight" in checkpoint:
         return ("diffusers' naming",)
     return ("original naming",)

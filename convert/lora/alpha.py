@@ -130,9 +130,9 @@ def peft_configs(checkpoint: Checkpoint) -> dict[str, PeftConfig]:
         CheckpointError: It is damaged, or says what is not implemented.
     """
     where = checkpoint.where
-    beside = Path(where).with_name(_BESIDE[1])
-    if Path(where).stem == _BESIDE[0] and beside.is_file():
-        return {"": PeftConfig.parse(read_json(beside), str(beside))}
+    settings = Path(where).with_name(_BESIDE[1])
+    if Path(where).stem == _BESIDE[0] and settings.is_file():
+        return {"": PeftConfig.parse(read_json(settings), str(settings))}
     groups: dict[str, dict[str, Any]] = {}
     for key, value in _parsed(checkpoint.metadata.get(METADATA, "") or "{}", where).items():
         head, dot, rest = key.partition(".")

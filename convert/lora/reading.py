@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
 from ipa.errors import CheckpointError
+from ipa.model.files import not_finite
+from ipa.model.ignoring import NOTHING, REASON, REMEDY, Ignore
 from ipa.model.lora import BUNDLED
 from ipa.model.sites import base_name
 
@@ -53,13 +55,20 @@ class _Matching:
     where: str = ""
 
 
-def read_lora(path: Path, targets: LoraTargets, *, skip: Collection[LoraComponent] = ()) -> Lora:
+def read_lora(
+    path: Path,
+    targets: LoraTargets,
+    *,
+    skip: Collection[LoraComponent] = (),
+    ignore: Ignore = NOTHING,
+) -> Lora:
     """Read a LoRA in any public spelling, or converted, for the model that it changes.
 
     Args:
         path: A safetensors file, or one of torch.save.
         targets: The networks of the model.
         skip: Networks whose part of the LoRA is left out; it is listed in `Lora.dropped`.
+        ignore: What may be left out, if it is no whole pair of matrices of a layer of the model.
 
     Raises:
         CheckpointError: It is damaged, another kind of network, for another base, or holds a key
@@ -68,13 +77,15 @@ def read_lora(path: Path, targets: LoraTargets, *, skip: Collection[LoraComponen
     checkpoint = open_file(path)
     _check_kind(checkpoint)
     _check_base(checkpoint, targets)
-    matching = _match(checkpoint, targets, skip)
+    matching = _match(checkpoint, targets, skip, ignore)
     configs = peft_configs(checkpoint)
     modules = [module for module in targets.modules() if module in matching.groups]
     found = [_pair(module, matching, configs, checkpoint) for module in modules]
     pairs = [pair for pair in found if pair is not None]
     if matching.problems or not pairs:
         raise _error(checkpoint, matching.problems)
+    ignored = [name for name, why in matching.dropped.items() if why == REASON]
+    ignore.check(ignored, checkpoint, path.name)
     return Lora(
         where=checkpoint.where,
         base=base_name(targets.unet.context_width),
@@ -115,17 +126,23 @@ def _check_base(checkpoint: Checkpoint, targets: LoraTargets) -> None:
 
 
 def _match(
-    checkpoint: Checkpoint, targets: LoraTargets, skip: Collection[LoraComponent]
+    checkpoint: Checkpoint,
+    targets: LoraTargets,
+    skip: Collection[LoraComponent],
+    ignore: Ignore,
 ) -> _Matching:
     """Assign every tensor to its layer, and note whatever finds none."""
     table = converted_stems(targets) if checkpoint.converted else stems(targets)
     present = {"unet", *(component for component, _ in targets.texts())}
-    matching = _Matching(where=checkpoint.where)
+    matching, whole = _Matching(where=checkpoint.where), _whole(checkpoint)
     for name, stored in checkpoint.items():
         key = split(name)
         module = table.get(key.stem) if key else None
         component = module.component if module else component_of(name)
-        if name.startswith(BUNDLED):
+        is_needed = key is not None and key.stem in whole and module is not None
+        if ignore.matches(name) and not is_needed:
+            matching.dropped[name] = REASON
+        elif name.startswith(BUNDLED):
             matching.bundled[name] = stored
         elif component in skip:
             matching.dropped[name] = f"the part for {component}, left out on request"
@@ -135,6 +152,14 @@ def _match(
         elif other := matching.groups[module].put(key, stored):
             matching.problems["given twice"].append(f"{other.name} and {name}")
     return matching
+
+
+def _whole(names: Iterable[str]) -> set[str]:
+    """The stems of layers that have both matrices."""
+    halves: dict[str, set[str]] = defaultdict(set)
+    for key in filter(None, map(split, names)):
+        halves[key.stem].add(key.role)
+    return {stem for stem, roles in halves.items() if {"down", "up"} <= roles}
 
 
 def _pair(
@@ -147,8 +172,8 @@ def _pair(
     problems = matching.problems
     stored, others = matching.groups[module].chosen()
     matching.dropped.update(others)
-    lone = {"down", "up"} - stored.keys()
-    if lone:
+    missing = {"down", "up"} - stored.keys()
+    if missing:
         present = [stored[role] for role in ("down", "up") if role in stored]
         kind = "without the other half" if present else "without a pair"
         problems[kind] += [part.name for part in present or stored.values()]
@@ -208,6 +233,8 @@ def _alpha(
     value = scalar(tensor)
     if config is not None:
         matching.problems["of an alpha that the metadata state too"].append(tensor.name)
+    if value is None and tensor.dtype in WEIGHTS and prod(tensor.shape) == 1:
+        raise not_finite(matching.where, tensor.name, 0, 1)
     if value is None:
         matching.problems["that should be one finite number"].append(
             f"{tensor.name} ({tensor.dtype} {tensor.shape})"
@@ -216,9 +243,9 @@ def _alpha(
 
 
 def _error(checkpoint: Checkpoint, problems: Mapping[str, list[str]]) -> CheckpointError:
-    remedy = "check that it is a LoRA for this model"
+    remedy = f"check that it is a LoRA for this model; {REMEDY}"
     if _ABSENT in problems:
-        remedy = "use a model with that text encoder, or ask to leave this part of the LoRA out"
+        remedy = f"use a model with that text encoder; {REMEDY}"
     return CheckpointError(
         f"{checkpoint.where} does not fit this model as a LoRA",
         found=". ".join(listed(problems)) or "no pair of matrices",

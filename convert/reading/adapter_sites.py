@@ -28,7 +28,7 @@ def find_sites(checkpoint: Checkpoint) -> tuple[Site, ...] | None:
     """The cross-attention sites of the known base with these widths; None if there is none."""
     found = {place: width for place, (width, _) in adapter_sites(checkpoint).items()}
     for sites in SITES.values():
-        known = {s.path if checkpoint.converted else str(s.number): s.width for s in sites}
-        if found == known:
+        widths = {s.path if checkpoint.converted else str(s.number): s.width for s in sites}
+        if found == widths:
             return sites
     return None

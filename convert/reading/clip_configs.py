@@ -159,13 +159,13 @@ def _shapes(
     checkpoint: Checkpoint, aliases: Iterable[Alias], renames: Sequence[Rename]
 ) -> dict[str, Shape]:
     """Shapes by canonical names; fused matrices stay as they are, for nothing is read of them."""
-    kept = tuple(alias for alias in aliases if not isinstance(alias, Split))
+    rules = tuple(alias for alias in aliases if not isinstance(alias, Split))
     if checkpoint.converted:
-        kept = tuple(Rename(rule.target, rule.source) for rule in reversed(renames))
+        rules = tuple(Rename(rule.target, rule.source) for rule in reversed(renames))
     return {
         canonical: view.shape
         for name, stored in checkpoint.items()
-        for canonical, view in respell(name, stored, kept)
+        for canonical, view in respell(name, stored, rules)
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from ipa.errors import CheckpointError
 from ipa.model.clip import ClipTextSpec, ClipVisionSpec
+from ipa.model.control_files import ControlFiles
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.files import STEMS, read_json
 from ipa.model.ignoring import Ignore
@@ -31,7 +32,7 @@ from ..tables import (
 from ..tables.converted import Converted
 from ..tables.matching import convert
 from .clip_configs import detect_text, detect_vision
-from .components import TABLES, Component, Spec
+from .components import TABLES, Component, Spec, read_component
 from .controlnet_config import open_controlnet
 from .t2i_adapter_config import detect_t2i_adapter
 
@@ -41,6 +42,7 @@ Kind: TypeAlias = Literal["model", "adapter", "lora"] | Component
 # What a file of a family is.
 _KINDS: Mapping[str, Kind] = {
     families.SINGLE_FILE: "model",
+    families.CONTROLLED: "model",
     ip_adapter.TITLE: "adapter",
     families.LORA: "lora",
     unet.TITLE: "unet",
@@ -119,8 +121,29 @@ def kind_of(path: Path) -> Kind:
     return _KINDS[family]
 
 
+def read_control(files: ControlFiles) -> Converted:
+    """The tensors of a ControlNet or T2I-Adapter, whose structure is known.
+
+    Raises:
+        CheckpointError: The weights are damaged, or are not exactly those of the structure.
+        RequestError: Something is to be ignored that there is not, or that is needed.
+    """
+    is_net = isinstance(files.spec, ControlNetSpec)
+    component: Component = "controlnet" if is_net else "t2i_adapter"
+    if files.path.is_file():
+        return open_component(files.path, files.config, files.ignore.patterns, component).converted
+    converted = read_component(
+        component, files.path, files.spec, variant=files.variant, ignore=files.ignore
+    )
+    files.ignore.check_all(str(files.path), converted.contents())
+    return converted
+
+
 def open_component(
-    path: Path, config: Config | None = None, ignore: Sequence[str] | None = None
+    path: Path,
+    config: Config | None = None,
+    ignore: Sequence[str] | None = None,
+    component: Component | None = None,
 ) -> LoneComponent:
     """A component from its folder or from one file.
 
@@ -129,12 +152,13 @@ def open_component(
         config: For a file: what config.json would say. None: the weights tell, which they do for
             ControlNets, T2I-Adapters and CLIP's towers of public sizes.
         ignore: Names of tensors that the component does not know and that may be left out.
+        component: Which it is; None: the file tells. A ControlNet may lie beside a whole model.
 
     Raises:
         CheckpointError: The weights are damaged, are not exactly those of the config, or do not
             tell what it would say.
     """
-    component = cast("Component", kind_of(path))
+    component = component or cast("Component", kind_of(path))
     if path.is_dir():
         config = read_json(path / "config.json")
         checkpoint = open_folder(path, STEMS[component])

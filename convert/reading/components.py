@@ -117,10 +117,7 @@ def plan_adapter(
     if not checkpoint.converted:
         spec.check_unet(ip_adapter.canonical_shapes(checkpoint), sites, checkpoint.where)
     table = ip_adapter.table(spec, sites, aliases(checkpoint))
-    converted = convert(checkpoint, table, ignore)
-    names = [stored.name for stored in checkpoint.values()]
-    ignore.check(converted.dropped, names, checkpoint.where)
-    return converted
+    return convert(checkpoint, table, ignore)
 
 
 def read_tiny_vae(files: TinyVaeFiles) -> Converted:

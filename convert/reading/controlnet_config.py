@@ -20,7 +20,7 @@ from ipa.model.controlnet import ControlNetSpec
 from ..containers.checkpoint import Checkpoint, open_file
 from ..containers.stored import Stored
 from ..tables import controlnet, t2i_adapter
-from ..tables.families import family
+from ..tables.families import CONTROLLED, family
 from ..tables.layout import Shape
 from ..tables.rules import Rename
 
@@ -113,9 +113,9 @@ def open_controlnet(
 
 
 def require_controlnet(checkpoint: Checkpoint) -> None:
-    """Raise CheckpointError unless it is a plain ControlNet; name what it is instead."""
+    """Raise CheckpointError unless it is a plain ControlNet, or a whole model with one in it."""
     found = family(checkpoint)
-    if found != controlnet.TITLE:
+    if found not in (controlnet.TITLE, CONTROLLED):
         raise CheckpointError(
             f"{checkpoint.where} is not a plain {controlnet.TITLE}",
             found=f"tensors of this kind: {found}",

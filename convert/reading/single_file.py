@@ -130,9 +130,9 @@ def parts(checkpoint: Checkpoint, *, ema: bool = False) -> Parts:
         for name in checkpoint
     }
     dropped = {name: reason for name, reason in reasons.items() if reason is not None}
-    kept = {name: stored for name, stored in checkpoint.items() if name not in dropped}
-    dropped |= dict.fromkeys(beside(kept), _OUTSIDE)
-    found = tensors_of(Checkpoint(checkpoint.where, kept, converted=False))
+    tensors = {name: stored for name, stored in checkpoint.items() if name not in dropped}
+    dropped |= dict.fromkeys(beside(tensors), _OUTSIDE)
+    found = tensors_of(Checkpoint(checkpoint.where, tensors, converted=False))
     if ema and "unet" in found:
         averages = dict(_averages(checkpoint, found["unet"]))
         found["unet"] = Checkpoint(checkpoint.where, averages, converted=False)

@@ -17,7 +17,7 @@ from ipa.model.config import MOST_LAYERS, Config
 
 from ..containers.checkpoint import Checkpoint, open_file
 from ..tables import controlnet, t2i_adapter
-from ..tables.families import family
+from ..tables.families import CONTROLLED, family
 from ..tables.layout import Shape
 
 _FIRST: Mapping[int, tuple[int, int]] = {64: (8, 1), 192: (8, 3), 256: (16, 1), 768: (16, 3)}
@@ -43,7 +43,7 @@ def open_t2i_adapter(path: Path, config: Config | None = None) -> tuple[Config, 
     checkpoint = open_file(path)
     found = family(checkpoint)
     if found != t2i_adapter.TITLE:
-        is_controlnet = found == controlnet.TITLE
+        is_controlnet = found in (controlnet.TITLE, CONTROLLED)
         raise CheckpointError(
             f"{checkpoint.where} is no {t2i_adapter.TITLE}",
             found=f"tensors of this kind: {found}",

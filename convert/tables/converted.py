@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ipa.errors import CheckpointError
+from ipa.model.ignoring import Contents
 from ipa.model.quantization import Quantization
 
 from ..containers.dtypes import WEIGHTS, Array
@@ -83,6 +84,10 @@ class Converted(Mapping[str, ConvertedTensor]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+    def contents(self) -> Contents:
+        """The names in the file."""
+        return Contents(tuple(t.stored.name for t in self.values()), tuple(self.dropped))
 
     def require_precise(self) -> None:
         """Raise CheckpointError if weights are quantised: the original values are gone."""

@@ -20,6 +20,7 @@ from .rules import fits
 UNKNOWN = "unknown"
 LORA = "LoRA"
 SINGLE_FILE = "Stable Diffusion single file"
+CONTROLLED = "Stable Diffusion single file with a ControlNet in it"
 ORIGINAL_UNET = "Stable Diffusion UNet in the original naming"
 ORIGINAL_VAE = "VAE in the original naming"
 
@@ -73,6 +74,7 @@ FAMILIES = (
     Family("ControlNet-Union", ("control_add_embedding.linear_1.weight",)),
     Family("ControlNet-XS", ("control_to_base_for_conv_in.weight",)),
     Family("SparseCtrl", ("controlnet_cond_embedding.**", "**.motion_modules.**")),
+    Family(CONTROLLED, ("control_model.**", "model.diffusion_model.**", "first_stage_model.**")),
     Family(controlnet.TITLE, ("control_model.**",)),
     Family(controlnet.TITLE, ("zero_convs.0.0.weight",)),
     Family(controlnet.TITLE, ("controlnet_cond_embedding.conv_in.weight",)),
@@ -128,6 +130,7 @@ SUPPORTED = (
     t2i_adapter.TITLE,
     LORA,
     SINGLE_FILE,
+    CONTROLLED,
     ORIGINAL_UNET,
     ORIGINAL_VAE,
     clip_spellings.WHOLE_TITLE,
@@ -136,5 +139,5 @@ SUPPORTED = (
 
 def family(names: Iterable[str]) -> str:
     """The family of a file with these tensors, in words; `UNKNOWN` if no row fits."""
-    known = tuple(names)
-    return next((row.name for row in FAMILIES if fits(known, row.needs)), UNKNOWN)
+    listed = tuple(names)
+    return next((row.name for row in FAMILIES if fits(listed, row.needs)), UNKNOWN)

@@ -63,11 +63,11 @@ def _described(checkpoint: Checkpoint) -> AdapterSpec:
     """A converted file's own description, which must agree with its shapes."""
     spec = parse_description(checkpoint.metadata.get(DESCRIPTION), checkpoint.where)
     shapes = {tensor.name: tensor.shape for tensor in tensors(spec, (_ANY_SITE,))}
-    told = detect_adapter(shapes, checkpoint.where)
-    if told.with_kind(spec.kind) != spec:
+    detected = detect_adapter(shapes, checkpoint.where)
+    if detected.with_kind(spec.kind) != spec:
         raise CheckpointError(
             f"{checkpoint.where}: its description contradicts itself",
-            found=f"{spec}, but such tensors are {told}",
+            found=f"{spec}, but such tensors are {detected}",
             remedy="convert the original adapter again",
         )
     return spec

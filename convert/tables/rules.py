@@ -73,5 +73,5 @@ def rename(name: str, rules: Iterable[Rename]) -> str:
 
 def fits(names: Iterable[str], patterns: Iterable[str]) -> bool:
     """Whether every pattern matches some name."""
-    known = tuple(names)
-    return all(any(map(compile_pattern(pattern).fullmatch, known)) for pattern in patterns)
+    listed = tuple(names)
+    return all(any(map(compile_pattern(pattern).fullmatch, listed)) for pattern in patterns)

@@ -87,10 +87,10 @@ def read_adapter_file(
 ) -> tuple[AdapterSpec, Converted]:
     """Read an adapter's structure and tensors, checked by header."""
     checkpoint = ip_adapter.open_adapter(path, sites)
-    spec = ip_adapter.detect(checkpoint)
-    return spec, plan_adapter(
-        checkpoint, spec, sites or _known_sites(checkpoint), Ignore.of(ignore)
-    )
+    spec, asked = ip_adapter.detect(checkpoint), Ignore.of(ignore)
+    converted = plan_adapter(checkpoint, spec, sites or _known_sites(checkpoint), asked)
+    asked.check_all(checkpoint.where, converted.contents())
+    return spec, converted
 
 
 def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
@@ -101,7 +101,7 @@ def _known_sites(checkpoint: Checkpoint) -> tuple[Site, ...]:
             f"{checkpoint.where} was made for an unknown base model",
             found=f"{len(found)} cross-attention sites: {', '.join(list(found)[:4])}, …",
             remedy="the numbers and widths must be exactly those of "
-            + " or ".join(f"{base} ({len(known)} sites)" for base, known in SITES.items())
+            + " or ".join(f"{base} ({len(base_sites)} sites)" for base, base_sites in SITES.items())
             + "; for another base give its sites",
         )
     return sites

@@ -38,9 +38,9 @@ def copy_configs(source: ModelFolder, target: Path, components: Iterable[str]) -
                 if not (target / name / file.name).exists():
                     shutil.copyfile(file, target / name / file.name)
     config = target / "unet" / "config.json"
-    told = read_json(config) if config.is_file() else {}
-    if any(told.get(key) for key in NO_ADAPTER):
-        _write(config, {**told, **NO_ADAPTER})
+    settings = read_json(config) if config.is_file() else {}
+    if any(settings.get(key) for key in NO_ADAPTER):
+        _write(config, {**settings, **NO_ADAPTER})
     if source.single_file is not None:
         for path, changes in source.single_file.changes.items():
             _write(target / path, {**read_json(target / path), **changes})

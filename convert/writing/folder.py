@@ -15,6 +15,7 @@ from ipa.model.quantization import Quantization
 from ..containers.atomic import appearing, check_space, require_new
 from ..containers.safetensors_file import nbytes, write_safetensors
 from ..reading.component_file import Config, open_component
+from ..reading.components import Component
 from ..reading.model import read_model
 from ..tables.converted import Converted
 from .configs import copy_configs, write_config
@@ -82,6 +83,7 @@ def convert_component(
     layout: Layout = "mlx",
     quantize: int | None = None,
     ignore: Sequence[str] | None = None,
+    component: Component | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Write one component alone: a folder with config.json and the weights.
@@ -94,6 +96,7 @@ def convert_component(
         layout: "mlx", or "diffusers".
         quantize: 4 or 8 bits, in layout "mlx" alone.
         ignore: Names of tensors that the component does not know and that may be left out.
+        component: Which it is, where a file holds more than one; None: the file tells.
         on_progress: Called after every tensor.
 
     Returns:
@@ -105,13 +108,15 @@ def convert_component(
     """
     how = wanted(quantize, layout)
     require_new(target)
-    lone = open_component(source, config, ignore)
-    stem = STEMS[lone.component]
+    component_file = open_component(source, config, ignore, component)
+    stem = STEMS[component_file.component]
     sources, parts = Sources.marked(
-        lambda: {stem: open_component(source, config, ignore).converted}
+        lambda: {stem: open_component(source, config, ignore, component).converted}
     )
     options = _Options(dtype=dtype, layout=layout, how=how, on_progress=on_progress)
-    _write(target, parts, sources, lambda folder: write_config(lone.config, folder), options)
+    _write(
+        target, parts, sources, lambda folder: write_config(component_file.config, folder), options
+    )
     return target
 
 

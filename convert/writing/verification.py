@@ -17,6 +17,7 @@ from ..lora.names import LoraTargets
 from ..lora.pairs import Lora
 from ..lora.reading import read_lora
 from ..reading.component_file import Config, open_component
+from ..reading.components import Component
 from ..reading.model import read_model
 from ..tables.converted import Converted
 from .adapter_file import read_adapter_file
@@ -58,11 +59,13 @@ def verify_component(
     config: Config | None = None,
     *,
     ignore: Sequence[str] | None = None,
+    component: Component | None = None,
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
     """Compare what `convert_component` wrote with its source; config and names as given then."""
-    expected, found = open_component(source, config, ignore), open_component(written)
+    expected = open_component(source, config, ignore, component)
+    found = open_component(written)
     return _compare({"": expected.converted}, {"": found.converted}, dtype, on_progress)
 
 

@@ -50,8 +50,8 @@ def heard(first: Callable[[], None], second: Callable[[], None]) -> Iterator[Non
 
 def _listen(reading: int, first: Callable[[], None], second: Callable[[], None]) -> None:
     count = 0
-    while told := os.read(reading, 64):  # a byte for each signal that Python has a handler for
-        for number in told:
+    while signals := os.read(reading, 64):  # a byte for each signal that Python has a handler for
+        for number in signals:
             count += number == signal.SIGINT
             if number == signal.SIGINT and count <= 2:
                 (first if count == 1 else second)()

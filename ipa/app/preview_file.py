@@ -76,9 +76,9 @@ class PreviewFile:
             if not self._has_written or self._path is None:
                 raise
             name = self._path.with_stem(f"{self._path.stem}-unfinished")
-            kept = claim(self._path, name)
+            path = claim(self._path, name)
             raise Cancelled(
-                error.what, found=f"{error.found}; the last preview is {kept}"
+                error.what, found=f"{error.found}; the last preview is {path}"
             ) from error
 
 

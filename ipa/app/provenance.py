@@ -100,25 +100,25 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         text = png_text(path)
-        told = None if text is None else json.loads(text)
+        metadata = None if text is None else json.loads(text)
     except (OSError, ValueError, RecursionError, Image.DecompressionBombError) as error:
         raise RequestError(f"{path} cannot be read", found=str(error)[:200]) from error
-    if not isinstance(told, dict) or not {"request", _COMMAND, "axes"} & told.keys():
+    if not isinstance(metadata, dict) or not {"request", _COMMAND, "axes"} & metadata.keys():
         raise RequestError(
             f"{path} does not say how it was made",
-            found="no text of ipa-mlx" if told is None else "other text",
+            found="no text of ipa-mlx" if metadata is None else "other text",
             remedy="give a PNG that ipa-mlx generate or sweep wrote, and no program saved since",
         )
-    return told
+    return metadata
 
 
-def line_of(told: Mapping[str, Any]) -> Line | None:
+def line_of(metadata: Mapping[str, Any]) -> Line | None:
     """The command in a picture's metadata. None for one of an older version.
 
     Raises:
         RequestError: It is damaged.
     """
-    command = told.get(_COMMAND)
+    command = metadata.get(_COMMAND)
     if command is None:
         return None
     try:
@@ -149,15 +149,15 @@ class Replay:
 
     def words(self) -> list[str]:
         """The words to put before what was typed. Raises RequestError if that cannot be done."""
-        told = read_metadata(self.path)
-        line = line_of(told)
+        metadata = read_metadata(self.path)
+        line = line_of(metadata)
         if line is None or line.name != "generate":
             raise RequestError(
                 f"{self.path} keeps no command of generate",
                 found="a picture of an older version" if line is None else f"one of {line.name}",
                 remedy="see what it says with ipa-mlx show",
             )
-        hashes = told.get(_PICTURES, {})
+        hashes = metadata.get(_PICTURES, {})
         return [word for option in line.options for word in self._word(option, hashes)]
 
     def _word(self, option: tuple[str, ...], hashes: Mapping[str, str]) -> Iterator[str]:
@@ -222,7 +222,7 @@ def replayed(
     typed = parse(list(args))
     if typed.get("from_") is None:
         return args
-    known = {name: param.name for param in params for name in (*param.opts, *param.secondary_opts)}
+    names = {name: param.name for param in params for name in (*param.opts, *param.secondary_opts)}
     pictures = [Path(entry).expanduser() for entry in typed.get("picture") or ()]
     path = Path(typed["from_"]).expanduser()
-    return Replay(path, known, frozenset(typed), pictures).words() + args
+    return Replay(path, names, frozenset(typed), pictures).words() + args

@@ -17,10 +17,10 @@ def summary(info: Mapping[str, Any]) -> str:
     request = info["request"]
     seeds = list(dict.fromkeys(request["seeds"]))
     steps = request["num_inference_steps"]
-    told = [
+    facts = [
         f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}",
         f"{steps} step{'s' if steps != 1 else ''}",
         f"{sum(info['timings_s'].values()):.1f} s",
     ]
     peak = info.get("peak_memory_bytes")
-    return ", ".join([*told, *([decimal(peak)] if peak else ())])
+    return ", ".join([*facts, *([decimal(peak)] if peak else ())])

@@ -73,10 +73,10 @@ def say(head: str, text: str) -> None:
 
 def warn(warnings: Iterable[str]) -> None:
     """Show warnings on standard error, each once in a command."""
-    told = session().told
+    texts = session().told
     for warning in warnings:
-        if warning not in told:
-            told.add(warning)
+        if warning not in texts:
+            texts.add(warning)
             say("[yellow]warning:[/]", warning)
 
 

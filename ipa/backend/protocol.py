@@ -20,6 +20,8 @@ from ipa.model.adapter import AdapterSpec
 from ipa.model.clip import ClipVisionSpec
 from ipa.model.control_files import ControlFiles
 from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.ignoring import NOTHING as NOTHING_ASKED
+from ipa.model.ignoring import Ignore
 from ipa.model.left_out import NOTHING, LeftOut
 from ipa.model.vae import TinyVaeFiles
 from ipa.request.scales import V_ONLY
@@ -72,10 +74,13 @@ class LoraSet(Protocol):
     that are used with a scale that is not 0; the base model's own weights are never written to.
     """
 
-    def load(self, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+    def load(
+        self, name: str, path: Path, *, fuse: bool, ignore: Ignore = NOTHING_ASKED
+    ) -> LoadedLora:
         """Load a file under a new name, all or nothing; it changes nothing until it is used.
 
         With `fuse`, sums of weights are computed when its scale changes, not at every step.
+        `ignore` names what of the file may be left out, if it has no place in this model.
 
         Raises:
             CheckpointError: A tensor has no layer in this model or another shape, or no number; or

@@ -67,8 +67,10 @@ class StageReader(ABC):
             changed: Any = value
             return replace(changed, images=tuple(self._images(value, arrays)))
         if isinstance(value, TextStates | ImageTokens):
-            own = _fields(value)
-            return replace(value, **{name: self.like(own[name], a) for name, a in arrays.items()})
+            fields = _fields(value)
+            return replace(
+                value, **{name: self.like(fields[name], a) for name, a in arrays.items()}
+            )
         return self.map_like(value, arrays[""])
 
     def networks(self) -> Iterator[tuple[str, Any]]:
@@ -99,9 +101,9 @@ class StageReader(ABC):
 
     def _changed(self, pair: Any, head: str, arrays: Mapping[str, Floats]) -> Any:
         instead: dict[str, Array] = {}
-        for part, own in (("to_k", "keys"), ("to_v", "values")):
+        for part, field in (("to_k", "keys"), ("to_v", "values")):
             if f"{head}.{part}" in arrays:
-                instead[own] = self.split(getattr(pair, own), arrays[f"{head}.{part}"])
+                instead[field] = self.split(getattr(pair, field), arrays[f"{head}.{part}"])
         if f"{head}.mask" in arrays:
             instead["mask"] = self.like(pair.mask, arrays[f"{head}.mask"][:, None])
         return replace(pair, **instead)

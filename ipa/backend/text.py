@@ -49,8 +49,8 @@ class TextOptions:
         """The weights (77,) of one chunk; None where all are 1."""
         if self.weights is None:
             return None
-        own: npt.NDArray[np.float64] = self.weights[encoder, chunk]
-        return None if (own == 1.0).all() else own
+        weights: npt.NDArray[np.float64] = self.weights[encoder, chunk]
+        return None if (weights == 1.0).all() else weights
 
 
 PLAIN = TextOptions()

@@ -102,7 +102,7 @@ def in_tiles(height: int, width: int, side: int, made_side: int, compute: Comput
         (1, H, W, C).
     """
     stride, fade = int(side * (1 - OVERLAP)), int(made_side * OVERLAP)
-    kept = made_side - fade
+    step = made_side - fade
     above: list[Floats] = []
     strips = []
     for top in range(0, height, stride):
@@ -114,7 +114,7 @@ def in_tiles(height: int, width: int, side: int, made_side: int, compute: Comput
             if row:
                 _fade_in(tile, row[-1], fade, axis=2)
             row.append(tile)
-        strips.append(np.concatenate([tile[:, :kept, :kept] for tile in row], axis=2))
+        strips.append(np.concatenate([tile[:, :step, :step] for tile in row], axis=2))
         above = row
     return np.concatenate(strips, axis=1)
 

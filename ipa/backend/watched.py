@@ -66,7 +66,7 @@ class Emitter:
         if all(part is None for part in instead):
             return None
         return np.concatenate(
-            [own if new is None else new for own, new in zip(parts, instead, strict=True)]
+            [given if new is None else new for given, new in zip(parts, instead, strict=True)]
         )
 
     def _ask(self, stage: str, array: Floats) -> Floats | None:
@@ -148,9 +148,9 @@ class Watched:
             if not self._steps:
                 with self._emit.phase("start"):
                     latents = self._told(latents, "latents")
-            told = self._array("timestep", np.array([[step.timestep]], np.float32))
-            if told[0, 0] != np.float32(step.timestep):
-                step = replace(step, timestep=float(told[0, 0]))
+            timestep = self._array("timestep", np.array([[step.timestep]], np.float32))
+            if timestep[0, 0] != np.float32(step.timestep):
+                step = replace(step, timestep=float(timestep[0, 0]))
             return self._told(self._backend.predict(latents, step, *args, **options), "prediction")
 
     def guide(self, *args: Any) -> Array:
@@ -175,10 +175,10 @@ class Watched:
 
     def _sizes(self, sizes: Sequence[Sizes]) -> Sequence[Sizes]:
         numbers = np.array([one.numbers for one in sizes], np.float32)
-        told = self._array("sizes", numbers)
-        if np.array_equal(told, numbers):
+        array = self._array("sizes", numbers)
+        if np.array_equal(array, numbers):
             return sizes
-        rows = [[int(number) for number in row] for row in told]
+        rows = [[int(number) for number in row] for row in array]
         return [Sizes.of_numbers(row) for row in rows]
 
     @property

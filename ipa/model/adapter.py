@@ -66,9 +66,9 @@ class AdapterSpec:
         face = f"face embeddings of width {self.face_width} (ArcFace)"
         if self.feature == "face":
             return f"no image encoder, but {face}"
-        known = _ENCODERS.get((self.feature, self.feature_width))
+        row = _ENCODERS.get((self.feature, self.feature_width))
         kind = "projection_dim" if self.feature == "embedding" else "hidden_size"
-        encoder = known or f"a CLIP vision model with {kind} {self.feature_width}"
+        encoder = row or f"a CLIP vision model with {kind} {self.feature_width}"
         return f"{encoder}, and {face}" if self.face_width else encoder
 
     @property

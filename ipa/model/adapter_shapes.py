@@ -65,8 +65,8 @@ def detect_adapter(shapes: Shapes, where: str) -> AdapterSpec:
     raise _unsupported(where, f"image_proj tensors {', '.join(sorted(projector)[:4])}")
 
 
-def _linear(own: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
-    rows, feature_width = _matrix(own, "proj.weight", where)
+def _linear(shapes: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
+    rows, feature_width = _matrix(shapes, "proj.weight", where)
     return AdapterSpec(
         projector="linear",
         feature="embedding",
@@ -76,8 +76,8 @@ def _linear(own: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSp
     )
 
 
-def _mlp(own: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
-    width, feature_width = _matrix(own, "proj.0.weight", where)
+def _mlp(shapes: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
+    width, feature_width = _matrix(shapes, "proj.0.weight", where)
     return AdapterSpec(
         projector="mlp",
         feature="states",
@@ -88,10 +88,10 @@ def _mlp(own: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
     )
 
 
-def _faceid(own: Shapes, file: Shapes, context_width: int, where: str) -> AdapterSpec:
+def _faceid(shapes: Shapes, file: Shapes, context_width: int, where: str) -> AdapterSpec:
     """Detect FaceID, and without its LoRA FaceID-Portrait."""
-    width, face_width = _matrix(own, "proj.0.weight", where)
-    rows, _ = _matrix(own, "proj.2.weight", where)
+    width, face_width = _matrix(shapes, "proj.0.weight", where)
+    rows, _ = _matrix(shapes, "proj.2.weight", where)
     return AdapterSpec(
         projector="faceid",
         feature="face",
@@ -104,12 +104,12 @@ def _faceid(own: Shapes, file: Shapes, context_width: int, where: str) -> Adapte
     )
 
 
-def _faceid_plus(own: Shapes, file: Shapes, context_width: int, where: str) -> AdapterSpec:
+def _faceid_plus(shapes: Shapes, file: Shapes, context_width: int, where: str) -> AdapterSpec:
     """Detect FaceID-Plus; its two versions differ in no shape."""
-    width, feature_width = _matrix(own, f"{_PERCEIVER}proj_in.weight", where)
-    if _KOLORS_FACE in own.get("norm.weight", ()) or _is_kolors(context_width, feature_width):
+    width, feature_width = _matrix(shapes, f"{_PERCEIVER}proj_in.weight", where)
+    if _KOLORS_FACE in shapes.get("norm.weight", ()) or _is_kolors(context_width, feature_width):
         raise _kolors(where, "IP-Adapter-FaceID-Plus", feature_width, width)
-    rows, _ = _matrix(own, "proj.2.weight", where)
+    rows, _ = _matrix(shapes, "proj.2.weight", where)
     return AdapterSpec(
         projector="faceid_plus",
         feature="states",
@@ -117,18 +117,18 @@ def _faceid_plus(own: Shapes, file: Shapes, context_width: int, where: str) -> A
         tokens=_tokens(rows, "proj.2", context_width, where),
         context_width=context_width,
         width=width,
-        layers=_layers(own, f"{_PERCEIVER}layers."),
-        heads=_heads(own, f"{_PERCEIVER}layers.0.0.to_q.weight", where),
-        face_width=_matrix(own, "proj.0.weight", where)[1],
+        layers=_layers(shapes, f"{_PERCEIVER}layers."),
+        heads=_heads(shapes, f"{_PERCEIVER}layers.0.0.to_q.weight", where),
+        face_width=_matrix(shapes, "proj.0.weight", where)[1],
         lora_rank=_lora_rank(file),
     )
 
 
-def _resampler(own: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
-    latents = own["latents"]
+def _resampler(shapes: Shapes, _: Shapes, context_width: int, where: str) -> AdapterSpec:
+    latents = shapes["latents"]
     if len(latents) != 3:
         raise CheckpointError(f"{where}: image_proj.latents must be (1, T, C)", found=str(latents))
-    feature_width = _matrix(own, "proj_in.weight", where)[1]
+    feature_width = _matrix(shapes, "proj_in.weight", where)[1]
     is_wide = context_width == _SDXL_CONTEXT and latents[2] == _KOLORS_LATENTS
     if is_wide or _is_kolors(context_width, feature_width):
         raise _kolors(where, "IP-Adapter-Plus", feature_width, latents[2])
@@ -140,8 +140,8 @@ def _resampler(own: Shapes, _: Shapes, context_width: int, where: str) -> Adapte
         tokens=latents[1],
         context_width=context_width,
         width=latents[2],
-        layers=_layers(own, "layers."),
-        heads=_heads(own, "layers.0.0.to_q.weight", where),
+        layers=_layers(shapes, "layers."),
+        heads=_heads(shapes, "layers.0.0.to_q.weight", where),
         face_width=feature_width if takes_face else 0,
     )
 
@@ -175,12 +175,12 @@ def _tokens(rows: int, path: str, context_width: int, where: str) -> int:
     return rows // context_width
 
 
-def _layers(own: Shapes, prefix: str) -> int:
-    return len({k.removeprefix(prefix).split(".")[0] for k in own if k.startswith(prefix)})
+def _layers(shapes: Shapes, prefix: str) -> int:
+    return len({k.removeprefix(prefix).split(".")[0] for k in shapes if k.startswith(prefix)})
 
 
-def _heads(own: Shapes, key: str, where: str) -> int:
-    rows, _ = _matrix(own, key, where)
+def _heads(shapes: Shapes, key: str, where: str) -> int:
+    rows, _ = _matrix(shapes, key, where)
     if rows % HEAD_WIDTH:
         raise CheckpointError(
             f"{where}: image_proj.{key} has {rows} rows",

@@ -69,12 +69,12 @@ class Keys:
                     found=shown(found),
                     remedy=f"only {needed!r} is implemented: use a model of {self.families}",
                 )
-        known = self.read | self.fixed.keys() | self.inert | _TRAINING_AVERAGE
+        keys = self.read | self.fixed.keys() | self.inert | _TRAINING_AVERAGE
         return tuple(
             f"{where}: {key} = {repr(value)[:_SHOWN]} is unknown, and ignored as diffusers and "
             "transformers ignore it"
             for key, value in config.items()
-            if key not in known and not key.startswith("_") and value is not None
+            if key not in keys and not key.startswith("_") and value is not None
         )
 
 

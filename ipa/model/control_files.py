@@ -21,6 +21,7 @@ class T2IAdapterFiles:
     config: Mapping[str, Any]
     spec: T2IAdapterSpec
     variant: str | None = None
+    ignore: Ignore = NOTHING
 
     @property
     def label(self) -> str:

@@ -89,8 +89,8 @@ class ControlNetSpec(DownSpec):
             raise CheckpointError(
                 f"{where} is a ControlNet for another base model",
                 found="; ".join(
-                    f"{name} {_told(own)}, needed {_told(needed)}"
-                    for name, (own, needed) in wrong.items()
+                    f"{name} {_told(found)}, needed {_told(needed)}"
+                    for name, (found, needed) in wrong.items()
                 ),
                 remedy=f"use one that was trained for the base of {model.name}",
             )

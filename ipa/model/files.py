@@ -187,3 +187,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object", found=type(value).__name__)
     return value
+
+
+def not_finite(
+    where: str, name: str, position: int, size: int, precision: str = "float32"
+) -> CheckpointError:
+    """The error for a weight with NaN or infinity, wherever it is found."""
+    remedy = "the file is damaged or the training failed: download it again, or use another one"
+    is_half = precision not in ("float32", "float64")
+    return CheckpointError(
+        f"{where}: {name} holds values that are not finite",
+        found=f"NaN or infinity at position {position} of {size}"
+        + (f", read as {precision}" if is_half else ""),
+        remedy=remedy + ('; if it is sound, load with dtype="float32"' if is_half else ""),
+    )

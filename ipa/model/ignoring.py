@@ -14,7 +14,19 @@ from fnmatch import fnmatchcase
 from ipa.errors import RequestError, shown
 
 REASON = "left out, as ignore asks"
-REMEDY = "ipa.load, load_ip_adapter, load_controlnet and convert leave out what `ignore` names"
+REMEDY = "ipa.load, every load_ of a file and convert leave out what `ignore` names"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The names of tensors in a file: all that are used, and all that were left out."""
+
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    def ignored(self, ignore: Ignore) -> list[str]:
+        """Those that were left out and that patterns name."""
+        return [name for name in self.left_out if ignore.matches(name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,11 @@ class Ignore:
         """Whether one of the patterns names this tensor."""
         return any(fnmatchcase(name, pattern) for pattern in self.patterns)
 
+    def check_all(self, where: str, *files: Contents) -> None:
+        """Raise RequestError for a pattern that matches nothing in any of some files."""
+        gone = [name for file in files for name in file.left_out]
+        self.check(gone, [name for file in files for name in file.names], where)
+
     def check(self, left_out: Iterable[str], names: Iterable[str], where: str) -> None:
         """Raise RequestError for a pattern that matches nothing.
 
@@ -55,21 +72,21 @@ class Ignore:
         if not self.patterns:
             return
         gone = tuple(left_out)
-        known = tuple(dict.fromkeys((*names, *gone)))
+        present = tuple(dict.fromkeys((*names, *gone)))
         for pattern in self.patterns:
             if any(fnmatchcase(name, pattern) for name in gone):
                 continue
-            needed = [name for name in known if fnmatchcase(name, pattern)]
+            needed = [name for name in present if fnmatchcase(name, pattern)]
             if needed:
                 raise RequestError(
                     f"ignore={pattern!r} names tensors that the model needs, and no other",
-                    found=f"{len(needed)} in {where}, such as {needed[0]}",
+                    found=f"{len(needed)} in {where}, such as {min(needed)}",
                     remedy="leave the pattern out: nothing that is needed can be ignored",
                 )
-            near = _near(pattern, known)
+            near = _near(pattern, present)
             raise RequestError(
                 f"ignore={pattern!r} names no tensor of {where}",
-                found=f"{len(known)} tensors, none of which it fits",
+                found=f"{len(present)} tensors, none of which it fits",
                 remedy=f"did you mean {near}?" if near else "see the names with ipa-mlx inspect",
             )
 

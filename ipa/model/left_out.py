@@ -37,8 +37,8 @@ class LeftOut:
     @classmethod
     def of(cls, where: str, names: Iterable[str]) -> LeftOut:
         """Names without those that only count steps or batches."""
-        kept = dict.fromkeys(name for name in names if not name.endswith(_COUNTING))
-        return cls(where, tuple(sorted(kept)))
+        unique = dict.fromkeys(name for name in names if not name.endswith(_COUNTING))
+        return cls(where, tuple(sorted(unique)))
 
     def describe(self) -> dict[str, int]:
         """The names in words: how many, by name, or by a component that several share."""
@@ -60,13 +60,13 @@ class LeftOut:
         if not self.names:
             return []
         what = f"{len(self.names)} tensors that are no part of what was loaded"
-        known = {name: reason for name in self.names if (reason := _known(name))}
+        reasons = {name: reason for name in self.names if (reason := _known(name))}
         rest = (
             []
-            if len(known) == len(self.names)
+            if len(reasons) == len(self.names)
             else [f"left out of {self.where}: {what}: {self.listed()}"]
         )
-        return [*rest, *(f"{self.where}: {reason}" for reason in dict.fromkeys(known.values()))]
+        return [*rest, *(f"{self.where}: {reason}" for reason in dict.fromkeys(reasons.values()))]
 
     def listed(self) -> str:
         """The names, counted and shortened, for a line."""

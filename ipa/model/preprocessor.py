@@ -162,12 +162,12 @@ def _side(value: object, key: str) -> int:
 
 
 def _resample(value: object) -> Image.Resampling:
-    known = {int(r): r for r in Image.Resampling}
-    if isinstance(value, bool) or not isinstance(value, int) or value not in known:
+    filters = {int(r): r for r in Image.Resampling}
+    if isinstance(value, bool) or not isinstance(value, int) or value not in filters:
         raise CheckpointError(
             f"{_WHERE}: resample must be one of PIL's filters", found=shown(value), remedy="0 to 5"
         )
-    return known[value]
+    return filters[value]
 
 
 def _number(value: object, key: str, *, positive: bool = False) -> float:

@@ -50,8 +50,8 @@ class Quantization:
     def parse(cls, tag: str) -> Quantization | None:
         """Parse a `tag`; None where this version does not know it."""
         match = re.fullmatch(r"([0-9]+),([0-9]+)", tag)
-        known = match and int(match[1]) in BITS and int(match[2]) == GROUP_SIZE
-        return cls(int(match[1]), int(match[2])) if match and known else None
+        is_known = match and int(match[1]) in BITS and int(match[2]) == GROUP_SIZE
+        return cls(int(match[1]), int(match[2])) if match and is_known else None
 
     @property
     def tag(self) -> str:

@@ -150,5 +150,5 @@ def structure_name(sites: Sequence[Site]) -> str | None:
 
     SD2 has those of SD1.5; Kolors those of SDXL.
     """
-    own = transformers(sites)
-    return next((name for name, known in SITES.items() if transformers(known) == own), None)
+    layers = transformers(sites)
+    return next((name for name, others in SITES.items() if transformers(others) == layers), None)

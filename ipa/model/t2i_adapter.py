@@ -111,11 +111,11 @@ class T2IAdapterSpec:
         """
         factor = model.vae.scale_factor
         needed = [(width, size * factor) for width, size in feature_places(model.unet)]
-        own = list(self.features)
-        if own != needed[: len(own)]:
+        features = list(self.features)
+        if features != needed[: len(features)]:
             raise CheckpointError(
                 f"{where} is a T2I-Adapter for another base model",
-                found=_told(own),
+                found=_told(features),
                 remedy=f"use one that was trained for the base of {model.name}: {_told(needed)}",
             )
 

@@ -175,5 +175,5 @@ def _array(where: str, given: Any) -> Kept:
 def _side(name: str, arrays: Mapping[str, Kept]) -> Side:
     """The side of a comparison of arrays, in their lowest dtype; wider types count as float64."""
     found = ["float32" if isinstance(one, Sketch) else one.dtype.name for one in arrays.values()]
-    known = (dtype if dtype in ROUNDING else "float64" for dtype in found)
-    return Side(name, "arrays", max(known, key=ROUNDING.__getitem__), {})
+    dtypes = (dtype if dtype in ROUNDING else "float64" for dtype in found)
+    return Side(name, "arrays", max(dtypes, key=ROUNDING.__getitem__), {})

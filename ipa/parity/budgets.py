@@ -128,13 +128,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path} is no TOML", found=str(error)) from error
 
 
-def _budget(told: Mapping[str, Any], source: str) -> Budget:
-    _check_keys(told, _KEYS, source)
-    stages = told.get("stages", {})
+def _budget(fields: Mapping[str, Any], source: str) -> Budget:
+    _check_keys(fields, _KEYS, source)
+    stages = fields.get("stages", {})
     if not isinstance(stages, Mapping):
         raise RequestError(f"{source}: stages is no table", found=repr(stages)[:80])
     rows = tuple(_row(pattern, value, source) for pattern, value in stages.items())
-    return Budget(rows, _positive(told.get("factor", FACTOR), f"{source}: factor"), source)
+    return Budget(rows, _positive(fields.get("factor", FACTOR), f"{source}: factor"), source)
 
 
 def _row(pattern: str, value: Any, source: str) -> Row:
@@ -148,13 +148,13 @@ def _row(pattern: str, value: Any, source: str) -> Row:
     return Row(pattern, **{kind: _positive(number, f"{where}.{kind}")})
 
 
-def _check_keys(told: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    for key in told.keys() - known:
-        near = difflib.get_close_matches(str(key), known, 1, 0.4)
+def _check_keys(fields: Mapping[str, Any], keys: frozenset[str], where: str) -> None:
+    for key in fields.keys() - keys:
+        near = difflib.get_close_matches(str(key), keys, 1, 0.4)
         raise RequestError(
             f"{where}: no key is called {key!r}",
-            found=", ".join(map(str, told)),
-            remedy=f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(known))}",
+            found=", ".join(map(str, fields)),
+            remedy=f"did you mean {near[0]}?" if near else f"one of {', '.join(sorted(keys))}",
         )
 
 

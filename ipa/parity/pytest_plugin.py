@@ -44,11 +44,11 @@ class Parity:
         from .assertion import FirstDifferenceError, compared
 
         __tracebackhide__ = True
-        own = self._budget(budget)
-        found = compared(a, b, own, **options)
-        if not own.is_strict:
-            rows = self._item.stash.setdefault(_ROWS, {row.pattern: False for row in own.rows})
-            rows |= dict.fromkeys(own.matched(one.stage for one in found.differences), True)
+        limits = self._budget(budget)
+        found = compared(a, b, limits, **options)
+        if not limits.is_strict:
+            rows = self._item.stash.setdefault(_ROWS, {row.pattern: False for row in limits.rows})
+            rows |= dict.fromkeys(limits.matched(one.stage for one in found.differences), True)
         self._compared.append(found)
         if not found.ok:
             raise FirstDifferenceError(found)
@@ -129,5 +129,5 @@ def _write(folder: Path, test: str, number: int, comparison: Comparison) -> None
     folder.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.-]+", "_", test)
     target = folder / f"{name}.{number}.json"
-    told = {"test": test, **json_report(comparison)}
-    write_whole(target, json.dumps(told, ensure_ascii=False, indent=1).encode())
+    report = {"test": test, **json_report(comparison)}
+    write_whole(target, json.dumps(report, ensure_ascii=False, indent=1).encode())

@@ -128,7 +128,7 @@ class _Beside(ComparingTap):
     ) -> None:
         super().__init__(reference, limits)
         self._inputs = inputs
-        self.own: dict[str, Kept] = {}
+        self.made: dict[str, Kept] = {}
 
     def wants(self, stage: str) -> bool:
         """See `Tap`."""
@@ -138,7 +138,7 @@ class _Beside(ComparingTap):
         """See `Tap`."""
         super().__call__(stage, array)
         is_sketched = isinstance(self._reference[stage], Sketch)
-        self.own[stage] = Sketch.of(array) if is_sketched else array
+        self.made[stage] = Sketch.of(array) if is_sketched else array
         instead = self._inputs[stage]
         return None if isinstance(instead, Sketch) else np.asarray(instead, np.float32)
 
@@ -168,18 +168,18 @@ def hold(
     Raises:
         IncompatibleCaptures: The demo's weights are not those of the reference.
     """
-    known = pipe.fingerprints()
-    here = replace(reference.header, fingerprints=known)
+    hashes = pipe.fingerprints()
+    here = replace(reference.header, fingerprints=hashes)
     check_compatible(reference, Capture(here, reference.stages))
     tap = _Beside(reference.stages, limits, (inputs or reference).stages)
     result = pipe(**arguments(), tap=tap, on_progress=on_progress, cancel=cancel)
-    own = Capture(header_of(pipe, known, result), tap.own)
+    made = Capture(header_of(pipe, hashes, result), tap.made)
     found = Comparison(
         a=reference.header.side,
-        b=own.header.side,
+        b=made.header.side,
         mode="teacher-forced",
-        request=own.header.request,
+        request=made.header.request,
         differences=tuple(tap.differences),
         only_a=tap.missing(),
     )
-    return found, own
+    return found, made

@@ -61,13 +61,13 @@ def capture(
             pattern or step of the choice is of no stage.
         CaptureError: The budget is too small.
     """
-    known = pipe.fingerprints()
+    hashes = pipe.fingerprints(arguments)
     whole = replace(choice, sketched=False, dtype="float32", max_bytes=None) if exact else choice
     collector = Collector(whole)
     result = finished(
         lambda: pipe(**arguments, tap=collector, on_progress=on_progress, cancel=cancel)
     )
-    header, floors = header_of(pipe, known, result), dict[str, Floors]()
+    header, floors = header_of(pipe, hashes, result), dict[str, Floors]()
     if isinstance(result, Result):
         collector.check()
         floors = {name: both_floors(collector.stages, open_()) for name, open_ in exact.items()}
@@ -79,6 +79,6 @@ def _kept(stages: Mapping[str, Kept], whole: Choice, choice: Choice) -> Mapping[
     if whole is choice:
         return stages
     collector = Collector(choice)
-    for stage, kept in stages.items():
-        collector(stage, np.asarray(kept, np.float32))
+    for stage, values in stages.items():
+        collector(stage, np.asarray(values, np.float32))
     return collector.stages

@@ -23,7 +23,7 @@ class LoadOptions(AdapterOptions, HubOptions, total=False):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WantedAdapter:
-    """One of them."""
+    """An adapter to load: where it lies, its name and its scale."""
 
     source: str | Path
     weight_name: str | None
@@ -41,7 +41,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 def wanted_adapters(**given: Any) -> Sequence[WantedAdapter]:
-    """Each adapter with its own entry of what are lists: a list too, or a tuple of the only one.
+    """The adapters to load: a list if an argument is one, or a tuple of the only adapter.
 
     Raises:
         RequestError: Lists are of different lengths, or an entry is of the wrong type.

@@ -54,10 +54,10 @@ class Adapters(Registry[AttachedAdapter]):
         given = options.get("lora_scale")
         lora_scale = None if given is None else plain_number(given, "lora_scale")
         ignore = Ignore.of(options.get("ignore"))
-        told = replace(files, kind=options.get("kind") or files.kind, ignore=ignore)
-        loaded = self._backend.load_adapter(name, told)
+        asked = replace(files, kind=options.get("kind") or files.kind, ignore=ignore)
+        loaded = self._backend.load_adapter(name, asked)
         embedder = options.get("face_embedder")
-        self._put(name, AttachedAdapter(told, loaded, scale, lora_scale, embedder))
+        self._put(name, AttachedAdapter(asked, loaded, scale, lora_scale, embedder))
 
     def load_all(
         self,
@@ -117,7 +117,7 @@ class Adapters(Registry[AttachedAdapter]):
         return plain
 
     def named(self, name: str | None) -> list[str]:
-        """See the function."""
+        """The adapter of a name, or all of them for None; see `named`."""
         return named(name, self)
 
     def describe(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from ipa.backend.protocol import Backend
 from ipa.errors import RequestError
 from ipa.prepare.samplers.noise import Share
+from ipa.prepare.text.tags import lora_tags
 from ipa.request.batch import Batch
 from ipa.request.editing import sources
 from ipa.request.influence import Influence
+from ipa.request.request import Request
 from ipa.request.result import Progress, Result
 from ipa.request.scales import StepWeights
 
@@ -32,9 +34,10 @@ def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
         RequestError: One of them cannot be honoured; with several prompts it says which.
     """
     plans: list[Plan] = []
+    named = {tag.name for request in batch.requests for tag in lora_tags(request)}
     for request in batch.requests:
         try:
-            plans.append(make_plan(request, loaded))
+            plans.append(make_plan(_of_prompt(request, named - loaded.loras.keys()), loaded))
         except RequestError as error:
             if len(batch.requests) == 1:
                 raise
@@ -42,6 +45,15 @@ def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
                 f"prompt {len(plans) + 1}: {error.what}", found=error.found, remedy=error.remedy
             ) from error
     return _sharing(plans)
+
+
+def _of_prompt(request: Request, named: Collection[str]) -> Request:
+    """A request without the strengths of LoRAs that other prompts of the call name."""
+    if not request.loras or not named:
+        return request
+    names = {tag.name for tag in lora_tags(request)}
+    loras = {k: v for k, v in request.loras.items() if k in names or k not in named}
+    return replace(request, loras=loras)
 
 
 def _sharing(plans: list[Plan]) -> list[Plan]:
@@ -133,10 +145,10 @@ class BatchRun:
 
 def _warnings(several: Sequence[Sequence[str]]) -> list[str]:
     """Warnings of every prompt once, others with the number of their prompt."""
-    common = [text for text in several[0] if all(text in own for own in several)]
+    common = [text for text in several[0] if all(text in texts for texts in several)]
     return common + [
         f"prompt {number}: {text}"
-        for number, own in enumerate(several, start=1)
-        for text in own
+        for number, texts in enumerate(several, start=1)
+        for text in texts
         if text not in common
     ]

@@ -46,7 +46,8 @@ class CallLoras:
 def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
     """Plan the LoRAs of a request: loaded ones, and those that its prompt names (A1111).
 
-    Where the prompt names one, its weight there stands before that in the request's `loras`.
+    Where the prompt names one, its weight there stands before that in the request's `loras`; one
+    that is in both must be found. So a description that is played again has all that it had.
 
     Args:
         request: The request.
@@ -55,32 +56,75 @@ def plan_loras(request: Request, loaded: Snapshot) -> CallLoras:
     Raises:
         RequestError: One is not loaded, not in the folder, or is named twice with two strengths.
     """
-    loras, folder = loaded.loras, loaded.lora_folder
-    given = {name: LoraScale.of(scale) for name, scale in (request.loras or {}).items()}
-    scales = chosen_scales(loras, given)
+    loras, named = loaded.loras, lora_tags(request)
+    in_prompt = {tag.name for tag in named} - loras.keys()
+    asked = {name: LoraScale.of(scale) for name, scale in (request.loras or {}).items()}
+    scales = chosen_scales(loras, {k: v for k, v in asked.items() if k not in in_prompt})
     files: dict[str, Path] = {}
     tags: dict[str, LoraTag] = {}
     warnings: list[str] = []
-    for tag in lora_tags(request):
-        name = _loaded(tag.name, loras)
-        if name is None and not tag.scale:
+    for tag in named:
+        name, path = _found(tag, loaded, files)
+        if name is None:
+            warnings += _missing(tag, is_needed=tag.name in asked)
             continue
-        if name is None and folder is None:
-            warnings.append(
-                f"prompt: {tag.text!r} was left out: no LoRA of that name is loaded; load_lora, or "
-                "set lora_folder"
-            )
-            continue
-        if name is None and folder is not None:
-            name, files[tag.name] = tag.name, _file(tag.name, folder)
-        if name is not None:
-            _check_one_strength(name, tag, tags)
-            scales[name], tags[name] = tag.scale, tag
+        if path is not None:
+            files[name] = path
+        _check_one_strength(name, tag, tags)
+        scales[name], tags[name] = tag.scale, tag
     for name, scale in scales.items():
         if scale and name in loras:
             warnings += loras[name].warnings
     tokenizers, unused = _with_words(files, loaded)
     return CallLoras(scales, files, tags, (*warnings, *unused), tokenizers)
+
+
+def named_files(request: Request, loaded: Snapshot) -> dict[str, Path]:
+    """The files of the LoRAs that a prompt names and that are loaded for its call alone."""
+    files: dict[str, Path] = {}
+    for tag in lora_tags(request):
+        name, path = _found(tag, loaded, files)
+        if name is not None and path is not None:
+            files[name] = path
+    return files
+
+
+def _found(
+    tag: LoraTag, loaded: Snapshot, files: Mapping[str, Path]
+) -> tuple[str | None, Path | None]:
+    """What the LoRA of a tag is called, and its file if it is to be loaded.
+
+    A file with two names is one LoRA: that of the first, or the one that is loaded from it.
+    """
+    name = _loaded(tag.name, loaded.loras)
+    if name is not None or loaded.lora_folder is None or not tag.scale:
+        return name, None
+    path = _file(tag.name, loaded.lora_folder)
+    for name, lora in loaded.loras.items():
+        if lora.path.resolve() == path.resolve():
+            return name, None
+    twins = (name for name, file in files.items() if file.resolve() == path.resolve())
+    return next(twins, tag.name), path
+
+
+def _missing(tag: LoraTag, *, is_needed: bool) -> list[str]:
+    """A warning of a LoRA that is nowhere, if it would act.
+
+    Raises:
+        RequestError: The request says that it is needed.
+    """
+    if not tag.scale:
+        return []
+    if is_needed:
+        raise RequestError(
+            f"the LoRA {tag.name!r}, which the prompt names, is not here",
+            found=f"{tag.text!r}; no LoRA of that name is loaded, and lora_folder is not set",
+            remedy="load_lora it, or set lora_folder; to go on without it, leave it out of loras",
+        )
+    return [
+        f"prompt: {tag.text!r} was left out: no LoRA of that name is loaded; load_lora, or set "
+        "lora_folder"
+    ]
 
 
 def _check_one_strength(name: str, tag: LoraTag, tags: Mapping[str, LoraTag]) -> None:
@@ -125,7 +169,7 @@ def _loaded(name: str, loras: Mapping[str, AttachedLora]) -> str | None:
     """The loaded LoRA of a name, or of a file of that name."""
     if name in loras:
         return name
-    return next((known for known, lora in loras.items() if lora.path.stem == name), None)
+    return next((other for other, lora in loras.items() if lora.path.stem == name), None)
 
 
 def _file(name: str, folder: Path) -> Path:
@@ -163,7 +207,7 @@ class ActingLoras:
         self, loras: LoraSet, calls: Sequence[CallLoras], restore: Callable[[], None]
     ) -> None:
         self._loras, self._restore, self._first = loras, restore, calls[0]
-        self._files = {name: path for call in calls for name, path in call.files.items()}
+        self._files, self._names = _once(calls)
         self._unused: dict[str, list[str]] = {}
 
     @contextmanager
@@ -188,11 +232,24 @@ class ActingLoras:
 
     def act(self, call: CallLoras) -> None:
         """Have the LoRAs of one prompt act, and no others."""
-        use(self._loras, call.scales)
+        use(self._loras, {self._names.get(n, n): scale for n, scale in call.scales.items()})
 
     def warnings(self, call: CallLoras) -> list[str]:
         """Warnings about unused parts of one prompt's files, known once they are loaded."""
-        return [text for name in call.files for text in self._unused.get(name, ())]
+        names = [self._names[name] for name in call.files]
+        return [text for name in names for text in self._unused.get(name, ())]
+
+
+def _once(calls: Sequence[CallLoras]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The files of several prompts, each once; and the name of each in place of all its names."""
+    files: dict[str, Path] = {}
+    first: dict[Path, str] = {}
+    names: dict[str, str] = {}
+    for call in calls:
+        for name, path in call.files.items():
+            names[name] = first.setdefault(path.resolve(), name)
+            files.setdefault(names[name], path)
+    return files, names
 
 
 def describe_loras(call: CallLoras, loras: Mapping[str, AttachedLora]) -> dict[str, Any]:

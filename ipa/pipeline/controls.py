@@ -22,7 +22,7 @@ class Controls(Registry[AttachedControl]):
 
     def of(self, kind: type[ControlSpec]) -> dict[str, AttachedControl]:
         """The controls of one kind."""
-        return {name: own for name, own in self.items() if isinstance(own.spec, kind)}
+        return {name: control for name, control in self.items() if isinstance(control.spec, kind)}
 
     def load(self, name: str, files: ControlFiles) -> None:
         """Load a ControlNet or T2I-Adapter, all or nothing.
@@ -44,15 +44,15 @@ class Controls(Registry[AttachedControl]):
 
     def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:
         """Unload one of a kind, or all of them. Raises RequestError if there is none."""
-        known = self.of(kind)
-        if name is not None and name not in known:
+        controls = self.of(kind)
+        if name is not None and name not in controls:
             raise RequestError(
                 f"no {kind.title} of this name is loaded",
-                found=f"{name!r}; loaded: {', '.join(known) or 'none'}",
+                found=f"{name!r}; loaded: {', '.join(controls) or 'none'}",
             )
-        for own in list(known) if name is None else [name]:
-            self._backend.controlnets.unload(own)
-            self._remove(own)
+        for control in list(controls) if name is None else [name]:
+            self._backend.controlnets.unload(control)
+            self._remove(control)
 
     def describe(self, kind: type[ControlSpec]) -> dict[str, Any]:
         """The controls of one kind for `Pipeline.info`, JSON-able."""

@@ -16,16 +16,16 @@ METADATA_KEY = "ipa-mlx"
 
 
 def describe_request(plan: Plan) -> dict[str, Any]:
-    """JSON-able: the request as it was understood."""
+    """The request as it was understood, JSON-able."""
     return describe_fields(REQUEST_FIELDS, [plan]) | _facts([plan])
 
 
 def describe_batch(batch: Batch, plans: Sequence[Plan]) -> dict[str, Any]:
-    """JSON-able: a call with several prompts; lists where it had lists, pictures of all prompts."""
-    told = describe_fields(REQUEST_FIELDS, plans) | _facts(plans)
-    texts = {name: list(entries) for name, entries in batch.texts.items() if name in told}
+    """A call with several prompts, JSON-able: lists where it had lists, pictures of all prompts."""
+    description = describe_fields(REQUEST_FIELDS, plans) | _facts(plans)
+    texts = {name: list(entries) for name, entries in batch.texts.items() if name in description}
     prompts = describe_prompts(batch.image_prompts, plans[0], in_batch=True)
-    return told | texts | {"image_prompts": prompts}
+    return description | texts | {"image_prompts": prompts}
 
 
 def _facts(plans: Sequence[Plan]) -> dict[str, Any]:

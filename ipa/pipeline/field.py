@@ -17,7 +17,7 @@ Told: TypeAlias = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Field(Generic[T]):
-    """One field.
+    """A field of a request: how it is described, and how it is read back.
 
     Attributes:
         describe: From what was planned, for each prompt of a call, to entries of the description;
@@ -47,25 +47,25 @@ def describe_fields(rows: Fields[T], planned: Sequence[T]) -> dict[str, Any]:
     return {k: v for row in rows.values() for k, v in row.describe(planned).items()}
 
 
-def read_fields(rows: Fields[T], told: Told, pictures: PictureStore) -> dict[str, Any]:
+def read_fields(rows: Fields[T], description: Told, pictures: PictureStore) -> dict[str, Any]:
     """The fields of which a description tells.
 
     Raises:
         RequestError: One of them was more than the description holds, or a picture is not at hand.
     """
     for row in rows.values():
-        refuse_lost(told, row.lost)
+        refuse_lost(description, row.lost)
     return {
-        name: row.read(told, pictures)
+        name: row.read(description, pictures)
         for name, row in rows.items()
-        if row.read is not None and any(key in told for key in row.keys)
+        if row.read is not None and any(key in description for key in row.keys)
     }
 
 
-def refuse_lost(told: Told, lost: Mapping[str, str]) -> None:
+def refuse_lost(description: Told, lost: Mapping[str, str]) -> None:
     """Raise RequestError for an entry that says no more than that there was something."""
     for name, words in lost.items():
-        if told.get(name):
+        if description.get(name):
             raise RequestError(
                 f"the request was made with {words}, which its description does not hold",
                 found=name,
@@ -74,7 +74,7 @@ def refuse_lost(told: Told, lost: Mapping[str, str]) -> None:
 
 
 def undescribed(rows: Fields[T]) -> Iterator[str]:
-    """The names of those that no description has: how a run is watched, and what it gives."""
+    """The names of fields that no description has: how a run is watched, and what it gives."""
     return (name for name, row in rows.items() if row is UNSEEN)
 
 
@@ -87,4 +87,4 @@ def as_is(name: str, value: Callable[[T], Any], *, when: Callable[[T], bool]) ->
     def describe(planned: Sequence[T]) -> dict[str, Any]:
         return {name: value(planned[0])} if when(planned[0]) else {}
 
-    return Field(describe=describe, read=lambda told, _: told[name], keys=(name,))
+    return Field(describe=describe, read=lambda description, _: description[name], keys=(name,))

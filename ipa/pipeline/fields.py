@@ -16,6 +16,7 @@ from ipa.prepare.controls.pixels import has_holes
 from ipa.prepare.controls.planning import PlannedControl
 from ipa.prepare.image_prompts.attached import AttachedAdapter, lora_scale
 from ipa.prepare.image_prompts.faces import shortcut_scale
+from ipa.prepare.text.tags import tag_name
 from ipa.request.control import Control
 from ipa.request.editing import is_latents, sources
 from ipa.request.embeds import ImageEmbeds
@@ -143,8 +144,11 @@ def _loras(plans: Sequence[Plan]) -> dict[str, Any]:
 
 
 def _read_loras(told: Told, _: PictureStore) -> dict[str, Any]:
-    """Those with a tag are named in the prompt."""
-    return {name: one["scale"] for name, one in told["loras"].items() if "tag" not in one}
+    """Those with a tag are named in the prompt, by the name there, and must be found again."""
+    return {
+        tag_name(one["tag"]) if "tag" in one else name: one["scale"]
+        for name, one in told["loras"].items()
+    }
 
 
 _REQUEST: Fields[Plan] = {

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ipa.model.clip import ClipVisionSpec
-from ipa.model.control_files import ControlFiles
-from ipa.model.controlnet import ControlNetSpec
 from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import NOTHING
 from ipa.prepare.image_prompts.attached import AttachedAdapter
+from ipa.prepare.text.tags import TEXTS
+from ipa.request.batch import make_batch
 from ipa.sources.encoders import find_encoder
 
+from .call_loras import named_files
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -24,12 +27,15 @@ Fingerprint: TypeAlias = Mapping[str, str]
 _MODEL = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
+def fingerprints(
+    loaded: Snapshot, call: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, dict[str, str]]:
     """Hashes of the weights in a pipeline's files, whatever the backend.
 
-    By component: "unet", "vae", "text_encoder", "text_encoder_2", "adapter.NAME" and
-    "adapter.NAME.image_encoder", "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All
-    weights are read: seconds for each GB, most of it in hashing.
+    With a call's arguments also of the LoRAs that its prompt names. By component: "unet", "vae",
+    "text_encoder", "text_encoder_2", "adapter.NAME" and "adapter.NAME.image_encoder",
+    "controlnet.NAME" (or T2I-Adapter's), "lora.NAME". All weights are read: seconds for each GB,
+    most of it in hashing.
 
     Raises:
         CheckpointError: A file is gone, or damaged since.
@@ -38,15 +44,25 @@ def fingerprints(loaded: Snapshot) -> dict[str, dict[str, str]]:
 
     model = loaded.model
     parts = _model(model) | dict(_adapters(model, loaded.adapters))
-    parts |= {f"controlnet.{name}": _control(a.files) for name, a in loaded.controlnets.items()}
-    known = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
+    for name, control in loaded.controlnets.items():
+        parts[f"controlnet.{name}"] = ipa_convert.read_control(control.files)
+    hashes = {name: ipa_convert.fingerprint(part) for name, part in parts.items()}
     targets = ipa_convert.LoraTargets(
         unet=model.unet, text_encoder=model.text_encoder, text_encoder_2=model.text_encoder_2
     )
-    for name, attached in loaded.loras.items():
-        lora = ipa_convert.read_lora(attached.path, targets)
-        known[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
-    return known
+    loras = {name: (lora.path, lora.ignore) for name, lora in loaded.loras.items()}
+    named = {name: (path, NOTHING) for name, path in _named(call, loaded)}
+    for name, (path, ignore) in (named | loras).items():
+        lora = ipa_convert.read_lora(path, targets, ignore=ignore)
+        hashes[f"lora.{name}"] = ipa_convert.lora_fingerprint(lora)
+    return hashes
+
+
+def _named(call: Mapping[str, Any], loaded: Snapshot) -> Iterator[tuple[str, Path]]:
+    """The LoRAs that a call's prompts name, each with the file that is loaded for the call."""
+    texts = {name: call[name] for name in (*TEXTS, "prompt_syntax") if name in call}
+    for request in make_batch([], texts).requests:
+        yield from named_files(request, loaded).items()
 
 
 def agreement(a: Fingerprint, b: Fingerprint) -> str | None:
@@ -60,13 +76,14 @@ def _model(model: ModelFolder) -> dict[str, Converted]:
     """The model's parts; an image encoder that adapters use is hashed with them."""
     from ipa_convert import read_model
 
-    return {name: part for name, part in read_model(model).items() if name in _MODEL}
+    alone = replace(model, image_encoder=None)
+    return {name: part for name, part in read_model(alone).items() if name in _MODEL}
 
 
 def _adapters(
     model: ModelFolder, adapters: Mapping[str, AttachedAdapter]
 ) -> Iterator[tuple[str, Converted]]:
-    from ipa_convert import read_adapter
+    from ipa_convert import read_adapter, read_component
 
     for name, attached in adapters.items():
         files = attached.files
@@ -80,21 +97,11 @@ def _adapters(
         if encoder is not None:
             yield (
                 f"adapter.{name}.image_encoder",
-                _encoder(encoder.folder, encoder.spec, encoder.variant),
+                read_component(
+                    "image_encoder",
+                    encoder.folder,
+                    encoder.spec,
+                    variant=encoder.variant,
+                    ignore=files.ignore,
+                ),
             )
-
-
-def _encoder(folder: Path, spec: ClipVisionSpec, variant: str | None) -> Converted:
-    from ipa_convert import read_component
-
-    return read_component("image_encoder", folder, spec, variant=variant)
-
-
-def _control(files: ControlFiles) -> Converted:
-    from ipa_convert import open_component, read_component
-
-    if files.path.is_dir():
-        is_net = isinstance(files.spec, ControlNetSpec)
-        kind: Literal["controlnet", "t2i_adapter"] = "controlnet" if is_net else "t2i_adapter"
-        return read_component(kind, files.path, files.spec, variant=files.variant)
-    return open_component(files.path, files.config).converted

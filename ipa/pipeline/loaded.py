@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,12 @@ class Loaded:
         for adapter in self.adapters.values():
             yield from adapter.loaded.unread
 
-    def fingerprints(self) -> dict[str, dict[str, str]]:
+    def fingerprints(self, call: Mapping[str, Any] | None = None) -> dict[str, dict[str, str]]:
         """Hashes of all weights that are loaded, the same for a model and what was made of it.
 
-        They are read from their files again; see `ipa.pipeline.fingerprints`.
+        With a call's arguments also of LoRAs that its prompt names; see `.fingerprints`.
         """
-        return fingerprints(self.snapshot()[0])
+        return fingerprints(self.snapshot()[0], call or {})
 
     def snapshot(self) -> tuple[Snapshot, Backend]:
         """What is loaded now, and the backend that has it, whatever is changed from now on."""

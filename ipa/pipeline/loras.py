@@ -10,6 +10,7 @@ from typing import Any
 from ipa.backend.protocol import Backend, LoadedLora, LoraScale, LoraSet
 from ipa.checks import plain_number
 from ipa.errors import RequestError
+from ipa.model.ignoring import NOTHING, Ignore
 from ipa.model.lora import left_out_warnings
 from ipa.prepare.text.textual_inversion import bundled_words
 
@@ -29,6 +30,7 @@ class AttachedLora:
     scale: float
     fuse: bool
     words: tuple[str, ...] = ()
+    ignore: Ignore = NOTHING
 
     @property
     def file(self) -> str:
@@ -48,7 +50,9 @@ class Loras(Registry[AttachedLora]):
         super().__init__()
         self._backend, self._inversions = backend, inversions
 
-    def load(self, name: str, path: Path, scale: float, *, fuse: bool) -> None:
+    def load(
+        self, name: str, path: Path, scale: float, *, fuse: bool, ignore: Ignore = NOTHING
+    ) -> None:
         """Load a LoRA's file, all or nothing.
 
         Raises:
@@ -62,8 +66,8 @@ class Loras(Registry[AttachedLora]):
                 remedy="pass another name=, or unload_lora first",
             )
         number = plain_number(scale, "scale")
-        words, left_out = bundled_words(path, name, self._backend.model)
-        loaded = self._backend.loras.load(name, path, fuse=fuse)
+        words, left_out = bundled_words(path, name, self._backend.model, ignore)
+        loaded = self._backend.loras.load(name, path, fuse=fuse, ignore=ignore)
         try:
             self._use(chosen_scales(self, None) | {name: LoraScale.of(number)})
             left_out |= self._inversions.add_bundled(words)
@@ -73,17 +77,17 @@ class Loras(Registry[AttachedLora]):
             raise
         learned = self._inversions.bundled(name)
         loaded = replace(loaded, left_out={**loaded.left_out, **left_out})
-        self._put(name, AttachedLora(path, loaded, number, fuse, learned))
+        self._put(name, AttachedLora(path, loaded, number, fuse, learned, ignore))
 
     def unload(self, name: str | None) -> None:
         """Unload one LoRA, or all of them."""
         names = self.named(name)
-        kept = {other: lora for other, lora in self._known.items() if other not in names}
-        self._use(chosen_scales(kept, None))
+        others = {other: lora for other, lora in self._known.items() if other not in names}
+        self._use(chosen_scales(others, None))
         self._inversions.forget_bundled(names)
         for gone in names:
             self._backend.loras.unload(gone)
-        self._known = kept
+        self._known = others
 
     def set_scale(self, scale: float, name: str | None) -> None:
         """Set the scale of one LoRA, or of all of them."""
@@ -130,10 +134,10 @@ def chosen_scales(
     Raises:
         RequestError: One of them is not loaded.
     """
-    own = {} if given is None else given
-    for name in own:
+    asked = {} if given is None else given
+    for name in asked:
         _check_loaded(name, loras)
-    return {name: own.get(name, LoraScale.of(lora.scale)) for name, lora in loras.items()}
+    return {name: asked.get(name, LoraScale.of(lora.scale)) for name, lora in loras.items()}
 
 
 def use(loras: LoraSet, scales: Mapping[str, LoraScale]) -> None:

@@ -37,7 +37,7 @@ class PictureStore:
         return self._found(sha256, np.asarray)
 
     def mask(self, sha256: str) -> Image.Image:
-        """Likewise by the values of a mask."""
+        """The mask whose values have this hash. Raises RequestError if there is none."""
         return self._found(sha256, lambda image: mask_values(image, "a mask"))
 
     def _found(self, sha256: str, seen: Callable[[Image.Image], Any]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A loaded model and its adapters: what a program holds in its hand."""
+"""The pipeline: a loaded model that makes pictures."""
 
 from __future__ import annotations
 

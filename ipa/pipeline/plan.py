@@ -165,7 +165,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
 
 
 def _unusual(request: Request, loaded: Snapshot) -> list[str]:
-    """Warnings about weights and guidance that are hardly meant, those of what is loaded too."""
+    """Warnings about unusual weights and guidance, also of what is loaded."""
     return unusual_numbers(request, {name: a.scale for name, a in loaded.adapters.items()})
 
 
@@ -184,7 +184,7 @@ def _loaded_warnings(
 def _prompt_warnings(
     prompts: Sequence[PlannedPrompt], canvas: Canvas, profile: Profile
 ) -> list[str]:
-    """Warnings about what image prompts lose, or what nobody may expect of them."""
+    """Warnings about image prompts: what is lost of them, and what they cannot do."""
     warnings = [
         f"image prompt {prompt.number + 1}, {text}"
         for prompt in prompts
@@ -292,8 +292,8 @@ def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
 def _size(request: Request, model: ModelFolder) -> tuple[int, int]:
     factor = model.vae.scale_factor
     side = _DEFAULT_LATENT_SIDE_XL if model.is_xl else _DEFAULT_LATENT_SIDE
-    own = (model.unet.sample_size or side) * factor
-    default = start_size(request, factor) or (own, own)
+    usual = (model.unet.sample_size or side) * factor
+    default = start_size(request, factor) or (usual, usual)
     width = default[0] if request.width is None else request.width
     height = default[1] if request.height is None else request.height
     if width % factor or height % factor:
@@ -358,20 +358,20 @@ def _plan_prompts(
         for rank, part in enumerate(parts):
             where = f"image_prompts[{number}] (adapter {name!r}): mask {rank}"
             for tile in tiled(part.prompt, side, canvas, where, profile):
-                own = tile.prompt
+                piece = tile.prompt
                 yield PlannedPrompt(
                     number=number,
                     adapter=name,
-                    features=plan_features(own, reader, direction, part.weights),
-                    table=lambda_table(own, default, model.sites, steps, window, profile),
+                    features=plan_features(piece, reader, direction, part.weights),
+                    table=lambda_table(piece, default, model.sites, steps, window, profile),
                     masks=canvas.masks(tile.mask, tile.mask_fit, where, profile.mask_rule),
-                    embeds_scaling=own.embeds_scaling,
-                    moved=moved_sites(own.layers, model.sites),
+                    embeds_scaling=piece.embeds_scaling,
+                    moved=moved_sites(piece.layers, model.sites),
                 )
 
 
 def _with_default(prompt: ImagePrompt, default: DefaultScale) -> tuple[ImagePrompt, Scale]:
-    """A prompt with its adapter's default scale if that is one per picture; and the one for all."""
+    """A prompt with its adapter's scales if they are one per picture; and the scale for all."""
     if not isinstance(default, tuple):
         return prompt, default
     return (replace(prompt, scale=default) if prompt.scale is None else prompt), 1.0

@@ -86,10 +86,10 @@ def fit(vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]) -> La
     _, channels, height, width = part.shape
     factor = vae.scale_factor
     picture = decode(part)[0].reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
-    known = part[0].reshape(channels, -1).T.astype(np.float64)
-    known = np.concatenate([known, np.ones((len(known), 1))], axis=1)
+    inputs = part[0].reshape(channels, -1).T.astype(np.float64)
+    inputs = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
     wanted = picture.reshape(-1, 3).astype(np.float64) * 2 - 1
-    solution = np.linalg.lstsq(known, wanted, rcond=None)[0]
+    solution = np.linalg.lstsq(inputs, wanted, rcond=None)[0]
     return LatentColours(solution[:-1], solution[-1])
 
 

@@ -15,38 +15,39 @@ _KINDS = tuple(kind.word for kind in get_args(ControlSpec))
 _LOST = {"weights": "weights from a function"}  # which a call has, and no request
 
 
-def is_description(told: Told) -> bool:
+def is_description(fields: Told) -> bool:
     """Whether a request is one that we described: it has what nobody writes."""
-    return "seeds" in told and "given_latents_sha256" in told
+    return "seeds" in fields and "given_latents_sha256" in fields
 
 
-def in_present_form(told: Told) -> Told:
-    """A description as it would be written today: older ones say the name of a control under the
-    word for its kind.
+def in_present_form(description: Told) -> Told:
+    """A description in today's form.
+
+    Older ones have the name of a control under the word for its kind.
     """
-    controls = told.get("controls")
+    controls = description.get("controls")
     if not isinstance(controls, list) or not all(isinstance(one, dict) for one in controls):
-        return told
-    return {**told, "controls": [_present_control(one) for one in controls]}
+        return description
+    return {**description, "controls": [_present_control(one) for one in controls]}
 
 
-def _present_control(told: Told) -> dict[str, Any]:
+def _present_control(control: Told) -> dict[str, Any]:
     for kind in _KINDS:
-        if kind in told:
-            rest = {key: value for key, value in told.items() if key != kind}
-            return {"control": told[kind], "kind": kind} | rest
-    return dict(told)
+        if kind in control:
+            rest = {key: value for key, value in control.items() if key != kind}
+            return {"control": control[kind], "kind": kind} | rest
+    return dict(control)
 
 
-def from_description(told: Told, pictures: PictureStore) -> dict[str, Any]:
+def from_description(description: Told, pictures: PictureStore) -> dict[str, Any]:
     """The arguments of the call, image prompts and controls as dicts, pictures opened.
 
     Raises:
         RequestError: A picture is not at hand, or it was made of more than pictures and numbers.
     """
-    refuse_lost(told, _LOST)
+    refuse_lost(description, _LOST)
     try:
-        return read_fields(REQUEST_FIELDS, in_present_form(told), pictures)
+        return read_fields(REQUEST_FIELDS, in_present_form(description), pictures)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise RequestError(
             "the description of a request is damaged",

@@ -60,14 +60,14 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
     Raises:
         RequestError: It cannot be read, or asks for what there is not.
     """
-    told = _read(path)
-    if is_description(told):
-        arguments = from_description(told, PictureStore.of(pictures))
-        return RequestFile(_built(arguments), {}, told)
-    _check_names(path.name, told, _readable(Request, READS) | set(SOURCES))
-    asked = {name: value for name, value in told.items() if name not in SOURCES}
+    given = _read(path)
+    if is_description(given):
+        arguments = from_description(given, PictureStore.of(pictures))
+        return RequestFile(_built(arguments), {}, given)
+    _check_names(path.name, given, _readable(Request, READS) | set(SOURCES))
+    asked = {name: value for name, value in given.items() if name not in SOURCES}
     arguments = _opened(asked, READS, path.parent)
-    sources = {name: _texts(name, told.get(name, [])) for name in SOURCES}
+    sources = {name: _texts(name, given.get(name, [])) for name in SOURCES}
     return RequestFile(_built(arguments), sources)
 
 
@@ -84,14 +84,14 @@ def _read(path: Path) -> Mapping[str, Any]:
             if path.stat().st_size > _MAX_BYTES:
                 raise RequestError(f"{path} is no request", found=f"over {_MAX_BYTES} bytes")
             text = path.read_text("utf-8")
-        told = json.loads(text)
+        contents = json.loads(text)
     except (OSError, ValueError, RecursionError, Image.DecompressionBombError) as error:
         raise RequestError(
             f"the request {path} cannot be read",
             found=str(error)[:200],
             remedy='a JSON object such as {"prompt": "a dog", "seed": 1}, or a PNG of ipa-mlx',
         ) from error
-    found = told.get("request", told) if isinstance(told, dict) else told
+    found = contents.get("request", contents) if isinstance(contents, dict) else contents
     if not isinstance(found, dict):
         raise RequestError(f"{path} is no request", found=type(found).__name__)
     return found
@@ -107,10 +107,10 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _check_names(where: str, told: Mapping[str, Any], known: Iterable[str]) -> None:
-    for name in told:
-        if name not in known:
-            near = difflib.get_close_matches(name, list(known), 1)
+def _check_names(where: str, arguments: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in arguments:
+        if name not in names:
+            near = difflib.get_close_matches(name, list(names), 1)
             raise RequestError(
                 f"{where} has an argument that there is not",
                 found=repr(name)[:80],
@@ -124,9 +124,9 @@ def _readable(kind: Any, reads: Reads) -> frozenset[str]:
     return frozenset(name for name in names if reads.get(name) is not Read.NEVER)
 
 
-def _opened(told: Mapping[str, Any], reads: Reads, folder: Path) -> dict[str, Any]:
+def _opened(arguments: Mapping[str, Any], reads: Reads, folder: Path) -> dict[str, Any]:
     """A request with every path of a picture opened, in image prompts and controls too."""
-    return {name: _field(name, value, reads.get(name), folder) for name, value in told.items()}
+    return {name: _field(name, value, reads.get(name), folder) for name, value in arguments.items()}
 
 
 def _field(name: str, value: Any, read: Read | None, folder: Path) -> Any:

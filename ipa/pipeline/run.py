@@ -80,7 +80,7 @@ CancelSignal: TypeAlias = "CancelEvent | Callable[[], bool]"
 
 
 def cancel_question(cancel: CancelSignal | None) -> Callable[[], bool]:
-    """A function for a signal. Raises RequestError if it is no signal."""
+    """A function that asks whether to cancel. Raises RequestError for what is no signal."""
     if cancel is None:
         return lambda: False
     asked: object = getattr(cancel, "is_set", cancel)

@@ -27,10 +27,10 @@ class Kept:
 
     def blend(self, made: Floats, number: int) -> Floats:
         """The latents after step `number`, with the kept part put back; clean after the last."""
-        known = self.latents
+        source = self.latents
         if number + 1 < len(self.steps):
-            known = noised(self.latents, self.noise, self.steps[number + 1])
-        return (np.float32(1.0) - self.mask) * known + self.mask * made
+            source = noised(self.latents, self.noise, self.steps[number + 1])
+        return (np.float32(1.0) - self.mask) * source + self.mask * made
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,10 @@ class Inversions:
 
     def add(self, inversions: Iterable[TextualInversion]) -> tuple[str, ...]:
         """Add words that were read, all or none. Raises RequestError for one that is taken."""
-        known = dict(self._known)
+        words = dict(self._known)
         added = []
         for inversion in inversions:
-            fault = self._fault(inversion, known.values())
+            fault = self._fault(inversion, words.values())
             if fault:
                 word, found = fault
                 raise RequestError(
@@ -45,14 +45,15 @@ class Inversions:
                     remedy='pass another token=, such as "<my-word>"; or '
                     "unload_textual_inversion first",
                 )
-            known[inversion.token] = inversion
+            words[inversion.token] = inversion
             added.append(inversion.token)
-        self._set(known)
+        self._set(words)
         return tuple(added)
 
     def add_bundled(self, inversions: Mapping[TextualInversion, Iterable[str]]) -> dict[str, str]:
-        """Know the words that came with a LoRA, but those that are words already: the names of
-        their tensors, and why.
+        """Add the words that came with a LoRA.
+
+        Returns the names of the tensors of those that are words already, and why.
         """
         left_out: dict[str, str] = {}
         for inversion, names in inversions.items():
@@ -66,7 +67,7 @@ class Inversions:
 
     def bundled(self, lora: str) -> tuple[str, ...]:
         """The words that came with a LoRA."""
-        return tuple(word for word, own in self._known.items() if own.lora == lora)
+        return tuple(word for word, inversion in self._known.items() if inversion.lora == lora)
 
     def forget_bundled(self, loras: Collection[str]) -> None:
         """Remove the words that came with LoRAs."""
@@ -92,24 +93,24 @@ class Inversions:
         """A copy, whose changes are its own."""
         return copy.copy(self)
 
-    def _set(self, known: Mapping[str, TextualInversion]) -> None:
-        self._known = dict(known)
-        self.tokenizers = self._teach(known)
+    def _set(self, words: Mapping[str, TextualInversion]) -> None:
+        self._known = dict(words)
+        self.tokenizers = self._teach(words)
 
-    def _teach(self, known: Mapping[str, TextualInversion]) -> tuple[ClipTokenizer, ...]:
-        if not known:
+    def _teach(self, words: Mapping[str, TextualInversion]) -> tuple[ClipTokenizer, ...]:
+        if not words:
             return self._own
         sizes = [spec.vocabulary for spec in _specs(self._model)]
         return tuple(
-            _taught(tokenizer, size, tuple(known.values()), rank)
+            _taught(tokenizer, size, tuple(words.values()), rank)
             for rank, (tokenizer, size) in enumerate(zip(self._own, sizes, strict=True))
         )
 
     def _fault(
-        self, inversion: TextualInversion, known: Iterable[TextualInversion]
+        self, inversion: TextualInversion, others: Iterable[TextualInversion]
     ) -> tuple[str, str] | None:
         """Which of a word's tokens is taken, and by what."""
-        learned = {word.lower() for other in known for word in other.words}
+        learned = {word.lower() for other in others for word in other.words}
         for word in inversion.words:
             small = word.lower()  # texts are compared in lower case
             spellings = (word, small, f"{small}</w>")

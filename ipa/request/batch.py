@@ -65,12 +65,12 @@ def make_batch(image_prompts: Sequence[ImagePrompt], arguments: Mapping[str, Any
     parts = _split_latents(latents, count, rows)
     requests = []
     for number, part in enumerate(parts):
-        own: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
-        own["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
-        own["controls"] = tuple(control.share(number) for control in controls)
-        own["seed"] = (int(first.seed) + number * rows) % SEEDS
-        own |= {name: entries[number] for name, entries in shares.items()}
-        requests.append(replace(first, latents=part, **own))
+        changes: dict[str, Any] = {name: entries[number] for name, entries in texts.items()}
+        changes["image_prompts"] = tuple(_one_prompt(prompt, number) for prompt in prompts)
+        changes["controls"] = tuple(control.share(number) for control in controls)
+        changes["seed"] = (int(first.seed) + number * rows) % SEEDS
+        changes |= {name: entries[number] for name, entries in shares.items()}
+        requests.append(replace(first, latents=part, **changes))
     return Batch(requests=tuple(requests), texts=texts, image_prompts=prompts)
 
 

@@ -50,11 +50,11 @@ class EmbedsOrigin:
             ("encoder_sha256", "another image encoder"),
             ("preprocessing_sha256", "another preprocessing"),
         ):
-            own, other = getattr(self, name), getattr(needed, name)
-            if own != other:
+            ours, other = getattr(self, name), getattr(needed, name)
+            if ours != other:
                 raise RequestError(
                     f"{what} come from {words} than this adapter needs",
-                    found=f"{self.encoder}, {name} {own[:16]}; needed: {needed.encoder}, "
+                    found=f"{self.encoder}, {name} {ours[:16]}; needed: {needed.encoder}, "
                     f"{name} {other[:16]}",
                     remedy="encode the pictures again with this adapter and profile: "
                     "encode_image_prompt",
@@ -128,7 +128,7 @@ class ImageEmbeds:
             RequestError: The mode is unknown, or the weights do not fit.
         """
         first = slice(None) if mode == CONCAT else slice(1)
-        own = replace(
+        joined = replace(
             self,
             conditional=combined(self.conditional, mode, weights),
             unconditional=self.unconditional[first],
@@ -136,9 +136,9 @@ class ImageEmbeds:
             unconditional_face=None,
         )
         if self.conditional_face is None or self.unconditional_face is None:
-            return own
+            return joined
         identity = combined(self.conditional_face, mode, weights)
-        return own.with_faces(identity, self.unconditional_face[first])
+        return joined.with_faces(identity, self.unconditional_face[first])
 
     def with_faces(self, conditional: Floats, unconditional: Floats) -> ImageEmbeds:
         """The embeds with an identity beside each picture's states."""
@@ -233,8 +233,8 @@ def _check_embeds(given: object) -> None:
 
 
 def _check_halves(conditional: Floats, unconditional: Floats, count: int, what: str) -> None:
-    (own, *shape), (rows, *other) = conditional.shape, unconditional.shape
-    if shape != other or own != count or rows not in (1, count):
+    (pictures, *shape), (rows, *other) = conditional.shape, unconditional.shape
+    if shape != other or pictures != count or rows not in (1, count):
         raise RequestError(
             f"the unconditional {what} do not fit the conditional ones",
             found=f"{unconditional.shape} beside {conditional.shape}, {count} pictures",
@@ -244,9 +244,9 @@ def _check_halves(conditional: Floats, unconditional: Floats, count: int, what: 
 
 def check_feature(feature: str) -> Feature:
     """Check the name of a kind of features. Raises RequestError for another."""
-    for known in KEPT:
-        if feature == known:
-            return known
+    for kind in KEPT:
+        if feature == kind:
+            return kind
     raise RequestError("no such kind of image features", found=shown(feature))
 
 
@@ -259,6 +259,6 @@ def _floats(array: Any, name: str, rank: int) -> Floats:
         raise RequestError(f"{name} must have the shape {needed}", found=str(array.shape))
     if not (np.abs(array) <= np.finfo(np.float32).max).all():  # false for NaN too
         raise RequestError(f"{name} holds NaN, infinity, or more than float32 can")
-    own = np.array(array, dtype=np.float32)
-    own.setflags(write=False)
-    return own
+    copy = np.array(array, dtype=np.float32)
+    copy.setflags(write=False)
+    return copy

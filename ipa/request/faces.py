@@ -120,6 +120,6 @@ def _vector(given: Any, where: str) -> Floats:
         raise RequestError(f"{where} must be a vector per face", found=f"shape {given.shape}")
     if not np.isfinite(given).all():
         raise RequestError(f"{where} holds NaN or infinity")
-    own = np.array(given, dtype=np.float32)
-    own.setflags(write=False)
-    return own
+    vector = np.array(given, dtype=np.float32)
+    vector.setflags(write=False)
+    return vector

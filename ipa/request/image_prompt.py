@@ -263,8 +263,8 @@ class ImagePrompt:
         last of fewer negative pictures stands for the rest.
         """
         lists = ("image", "scale", "mask", "negative", "face", "encoder_mask")
-        own = {name: _entry(getattr(self, name), number) for name in lists}
-        return replace(self, batched=False, **own)
+        entries = {name: _entry(getattr(self, name), number) for name in lists}
+        return replace(self, batched=False, **entries)
 
     def _each(self, field_name: str, value: Any, read: Callable[[Any, str], Any]) -> Any:
         """A value, or a tuple of one per picture, read; None stays."""

@@ -78,12 +78,12 @@ class Influence:
 
     def _padded(self, site: int, pictures: tuple[int, ...]) -> Halves:
         """Shares at a site, with zeros for the pictures that others have more."""
-        held, parts, start = self.shares[site], [], 0
-        for own, wanted in zip(self.pictures, pictures, strict=True):
-            parts.append(held[:, :, start : start + own])
-            shape = (*held.shape[:2], wanted - own, *held.shape[3:])
+        shares, parts, start = self.shares[site], [], 0
+        for count, wanted in zip(self.pictures, pictures, strict=True):
+            parts.append(shares[:, :, start : start + count])
+            shape = (*shares.shape[:2], wanted - count, *shares.shape[3:])
             parts.append(np.zeros(shape, dtype=np.float16))
-            start += own
+            start += count
         return np.concatenate(parts, axis=2)
 
     @property
@@ -210,15 +210,15 @@ class Influence:
         if isinstance(sites, str):
             chosen = [rank for rank, site in enumerate(self.sites) if site.section == sites]
             return _some(f"sites of {SECTIONS}", chosen)
-        known = {site.number: rank for rank, site in enumerate(self.sites)}
+        ranks = {site.number: rank for rank, site in enumerate(self.sites)}
         for number in _some("sites", sites):
-            if number not in known:
+            if number not in ranks:
                 raise RequestError(
                     "no cross-attention has this number",
                     found=shown(number),
-                    remedy=f"known: {', '.join(map(str, known))}",
+                    remedy=f"known: {', '.join(map(str, ranks))}",
                 )
-        return [known[number] for number in sites]
+        return [ranks[number] for number in sites]
 
 
 def _index(what: str, value: int, count: int) -> int:

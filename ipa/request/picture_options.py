@@ -198,9 +198,9 @@ def check_negative(negative: object, *, has_pictures: bool) -> None:
                 remedy=f'pass negative="{NOISE}", or a picture to steer away from',
             )
         return
-    known = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
+    kinds = (Image.Image, np.ndarray, list, tuple, ImageEmbeds)
     empty = isinstance(negative, (list, tuple)) and not negative
-    if empty or not (negative is None or isinstance(negative, known)):
+    if empty or not (negative is None or isinstance(negative, kinds)):
         raise RequestError(
             f'ImagePrompt.negative must be a picture, pictures, embeds or "{NOISE}"',
             found=shown(negative),

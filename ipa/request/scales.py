@@ -172,7 +172,7 @@ def check_embeds_scaling(name: object) -> str:
     Raises:
         RequestError: There is none of this name; the nearest is named.
     """
-    spellings = {_letters(known): known for known in EMBEDS_SCALINGS}
+    spellings = {_letters(scaling): scaling for scaling in EMBEDS_SCALINGS}
     plain = _letters(name) if isinstance(name, str) else ""
     if plain in spellings:
         return spellings[plain]

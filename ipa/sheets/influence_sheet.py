@@ -81,9 +81,9 @@ def influence_sheet(
 
 
 def _rows(influence: Influence) -> list[Row]:
-    known = {site.section for site in influence.sites}
+    sections = {site.section for site in influence.sites}
     rows = [Row("all layers and steps", {})]
-    rows += [Row(f"layers: {name}", {"sites": name}) for name in SECTIONS if name in known]
+    rows += [Row(f"layers: {name}", {"sites": name}) for name in SECTIONS if name in sections]
     if influence.steps >= 3:
         for third in np.array_split(np.arange(influence.steps), 3):
             first, last = int(third[0]) + 1, int(third[-1]) + 1
@@ -99,8 +99,8 @@ def _columns(influence: Influence, prompts: Sequence[ImagePrompt]) -> list[Colum
         title = f"image prompt {number + 1}"
         columns.append(Column(title, number, None, shown))
         for picture in range(count if count > 1 else 0):
-            own = shown[picture : picture + 1] if len(shown) == count else ()
-            columns.append(Column(f"{title}, picture {picture + 1}", number, picture, own))
+            column = shown[picture : picture + 1] if len(shown) == count else ()
+            columns.append(Column(f"{title}, picture {picture + 1}", number, picture, column))
     return columns
 
 

@@ -84,18 +84,18 @@ def suggest_scale(measured: Sequence[tuple[float, float]]) -> Suggestion:
     prompt is followed less, the larger the scale.
     """
     scales = sorted({scale for scale, _ in measured})
-    of_each = [[value for own, value in measured if own == scale] for scale in scales]
+    of_each = [[value for at_scale, value in measured if at_scale == scale] for scale in scales]
     means = [sum(values) / len(values) for values in of_each]
     count = min((len(values) for values in of_each), default=0)
-    known = tuple(zip(scales, means, strict=True))
+    points = tuple(zip(scales, means, strict=True))
 
     def answer(reason: str, scale: float | None = None) -> Suggestion:
-        return Suggestion(scale=scale, reason=reason, likeness=known, pictures=count)
+        return Suggestion(scale=scale, reason=reason, likeness=points, pictures=count)
 
     if 0.0 not in scales or sum(scale > 0.0 for scale in scales) < MIN_SCALES:
         return answer("which needs 0 and two larger scales among those that are swept")
     before = means[scales.index(0.0)]
-    gains = [(scale, mean - before) for scale, mean in known if scale > 0.0]
+    gains = [(scale, mean - before) for scale, mean in points if scale > 0.0]
     most = max(gain for _, gain in gains)
     if most < LEAST_GAIN:
         return answer(f"for none brings {LEAST_GAIN:g} more of likeness")

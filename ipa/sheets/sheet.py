@@ -236,17 +236,17 @@ def _cut(text: str, size: int, width: int) -> str:
     """A text cut in its middle, for the ends of file names tell more."""
     if len(text) < 2 or _width(text, size) <= width:
         return text
-    kept, beyond = 1, len(text)
-    while beyond - kept > 1:
-        middle = (kept + beyond) // 2
+    fitting, beyond = 1, len(text)
+    while beyond - fitting > 1:
+        middle = (fitting + beyond) // 2
         fits = _width(_shortened(text, middle), size) <= width
-        kept, beyond = (middle, beyond) if fits else (kept, middle)
-    return _shortened(text, kept)
+        fitting, beyond = (middle, beyond) if fits else (fitting, middle)
+    return _shortened(text, fitting)
 
 
-def _shortened(text: str, kept: int) -> str:
-    head = (kept + 1) // 2
-    return text if kept == len(text) else f"{text[:head]}…{text[len(text) - (kept - head) :]}"
+def _shortened(text: str, length: int) -> str:
+    head = (length + 1) // 2
+    return text if length == len(text) else f"{text[:head]}…{text[len(text) - (length - head) :]}"
 
 
 def _lines(text: str, size: int, width: int, most: int) -> list[str]:

@@ -81,8 +81,8 @@ class Axis:
         for one, two in itertools.combinations(values, 2):
             if one is two or (_is_plain(one) and _is_plain(two) and one == two):
                 raise RequestError(f"the axis {self.name!r} has a value twice", found=shown(one))
-        own = _entries(f"the labels of the axis {self.name!r}", self.labels, str)
-        labels = own or tuple(_label(value, n) for n, value in enumerate(values, 1))
+        entries = _entries(f"the labels of the axis {self.name!r}", self.labels, str)
+        labels = entries or tuple(_label(value, n) for n, value in enumerate(values, 1))
         if len(labels) != len(values):
             raise RequestError(
                 f"the axis {self.name!r} needs a label for each value",
@@ -283,13 +283,13 @@ def _made(
     on_progress: Callable[[Progress], None] | None,
     cancel: CancelSignal | None,
 ) -> Iterator[Made]:
-    known: dict[tuple[tuple[str, int], ...], tuple[Image.Image, Mapping[str, Any]]] = {}
+    made: dict[tuple[tuple[str, int], ...], tuple[Image.Image, Mapping[str, Any]]] = {}
     likeness = Likeness(pipe)
     for cell in cells:
-        if cell.key not in known:
+        if cell.key not in made:
             result = pipe(**cell.arguments, on_progress=on_progress, cancel=cancel)
-            known[cell.key] = result.images[0], result.info
-        image, info = known[cell.key]
+            made[cell.key] = result.images[0], result.info
+        image, info = made[cell.key]
         yield Made(
             cell=cell, image=image, info=info, likeness=likeness.of(image, cell.image_prompt)
         )

@@ -45,8 +45,8 @@ def suggest_scales(sweep: Sweep, made: Sequence[Made]) -> dict[Setting, Suggesti
     for entry in made:
         scale = sweep.value(entry.cell, "scale")
         if entry.likeness is not None and isinstance(scale, (int, float)):
-            own = measured.setdefault(_setting(sweep, entry.cell), [])
-            own.append((float(scale), entry.likeness))
+            values = measured.setdefault(_setting(sweep, entry.cell), [])
+            values.append((float(scale), entry.likeness))
     return {setting: suggest_scale(pairs) for setting, pairs in measured.items()}
 
 
@@ -173,7 +173,7 @@ def _title(axis: Axis, index: int) -> str:
 
 
 def _said(name: str, label: str) -> str:
-    known = _NOTHING.get((name, label))
+    words = _NOTHING.get((name, label))
     if name == "layers" and ":" in label:
-        known = f"layers {label}"
-    return known or _WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(label)
+        words = f"layers {label}"
+    return words or _WORDS.get(name, f"{name.replace('_', ' ')} {{}}").format(label)

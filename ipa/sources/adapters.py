@@ -50,8 +50,8 @@ def resolve_adapter(
         files = _fetch_public(str(source), public, with_encoder=usual, **hub)
         if usual or image_encoder_folder is None:
             return files
-        own = Path(image_encoder_folder).expanduser()
-        return replace(files, image_encoder=named_encoder(own, own))
+        encoder_path = Path(image_encoder_folder).expanduser()
+        return replace(files, image_encoder=named_encoder(encoder_path, encoder_path))
     if weight_name is None:
         raise _no_file(source, root, on_hub=named is not None)
     encoder = None if image_encoder_folder is None else str(image_encoder_folder)
@@ -68,11 +68,11 @@ def resolve_adapter(
     files = AdapterFiles(name=weights.stem, weights=weights, image_encoder=None)
     if encoder is None:
         return files
-    own = root / Path(encoder).expanduser()
+    encoder_path = root / Path(encoder).expanduser()
     if str(image_encoder_folder) != _ENCODER:
-        return replace(files, image_encoder=named_encoder(str(image_encoder_folder), own))
-    if is_encoder(own):
-        return replace(files, image_encoder=own)
+        return replace(files, image_encoder=named_encoder(str(image_encoder_folder), encoder_path))
+    if is_encoder(encoder_path):
+        return replace(files, image_encoder=encoder_path)
     return replace(files, encoders_nearby=None if named else comfyui_folder(weights))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -9,6 +10,7 @@ from ipa.errors import CheckpointError, RequestError
 from ipa.model.control_files import ControlNetFiles, T2IAdapterFiles
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.files import read_json
+from ipa.model.ignoring import Ignore
 from ipa.model.t2i_adapter import T2IAdapterSpec
 
 from .hub import FileOptions, FolderOptions, HubOptions, hub_name
@@ -27,6 +29,7 @@ class T2IAdapterOptions(FileOptions, FolderOptions, total=False):
     """The keywords of `resolve_t2i_adapter`."""
 
     config: str | Path | None
+    ignore: Sequence[str] | None
 
 
 def resolve_controlnet(
@@ -62,12 +65,12 @@ def resolve_controlnet(
         name = path.stem if path.is_file() else path.name
     if path.is_dir() and config is not None:
         raise RequestError("config is for a file that lies alone", found=f"{source}, a folder")
-    told = _folder_config(path) if path.is_dir() else _controlnet_config(path, config)
+    settings = _folder_config(path) if path.is_dir() else _controlnet_config(path, config)
     if global_pool_conditions is not None:
-        told["global_pool_conditions"] = global_pool_conditions
+        settings["global_pool_conditions"] = global_pool_conditions
     where = str(path / CONFIG) if path.is_dir() else str(path)
-    spec = ControlNetSpec.from_config(told, where)
-    return ControlNetFiles(name=name, path=path, config=told, spec=spec, variant=variant)
+    spec = ControlNetSpec.from_config(settings, where)
+    return ControlNetFiles(name=name, path=path, config=settings, spec=spec, variant=variant)
 
 
 def _controlnet_config(path: Path, config: str | Path | None) -> dict[str, Any]:
@@ -92,6 +95,7 @@ def resolve_t2i_adapter(
     subfolder: str = "",
     variant: str | None = None,
     config: str | Path | None = None,
+    ignore: Sequence[str] | None = None,
     **hub: Unpack[HubOptions],
 ) -> T2IAdapterFiles:
     """Find a T2I-Adapter by name: its structure known, its weights not yet read.
@@ -103,13 +107,14 @@ def resolve_t2i_adapter(
         subfolder: Folder of the file, or of config.json, inside it.
         variant: "fp16" and the like, in the names of a folder's files.
         config: For a file that is of no public structure: its config.json.
+        ignore: Names of tensors that it does not know and that may be left out.
         **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
 
     Raises:
         CheckpointError: It does not exist, or is no T2I-Adapter that is supported.
         RequestError: A config is given for a folder, which has its own.
     """
-    root, named = Path(source).expanduser(), hub_name(source)
+    root, named, asked = Path(source).expanduser(), hub_name(source), Ignore.of(ignore)
     if named is not None and not named.path and weight_name is None:
         path = resolve_repository(named.repository, subfolder=subfolder, variant=variant, **hub)
         name = (subfolder or named.repository).rpartition("/")[2]
@@ -124,9 +129,11 @@ def resolve_t2i_adapter(
         raise CheckpointError(
             f"{path} does not exist", remedy="check the path, subfolder= and weight_name="
         )
-    told = read_json(path / CONFIG) if path.is_dir() else _t2i_adapter_config(path, config)
-    spec = T2IAdapterSpec.from_config(told, str(path / CONFIG) if path.is_dir() else str(path))
-    return T2IAdapterFiles(name=name, path=path, config=told, spec=spec, variant=variant)
+    settings = read_json(path / CONFIG) if path.is_dir() else _t2i_adapter_config(path, config)
+    spec = T2IAdapterSpec.from_config(settings, str(path / CONFIG) if path.is_dir() else str(path))
+    return T2IAdapterFiles(
+        name=name, path=path, config=settings, spec=spec, variant=variant, ignore=asked
+    )
 
 
 def _t2i_adapter_config(path: Path, config: str | Path | None) -> dict[str, Any]:

@@ -35,17 +35,17 @@ def is_encoder(path: Path) -> bool:
     return path.is_file() or (path / _CONFIG).is_file()
 
 
-def named_encoder(given: str | Path, beside: Path) -> Path:
+def named_encoder(given: str | Path, folder: Path) -> Path:
     """The path of the encoder that was named, from the adapter's folder or the current one.
 
     Args:
         given: A folder or a file.
-        beside: What the adapter's own names start from.
+        folder: What the adapter's own names start from.
 
     Raises:
         CheckpointError: There is none in either place.
     """
-    places = (beside, Path(given).expanduser())
+    places = (folder, Path(given).expanduser())
     for place in places:
         if is_encoder(place):
             return place
@@ -101,9 +101,9 @@ def _config(path: Path) -> Mapping[str, Any]:
     if path.is_dir():
         config: Mapping[str, Any] = read_json(path / _CONFIG)
         return config
-    beside = path.parent / _CONFIG
-    if beside.is_file():
-        config = read_json(beside)
+    file = path.parent / _CONFIG
+    if file.is_file():
+        config = read_json(file)
         if _CLASS in (config.get("architectures") or ()):
             return config
     import ipa_convert

@@ -17,6 +17,7 @@ from ipa.model.adapter import AdapterSpec
 from ipa.model.clip import ClipVisionSpec
 from ipa.model.files import read_json
 from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.ignoring import Contents, Ignore
 from ipa.model.left_out import LeftOut
 from ipa.model.preprocessor import default_preprocessing
 
@@ -53,12 +54,12 @@ def find_encoder(
         return None
     found, variant = _found(adapter, files, model)
     adapter.check_encoder(found.spec, files.weights.name)
-    beside = found.path.parent if found.path.is_file() else found.path
+    folder = found.path.parent if found.path.is_file() else found.path
     return EncoderFiles(
         folder=found.path,
         variant=variant,
         spec=found.spec,
-        preprocessing=preprocessing(beside, model.path, found.spec.image_size),
+        preprocessing=preprocessing(folder, model.path, found.spec.image_size),
         config=found.config,
     )
 
@@ -69,12 +70,12 @@ def _found(
     """The encoder, and the variant of its files: the adapter's, the model's, or one nearby."""
     if files.image_encoder is not None:
         return read_encoder(files.image_encoder), None
-    own = model.image_encoder
-    if files.encoders_nearby is not None and not (own and adapter.fits_encoder(own)):
+    spec = model.image_encoder
+    if files.encoders_nearby is not None and not (spec and adapter.fits_encoder(spec)):
         nearby = fitting_encoder(adapter, files.encoders_nearby, files.weights.name)
         if nearby is not None:
             return nearby, None
-    if own is None:
+    if spec is None:
         raise CheckpointError(
             f"{files.weights.name} needs an image encoder",
             found="none beside the file, and none in the model",
@@ -82,7 +83,7 @@ def _found(
         )
     folder = model.path / "image_encoder"
     config = read_json(folder / "config.json")
-    return FoundEncoder(folder, config, own), model.variant_of("image_encoder")
+    return FoundEncoder(folder, config, spec), model.variant_of("image_encoder")
 
 
 def loaded_adapter(
@@ -102,6 +103,11 @@ def loaded_adapter(
         nbytes=nbytes,
         left_out=left_out,
     )
+
+
+def left_out_of(ignore: Ignore, adapter: Contents, *encoder: Contents) -> list[str]:
+    """What an adapter was loaded without: of its encoder's file, what was to be ignored."""
+    return [*adapter.left_out, *(name for one in encoder for name in one.ignored(ignore))]
 
 
 def fingerprint(weights: Iterable[Floats]) -> str:

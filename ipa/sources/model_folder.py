@@ -62,8 +62,8 @@ def open_model_folder(path: Path, *, name: str, variant: str | None = None) -> M
     plain = _without(components, path, variant)
     for component in components:
         if component != _ENCODER:
-            own = None if component in plain else variant
-            find_weights(path / component, STEMS[component], own)
+            of_component = None if component in plain else variant
+            find_weights(path / component, STEMS[component], of_component)
     model = _parse(_Configs(path, name, {}), variant=variant, single_file=None)
     return replace(model, plain=plain, warnings=(*model.warnings, *_mixture(plain, variant)))
 

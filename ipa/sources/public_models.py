@@ -69,5 +69,5 @@ def near_names(path: Path, short: Mapping[str, object]) -> str:
         here = {p.stem.lower(): str(p) for p in files}
     names = {name: name for name in short} if len(path.parts) == 1 else {}
     found = difflib.get_close_matches(path.stem.lower(), [*names, *here], n=2, cutoff=0.6)
-    told = " or ".join((names | here)[name] for name in found)
-    return f"did you mean {told}? " if told else ""
+    text = " or ".join((names | here)[name] for name in found)
+    return f"did you mean {text}? " if text else ""

@@ -86,9 +86,9 @@ class TextEncoder(nn.Module):
             return self.token_embedding(token_ids)
         size = self.token_embedding.weight.shape[0]
         rows = learned.astype(self.token_embedding.weight.dtype)
-        own = rows[mx.clip(token_ids - size, 0, len(rows) - 1)]
-        known = self.token_embedding(mx.minimum(token_ids, size - 1))
-        return mx.where((token_ids >= size)[..., None], own, known)
+        of_words = rows[mx.clip(token_ids - size, 0, len(rows) - 1)]
+        usual = self.token_embedding(mx.minimum(token_ids, size - 1))
+        return mx.where((token_ids >= size)[..., None], of_words, usual)
 
     def pooled(self, last: mx.array, token_ids: mx.array) -> mx.array:
         """What leaves the last layer, (B, L, C), to the first end token's projected row, (B, P)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -12,7 +11,6 @@ import mlx.nn as nn
 from ipa.model.control_files import ControlNetFiles
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.quantization import Quantization
-from ipa_convert import Converted
 
 from .attention import CrossAttention
 from .context import Context
@@ -110,18 +108,8 @@ def load_controlnet(
         CheckpointError: Weights are missing, left over, misshapen or not finite.
         RequestError: It is quantised already, in another way.
     """
+    from ipa_convert import read_control
+
     net = ControlNet(files.spec)
-    place(net, _converted(files), dtype, str(files.path), how)
+    place(net, read_control(files), dtype, str(files.path), how)
     return net
-
-
-def _converted(files: ControlNetFiles) -> Converted:
-    from ipa_convert import open_component, read_component
-
-    if files.path.is_dir():
-        how: dict[str, Any] = {"variant": files.variant, "ignore": files.ignore}
-        converted = read_component("controlnet", files.path, files.spec, **how)
-        names = [tensor.stored.name for tensor in converted.values()]
-        files.ignore.check(converted.dropped, names, str(files.path))
-        return converted
-    return open_component(files.path, files.config, files.ignore.patterns).converted

@@ -131,9 +131,9 @@ class FacePlusProjector(nn.Module):
 
     def __call__(self, states: mx.array, faces: mx.array, shortcut_scale: float | None) -> mx.array:
         """(B, S, E) and (B, 512) to (B, T, D)."""
-        own = self.face(faces)
-        seen = self.resampler.gather(own, states)
-        return seen if shortcut_scale is None else own + shortcut_scale * seen
+        tokens = self.face(faces)
+        seen = self.resampler.gather(tokens, states)
+        return seen if shortcut_scale is None else tokens + shortcut_scale * seen
 
 
 PROJECTORS = {

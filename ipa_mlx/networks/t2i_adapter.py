@@ -93,12 +93,8 @@ def load_t2i_adapter(files: T2IAdapterFiles, dtype: mx.Dtype) -> T2IAdapter:
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite.
     """
-    from ipa_convert import open_component, read_component
+    from ipa_convert import read_control
 
     net = T2IAdapter(files.spec)
-    if files.path.is_dir():
-        converted = read_component("t2i_adapter", files.path, files.spec, variant=files.variant)
-    else:
-        converted = open_component(files.path, files.config).converted
-    place(net, converted, dtype, str(files.path))
+    place(net, read_control(files), dtype, str(files.path))
     return net

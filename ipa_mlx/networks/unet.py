@@ -61,13 +61,13 @@ class UNet(DownHalf):
         x, skips = self.descend(self.conv_in(latents), time, context, features)
         if residuals:
             *skips, x = (
-                own if more is None else own + more
-                for own, more in zip([*skips, x], residuals, strict=True)
+                skip if more is None else skip + more
+                for skip, more in zip([*skips, x], residuals, strict=True)
             )
         for up in self.up_blocks:
             count = len(up.resnets)
-            skips, own = skips[:-count], skips[-count:]
-            x = up(x, own, time, context, skips[-1].shape[1:3] if skips else ())
+            skips, skip = skips[:-count], skips[-count:]
+            x = up(x, skip, time, context, skips[-1].shape[1:3] if skips else ())
         return self.conv_out(silu(self.conv_norm_out(x)))
 
 

@@ -48,14 +48,14 @@ def place(
         CheckpointError: See `fill`; or weights cannot be quantised.
         RequestError: The file is quantised in another way.
     """
-    own = converted.quantization
-    if own and quantize and own != quantize:
+    stored = converted.quantization
+    if stored and quantize and stored != quantize:
         raise RequestError(
             f"{where} is quantised already",
-            found=f"{own.bits} bits, asked for {quantize.bits}",
+            found=f"{stored.bits} bits, asked for {quantize.bits}",
             remedy="leave quantize out, or take the original model",
         )
-    fill(module, arrays(converted, dtype, None if own else quantize), where, own or quantize)
+    fill(module, arrays(converted, dtype, None if stored else quantize), where, stored or quantize)
 
 
 def arrays(

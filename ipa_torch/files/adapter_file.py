@@ -18,8 +18,7 @@ import torch
 
 from ipa.errors import CheckpointError
 from ipa.model.adapter import Shapes
-from ipa.model.ignoring import Ignore
-from ipa.model.left_out import LeftOut
+from ipa.model.ignoring import Contents, Ignore
 from ipa.model.sites import Site
 
 from .weights import read_shapes, read_tensors
@@ -59,7 +58,7 @@ class AdapterFile:
     shapes: Shapes
     sources: Mapping[str, Sources]
     copies: Mapping[str, Sequence[Sources]]
-    left_out: LeftOut
+    contents: Contents
 
     def tensors(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """The adapter's tensors by original names.
@@ -67,16 +66,16 @@ class AdapterFile:
         Raises:
             CheckpointError: One is not finite, or a copy of it has other values.
         """
-        groups = {name: [own, *self.copies.get(name, ())] for name, own in self.sources.items()}
-        wanted = {part for group in groups.values() for own in group for part in own}
-        held = read_tensors(self.path, dtype, wanted)
+        groups = {name: [parts, *self.copies.get(name, ())] for name, parts in self.sources.items()}
+        wanted = {part for group in groups.values() for parts in group for part in parts}
+        values = read_tensors(self.path, dtype, wanted)
         found = {}
         for name, group in groups.items():
-            first, *rest = (torch.cat([held[part] for part in own]) for own in group)
+            first, *rest = (torch.cat([values[part] for part in parts]) for parts in group)
             if not all(torch.equal(first, other) for other in rest):
                 raise CheckpointError(
                     f"{self.path.name} has {name} twice, with different values",
-                    found=" and ".join(own[0] for own in group),
+                    found=" and ".join(parts[0] for parts in group),
                     remedy="save the training's state again, or one copy alone",
                 )
             found[name] = first
@@ -96,20 +95,19 @@ def open_adapter(path: Path, sites: Sequence[Site], ignore: Ignore) -> AdapterFi
     found: dict[str, list[Sources]] = defaultdict(list)
     for name, sources in _joined(_spelled(stored, numbers)):
         found[name].append(sources)
-    frozen = [own[0] for n, group in found.items() if n.startswith(_FROZEN) for own in group]
+    frozen = [taken[0] for n, group in found.items() if n.startswith(_FROZEN) for taken in group]
     others = {n: group for n, group in found.items() if not n.startswith(_FROZEN)}
     asked = [n for n, group in others.items() if all(map(ignore.matches, group[0])) and _spare(n)]
-    own = {name: group for name, group in others.items() if name not in asked}
-    copies = {name: group[1:] for name, group in own.items() if len(group) > 1}
+    taken = {name: group for name, group in others.items() if name not in asked}
+    copies = {name: group[1:] for name, group in taken.items() if len(group) > 1}
     repeated = [part for group in copies.values() for parts in group for part in parts]
     gone = [*frozen, *repeated, *(part for name in asked for part in others[name][0])]
-    ignore.check(gone, stored, path.name)
     return AdapterFile(
         path,
-        {name: _shape([stored[part] for part in group[0]]) for name, group in own.items()},
-        {name: group[0] for name, group in own.items()},
+        {name: _shape([stored[part] for part in group[0]]) for name, group in taken.items()},
+        {name: group[0] for name, group in taken.items()},
         copies,
-        LeftOut.of(path.name, gone),
+        Contents(tuple(stored), tuple(gone)),
     )
 
 

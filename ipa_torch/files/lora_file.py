@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from ipa.errors import CheckpointError
 from ipa.model.files import container
+from ipa.model.ignoring import NOTHING, REASON, REMEDY, Ignore
 from ipa.model.lora import BUNDLED, DIFFERENT, EQUAL
 from ipa.model.sites import base_name
 
@@ -43,13 +45,16 @@ _ORIGINAL = re.compile(
 _CONTEXT = re.compile(r".*attn2\.to_k\.lora_A\.weight")
 _DOWN = re.compile(r".+(?:\.lora_down|\.lora_A|\.lora\.down|_layer\.down|_lora\.down)\.weight")
 _UP = re.compile(r".+(?:\.lora_up|\.lora_B|\.lora\.up|_layer\.up|_lora\.up)\.weight")
+_HALF = re.compile(
+    r"(?:\.lora_(?:down|up|A|B)|(?:\.lora|_layer|_lora)\.(?:down|up))(?:\..+)?\.weight$"
+)
 _COMFY = re.compile(r"diffusion_model\.(.+)\.lora_(A|B)\.weight")  # kohya's for diffusers
 # PEFT's names that diffusers does not read: an adapter's name inside, a wrapper around.
 _SPELLED = ((r"(\.lora_[AB])\.[^.]+\.weight$", r"\1.weight"), (r"base_model\.model\.", ""))
 
 
 def read_lora(
-    path: Path, networks: Networks
+    path: Path, networks: Networks, ignore: Ignore = NOTHING
 ) -> tuple[dict[str, Tensors], dict[str, Any], dict[str, str]]:
     """The matrices of each network, as PEFT names them, and PEFT's configuration if there is one.
 
@@ -59,6 +64,7 @@ def read_lora(
     Args:
         path: The file.
         networks: "unet", "text_encoder" and, for SDXL, "text_encoder_2".
+        ignore: What may be left out, if it is no whole pair of matrices of a layer.
 
     Returns:
         By network "<path>.lora_A.weight" and "….lora_B.weight", in float32 and in the shapes that
@@ -69,7 +75,10 @@ def read_lora(
         CheckpointError: It is damaged, or a tensor has no layer in this model.
     """
     tensors, config = _read(path)
-    tensors = {name: t for name, t in tensors.items() if not name.startswith(BUNDLED)}
+    asked = {name: t for name, t in tensors.items() if ignore.matches(name)}
+    gone = asked.keys() - _needed(asked, tensors, networks, path)
+    ignore.check(gone, tensors, path.name)
+    tensors = {k: t for k, t in tensors.items() if k not in gone and not k.startswith(BUNDLED)}
     origin = {_spelled(name): name for name in tensors}
     if len(origin) < len(tensors):
         twice = [name for name in tensors if origin[_spelled(name)] != name]
@@ -87,7 +96,40 @@ def read_lora(
         raise _unread(path, f"{count} pairs, of which it read {sum(map(len, parts.values())) // 2}")
     alphas = {f"{n.removesuffix(_KOHYA_UP)}.alpha": n for n in left_out if n.endswith(_KOHYA_UP)}
     left_out |= {alpha: left_out[n] for alpha, n in alphas.items() if alpha in origin}
+    left_out |= dict.fromkeys(gone, REASON)
     return {name: part for name, part in parts.items() if part}, config, left_out
+
+
+def _needed(asked: Tensors, tensors: Tensors, networks: Networks, path: Path) -> set[str]:
+    """Those of some tensors that are of a whole pair of a layer of this model; with alphas."""
+    halves: dict[str, list[str]] = {}
+    for name in filter(_known, tensors):
+        halves.setdefault(_HALF.sub("", name), []).append(name)
+    heads = {name: _HALF.sub("", name).removesuffix(".alpha") for name in asked}
+    pairs = {h: {n: tensors[n] for n in halves.get(h, ())} for h in heads.values()}
+    pairs = {head: pair for head, pair in pairs.items() if len(pair) == 2}
+    try:
+        placed = _placed({n: t for pair in pairs.values() for n, t in pair.items()}, networks, path)
+    except CheckpointError:  # diffusers cannot read one of them
+        placed = set()
+        for pair in pairs.values():
+            with suppress(CheckpointError):
+                placed |= _placed(pair, networks, path)
+    return {name for name, head in heads.items() if placed & set(pairs.get(head, ()))}
+
+
+def _placed(pairs: Tensors, networks: Networks, path: Path) -> set[str]:
+    """The names of matrices that have a layer in this model."""
+    spelled = {_spelled(name): t.float() for name, t in pairs.items()}
+    names = {id(t): name for t, name in zip(spelled.values(), pairs, strict=True)}
+    layers = {part: _layers(network) for part, network in networks.items()}
+    return {
+        names[id(tensor)]
+        for parts in (_by_spelling(spelled, networks, path) if pairs else ())
+        for part, found in parts.items()
+        for place, tensor in found.items()
+        if place.rpartition(".lora_")[0] in layers.get(part, ())
+    }
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -104,10 +146,10 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
             ) from error
     else:
         tensors = read_tensors(path, torch.float32)
-    check_finite(tensors, path.name)
-    beside = path.with_name("adapter_config.json")
-    if path.stem == "adapter_model" and beside.is_file():  # PEFT's own folder, of a UNet
-        config = {f"unet.{key}": value for key, value in json.loads(beside.read_text()).items()}
+    check_finite(tensors, str(path))
+    settings = path.with_name("adapter_config.json")
+    if path.stem == "adapter_model" and settings.is_file():  # PEFT's own folder, of a UNet
+        config = {f"unet.{key}": value for key, value in json.loads(settings.read_text()).items()}
     return tensors, config
 
 
@@ -118,8 +160,8 @@ def _spelled(name: str) -> str:
     if comfy:
         half = {"A": "down", "B": "up"}[comfy[2]]
         return f"lora_unet_{comfy[1].replace('.', '_')}.lora_{half}.weight"
-    told = name.startswith((*_KOHYA, *(f"{part}." for part in ("unet", *_TEXTS))))
-    return name if told or not re.match(r"[a-z_]+\.", name) else f"unet.{name}"
+    says_where = name.startswith((*_KOHYA, *(f"{part}." for part in ("unet", *_TEXTS))))
+    return name if says_where or not re.match(r"[a-z_]+\.", name) else f"unet.{name}"
 
 
 def _known(name: str) -> bool:
@@ -147,15 +189,15 @@ def _by_spelling(tensors: Tensors, networks: Networks, path: Path) -> list[Parts
         groups.setdefault(_group(name), {})[name] = tensor
     found = []
     for group in groups.values():
-        known, rest = _looked_up(group, networks)
+        placed, rest = _looked_up(group, networks)
         try:
             with quiet():
                 others = _parts(rest, networks) if rest else {}
         except MALFORMED as error:
             raise _unread(path, reason(error)) from error
-        for part, own in others.items():
-            known.setdefault(part, {}).update(own)
-        found.append(known)
+        for part, more in others.items():
+            placed.setdefault(part, {}).update(more)
+        found.append(placed)
     return found
 
 
@@ -182,15 +224,19 @@ def _chosen(found: list[Parts], names: Mapping[int, str]) -> tuple[Parts, dict[s
     """
     pairs: dict[tuple[str, str], list[Tensors]] = {}
     for parts in found:
-        for part, own in parts.items():
-            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in own):
-                halves = {n: own[n] for half in "AB" if (n := f"{stem}.lora_{half}.weight") in own}
+        for part, matrices in parts.items():
+            for stem in dict.fromkeys(name.rpartition(".lora_")[0] for name in matrices):
+                halves = {
+                    n: matrices[n]
+                    for half in "AB"
+                    if (n := f"{stem}.lora_{half}.weight") in matrices
+                }
                 pairs.setdefault((part, stem), []).append(halves)
     chosen: Parts = {}
     left_out: dict[str, str] = {}
     for (part, _), several in pairs.items():
-        told = {id(pair): names[id(next(iter(pair.values())))] for pair in several}
-        best = max(several, key=lambda pair: (_level(told[id(pair)]), told[id(pair)]))
+        spelled = {id(pair): names[id(next(iter(pair.values())))] for pair in several}
+        best = max(several, key=lambda pair: (_level(spelled[id(pair)]), spelled[id(pair)]))
         chosen.setdefault(part, {}).update(best)
         for pair in several:
             if pair is not best:
@@ -239,16 +285,24 @@ def _parts(tensors: Tensors, networks: Networks) -> Parts:
     )
     parts: Parts = {}
     for name in ("unet", *_TEXTS):
-        own = {k.removeprefix(f"{name}."): t for k, t in state.items() if k.startswith(f"{name}.")}
-        if not own:
+        matrices = {
+            k.removeprefix(f"{name}."): t for k, t in state.items() if k.startswith(f"{name}.")
+        }
+        if not matrices:
             continue
         if name == "unet":
-            own = own if "lora_A" in next(iter(own)) else convert_unet_state_dict_to_peft(own)
+            matrices = (
+                matrices
+                if "lora_A" in next(iter(matrices))
+                else convert_unet_state_dict_to_peft(matrices)
+            )
         else:
             for kind in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
-                own = convert_state_dict_to_peft(own, kind)  # its guess goes by what is not there
-            own = {_in_text(key, networks.get(name)): t for key, t in own.items()}
-        parts[name] = own
+                matrices = convert_state_dict_to_peft(
+                    matrices, kind
+                )  # its guess goes by what is not there
+            matrices = {_in_text(key, networks.get(name)): t for key, t in matrices.items()}
+        parts[name] = matrices
     return parts
 
 
@@ -283,7 +337,7 @@ def _fit(part: Tensors, network: torch.nn.Module, path: Path) -> None:
             raise CheckpointError(
                 f"{path.name} does not fit this model as a LoRA",
                 found=f"{name} {tuple(part[name].shape)}, needed {shape}",
-                remedy="check that it is a LoRA for this model",
+                remedy=f"check that it is a LoRA for this model; {REMEDY}",
             )
         part[name] = part[name].reshape(shape)
 
@@ -307,7 +361,7 @@ def _unread(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
         f"diffusers does not know all names in {path.name}",
         found=found,
-        remedy="use the mlx backend, or a file in kohya's or PEFT's names",
+        remedy=f"use the mlx backend, or a file in kohya's or PEFT's names; {REMEDY}",
     )
 
 
@@ -316,5 +370,5 @@ def _refuse(what: str, path: Path, names: list[str]) -> None:
         raise CheckpointError(
             f"{path.name} does not fit this model as a LoRA",
             found=f"{len(names)} tensors; it {what}: {', '.join(sorted(names)[:8])}",
-            remedy="check that it is a LoRA for this model",
+            remedy=f"check that it is a LoRA for this model; {REMEDY}",
         )

@@ -167,7 +167,7 @@ class _Reader:
             keys = kind(config).state_dict().keys()
         spelling = text_spelling(given, prefix, keys)
         self._settle(name, spelling)
-        state = {bare: self._checkpoint[own] for bare, own in spelling.names.items()}
+        state = {bare: self._checkpoint[stored] for bare, stored in spelling.names.items()}
         in_open_clip = "token_embedding.weight" in state
         if in_open_clip and "text_projection.weight" in state:
             # OpenCLIP's projection as a linear layer, as ComfyUI saves it.

@@ -76,12 +76,12 @@ def unet_spelling(
 
 def vae_spelling(given: Iterable[str], prefix: str, keys: Collection[str], config: Any) -> Spelling:
     """An autoencoder's tensors among names that begin with a prefix, in any spelling."""
-    own = {name.removeprefix(prefix): name for name in given}
-    idle = tuple(name for bare, name in own.items() if _VAE_IDLE.fullmatch(bare))
-    kept = {bare: name for bare, name in own.items() if name not in idle}
-    bare = {_renamed(name, _VAE_WHOLE): stored for name, stored in kept.items()}
+    bare_names = {name.removeprefix(prefix): name for name in given}
+    idle = tuple(name for bare, name in bare_names.items() if _VAE_IDLE.fullmatch(bare))
+    used = {bare: name for bare, name in bare_names.items() if name not in idle}
+    bare = {_renamed(name, _VAE_WHOLE): stored for name, stored in used.items()}
     found = _converted(bare, keys, lambda m: convert_ldm_vae_checkpoint(m, config), _VAE_ROOT)
-    twice = set(kept.values()) - set(bare.values())
+    twice = set(used.values()) - set(bare.values())
     return replace(found, idle=idle, surplus=(*found.surplus, *sorted(twice)))
 
 
@@ -159,18 +159,18 @@ def text_spelling(given: Iterable[str], prefix: str, keys: Collection[str]) -> S
     plain = {_text_name(name.removeprefix(prefix)): name for name in given}
     is_projected = "text_projection.weight" in keys
     layers = len({match[1] for match in map(_LAYER.search, keys) if match})
-    own = {f"text_model.{key.removeprefix('text_model.')}" for key in keys} - {_NO_PROJECTION}
+    needed = {f"text_model.{key.removeprefix('text_model.')}" for key in keys} - {_NO_PROJECTION}
     if "token_embedding.weight" in plain:
-        own = set(_OPEN_CLIP)
-        own |= {f"transformer.resblocks.{n}.{part}" for n in range(layers) for part in _PARTS}
-    own |= set(_PROJECTION if is_projected else ())
-    idle = [n for n in plain if n not in own and _IDLE.fullmatch(n)]
+        needed = set(_OPEN_CLIP)
+        needed |= {f"transformer.resblocks.{n}.{part}" for n in range(layers) for part in _PARTS}
+    needed |= set(_PROJECTION if is_projected else ())
+    idle = [n for n in plain if n not in needed and _IDLE.fullmatch(n)]
     if not is_projected:
         last = re.compile(rf"(?:transformer\.resblocks|.+\.layers)\.{layers}\..+")
         idle += [n for n in plain if n in _PROJECTION or (layers == _CUT and last.fullmatch(n))]
-    names = {name: stored for name, stored in plain.items() if name in own}
-    surplus = [stored for name, stored in plain.items() if name not in own and name not in idle]
-    missing = own - names.keys() - ({*_PROJECTION} if names.keys() & {*_PROJECTION} else set())
+    names = {name: stored for name, stored in plain.items() if name in needed}
+    surplus = [stored for name, stored in plain.items() if name not in needed and name not in idle]
+    missing = needed - names.keys() - ({*_PROJECTION} if names.keys() & {*_PROJECTION} else set())
     return Spelling(names, tuple(plain[n] for n in idle), tuple(surplus), tuple(sorted(missing)))
 
 

@@ -20,7 +20,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ipa.errors import BackendError, CheckpointError
 from ipa.model.config import Config
-from ipa.model.files import STEMS, container, find_weights
+from ipa.model.files import STEMS, container, find_weights, not_finite
 from ipa.model.ignoring import NOTHING, REMEDY, Ignore
 from ipa.model.left_out import LeftOut
 from ipa.model.unet import NO_ADAPTER
@@ -98,6 +98,23 @@ class Account:
     names: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
 
+    def take(
+        self, component: str, module: torch.nn.Module, report: Mapping[str, Any], path: Path
+    ) -> None:
+        """Note what a library loaded. Raises CheckpointError unless its report is in order."""
+        idle, given = _IDLE.get(component), [str(key) for key in report.get("unexpected_keys", ())]
+        gone = [key for key in given if self.ignore.matches(key) or (idle and idle.fullmatch(key))]
+        _refuse({**report, "unexpected_keys": [key for key in given if key not in gone]}, path)
+        self.gone += gone
+        self.names += [*module.state_dict(), *given]
+
+    def leave_out(self, surplus: Collection[str]) -> None:
+        """Note what has no place. Raises ValueError for what may not be ignored."""
+        left = [name for name in surplus if not self.ignore.matches(name)]
+        if left:
+            raise ValueError(f"{len(left)} left over: {', '.join(left[:3])}")
+        self.gone += surplus
+
     def left_out(self, where: str) -> LeftOut:
         """All that was left out. Raises RequestError for a pattern that matches nothing."""
         self.ignore.check(self.gone, self.names, where)
@@ -145,17 +162,17 @@ def load_component(
             remedy="check that config.json belongs to these weights",
         ) from error
     account = account or Account()
-    idle, given = _IDLE.get(component), [str(key) for key in report.get("unexpected_keys", ())]
-    gone = [key for key in given if account.ignore.matches(key) or (idle and idle.fullmatch(key))]
-    _refuse({**report, "unexpected_keys": [key for key in given if key not in gone]}, folder)
+    account.take(component, module, report, folder)
     check_finite(module.state_dict(), str(folder))
-    account.gone += gone
-    account.names += [*module.state_dict(), *given]
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def load_encoder_file(path: Path, config: Mapping[str, Any], dtype: torch.dtype) -> torch.nn.Module:
+def load_encoder_file(
+    path: Path, config: Mapping[str, Any], dtype: torch.dtype, account: Account
+) -> torch.nn.Module:
     """Load an image encoder from one file, under transformers' names.
+
+    What its class never has, or may be ignored, is left out and noted in the account.
 
     Raises:
         CheckpointError: Its names are another tool's, or its tensors are not those of the config.
@@ -183,9 +200,7 @@ def load_encoder_file(path: Path, config: Mapping[str, Any], dtype: torch.dtype)
             found=reason(error),
             remedy="check that config.json belongs to these weights",
         ) from error
-    unknown = [str(key) for key in report.get("unexpected_keys", ())]
-    left = [key for key in unknown if not _IDLE["image_encoder"].fullmatch(key)]
-    _refuse({**report, "unexpected_keys": left}, path)
+    account.take("image_encoder", module, report, path)
     loaded: torch.nn.Module = module.eval().requires_grad_(requires_grad=False)
     return loaded
 
@@ -197,13 +212,13 @@ def read_tensors(
     if container(path) == "safetensors":
         _shapes(path)
         with safe_open(path, framework="pt") as file:
-            known = list(file.keys())
-            wanted = known if names is None else [name for name in known if name in names]
+            stored = list(file.keys())
+            wanted = stored if names is None else [name for name in stored if name in names]
             tensors = {name: file.get_tensor(name).to(dtype) for name in wanted}
     else:
-        held = _unpickle(path, "cpu")
-        tensors = {n: t.to(dtype) for n, t in held.items() if names is None or n in names}
-    check_finite(tensors, path.name)
+        values = _unpickle(path, "cpu")
+        tensors = {n: t.to(dtype) for n, t in values.items() if names is None or n in names}
+    check_finite(tensors, str(path))
     return tensors
 
 
@@ -298,11 +313,9 @@ def check_finite(tensors: dict[str, torch.Tensor], where: str) -> None:
     """Raise CheckpointError for a NaN or infinite weight."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise CheckpointError(
-                f"{where}: {name} has NaN or infinite values",
-                found=f"read as {str(tensor.dtype).removeprefix('torch.')}",
-                remedy='download the file again; if it is sound, load with dtype="float32"',
-            )
+            position = int(torch.isfinite(tensor).reshape(-1).logical_not().nonzero()[0])
+            precision = str(tensor.dtype).removeprefix("torch.")
+            raise not_finite(where, name, position, tensor.numel(), precision)
 
 
 def reason(error: Exception) -> str:

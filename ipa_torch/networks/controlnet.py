@@ -9,6 +9,7 @@ from diffusers import ControlNetModel
 
 from ipa.errors import CheckpointError
 from ipa.model.control_files import ControlNetFiles
+from ipa.model.ignoring import REMEDY
 
 from ..files.spellings import controlnet_spelling
 from ..files.weights import (
@@ -31,10 +32,10 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
         CheckpointError: Weights are missing, left over, misshapen or not finite, or were converted
             for MLX.
     """
+    account = Account(files.ignore)
     if files.path.is_dir():
-        account, kind = Account(files.ignore), ControlNetModel
         how = (dtype, files.variant, account)
-        net = _pooling(load_component(kind, "controlnet", files.path, *how), files)
+        net = _pooling(load_component(ControlNetModel, "controlnet", files.path, *how), files)
         account.left_out(str(files.path))
         return net
     tensors = read_tensors(files.path, dtype)
@@ -44,9 +45,7 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
         with quiet(), torch.device("meta"):
             net = ControlNetModel.from_config(dict(files.config))
         spelling = controlnet_spelling(given, prefix, net.state_dict().keys(), net.config)
-        surplus = [name for name in spelling.surplus if not files.ignore.matches(name)]
-        if surplus:
-            raise ValueError(f"{len(surplus)} left over: {', '.join(surplus[:3])}")
+        account.leave_out(spelling.surplus)
         weights = {key: tensors[name] for key, name in spelling.names.items()}
         net.load_state_dict(weights, strict=True, assign=True)
     except MALFORMED as error:
@@ -54,9 +53,10 @@ def load_controlnet(files: ControlNetFiles, dtype: torch.dtype) -> ControlNetMod
             f"{files.path} cannot be loaded as {ControlNetModel.__name__}",
             found=reason(error),
             remedy="it is damaged, or of a structure that its tensors do not tell: use a folder "
-            "with its config.json",
+            f"with its config.json; {REMEDY}",
         ) from error
-    files.ignore.check(spelling.surplus, given, str(files.path))
+    account.names += given
+    account.left_out(str(files.path))
     check_finite(net.state_dict(), str(files.path))
     return net.eval().requires_grad_(requires_grad=False)
 

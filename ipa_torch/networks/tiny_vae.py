@@ -38,11 +38,11 @@ def _from_file(files: TinyVaeFiles) -> AutoencoderTiny:
     tensors = read_tensors(files.path, torch.float32)
     if not any(name.startswith("decoder.") for name in tensors):
         tensors = {_renamed(name): tensor for name, tensor in tensors.items()}
-    own = {
+    weights = {
         k.removeprefix("decoder."): v for k, v in tensors.items() if not k.startswith("encoder.")
     }
     try:
-        module.decoder.load_state_dict(own)
+        module.decoder.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
             f"{files.name} is no tiny VAE decoder for this model",

@@ -88,7 +88,7 @@ DAMAGE = {
     "integers": "{victim} is no floating-point weight; found: I32",
     "float8": "{victim} is no floating-point weight; found: F8_E4M3",
     "NaN": "{victim} has NaN",
-    "infinity": "{victim} has NaN or infinite",
+    "infinity": "{victim} holds values that are not finite",
     "converted": "was converted for MLX",
     "cut off": "is damaged",
     "cut in the header": "",

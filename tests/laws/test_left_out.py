@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ipa.model.left_out import LeftOut
 from ipa.sources.models import resolve_model
 from ipa_torch.files.single_file import load_single_file
 from ipa_torch.files.weights import Account
-from oracle import models, single_files
+from oracle import controlled, controlnets, models, single_files
 from oracle.single_files import Tensors
 from oracle.spellings import CONTAINERS, SD15, SDXL
 
@@ -199,6 +200,26 @@ def test_conversions_keep_the_record(folders: dict[str, Path], tmp_path: Path) -
     dropped = json.loads((tmp_path / "mlx" / "conversion.json").read_text())["dropped"]
     assert dropped[INSIDE[0]] == "left out, as ignore asks"
     assert dropped["model_sampling.x"]
+
+
+def test_a_model_with_a_controlnet_is_a_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    """It converts as what it is; its ControlNet alone if that is asked for."""
+    folder = folders["sd15"]
+    tensors = spell(folder, "sd15")
+    file = CONTAINERS["safetensors"]({**tensors, **control(tensors)}, tmp_path / "m.safetensors")
+    assert ipa_convert.kind_of(file) == "model"
+    options = {"config": folder.parent / "configs", "verify": True}
+    done = run_conversion(str(file), tmp_path / "mlx", ConversionOptions(**options))
+    assert done.kind == "model" and any("control_model.*" in note for note in done.notes)
+    net = tmp_path / "net"
+    made = controlled.write_controlnet(net, SD15.unet, seed=3)
+    original = controlnets.original(made.state_dict(), "control_model.")
+    file = CONTAINERS["safetensors"]({**tensors, **original}, tmp_path / "n.safetensors")
+    alone = ConversionOptions(config=net, kind="controlnet", verify=True)
+    done = run_conversion(str(file), tmp_path / "control", alone)
+    assert (done.kind, done.verified) == ("controlnet", len(original))
+    with pytest.raises(RequestError, match="--ema cannot be used with this source; found: a contr"):
+        run_conversion(str(file), tmp_path / "x", replace(alone, ema=True))
 
 
 @pytest.mark.parametrize("given", [3, [""], [1], ["*"], ["**"], {"a": 1}, ["a", None]])

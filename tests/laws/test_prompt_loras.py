@@ -14,6 +14,7 @@ import ipa
 from ipa import RequestError
 from ipa.parity.capture.choice import Choice
 from ipa.parity.capture.collector import Collector
+from ipa.parity.recording import capture
 from ipa.pipeline.picture_store import PictureStore
 from ipa.pipeline.replay import from_description
 from oracle import loras
@@ -133,9 +134,8 @@ def test_each_prompt_of_a_list_has_its_own(pipe: ipa.Pipeline, run: Run, backend
         assert is_same(result.latents[number], alone.latents[0], backend)
         request = alone.info["request"]
         assert result.info["requests"][number]["loras"] == request["loras"]
-        again = from_description(request, PictureStore.of(()))
-        found = pipe(**(again | {"output_type": "latent"})).latents
-        assert is_same(found, alone.latents, backend)
+        again = from_description(request, PictureStore.of(())) | {"output_type": "latent"}
+        assert is_same(pipe(**again).latents, alone.latents, backend)
     words = [one["textual_inversions"] for one in result.info["requests"]]
     assert [[word["lora"] for word in own] for own in words] == [["other"], [], []]
     told = result.info["requests"][2]["loras"]["first"]
@@ -162,6 +162,72 @@ def test_what_is_not_there(pipe: ipa.Pipeline, run: Run, tmp_path: Path) -> None
     pipe.lora_folder = tmp_path
     with pytest.raises(RequestError, match="several LoRAs called 'x'"):
         run("a star <lora:x:1>")
+
+
+def test_a_description_needs_what_its_prompt_named(
+    pipe: ipa.Pipeline, run: Run, folder: Path, backend: str
+) -> None:
+    """Played again without it, it is an error that names the LoRA; unless it is let go of."""
+    base = run("a star")
+    result = pipe("a star <lora:first:0.5>", **CALL)
+    again = from_description(result.info["request"], PictureStore.of(()))
+    again["output_type"] = "latent"
+    pipe.lora_folder = None
+    for also in ({}, {"prompt": ["a star <lora:first:0.5>", "a dog"]}):
+        with pytest.raises(RequestError, match=r"LoRA 'first', .*load_lora it, or set lora_folder"):
+            pipe(**(again | also))
+    assert np.array_equal(pipe(**(again | {"loras": None})).latents, base)
+    pipe.load_lora(folder / "first.safetensors", name="another")
+    assert is_same(pipe(**again).latents, result.latents, backend)
+
+
+def test_of_a_list_each_prompt_needs_its_own(pipe: ipa.Pipeline, run: Run) -> None:
+    """The strengths of what some of the prompts name are no others' concern."""
+    prompts = ["a star <lora:first:0.5>", "a star"]
+    batch = pipe(prompts, **(CALL | {"loras": {"first": 0.5}}))
+    assert np.array_equal(batch.latents, pipe(prompts, **CALL).latents)
+    again = from_description(batch.info["request"], PictureStore.of(()))
+    assert again["loras"] == {"first": 0.5}
+    with pytest.raises(RequestError, match="no such LoRA; found: second"):
+        pipe(prompts, **(CALL | {"loras": {"second": 0.5}}))
+
+
+def test_a_file_of_two_names_is_one_lora(
+    pipe: ipa.Pipeline, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one prompt, in several, and where it is loaded already."""
+    one = run("a star <lora:my style:0.5>")
+    both = "a star <lora:my style:0.5><lora:v3:0.5>"
+    assert np.array_equal(run(both), one)
+    with pytest.raises(RequestError, match="names the LoRA 'my style' twice"):
+        run("a star <lora:my style:0.5><lora:v3:0.6>")
+    loaded: list[str] = []
+    kind = type(pipe._loaded.backend.loras)
+    load = kind.load
+    monkeypatch.setattr(
+        kind, "load", lambda own, name, *a, **k: (loaded.append(name), load(own, name, *a, **k))[1]
+    )
+    prompts = ["a star <lora:my style:0.5>", "a star <lora:v3:0.5>"]
+    batch = pipe(prompts, **(CALL | {"seed": 5}))
+    assert loaded == ["my style"] and np.array_equal(batch.latents[0], one[0])
+    assert not batch.info["warnings"]
+    pipe.load_lora(folder / "below" / "v3.safetensors", name="mine", scale=0.0)
+    loaded.clear()
+    run("a star <lora:my style:0.5>")
+    assert not loaded
+
+
+def test_captures_hash_what_a_prompt_names(pipe: ipa.Pipeline, run: Run, folder: Path) -> None:
+    """As they hash it loaded; another file of the name is another run."""
+    call = {"prompt": "a star <lora:first:0.5>", **CALL}
+    named = capture(pipe, call, Choice(patterns=("start/*",))).header
+    assert "lora.first" not in pipe.fingerprints()
+    pipe.lora_folder = None
+    pipe.load_lora(folder / "first.safetensors", scale=0.5)
+    assert named.fingerprints == pipe.fingerprints()
+    pipe.unload_lora()
+    pipe.load_lora(folder / "other.safetensors", name="first")
+    assert named.fingerprints["lora.first"] != pipe.fingerprints()["lora.first"]
 
 
 def test_a_closed_stream_leaves_nothing(pipe: ipa.Pipeline, run: Run) -> None:

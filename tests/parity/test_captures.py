@@ -156,7 +156,7 @@ def test_equal_runs_and_one_that_goes_wrong(draw: np.random.Generator) -> None:
         assert found.first_bad.stage == "step.000/latents"
         assert found.first_bad.measures.slope == pytest.approx(1.01, abs=2e-3)
         assert (found.only_a, found.only_b) == (("step.000/unet.conv_in",), ("start/extra",))
-        assert compare(a, captured(wrong, **options), Limits(own=dict.fromkeys(told, 0.1))).ok
+        assert compare(a, captured(wrong, **options), Limits(by_stage=dict.fromkeys(told, 0.1))).ok
 
 
 def test_rounding_on_keeping_is_no_fault(draw: np.random.Generator) -> None:

@@ -171,10 +171,10 @@ class Machine:
         module, name = pair
         if not (isinstance(module, str) and isinstance(name, str)):
             raise RefusedError("a name that is no text")
-        known = GLOBALS.get((module, name))
-        if known is None:
+        found = GLOBALS.get((module, name))
+        if found is None:
             raise RefusedError(f"the name {module[:_MAX_NAME]}.{name[:_MAX_NAME]}", TRUST)
-        self.push(known)
+        self.push(found)
 
     def call(self, _: None) -> None:
         """Describe what a listed function would make."""

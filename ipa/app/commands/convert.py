@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import typer
 from rich.filesize import decimal
@@ -119,7 +119,9 @@ def run_conversion(source: str, target: Path, options: ConversionOptions) -> Con
         path = resolve_file(source, revision=options.revision, offline=options.offline)
         source = str(path)
     kind: Kind = ipa_convert.kind_of(path) if path.exists() else "model"
-    _check_options(kind, options)
+    if options.kind == _IN_A_MODEL and kind in ("model", _IN_A_MODEL):
+        kind = _IN_A_MODEL
+    _check_options(kind, replace(options, kind=None) if kind == _IN_A_MODEL else options)
     write = _WRITERS.get(kind, _component)
     if write in _TO_FILES and target.suffix != _SUFFIX:
         raise RequestError(
@@ -188,12 +190,11 @@ def _component(source: str, target: Path, options: ConversionOptions) -> _Writte
     import ipa_convert
 
     path = Path(source).expanduser()
-    component = ipa_convert.kind_of(path)
+    component: Any = options.kind or ipa_convert.kind_of(path)
     config = component_config(path, component, base=options.base, folder=options.config)
-    ignore, writing = options.ignore, _writing(options)
-    write = partial(ipa_convert.convert_component, path, target, config, ignore=ignore, **writing)
-    verify = partial(ipa_convert.verify_component, path, target, config, ignore=ignore)
-    return _run(write, verify, options)
+    how: Any = {"ignore": options.ignore, "component": component}
+    write = partial(ipa_convert.convert_component, path, target, config, **how, **_writing(options))
+    return _run(write, partial(ipa_convert.verify_component, path, target, config, **how), options)
 
 
 def _adapter(source: str, target: Path, options: ConversionOptions) -> _Written:
@@ -254,6 +255,10 @@ def _run(
         return _Written(verify(dtype=options.precision, on_progress=report), notes)
 
 
+_IN_A_MODEL: Final = "controlnet"
+"""The component that may lie in the file of a whole model, as a --kind of its own."""
+
+
 _Writer = Callable[[str, Path, ConversionOptions], _Written]
 
 
@@ -288,10 +293,10 @@ def _check_options(kind: str, options: ConversionOptions) -> None:
         )
 
 
-def _check_choice(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if value not in known:
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    if value not in choices:
         raise RequestError(
-            f"unknown {name}", found=repr(value), remedy=", ".join(str(k) for k in known if k)
+            f"unknown {name}", found=repr(value), remedy=", ".join(str(k) for k in choices if k)
         )
 
 
@@ -323,7 +328,11 @@ def convert(  # one parameter per option
     ] = None,
     ema: Annotated[bool, typer.Option(help="A training's averaged weights of the UNet.")] = False,
     kind: Annotated[
-        str | None, typer.Option(help="For an adapter that does not tell, such as faceid-plusv2.")
+        str | None,
+        typer.Option(
+            help="For an adapter that does not tell, such as faceid-plusv2; or controlnet, that "
+            "of a whole model's file."
+        ),
     ] = None,
     ignore: IgnoreOption = None,
     revision: Revision = None,

@@ -148,11 +148,11 @@ def _likeness(
     rows = []
     for column, scale in enumerate(SCALES, start=1):
         cosines = _normalised(pipe.embed_images([row[column] for row in made])) @ targets.T
-        own = float(np.diag(cosines).mean())
-        away = (float(cosines.sum()) - own * len(references)) / max(
+        same = float(np.diag(cosines).mean())
+        away = (float(cosines.sum()) - same * len(references)) / max(
             1, cosines.size - len(references)
         )
-        rows.append({"scale": scale, "own": round(own, 4), "others": round(away, 4)})
+        rows.append({"scale": scale, "own": round(same, 4), "others": round(away, 4)})
     return rows
 
 

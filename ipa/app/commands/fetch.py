@@ -71,18 +71,20 @@ def show_catalogue(*, as_json: bool = False) -> None:
     if as_json:
         print_json({"models": models, "adapters": adapters})
         return
-    rows = {name: (told.base, told.repository) for name, told in MODELS.items()}
+    rows = {name: (model.base, model.repository) for name, model in MODELS.items()}
     _print_table(("models (-m)", "base", "repository"), rows)
     for repository in dict.fromkeys(public.repository for public in ADAPTERS.values()):
-        own = {n: (a.base, a.about) for n, a in ADAPTERS.items() if a.repository == repository}
+        of_repository = {
+            n: (a.base, a.about) for n, a in ADAPTERS.items() if a.repository == repository
+        }
         typer.echo()
-        _print_table(("adapters (-a)", "base", f"for ({repository})"), own)
+        _print_table(("adapters (-a)", "base", f"for ({repository})"), of_repository)
 
 
 def _print_table(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for title in titles:
         table.add_column(title, no_wrap=True)
-    for name, told in rows.items():
-        table.add_row(name, *told)
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     Console(width=max(Console().width, 80)).print(table)

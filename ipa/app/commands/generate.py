@@ -100,8 +100,8 @@ def run_generate(
             result = pipe(**arguments, on_progress=events, cancel=cancel)
     saving = Saving(png_name(output))
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
-        own = _of_picture(result.info["request"], number)
-        info = {**result.info, **provenance(own), "request": own}
+        request = _of_picture(result.info["request"], number)
+        info = {**result.info, **provenance(request), "request": request}
         if result.influence is not None:
             info["influence"] = [info["influence"][number]]
         saving.save(image, path, info)

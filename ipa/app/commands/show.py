@@ -24,10 +24,10 @@ _SHOWN = ("width", "height", "seed", "num_images")  # otherwise
 _USUAL = (None, "", 0.0, False, "plain", "cut", "default")
 
 
-def show_picture(told: Mapping[str, Any], line: Line | None) -> None:
+def show_picture(metadata: Mapping[str, Any], line: Line | None) -> None:
     """Print how a picture was made, from its metadata, and the command that makes it again."""
     console = Console(highlight=False)
-    for name, value in _facts(told):
+    for name, value in _facts(metadata):
         console.print(f"{name:20s}{value}", markup=False, soft_wrap=True)
     if line is None:
         return
@@ -35,15 +35,18 @@ def show_picture(told: Mapping[str, Any], line: Line | None) -> None:
     console.print(line.shell(), markup=False, soft_wrap=True)
 
 
-def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The facts worth printing, in words; values that are as always are left out."""
-    if "ipa_mlx" in told:
-        yield "made by", f"ipa-mlx {told['ipa_mlx']} on {told.get('backend', 'an unknown backend')}"
-    yield "model", str(told.get("model"))
-    yield from (("vae", str(told["vae"])) for _ in range(bool(told.get("vae"))))
-    for axis, labels in dict(told.get("axes") or {}).items():
+    if "ipa_mlx" in metadata:
+        yield (
+            "made by",
+            f"ipa-mlx {metadata['ipa_mlx']} on {metadata.get('backend', 'an unknown backend')}",
+        )
+    yield "model", str(metadata.get("model"))
+    yield from (("vae", str(metadata["vae"])) for _ in range(bool(metadata.get("vae"))))
+    for axis, labels in dict(metadata.get("axes") or {}).items():
         yield f"varied: {axis}", ", ".join(map(str, labels))
-    request = told.get("request") or {}
+    request = metadata.get("request") or {}
     if "width" in request:
         yield "size", f"{request['width']} × {request['height']}"
         yield "seed", str(request["seed"])
@@ -58,9 +61,9 @@ def _facts(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"control {number}", ", ".join(f"{k} {v}" for k, v in control.items() if v)
     for name, lora in dict(request.get("loras") or {}).items():
         yield f"LoRA {name}", f"scale {lora.get('scale')}"
-    for file, sha256 in dict(told.get("made_with") or {}).items():
+    for file, sha256 in dict(metadata.get("made_with") or {}).items():
         yield "made with", f"{file} (sha256 {sha256[:16]}…)"
-    for warning in told.get("warnings") or ():
+    for warning in metadata.get("warnings") or ():
         yield "warning", str(warning)
 
 
@@ -72,12 +75,12 @@ def show(
 ) -> None:
     """Say how a picture was made, and the command that makes it again."""
     with explained():
-        told = read_metadata(path)
+        metadata = read_metadata(path)
         if as_json:
-            print_json(told)
+            print_json(metadata)
             return
         try:
-            show_picture(told, line_of(told))
+            show_picture(metadata, line_of(metadata))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(
                 f"what {path} says of itself is damaged",

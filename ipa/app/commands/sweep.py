@@ -99,10 +99,10 @@ def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
     """
     if not options.references:
         raise RequestError("a sweep needs a picture", remedy="add one with --image-prompt")
-    files, own = shared_suffix(options.references)
+    files, suffix = shared_suffix(options.references)
     pictures = [open_picture(file) for file in files]
-    ends = [own["end"]] if "end" in own else numbers("--ends", options.ends, float)
-    scales = [own["scale"]] if "scale" in own else numbers("--scales", options.scales, float)
+    ends = [suffix["end"]] if "end" in suffix else numbers("--ends", options.ends, float)
+    scales = [suffix["scale"]] if "scale" in suffix else numbers("--scales", options.scales, float)
     axes = [
         Axis("prompt", options.prompts or [""]),
         Axis("guidance_scale", _guidance(options.guidance)),
@@ -118,7 +118,7 @@ def parse_sweep(options: SweepOptions, arguments: dict[str, Any]) -> Sweep:
     words: dict[str, Any] = {
         n: single[n] for n in ("end", "layers", "curve", "scale") if n in single
     }
-    words |= {n: own[n] for n in ("adapter", "start") if n in own}
+    words |= {n: suffix[n] for n in ("adapter", "start") if n in suffix}
     prompts = look.apply([ImagePrompt(pictures[0], **words)], options.fit, 0.0, options.negative)
     (prompt,) = with_masks(prompts, options.masks, options.mask_fit)
     call: dict[str, Any] = {
@@ -174,10 +174,10 @@ def run_sweep(
         except Cancelled as error:
             if not made:
                 raise
-            beside = output.with_stem(f"{output.stem}-unfinished")
-            beside, _ = _save(sweep, made, beside, title)
+            unfinished = output.with_stem(f"{output.stem}-unfinished")
+            unfinished, _ = _save(sweep, made, unfinished, title)
             raise Cancelled(
-                error.what, found=f"{len(made)} of {len(sweep.cells)} cells, in {beside}"
+                error.what, found=f"{len(made)} of {len(sweep.cells)} cells, in {unfinished}"
             ) from error
     path, described = _save(sweep, made, output, title)
     return {"sheet": str(path.resolve()), **described}

@@ -74,5 +74,5 @@ RECIPES: Mapping[str, Mapping[str, str]] = {
 
 def epilog(recipes: Mapping[str, str]) -> str:
     """Recipes as the end of a help: each goal in a line, the command below it."""
-    told = "\n".join(f"  {goal}:\n    {words}" for goal, words in recipes.items())
-    return f" Try:\n\n{told}\n"
+    text = "\n".join(f"  {goal}:\n    {words}" for goal, words in recipes.items())
+    return f" Try:\n\n{text}\n"

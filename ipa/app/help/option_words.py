@@ -25,6 +25,9 @@ PHRASES: Mapping[str, str] = {
     "load adapters with load_ip_adapter; several pictures for one adapter are a list in the list: "
     "[[a, b]]": "load an adapter with --adapter; a picture for each is -i NAME=PICTURE",
     "load_ip_adapter first": "load one with --adapter",
+    "load_lora it, or set lora_folder; to go on without it, leave it out of loras": (
+        "name it with --lora NAME=FILE, or its folder with --lora-folder"
+    ),
     "load_lora the one that is meant": "load the one that is meant with --lora NAME=FILE",
     'write loras={"pixel": 0.5}; load them first with load_lora': "load it with --lora FILE:0.5",
     'write controls=[ipa.Control(edges, name="canny")]': "write --control NAME=PICTURE",
@@ -113,19 +116,19 @@ def in_options(error: IpaError, *, of_file: bool = False) -> str:
         error: One of ours.
         of_file: Whether the request came from a file, where arguments have the library's names.
     """
-    kept = _OF_REQUESTS if of_file else frozenset[str]()
-    what, remedy = translated(error.what, kept), translated(error.remedy, kept)
-    found = translated(error.found, kept) if _ALONE.fullmatch(error.found) else error.found
+    arguments = _OF_REQUESTS if of_file else frozenset[str]()
+    what, remedy = translated(error.what, arguments), translated(error.remedy, arguments)
+    found = translated(error.found, arguments) if _ALONE.fullmatch(error.found) else error.found
     if (what, found, remedy) == (error.what, error.found, error.remedy):
         return str(error)
     return str(IpaError(what, found=found, remedy=remedy))
 
 
-def translated(text: str, kept: frozenset[str] = frozenset()) -> str:
+def translated(text: str, arguments: frozenset[str] = frozenset()) -> str:
     """A text with options in place of arguments, but for those that are kept."""
     for phrase, words in PHRASES.items():
         text = text.replace(phrase, words)
-    table = {name: option for name, option in KEYWORDS.items() if name not in kept}
+    table = {name: option for name, option in KEYWORDS.items() if name not in arguments}
 
     def given(match: re.Match[str]) -> str:
         name, value = match[1], match[2]

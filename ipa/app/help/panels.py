@@ -87,11 +87,11 @@ class PanelledCommand(Command):
         """Print the help: the type of an option only where its help does not say it."""
         places = placed(str(self.name), self.params)
         order = list(places)
-        known = [param for param in self.params if param.name in places]
+        params = [param for param in self.params if param.name in places]
         others = [param for param in self.get_params(ctx) if param.name not in places]
-        known.sort(key=lambda param: order.index(str(param.name)))
+        params.sort(key=lambda param: order.index(str(param.name)))
         shown = copy(self)
-        shown.params = [_narrow(param, places.get(str(param.name))) for param in [*known, *others]]
+        shown.params = [_narrow(param, places.get(str(param.name))) for param in [*params, *others]]
         shown.add_help_option, shown.epilog = False, None
         Command.format_help(shown, ctx, formatter)
         typer.echo(self.epilog)
@@ -102,12 +102,12 @@ class LenientCommand(PanelledCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """The command's own parameters, and hidden copies of the others."""
-        own = PanelledCommand.get_params(self, ctx)
+        params = PanelledCommand.get_params(self, ctx)
         group = ctx.parent.command if ctx.parent is not None else None
         other = getattr(group, "commands", {}).get("generate")
-        taken = {name for param in own for name in (*param.opts, *param.secondary_opts)}
+        taken = {name for param in params for name in (*param.opts, *param.secondary_opts)}
         spare = [p for p in other.params if taken.isdisjoint(p.opts)] if other else []
-        return [*own, *map(_unseen, spare)]
+        return [*params, *map(_unseen, spare)]
 
 
 class Root(TyperGroup):

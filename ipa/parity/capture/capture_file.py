@@ -65,10 +65,10 @@ def write(path: str | os.PathLike[str], capture: Capture) -> None:
 def _write(file: BinaryIO, capture: Capture) -> None:
     rows, sums = [], []
     arrays: dict[str, tuple[str, tuple[int, ...], int]] = {}
-    for name, kept in capture.stages.items():
-        array = kept.projection if isinstance(kept, Sketch) else kept
-        moments = _plain(kept.moments) if isinstance(kept, Sketch) else None
-        rows.append([name, list(kept.shape), moments])
+    for name, values in capture.stages.items():
+        array = values.projection if isinstance(values, Sketch) else values
+        moments = _plain(values.moments) if isinstance(values, Sketch) else None
+        rows.append([name, list(values.shape), moments])
         sums.append(checksum(_bytes(array)))
         arrays[name] = (_TAGS[array.dtype.name], array.shape, array.nbytes)
     metadata = {
@@ -91,8 +91,8 @@ def _write(file: BinaryIO, capture: Capture) -> None:
     text += b" " * (-len(text) % _ALIGNMENT)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
-        kept = capture.stages[name]
-        array = kept.projection if isinstance(kept, Sketch) else kept
+        values = capture.stages[name]
+        array = values.projection if isinstance(values, Sketch) else values
         file.write(_bytes(array))
 
 
@@ -168,12 +168,12 @@ def read(path: str | os.PathLike[str]) -> Capture:
         header = _header(where, json.loads(metadata["header"]))
         rows = _rows(json.loads(metadata["stages"]))
         sums = json.loads(metadata.get("sums", "[]"))
-        known = floors_of(json.loads(metadata.get("floors", "{}")), rows)
+        floors = floors_of(json.loads(metadata.get("floors", "{}")), rows)
         _check_stages(where, rows, file)
         stages = StoredStages(where, rows, dict(zip(rows, sums, strict=bool(sums))), file)
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _damaged(where, f"its metadata cannot be read: {error!r:.120}") from error
-    return Capture(header, stages, known, is_summed=bool(sums))
+    return Capture(header, stages, floors, is_summed=bool(sums))
 
 
 def _check_sum(where: Path, metadata: Mapping[str, str]) -> None:

@@ -51,11 +51,11 @@ class Collector:
         """See `Tap`. Raises CaptureError where not even sketches are within the budget."""
         if len(array) > 1 and (array == array[:1]).all():
             array = array[:1]
-        kept = Sketch.of(array) if self._sketches(stage, array) else stored(array, self.choice)
-        self.stages[stage] = kept
-        self._bytes += kept.nbytes + 2 * len(stage) + _STAGE_BYTES
-        if stage not in ALWAYS and not isinstance(kept, Sketch) and array.size > WIDTH:
-            heapq.heappush(self._whole, (-kept.nbytes, len(self.stages), stage))
+        values = Sketch.of(array) if self._sketches(stage, array) else stored(array, self.choice)
+        self.stages[stage] = values
+        self._bytes += values.nbytes + 2 * len(stage) + _STAGE_BYTES
+        if stage not in ALWAYS and not isinstance(values, Sketch) and array.size > WIDTH:
+            heapq.heappush(self._whole, (-values.nbytes, len(self.stages), stage))
         self._keep_within()
 
     def check(self) -> None:
@@ -65,7 +65,7 @@ class Collector:
     @property
     def sketched(self) -> int:
         """How many stages are sketches."""
-        return sum(isinstance(kept, Sketch) for kept in self.stages.values())
+        return sum(isinstance(values, Sketch) for values in self.stages.values())
 
     def _sketches(self, stage: str, array: Floats) -> bool:
         return self.choice.sketched and stage not in ALWAYS and array.size > WIDTH

@@ -45,7 +45,7 @@ def environment(described: Mapping[str, Any]) -> dict[str, str]:
     for name in ("device", "blas"):
         if described.get(name):
             facts[name] = str(described[name])
-    bits = {part: told["bits"] for part, told in (described.get("quantization") or {}).items()}
+    bits = {part: how["bits"] for part, how in (described.get("quantization") or {}).items()}
     if bits:
         facts["quantised"] = ", ".join(f"{part}: {number} bits" for part, number in bits.items())
     return facts
@@ -68,8 +68,8 @@ def _chip() -> str:
 
 def _memory() -> str:
     """The machine's memory; "unknown" on a system without the names for it."""
-    known = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
-    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else 0
+    is_told = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys()
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if is_told else 0
     return f"{size / 2**30:.0f} GiB" if size else "unknown"
 
 

@@ -46,8 +46,8 @@ def told(floors: Mapping[str, Floors], stages: Iterable[str]) -> dict[str, Any]:
     """Floors as JSON: by precision and kind, a number or null for each stage; [] if not known."""
     names = list(stages)
     return {
-        dtype: {kind: _row(getattr(known, kind), names) for kind in _KINDS}
-        for dtype, known in floors.items()
+        dtype: {kind: _row(getattr(floor, kind), names) for kind in _KINDS}
+        for dtype, floor in floors.items()
     }
 
 
@@ -60,10 +60,10 @@ def floors_of(given: Mapping[str, Any], stages: Iterable[str]) -> dict[str, Floo
     }
 
 
-def _row(known: Mapping[str, float], names: Iterable[str]) -> list[float | None]:
-    if not known:
+def _row(floors: Mapping[str, float], names: Iterable[str]) -> list[float | None]:
+    if not floors:
         return []
-    return [None if name not in known else float(f"{known[name]:.{_DIGITS}g}") for name in names]
+    return [None if name not in floors else float(f"{floors[name]:.{_DIGITS}g}") for name in names]
 
 
 def _named(row: list[Any], names: list[str]) -> dict[str, float]:

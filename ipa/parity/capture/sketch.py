@@ -115,6 +115,6 @@ Kept: TypeAlias = Whole | Sketch
 """A stage as it is kept: a whole array, or a sketch."""
 
 
-def as_sketch(kept: Kept) -> Sketch:
+def as_sketch(values: Kept) -> Sketch:
     """The sketch of a stage that is kept whole or as one."""
-    return kept if isinstance(kept, Sketch) else Sketch.of(kept)
+    return values if isinstance(values, Sketch) else Sketch.of(values)

@@ -42,8 +42,8 @@ def compare(
         CaptureError: A stage cannot be read.
     """
     check_compatible(a, b, allow)
-    known = limits or usual_limits(a, b)
-    found = risen(_differences(a, b, known), known)
+    chosen = limits or usual_limits(a, b)
+    found = risen(_differences(a, b, chosen), chosen)
     measured = {one.stage for one in found}
     return Comparison(
         a=a.header.side,
@@ -54,18 +54,18 @@ def compare(
         only_a=tuple(stage for stage in a.stages if stage not in measured),
         only_b=tuple(stage for stage in b.stages if stage not in measured),
         pictures=_pictures(a, b),
-        notes=notes_of(known, a, b),
+        notes=notes_of(chosen, a, b),
     )
 
 
-def usual_limits(a: Capture, b: Capture, own: Mapping[str, float] = NO_FLOORS) -> Limits:
+def usual_limits(a: Capture, b: Capture, by_stage: Mapping[str, float] = NO_FLOORS) -> Limits:
     """The usual limits: by the larger floor of either capture; flat ones without floors.
 
-    `own` has limits in the place of those.
+    `by_stage` has limits in the place of those.
     """
     dtype = lower(a.header.precision, b.header.precision)
-    known = [one.floors.get(dtype, NO_MEASURE) for one in (a, b)]
-    return Limits.of(dtype, known[0].joined(known[1]), own, forced=False)
+    floors = [one.floors.get(dtype, NO_MEASURE) for one in (a, b)]
+    return Limits.of(dtype, floors[0].joined(floors[1]), by_stage, forced=False)
 
 
 def _differences(a: Capture, b: Capture, limits: Limits) -> Iterator[Difference]:
@@ -87,8 +87,8 @@ def _alike(stage: str, a: Kept, b: Kept) -> tuple[Kept, Kept] | None:
     return None if isinstance(b, Sketch) else (a, fitted(stage, b, a.shape))
 
 
-def _is_half(kept: Kept) -> bool:
-    return not isinstance(kept, Sketch) and kept.dtype == np.float16
+def _is_half(values: Kept) -> bool:
+    return not isinstance(values, Sketch) and values.dtype == np.float16
 
 
 def _pictures(a: Capture, b: Capture) -> Pictures | None:

@@ -164,6 +164,6 @@ def floors(
 
 def both_floors(reference: Mapping[str, Kept], exact: Callable[[Tap], object]) -> Floors:
     """Measure floors of both kinds, in two runs; forced ones only if every stage is whole."""
-    whole = not any(isinstance(kept, Sketch) for kept in reference.values())
+    whole = not any(isinstance(values, Sketch) for values in reference.values())
     forced = floors(reference, exact, forced=True) if whole else NO_FLOORS
     return Floors(floors(reference, exact, forced=False), forced)

@@ -55,11 +55,11 @@ def check_headers(
 
 
 def _check_names(allow: Collection[str], *headers: Header) -> None:
-    known = {"format", "stages"}
+    names = {"format", "stages"}
     for header in headers:
-        known |= {f"weights.{component}" for component in header.fingerprints}
-        known |= set(_names("", header.request))
-    heads = {name[:end] for name in known for end in _ends(name)}
+        names |= {f"weights.{component}" for component in header.fingerprints}
+        names |= set(_names("", header.request))
+    heads = {name[:end] for name in names for end in _ends(name)}
     for given in allow:
         if given not in heads:
             ends = sorted(name for name in heads if name.rpartition(".")[2] == given)

@@ -49,7 +49,7 @@ def descend(
     subject: Run,
     limits: Limits,
     exact: Run | None = None,
-    held: int = HELD,
+    most_bytes: int = HELD,
     rounded: Run | None = None,
 ) -> Descent:
     """Find where a run parts from a reference, holding some of the stages at a time.
@@ -59,10 +59,10 @@ def descend(
         subject: Makes the other.
         limits: On stages whose floor is not measured; its dtype, and limits of the user's own.
         exact: Makes the reference's run in a higher precision: measures floors.
-        held: Bytes that a pass may hold.
+        most_bytes: Bytes that a pass may hold.
         rounded: Makes the run whose floors `exact` measures; None: the reference's own.
     """
-    search = _Search(reference, subject, limits, exact, held, rounded)
+    search = _Search(reference, subject, limits, exact, most_bytes, rounded)
     search.take(_is_result)
     bad = {split(one.stage)[0] for one in search.found.values() if one.bad}
     looked_into = frozenset({_first_step(bad), *(phase for phase in bad if _step(phase) is None)})
@@ -141,9 +141,9 @@ class _Search:
         if self._exact is None:
             return {}
         if self._rounded is not None:
-            own = Collector(Choice())
-            _only(self._rounded, stages)(own)
-            stages = own.stages
+            collector = Collector(Choice())
+            _only(self._rounded, stages)(collector)
+            stages = collector.stages
         return floors(stages, _only(self._exact, stages), forced=True)
 
 
@@ -153,8 +153,8 @@ class _Part:
     Results and blocks it keeps in any case.
     """
 
-    def __init__(self, wanted: Callable[[str], bool], held: Collection[str], most: int) -> None:
-        self._wanted, self._held, self._left = wanted, held, most
+    def __init__(self, wanted: Callable[[str], bool], seen: Collection[str], most: int) -> None:
+        self._wanted, self._seen, self._left = wanted, seen, most
         self.stages: dict[str, Kept] = {}
         self.order: dict[str, int] = {}
         self.is_full = False
@@ -168,7 +168,7 @@ class _Part:
         """See `Tap`. A part holds one stage at least, however large."""
         if _is_result(stage) or level_of(stage) in _ALWAYS:
             self.stages[stage] = array
-        elif stage not in self._held and not self.is_full:
+        elif stage not in self._seen and not self.is_full:
             self.stages[stage] = array
             self._left -= array.nbytes
             self.is_full = self._left < 0

@@ -55,7 +55,7 @@ class Limits:
         floors: By stage, the relative L2 that rounding makes (`comparing_tap.floors`).
         factor: How many times its floor a stage may be off; None is `FACTOR` where stages are
             forced, else `FREE_FACTOR`.
-        own: By stage, limits that take the place of those.
+        by_stage: By stage, limits that take the place of those.
         forced: Whether stages take the reference's input.
         local: Of free runs, the floors that forced stages have: with them limits follow the run
             (`ipa.parity.compare.rising`).
@@ -64,31 +64,31 @@ class Limits:
     dtype: str = "float32"
     floors: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
     factor: float | None = None
-    own: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
+    by_stage: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
     forced: bool = False
     local: Mapping[str, float] = field(default_factory=lambda: NO_FLOORS)
 
     @classmethod
     def of(
-        cls, dtype: str, floors: Floors, own: Mapping[str, float] = NO_FLOORS, *, forced: bool
+        cls, dtype: str, floors: Floors, by_stage: Mapping[str, float] = NO_FLOORS, *, forced: bool
     ) -> Limits:
         """The limits from floors of either kind."""
         if forced:
-            return cls(dtype, floors.forced, own=own, forced=True)
-        return cls(dtype, floors.free, own=own, local=floors.forced)
+            return cls(dtype, floors.forced, by_stage=by_stage, forced=True)
+        return cls(dtype, floors.free, by_stage=by_stage, local=floors.forced)
 
     def floor(self, stage: str, least: float | None = None) -> float | None:
         """A stage's floor, no less than a single number's rounding; None if not known.
 
         `least` is what can be told of a stage without a measurement (`sinusoids`).
         """
-        known = [one for one in (self.floors.get(stage), least) if one is not None]
-        return max(*known, ROUNDING[self.dtype]) if known else None
+        floors = [one for one in (self.floors.get(stage), least) if one is not None]
+        return max(*floors, ROUNDING[self.dtype]) if floors else None
 
     def limit(self, stage: str, least: float | None = None) -> float:
         """The largest relative L2 that a stage may have."""
-        if stage in self.own:
-            return self.own[stage]
+        if stage in self.by_stage:
+            return self.by_stage[stage]
         floor = self.floor(stage, least)
         usual = FACTOR if self.forced else FREE_FACTOR
         times = 0.0 if floor is None else (usual if self.factor is None else self.factor) * floor

@@ -53,12 +53,12 @@ class Subject:
     @classmethod
     def of(cls, pipe: Pipeline, arguments: Mapping[str, Any], bits: int | None = None) -> Subject:
         """A subject that calls a pipeline with these arguments, for one picture."""
-        known, told = pipe.fingerprints(), pipe.info()
-        side = Side(f"{told['backend']} {told['dtype']}", told["backend"], told["dtype"], {})
+        hashes, facts = pipe.fingerprints(arguments), pipe.info()
+        side = Side(f"{facts['backend']} {facts['dtype']}", facts["backend"], facts["dtype"], {})
         return cls(
             side,
             lambda tap: pipe(**arguments, tap=tap),
-            lambda result: header_of(pipe, known, result),
+            lambda result: header_of(pipe, hashes, result),
             bits,
         )
 
@@ -79,14 +79,14 @@ class Subject:
         """The header for a result."""
         if self.header is not None:
             return self.header(result)
-        own, info = self.side, result.info
+        side, info = self.side, result.info
         return Header(
             model=info["model"],
-            backend=own.backend,
-            dtype=own.dtype,
+            backend=side.backend,
+            dtype=side.dtype,
             device=info["device"],
             request=info["request"],
-            environment=own.environment,
+            environment=side.environment,
             fingerprints={},
             timings_s=info["timings_s"],
             unfinished=result.why if isinstance(result, Unfinished) else "",
@@ -100,7 +100,7 @@ def compare_live(
     mode: Mode = "free-running",
     exact: Subject | None = None,
     floors: Floors = NO_MEASURE,
-    own: Mapping[str, float] = NO_FLOORS,
+    by_stage: Mapping[str, float] = NO_FLOORS,
     with_swaps: bool = False,
     allow: Collection[str] = (),
 ) -> Comparison:
@@ -115,7 +115,7 @@ def compare_live(
             that is a lower one than the reference's, the reference's in that lower one: how far it
             is from the reference is the floor of each stage. None: floors are not measured.
         floors: Those that are known already, of a capture; they take the place of a measurement.
-        own: By stage, limits in the place of those by floors.
+        by_stage: By stage, limits in the place of those by floors.
         with_swaps: Run once more for each component, with that of the reference.
         allow: Names of what may differ; see `ipa.parity.compare.compatibility`.
 
@@ -130,7 +130,7 @@ def compare_live(
     if exact is not None and not (floors.forced if forced else floors.free):
         floors = measured(reference, exact, forced=forced)
     low = lower(reference.header.precision, subject.precision)
-    limits = Limits.of(low, floors, own, forced=forced)
+    limits = Limits.of(low, floors, by_stage, forced=forced)
     tap = _WithPicture(reference.stages, limits, forced=forced)
     header = subject.made(tap)
     check_headers(reference.header, header, allow)
@@ -187,7 +187,7 @@ class _WithPicture(ComparingTap):
 
 def check_whole(reference: Capture) -> None:
     """Raise RequestError if some stage is a sketch, which no other run can be given."""
-    sketched = [name for name, kept in reference.stages.items() if isinstance(kept, Sketch)]
+    sketched = [name for name, values in reference.stages.items() if isinstance(values, Sketch)]
     if sketched:
         raise RequestError(
             "sketched stages cannot be given to another run",

@@ -44,9 +44,9 @@ def _followed(found: Iterable[Difference], limits: Limits) -> Iterator[Differenc
         if split(one.stage)[0] != phase:
             phase, in_phase = split(one.stage)[0], of_results
         local = limits.local.get(one.stage)
-        if local is not None and one.floor is not None and one.stage not in limits.own:
-            own = FACTOR * max(local, limits.rounding)
-            one = _held(one, min(one.limit, RISE * in_phase * one.floor + own + one.lost))
+        if local is not None and one.floor is not None and one.stage not in limits.by_stage:
+            limit = FACTOR * max(local, limits.rounding)
+            one = _held(one, min(one.limit, RISE * in_phase * one.floor + limit + one.lost))
         yield one
         if one.ratio is not None and not one.bad and not one.lost:
             in_phase = max(in_phase, one.ratio)

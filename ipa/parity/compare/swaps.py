@@ -30,7 +30,7 @@ with a's everything before the UNet is made by UNet, guidance, sampler and VAE; 
 """
 
 
-_NEEDED = ("*/latents", "decode/image", *(p for own in COMPONENTS.values() for p in own))
+_NEEDED = ("*/latents", "decode/image", *(p for patterns in COMPONENTS.values() for p in patterns))
 
 
 class Swappable(dict[str, Kept]):
@@ -77,9 +77,9 @@ def swaps(
     last = last_stage(reference)
     chosen = {
         component: {
-            stage: kept
-            for stage, kept in reference.items()
-            if not isinstance(kept, Sketch) and any(fnmatchcase(stage, p) for p in patterns)
+            stage: values
+            for stage, values in reference.items()
+            if not isinstance(values, Sketch) and any(fnmatchcase(stage, p) for p in patterns)
         }
         for component, patterns in COMPONENTS.items()
     }

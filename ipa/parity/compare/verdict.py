@@ -116,9 +116,9 @@ def size(difference: Difference) -> str:
         return "NaN or infinity"
     about = "about " if difference.sketched else ""
     found = short(difference.measures.relative_l2)
-    told = f"relative L2 {about}{found} of {short(difference.limit)} allowed"
+    words = f"relative L2 {about}{found} of {short(difference.limit)} allowed"
     ratio = difference.ratio
-    return told if ratio is None else f"{told}, {_times(ratio, 'floor')}"
+    return words if ratio is None else f"{words}, {_times(ratio, 'floor')}"
 
 
 def _kinds(bad: Sequence[Difference]) -> tuple[BadKind, ...]:

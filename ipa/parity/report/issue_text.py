@@ -44,8 +44,8 @@ def side_rows(a: Side, b: Side) -> list[tuple[str, str, str, bool]]:
 
 def _about(side: Side) -> Mapping[str, str]:
     seconds = {} if side.seconds is None else {"seconds": short(side.seconds, 3)}
-    own = {"name": side.name, "backend": side.backend, "precision": side.dtype}
-    return {**own, **seconds, **side.environment}
+    facts = {"name": side.name, "backend": side.backend, "precision": side.dtype}
+    return {**facts, **seconds, **side.environment}
 
 
 def _stages(comparison: Comparison) -> Iterable[str]:

@@ -88,8 +88,8 @@ def _suite(
     root: ElementTree.Element, name: str, tests: int, failures: int, skipped: int = 0
 ) -> ElementTree.Element:
     counts = {"tests": tests, "failures": failures, "errors": 0, "skipped": skipped}
-    told = {"name": name} | {key: str(count) for key, count in counts.items()}
-    return ElementTree.SubElement(root, "testsuite", told)
+    attributes = {"name": name} | {key: str(count) for key, count in counts.items()}
+    return ElementTree.SubElement(root, "testsuite", attributes)
 
 
 def _case(suite: ElementTree.Element, one: Difference) -> None:

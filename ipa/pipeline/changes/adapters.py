@@ -82,9 +82,9 @@ def load_ip_adapter(
             folder or a file such as ComfyUI's clip_vision/NAME.safetensors: beside the adapter,
             or else in the current folder; by default "image_encoder". Where none is named, one
             that fits in ../clip_vision is taken if there is none beside the adapter nor in the
-            model. None takes the model's own. `ignore`: names of tensors in the file that may
-            be left out, with * for any characters. For FaceID adapters `kind`: which it is,
-            such as "faceid-plusv2", where its tensors do not tell; a short name does.
+            model. None takes the model's own. `ignore`: as for `load_controlnet`, of
+            its file or its encoder's. For FaceID adapters `kind`: which it is, such as
+            "faceid-plusv2", where its tensors do not tell; a short name does.
             `lora_scale`: the strength of the LoRA in its file, 1. `face_embedder`: finds faces
             in pictures; see `ipa.request.faces`.
 

@@ -82,7 +82,7 @@ def load_t2i_adapter(
         **options: revision and offline; `weight_name`: a file that lies alone inside the folder
             or repository; `subfolder`: folder of the file, or of config.json, inside it;
             `variant`: "fp16" and the like, in the names of a folder's files; `config`: for a
-            file that is of no public structure, its config.json.
+            file of no public structure, its config.json; `ignore`: as for `load_controlnet`.
 
     Returns:
         The T2I-Adapter's name.

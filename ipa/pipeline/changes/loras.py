@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
 from ipa.checks import checked
+from ipa.model.ignoring import Ignore
 from ipa.sources.hub import FileOptions
 from ipa.sources.loras import resolve_lora
 
@@ -20,6 +22,7 @@ def load_lora(
     name: str | None = None,
     scale: float = 1.0,
     fuse: bool = False,
+    ignore: Sequence[str] | None = None,
     **options: Unpack[FileOptions],
 ) -> str:
     """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
@@ -35,6 +38,7 @@ def load_lora(
         scale: How strongly it acts; below 0 it acts against what it was trained for.
         fuse: Add it to copies of the weights, once, and not to every layer's output: no cost
             per step, for the memory of the layers that it changes. The originals are kept.
+        ignore: As for `load_controlnet`.
         **options: revision and offline; `weight_name`: file inside the folder or repository;
             `subfolder`: folder of the file inside it.
 
@@ -46,10 +50,10 @@ def load_lora(
             for another base model.
         RequestError: The name is taken, the scale is no number, or it cannot be fused.
     """
-    path = resolve_lora(source, **options)
+    asked, path = Ignore.of(ignore), resolve_lora(source, **options)
     chosen = name or path.stem
     with loaded.changed():
-        loaded.loras.load(chosen, path, scale, fuse=fuse)
+        loaded.loras.load(chosen, path, scale, fuse=fuse, ignore=asked)
     return chosen
 
 

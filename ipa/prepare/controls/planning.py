@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ipa.backend.protocol import ControlBranch
 from ipa.errors import RequestError
-from ipa.model.control_files import ControlFiles, ControlNetFiles, ControlSpec
+from ipa.model.control_files import ControlFiles, ControlSpec
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.scaling.curves import is_open
@@ -36,7 +36,7 @@ class AttachedControl:
     @property
     def ignored(self) -> dict[str, list[str]]:
         """Names of what was left out of its file, as it was asked for; for a record."""
-        asked = self.files.ignore.patterns if isinstance(self.files, ControlNetFiles) else ()
+        asked = self.files.ignore.patterns
         return {"ignored": list(asked)} if asked else {}
 
     @property
@@ -80,7 +80,9 @@ def requested_controls(
         raise RequestError("pass controls or controlnet_image, not both")
     is_list = isinstance(controlnet_image, (list, tuple))
     entries = list(controlnet_image) if is_list else [controlnet_image]
-    nets = [name for name, own in controlnets.items() if isinstance(own.spec, ControlNetSpec)]
+    nets = [
+        name for name, control in controlnets.items() if isinstance(control.spec, ControlNetSpec)
+    ]
     if len(entries) != len(nets):
         raise RequestError(
             "controlnet_image needs one picture per loaded ControlNet",

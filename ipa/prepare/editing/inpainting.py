@@ -36,16 +36,16 @@ class Overlay:
 
     def over(self, result: Image.Image) -> Image.Image:
         """A result with the overlay, in the original's size."""
-        kept = Image.new("RGBa", self.original.size)
+        layer = Image.new("RGBa", self.original.size)
         premultiplied = self.original.convert("RGBA").convert("RGBa")
-        kept.paste(premultiplied, mask=ImageOps.invert(self.mask.convert("L")))
+        layer.paste(premultiplied, mask=ImageOps.invert(self.mask.convert("L")))
         below = result
         if self.box is not None:
             left, top, right, bottom = self.box
             below = Image.new("RGBA", self.original.size)
             below.paste(_covering(result, right - left, bottom - top), (left, top))
         below = below.convert("RGB").convert("RGBA")
-        below.alpha_composite(kept.convert("RGBA"))
+        below.alpha_composite(layer.convert("RGBA"))
         return below.convert("RGB")
 
 

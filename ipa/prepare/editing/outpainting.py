@@ -52,10 +52,10 @@ def outpaint(
             )
     if not left + top + right + bottom:
         raise RequestError("outpaint adds nothing", remedy="name a side: right=128")
-    own = to_rgb(picture)
-    width, height = own.width + left + right, own.height + top + bottom
+    plain = to_rgb(picture)
+    width, height = plain.width + left + right, plain.height + top + bottom
     check_pixels(width, height, "the canvas around a picture")
-    canvas = np.pad(np.asarray(own), ((top, bottom), (left, right), (0, 0)), mode="edge")
+    canvas = np.pad(np.asarray(plain), ((top, bottom), (left, right), (0, 0)), mode="edge")
     mask = np.full((height, width), 255, np.uint8)
     first = [side + (overlap if side else 0) for side in (top, left)]
     last = [

@@ -25,14 +25,14 @@ def origin_of(loaded: LoadedAdapter, profile: Profile = HOUSE) -> EmbedsOrigin:
     if encoder is None:
         kind = f"face embeddings of width {loaded.spec.face_width}, "
         kind += "as they are" if loaded.spec.takes_raw_face else "of length 1"
-        told = hashlib.sha256(kind.encode()).hexdigest()
+        digest = hashlib.sha256(kind.encode()).hexdigest()
         return EmbedsOrigin(
-            feature="face", encoder=kind, encoder_sha256=told, preprocessing_sha256=told
+            feature="face", encoder=kind, encoder_sha256=digest, preprocessing_sha256=digest
         )
     made: tuple[object, ...] = astuple(ClipPreprocessor.from_config(loaded.preprocessing))
-    own = (profile.clip_resize, profile.unconditional)
-    if own != (HOUSE.clip_resize, HOUSE.unconditional):
-        made = (*made, *own)
+    profile_choices = (profile.clip_resize, profile.unconditional)
+    if profile_choices != (HOUSE.clip_resize, HOUSE.unconditional):
+        made = (*made, *profile_choices)
     return EmbedsOrigin(
         feature=check_feature(loaded.spec.feature),
         encoder=f"a CLIP vision model of {encoder.layers} layers, hidden_size {encoder.width}, "

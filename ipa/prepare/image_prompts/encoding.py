@@ -77,11 +77,11 @@ class PlannedFeatures:
 
     def identity(self, embeds: ImageEmbeds) -> Identity | None:
         """The identity beside embeds whose face they show, if there is one."""
-        own, nobody = embeds.conditional_face, embeds.unconditional_face
-        if own is None or nobody is None:
+        face, nobody = embeds.conditional_face, embeds.unconditional_face
+        if face is None or nobody is None:
             return None
         rows = np.broadcast_to(nobody, (len(embeds.unconditional), nobody.shape[1]))
-        return Identity(own, rows, self.shortcut_scale)
+        return Identity(face, rows, self.shortcut_scale)
 
     def compute(self, backend: Backend, adapter: str) -> ImageEmbeds:
         """Run the encoder on the pictures, then combine the features."""
@@ -153,7 +153,7 @@ def plan_features(
         faces = plan_faces(prompt, loaded.spec, attached.face_embedder, attached.file)
     if faces is not None and faces.pictures:
         prompt = replace(prompt, image=faces.pictures, face=None)
-    beside = faces is not None and loaded.spec.feature != "face"
+    has_identities = faces is not None and loaded.spec.feature != "face"
     return PlannedFeatures(
         source=_source(prompt, reader, faces),
         negative=_negative(prompt, reader),
@@ -162,7 +162,7 @@ def plan_features(
         warnings=(*losses(prompt, loaded), *(direction.warnings if direction else ())),
         closer=plan_enhancement(prompt, reader.adapter, loaded, reader.profile.pixel_rule),
         direction=direction,
-        identities=faces.identities if faces and beside else None,
+        identities=faces.identities if faces and has_identities else None,
         shortcut_scale=shortcut_scale(prompt, loaded.spec, reader.profile),
         weights=weights,
     )

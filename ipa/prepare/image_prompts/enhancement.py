@@ -156,11 +156,11 @@ def _crops(
 ) -> Iterator[tuple[list[Image.Image], list[Floats | None], Fit]]:
     """The parts of each picture, their masks as the encoder's square, and its enhancement."""
     fit = prompt.fit or CENTER_CROP
-    own = fit if fit == "squash" else CENTER_CROP  # a part is a square, unless all is squashed
+    part_fit = fit if fit == "squash" else CENTER_CROP  # a part is a square, unless all is squashed
     how = Enhancement(prompt.enhance_tiles, prompt.enhance_ratio)
     for picture, mask in zip(prompt.images, picture_masks(prompt), strict=True):
         crops = how.crops(to_rgb(picture), fit) if how.tiles > 1 else []
         shown: list[Floats | None] = [None] * len(crops)
         if mask is not None and crops:
-            shown = [seen_mask(part, recipe, own) for part in how.crops(mask, fit)]
-        yield crops, shown, own
+            shown = [seen_mask(part, recipe, part_fit) for part in how.crops(mask, fit)]
+        yield crops, shown, part_fit

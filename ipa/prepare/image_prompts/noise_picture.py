@@ -109,9 +109,9 @@ def _gaussian(picture: Floats, strength: float, noise: NoiseStream) -> Floats:
 
 
 def _shuffle(picture: Floats, strength: float, noise: NoiseStream) -> Floats:
-    moved = deformed(picture, _ALPHA, (1.0 - strength) * _SIGMA, noise)
+    shifted = deformed(picture, _ALPHA, (1.0 - strength) * _SIGMA, noise)
     noise.uniform((2,))  # torchvision asks of each flip whether to do it, and is sure to
-    upside_down = moved[::-1, ::-1]
+    upside_down = shifted[::-1, ::-1]
     # The tensor is a view by now, whose channels come first in memory.
     height, width, channels = picture.shape
     drawn = noise.normal_by_pairs((channels, height, width)).transpose(1, 2, 0)

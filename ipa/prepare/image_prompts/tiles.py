@@ -117,14 +117,14 @@ def tiled(
     if part.fit != TILE:
         mask: Any = part.mask  # `ImagePrompt` read it
         return (TiledPart(part, mask, part.mask_fit),)
-    own = _own_mask(part, canvas, where)
+    prompt_mask = _own_mask(part, canvas, where)
     tiles = tile_prompts(part, side, profile)
     if profile.tile_masks == "canvas":
         return tuple(
-            TiledPart(prompt, own * coverage(tile.box, *own.shape), part.mask_fit)
+            TiledPart(prompt, prompt_mask * coverage(tile.box, *prompt_mask.shape), part.mask_fit)
             for prompt, tile in tiles
         )
-    cropped = _cropped_mask(own, to_rgb(part.images[0]).size, _length(side))
+    cropped = _cropped_mask(prompt_mask, to_rgb(part.images[0]).size, _length(side))
     return tuple(TiledPart(prompt, _within(cropped, tile), "stretch") for prompt, tile in tiles)
 
 
@@ -186,22 +186,22 @@ def _own_mask(part: ImagePrompt, canvas: Canvas, where: str) -> npt.NDArray[np.f
     """The prompt's own mask; ones of the picture's size without one."""
     if part.mask is None:
         return np.ones(canvas.extent[::-1], np.float32)
-    own: MaskValues = part.mask  # type: ignore[assignment]  # `ImagePrompt` read it
-    return fit_mask(own, *canvas.extent, part.mask_fit, where)
+    mask: MaskValues = part.mask  # type: ignore[assignment]  # `ImagePrompt` read it
+    return fit_mask(mask, *canvas.extent, part.mask_fit, where)
 
 
 def _length(side: int) -> int:
     return math.ceil(side * _MARGIN)
 
 
-def _cropped_mask(own: Floats, size: tuple[int, int], length: int) -> Floats:
+def _cropped_mask(mask: Floats, size: tuple[int, int], length: int) -> Floats:
     """A mask as ComfyUI crops it with the reference of this size: at the tiles' pixels, (H, W)."""
     cuts = Cuts.of(size, length)
-    values = resized_floats(own[None], size[1], size[0])
+    values = resized_floats(mask[None], size[1], size[0])
     for middle, (width, height) in ((cuts.crop, cuts.resized), (cuts.kept, cuts.kept)):
         left, top = middle_corner(values.shape[:0:-1], *middle)
-        kept = values[:, top : top + middle[1], left : left + middle[0]]
-        values = resized_floats(kept, height, width)
+        cropped = values[:, top : top + middle[1], left : left + middle[0]]
+        values = resized_floats(cropped, height, width)
     return np.asarray(values[0])
 
 

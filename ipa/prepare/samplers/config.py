@@ -272,15 +272,15 @@ def _refuse(config: Config, fixed: Mapping[str, tuple[object, ...]]) -> None:
             )
 
 
-def _choice(values: Config, key: str, known: Mapping[str, _T]) -> _T:
+def _choice(values: Config, key: str, choices: Mapping[str, _T]) -> _T:
     value = values[key]
-    if not isinstance(value, str) or value not in known:
+    if not isinstance(value, str) or value not in choices:
         raise CheckpointError(
             f"{_WHERE}: {key} is not supported with this value",
             found=shown(value),
-            remedy=f"implemented: {', '.join(known)}",
+            remedy=f"implemented: {', '.join(choices)}",
         )
-    return known[value]
+    return choices[value]
 
 
 def _flag(values: Config, key: str) -> bool:

@@ -24,32 +24,36 @@ _LEVELS: Mapping[str, str] = {
 }
 
 
-def own_name(name: str, known: Sequence[str]) -> str:
+_NEAR = 3  # names that are offered for one that there is not
+
+
+def own_name(name: str, names: Sequence[str]) -> str:
     """Our name for a sampler, however it is spelled; an unknown name stays.
 
     Args:
         name: What was asked for.
-        known: Our names.
+        names: Our names.
     """
-    if name in known:
+    if name in names:
         return name
-    spelled = _spellings(known)
+    spelled = _spellings(names)
     return spelled.get(_plain(name), name)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The most similar of our names; of equally similar ones, the first."""
-    plain, spelled = _plain(name), _spellings(known)
-    best = max(spelled, key=lambda each: difflib.SequenceMatcher(None, each, plain).ratio())
-    return spelled[best]
+def nearest(name: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The most similar of our names, the nearest first; of equally similar ones, the first."""
+    plain, spelled = _plain(name), _spellings(names)
+    likeness = {each: difflib.SequenceMatcher(None, each, plain).ratio() for each in spelled}
+    sorted_names = sorted(spelled, key=lambda each: -likeness[each])
+    return tuple(dict.fromkeys(spelled[each] for each in sorted_names))[:_NEAR]
 
 
-def _spellings(known: Sequence[str]) -> dict[str, str]:
+def _spellings(names: Sequence[str]) -> dict[str, str]:
     """All normalised spellings, with our names."""
-    ours = {_plain(name): name for name in known}
+    ours = {_plain(name): name for name in names}
     for other, family in OTHERS.items():
         for word, ending in _LEVELS.items():
-            if family + ending in known:
+            if family + ending in names:
                 ours.setdefault(_plain(other + word), family + ending)
         ours.setdefault(_plain(other), family)
     return ours

@@ -67,12 +67,12 @@ class NoiseStream:
 
     def _pairs(self, count: int) -> Doubles:
         """torch's `normal_distribution<double>`: cosine first; the sine waits for the next draw."""
-        kept = [] if self._spare is None else [self._spare]
-        angle, radius = self._uniform53(2 * max(0, (count - len(kept) + 1) // 2)).reshape(-1, 2).T
+        left = [] if self._spare is None else [self._spare]
+        angle, radius = self._uniform53(2 * max(0, (count - len(left) + 1) // 2)).reshape(-1, 2).T
         theta = 2.0 * np.pi * angle
         length = np.sqrt(-2.0 * np.log1p(-radius))
         drawn = np.stack([length * np.cos(theta), length * np.sin(theta)], axis=1).reshape(-1)
-        values = np.concatenate([kept, drawn])
+        values = np.concatenate([left, drawn])
         self._spare = float(values[count]) if len(values) > count else None
         return values[:count]
 
@@ -147,7 +147,8 @@ Streams: TypeAlias = "SharedStream | OwnStreams"
 def _box_muller(uniforms: Doubles) -> Doubles:
     """torch's `normal_fill_16`: the first 8 of a block give the radii, its last 8 the angles.
 
-    The angle is rounded to float32 as in torch: that rounding alone moves a value by up to 1e-6.
+    The angle is rounded to float32 as in torch's code for AVX2 and wider: that alone moves a value
+    by up to 1e-6. Its code for other processors rounds another product, up to 2.2e-6 from this.
     """
     blocks = uniforms.reshape(-1, 2, _HALF)
     radius = np.sqrt(-2.0 * np.log(1.0 - blocks[:, 0]))

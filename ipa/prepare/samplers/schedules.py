@@ -27,9 +27,9 @@ NAMES: tuple[str, ...] = tuple(
 """The names of all samplers."""
 
 
-_LISTED = ", ".join(
-    family + ("[" + "|".join(f"_{name}" for name in kind.levels[1:]) + "]") * (len(kind.levels) > 1)
-    for family, kind in FAMILIES.items()
+_ALL = (
+    f"all {len(NAMES)} are in the manual, docs/reference/samplers.md, and in "
+    "ipa.prepare.samplers.schedules.NAMES"
 )
 
 
@@ -106,7 +106,7 @@ def make_schedule(
         raise RequestError(
             "this scheduler is not known",
             found=shown(chosen),
-            remedy=f"did you mean {nearest(str(chosen), NAMES)!r}? All: {_LISTED}",
+            remedy=f"did you mean {_offered(str(chosen))}? {_ALL[0].upper()}{_ALL[1:]}",
         )
     family, _ = _parts(chosen)
     _check_eta(family, eta)
@@ -122,6 +122,12 @@ def make_schedule(
         steps = steps[begin * kind.evaluations :]
     warnings = distillation_warnings(sampler, distilled_on(sampler)) if kind.distilled else []
     return Schedule(name=chosen, noise_scale=noise_scale, steps=steps, warnings=tuple(warnings))
+
+
+def _offered(name: str) -> str:
+    """The names that are most like one that there is not."""
+    *first, last = map(repr, nearest(name, NAMES))
+    return f"{', '.join(first)} or {last}"
 
 
 def training_levels(name: str, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -141,7 +147,7 @@ def scheduler_name(config: Mapping[str, Any]) -> tuple[str, str | None]:
         raise CheckpointError(
             "scheduler_config.json names no sampler that is supported",
             found=f"_class_name {kind!r}",
-            remedy=f"name one with scheduler=: {_LISTED}",
+            remedy=f'name one with scheduler=, such as "euler" or "dpmpp_2m_karras"; {_ALL}',
         )
     if config.get("algorithm_type") == "sde-dpmsolver++":
         family = _WITH_NOISE.get(family, family)

@@ -87,11 +87,11 @@ def left_out(num_inference_steps: int, strength: float | None) -> int:
     """
     if strength is None:
         return 0
-    kept = min(int(num_inference_steps * strength), num_inference_steps)
-    if kept < 1:
+    taken = min(int(num_inference_steps * strength), num_inference_steps)
+    if taken < 1:
         raise RequestError(
             "strength leaves no step to run",
             found=f"{strength:g} of num_inference_steps={num_inference_steps}",
             remedy=f"a strength of {1 / num_inference_steps:.2g} or more, or more steps",
         )
-    return num_inference_steps - kept
+    return num_inference_steps - taken

@@ -86,8 +86,8 @@ def euler_levels(config: SamplerConfig, count: int) -> tuple[Doubles, Doubles]:
     if config.custom.sigmas is not None:
         # diffusers takes the logarithms of these in float32.
         levels = np.array(config.custom.sigmas, np.float32)
-        told = timesteps_of(levels[:-1], table).astype(np.float32)
-        return told.astype(np.float64), levels.astype(np.float64)
+        reported = timesteps_of(levels[:-1], table).astype(np.float32)
+        return reported.astype(np.float64), levels.astype(np.float64)
     # The fractions of linspace are kept, in float32.
     timesteps = spaced(config, count).astype(np.float32).astype(np.float64)
     sigmas = np.interp(timesteps, np.arange(len(table)), table)

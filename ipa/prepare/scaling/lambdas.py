@@ -43,8 +43,10 @@ def lambda_table(
     Raises:
         RequestError: The weights do not fit this UNet, or their product is beyond float64.
     """
-    own = cast("Scale | None", prompt.scale)  # a prompt with one per picture is taken apart before
-    scale = site_scales(default if own is None else own, sites)
+    prompt_scale = cast(
+        "Scale | None", prompt.scale
+    )  # a prompt with one per picture is taken apart before
+    scale = site_scales(default if prompt_scale is None else prompt_scale, sites)
     weights = np.array(scale) * layer_factors(prompt.layers, sites)
     if profile.composition_weight == "own":
         apart = composition_factors(prompt.layers, sites)

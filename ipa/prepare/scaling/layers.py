@@ -71,8 +71,8 @@ def composition_factors(layers: Layers | None, sites: Sequence[Site]) -> Doubles
     name = preset_name(names[0])
     numbers = of_base(name, _BY_BASE[name], sites)
     order = transformers(sites)
-    own = {order[t]: numbers[t] for t in of_base(name, COMPOSITION[name], sites)}
-    return given[names[0]] * _per_site(own, sites)
+    factors = {order[t]: numbers[t] for t in of_base(name, COMPOSITION[name], sites)}
+    return given[names[0]] * _per_site(factors, sites)
 
 
 def _per_site(factors: PerTransformer, sites: Sequence[Site]) -> Doubles:
@@ -80,21 +80,21 @@ def _per_site(factors: PerTransformer, sites: Sequence[Site]) -> Doubles:
 
 
 def _preset(name: str, sites: Sequence[Site]) -> PerTransformer:
-    known = preset_name(name)
+    preset = preset_name(name)
     order = transformers(sites)
-    if known in FORMULAS:
-        return {each: FORMULAS[known](t, len(order)) for t, each in enumerate(order)}
-    if known in WEAK_SECTIONS:
-        return {each: WEAK if each[0] in WEAK_SECTIONS[known] else 1.0 for each in order}
-    numbers = of_base(known, _BY_BASE[known], sites)
+    if preset in FORMULAS:
+        return {each: FORMULAS[preset](t, len(order)) for t, each in enumerate(order)}
+    if preset in WEAK_SECTIONS:
+        return {each: WEAK if each[0] in WEAK_SECTIONS[preset] else 1.0 for each in order}
+    numbers = of_base(preset, _BY_BASE[preset], sites)
     return {order[t]: factor for t, factor in numbers.items()}
 
 
 def _precise(precise: PreciseType, layers: Layers, sites: Sequence[Site]) -> Doubles:
     """A precise type's table times the weight; times the boost at the layers that it moves."""
     factors = _per_site(_preset(precise.name, sites), sites)
-    moved = np.array(moved_sites(layers, sites))
-    return factors * np.where(moved, precise.boost, precise.weight)
+    is_moved = np.array(moved_sites(layers, sites))
+    return factors * np.where(is_moved, precise.boost, precise.weight)
 
 
 def _numbered(text: str, order: Sequence[Transformer]) -> PerTransformer:

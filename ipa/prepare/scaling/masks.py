@@ -92,8 +92,8 @@ class Canvas:
         for _ in range(last):
             rows, columns = grids[-1]
             grids.append((-(-rows // 2), -(-columns // 2)))
-        own = tuple(grids[_level(site, last)] for site in model.sites)
-        return cls(width, height, own, grids[0], crop)
+        sizes = tuple(grids[_level(site, last)] for site in model.sites)
+        return cls(width, height, sizes, grids[0], crop)
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -148,10 +148,10 @@ class Canvas:
             return None
         chosen = MASK_RULES[rule]
         prepared = chosen.prepared(fitted, self)
-        known = {(r, c): chosen.at(prepared, r * c, self) for r, c in set(self.grids)}
-        if rule != SOFT and all((values == 1.0).all() for values in known.values()):
+        by_grid = {(r, c): chosen.at(prepared, r * c, self) for r, c in set(self.grids)}
+        if rule != SOFT and all((values == 1.0).all() for values in by_grid.values()):
             return None
-        return tuple(known[grid] for grid in self.grids)
+        return tuple(by_grid[grid] for grid in self.grids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,6 @@ def moved_sites(layers: Layers | None, sites: Sequence[Site]) -> tuple[bool, ...
     precise = precise_type(layers)
     if precise is None:
         return None
-    moved = of_base(precise.name, MOVED[precise.name], sites)
+    numbers = of_base(precise.name, MOVED[precise.name], sites)
     order = transformers(sites)
-    return tuple(order.index(site.transformer) in moved for site in sites)
+    return tuple(order.index(site.transformer) in numbers for site in sites)

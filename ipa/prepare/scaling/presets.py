@@ -118,7 +118,7 @@ def preset_name(name: str) -> str:
         RequestError: There is none; the nearest is named.
     """
     plain = plain_name(name)
-    spellings = {plain_name(known): known for known in NAMES}
+    spellings = {plain_name(preset): preset for preset in NAMES}
     if plain not in spellings:
         nearest = difflib.get_close_matches(plain, spellings, n=1, cutoff=0.0)
         raise RequestError(
@@ -142,9 +142,9 @@ def of_base(name: str, by_base: Mapping[str, Numbers], sites: Sequence[Site]) ->
     """
     base = DEMO if is_demo(sites) else structure_name(sites) or ""
     if base not in by_base:
-        known = " and ".join(base for base in by_base if base != DEMO)
+        bases = " and ".join(base for base in by_base if base != DEMO)
         raise RequestError(
-            f"the layers of {name!r} are known for {known} only",
+            f"the layers of {name!r} are known for {bases} only",
             found=f"a UNet of another build, with {len(transformers(sites))} transformers",
             remedy=f"weigh its layers yourself with scale=, or take one of {', '.join(ANYWHERE)}",
         )

@@ -47,7 +47,7 @@ def _from_table(scale: Mapping[str, Any], sites: Sequence[Site]) -> SiteScales:
     if unknown:
         raise RequestError(
             "scale names sites that this UNet does not have",
-            found=_elsewhere(unknown, sites, {b: _names(known) for b, known in SITES.items()}),
+            found=_elsewhere(unknown, sites, {b: _names(others) for b, others in SITES.items()}),
             remedy="name sections (down, mid, up); or sites by odd numbers from 1 to "
             f"{sites[-1].number}, by paths, or by places such as {place(sites[0].transformer)}",
         )
@@ -79,8 +79,8 @@ def _from_blocks(scale: Mapping[str, Any], sites: Sequence[Site]) -> SiteScales:
         if isinstance(scale.get(section), Mapping):
             blocks = {f"block_{b}" for s, b in per_block if s == section}
             others = {
-                base: {f"block_{site.block}" for site in known if site.section == section}
-                for base, known in SITES.items()
+                base: {f"block_{site.block}" for site in base_sites if site.section == section}
+                for base, base_sites in SITES.items()
             }
             _check_parts(f"scale[{section!r}]", scale[section], blocks, sites, others)
     return tuple(_at(scale, site, per_block[site.transformer[:2]]) for site in sites)
@@ -111,16 +111,16 @@ def _number(value: Any, name: str) -> float:
 def _check_parts(
     where: str,
     given: Iterable[str],
-    known: set[Any],
+    parts: set[Any],
     sites: Sequence[Site],
     others: Mapping[str, Iterable[str]],
 ) -> None:
-    unknown = sorted(str(key) for key in given if key not in known)
+    unknown = sorted(str(key) for key in given if key not in parts)
     if unknown:
         raise RequestError(
             f"{where} names parts that this UNet does not have",
             found=_elsewhere(unknown, sites, others),
-            remedy=f"cross-attention is in {', '.join(sorted(known))}",
+            remedy=f"cross-attention is in {', '.join(sorted(parts))}",
         )
 
 
@@ -132,5 +132,5 @@ def _elsewhere(
     found = ", ".join(unknown)
     if not owners:
         return found
-    own = structure_name(sites) or "neither SD1.5 nor SDXL"
-    return f"{found}, which {owners[0]} has; this UNet is built as {own}"
+    structure = structure_name(sites) or "neither SD1.5 nor SDXL"
+    return f"{found}, which {owners[0]} has; this UNet is built as {structure}"

@@ -22,19 +22,19 @@ def unusual_numbers(request: Request, scales: Mapping[str, object] | None = None
         scales: The default weights of what is loaded, by the adapter's name: for image prompts
             that have none of their own.
     """
-    told = list[str]()
+    warnings = list[str]()
     for number, prompt in enumerate(request.image_prompts, start=1):
         scale: object = prompt.scale
         if scale is None and scales is not None:
             only = next(iter(scales.values()), None) if len(scales) == 1 else None
             scale = scales.get(prompt.adapter, only) if prompt.adapter else only
-        told += _of_weight(f"image prompt {number}", scale)
+        warnings += _of_weight(f"image prompt {number}", scale)
     for number, control in enumerate(request.controls, start=1):
-        told += _of_weight(f"control {number}", control.scale)
+        warnings += _of_weight(f"control {number}", control.scale)
     guidance = request.guidance_scale
     if is_finite(guidance) and not 0.0 <= guidance <= LARGEST_GUIDANCE:
-        told.append(f"guidance {guidance:g}: 1 to 15 is usual")
-    return told
+        warnings.append(f"guidance {guidance:g}: 1 to 15 is usual")
+    return warnings
 
 
 def _of_weight(where: str, scale: object) -> Iterator[str]:

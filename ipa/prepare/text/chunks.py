@@ -58,8 +58,8 @@ def _fragments(tokenizer: ClipTokenizer, text: str, syntax: str) -> Sequence[Fra
     parts = parse(text, syntax)
     if syntax != "comfyui":
         return parts
-    known = () if tokenizer.learned is None else tokenizer.learned.inversions
-    return [Fragment(named_words(part.text, known), part.weight) for part in parts]
+    words = () if tokenizer.learned is None else tokenizer.learned.inversions
+    return [Fragment(named_words(part.text, words), part.weight) for part in parts]
 
 
 def evened(texts: Sequence[Tokens], tokenizers: Sequence[ClipTokenizer]) -> tuple[Tokens, ...]:
@@ -122,16 +122,16 @@ def _pieces(tokenizer: ClipTokenizer, fragments: Sequence[Fragment]) -> Weighted
 
 
 def _cut(tokenizer: ClipTokenizer, fragments: Sequence[Fragment]) -> Tokens:
-    kept: Weighted = []
+    fitting: Weighted = []
     room, dropped = tokenizer.length - 2, ""
     for rank, part in enumerate(fragments):
-        pieces, left = tokenizer.pieces(part.text), room - len(kept)
-        kept += [(number, part.weight) for number, _ in pieces[:left]]
+        pieces, left = tokenizer.pieces(part.text), room - len(fitting)
+        fitting += [(number, part.weight) for number, _ in pieces[:left]]
         if len(pieces) > left:
             rest = "".join(later.text for later in fragments[rank + 1 :])
             dropped = part.text[pieces[left][1] :] + rest
             break
-    tokens = _tokens(tokenizer, [kept])
+    tokens = _tokens(tokenizer, [fitting])
     return Tokens(tokens.ids, dropped.strip(), tokens.weights)
 
 

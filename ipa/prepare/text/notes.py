@@ -53,11 +53,11 @@ def _notes(
         why = 'is read as words; prompt_syntax="comfyui" takes it for a learned word'
         yield from ((found[0], why) for found in _MENTION.finditer(text))
         return
-    known = ", ".join(own.token for own in inversions) or "none"
+    loaded = ", ".join(inversion.token for inversion in inversions) or "none"
     for part in parse(text, syntax):
         for match in EMBEDDING.finditer(part.text):
             if find_word(match[1], inversions)[0] is None:
-                yield match[0], f"was left out: there is no such learned word (loaded: {known})"
+                yield match[0], f"was left out: there is no such learned word (loaded: {loaded})"
         for match in _MENTION.finditer(EMBEDDING.sub("", part.text)):
             yield match[0], "is read as words, as in ComfyUI: a space must stand before it"
 

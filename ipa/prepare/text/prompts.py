@@ -167,17 +167,17 @@ def plan_texts(
         sizes = _sizes(request, size)
         negative_sizes = _negative_sizes(request) or sizes
     rows = [_encode(tokenizers, request, request.prompt, request.prompt_2)]
-    told = [sizes]
+    size_ids = [sizes]
     if is_guided(request, model):
         negative, second = request.negative_prompt or "", request.negative_prompt_2
         zeros = _is_zeros(request, model)
         rows.insert(0, () if zeros else _encode(tokenizers, request, negative, second))
-        told.insert(0, negative_sizes)
+        size_ids.insert(0, negative_sizes)
     even = even_rows(rows, tokenizers, profile_named(request.profile))
-    evened = zip(even, told, reversed(range(len(rows))), strict=True)
+    evened = zip(even, size_ids, reversed(range(len(rows))), strict=True)
     return tuple(
-        PlannedText(row, own, *plan_reading(row, tokenizers, request, negative=place > 0))
-        for row, own, place in evened
+        PlannedText(row, ids, *plan_reading(row, tokenizers, request, negative=place > 0))
+        for row, ids, place in evened
     )
 
 
@@ -205,7 +205,7 @@ def _encode(
     """Encode both texts; an empty second text is the first, as in diffusers."""
     rules = {"syntax": request.prompt_syntax, "long_prompts": request.long_prompts}
     pairs = zip(tokenizers, (text, second or text), strict=False)
-    return tuple(encode_prompt(tokenizer, own, **rules) for tokenizer, own in pairs)
+    return tuple(encode_prompt(tokenizer, words, **rules) for tokenizer, words in pairs)
 
 
 def _is_zeros(request: Request, model: ModelFolder) -> bool:

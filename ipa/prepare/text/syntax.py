@@ -107,11 +107,11 @@ def _nested(text: str, weight: float, depth: int) -> Iterator[Fragment]:
         if len(part) < 2 or (part[0], part[-1]) != ("(", ")"):
             yield Fragment(part, weight)
             continue
-        inner, own = part[1:-1], weight * _STEP
+        inner, inner_weight = part[1:-1], weight * _STEP
         head, colon, tail = inner.rpartition(":")
-        if colon and head and (told := _float(tail)) is not None:
-            inner, own = head, _finite(told, tail)
-        yield from _nested(inner, own, depth + 1)
+        if colon and head and (number := _float(tail)) is not None:
+            inner, inner_weight = head, _finite(number, tail)
+        yield from _nested(inner, inner_weight, depth + 1)
 
 
 def _sections(text: str) -> Iterator[str]:

@@ -49,6 +49,11 @@ def without_tags(text: str) -> str:
     return TAG.sub("", text)
 
 
+def tag_name(text: str) -> str:
+    """The name in the text of a LoRA's tag."""
+    return text.strip("<>").split(":")[1].strip()
+
+
 def lora_tags(request: Request) -> tuple[LoraTag, ...]:
     """The LoRAs that the prompts of a request name in A1111's way, each once.
 
@@ -59,18 +64,18 @@ def lora_tags(request: Request) -> tuple[LoraTag, ...]:
         return ()
     found: dict[str, LoraTag] = {}
     for field in TEXTS:
-        own: set[str] = set()
+        names: set[str] = set()
         for match in TAG.finditer(getattr(request, field) or ""):
             if match[1] not in LORA_KINDS:
                 continue
             tag = _lora_tag(match[0], match[2])
-            if tag.name in own or found.setdefault(tag.name, tag).scale != tag.scale:
+            if tag.name in names or found.setdefault(tag.name, tag).scale != tag.scale:
                 raise RequestError(
                     f"{field} names the LoRA {tag.name!r} twice",
                     found=tag.text[:_SHOWN],
                     remedy="name it once, with the weight that it shall have",
                 )
-            own.add(tag.name)
+            names.add(tag.name)
     return tuple(found.values())
 
 
@@ -125,14 +130,14 @@ def named_words(text: str, inversions: Sequence[TextualInversion]) -> str:
 def find_word(name: str, inversions: Sequence[TextualInversion]) -> tuple[str | None, str]:
     """The learned word that a name means, if any, and the commas behind the name."""
     table: dict[str, str] = {}
-    for own in inversions:
-        stem = Path(own.file).stem
+    for inversion in inversions:
+        stem = Path(inversion.file).stem
         for spelled in (
-            own.token,
+            inversion.token,
             stem,
-            *(f"{base}{e}" for base in (own.token, stem) for e in _ENDINGS),
+            *(f"{base}{e}" for base in (inversion.token, stem) for e in _ENDINGS),
         ):
-            table.setdefault(spelled, own.token)
+            table.setdefault(spelled, inversion.token)
     for tried in (name, name.rstrip(",")):
         if tried in table:
             return table[tried], name[len(tried) :]

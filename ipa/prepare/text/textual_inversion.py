@@ -24,6 +24,7 @@ from ipa.arrays import Floats
 from ipa.checks import check_plain
 from ipa.errors import CheckpointError, RequestError, shown
 from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import NOTHING, REASON, Ignore
 from ipa.model.lora import BUNDLED
 
 from .learned_words import LearnedWords, TextualInversion
@@ -70,16 +71,16 @@ def read_inversions(
         CheckpointError: A file is damaged, or its embeddings do not fit.
         RequestError: A token is no word, or there are not as many as are needed.
     """
-    told: list[str | None] = [None] * len(paths) if words is None else _listed(words)
-    if len(paths) == 1 and len(told) > 1:
-        return _by_rows(paths[0], told, model)
-    if len(told) != len(paths):
+    given: list[str | None] = [None] * len(paths) if words is None else _listed(words)
+    if len(paths) == 1 and len(given) > 1:
+        return _by_rows(paths[0], given, model)
+    if len(given) != len(paths):
         raise RequestError(
             "a list of files needs as many words",
-            found=f"{len(paths)} files, {len(told)} words",
+            found=f"{len(paths)} files, {len(given)} words",
             remedy="pass token= as a list with one for each file, or None for their own",
         )
-    return tuple(read_inversion(p, word, model) for p, word in zip(paths, told, strict=True))
+    return tuple(read_inversion(p, word, model) for p, word in zip(paths, given, strict=True))
 
 
 def _by_rows(
@@ -152,7 +153,7 @@ def _read(path: Path, model: ModelFolder) -> tuple[str, tuple[Floats, ...]]:
 
 
 def bundled_words(
-    path: Path, lora: str, model: ModelFolder
+    path: Path, lora: str, model: ModelFolder, ignore: Ignore = NOTHING
 ) -> tuple[dict[TextualInversion, list[str]], dict[str, str]]:
     """The learned words in the file of a LoRA that this model can use.
 
@@ -160,6 +161,7 @@ def bundled_words(
         path: The file.
         lora: What the LoRA is called.
         model: The model.
+        ignore: What is left out though it could be used.
 
     Returns:
         The words, each with the names of its tensors; and the names of other tensors of words, with
@@ -174,15 +176,18 @@ def bundled_words(
     found: dict[TextualInversion, list[str]] = {}
     left_out: dict[str, str] = {}
     for word, parts in ipa_convert.read_bundled_words(path).items():
-        own = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
-        rows = tuple(np.atleast_2d(parts[part]) for part in own if part)
+        if any(map(ignore.matches, _spelled(word, parts))):
+            left_out |= dict.fromkeys(_spelled(word, parts), REASON)
+            continue
+        used = [next((n for n in names if n in parts), "") for names in _PARTS[: len(needed)]]
+        rows = tuple(np.atleast_2d(parts[part]) for part in used if part)
         fits = [values.shape[1] for values in rows] == needed
         if fits and len({len(values) for values in rows}) == 1 and word.strip().isprintable():
-            found[TextualInversion(word.strip(), path.name, rows, lora)] = _spelled(word, own)
+            found[TextualInversion(word.strip(), path.name, rows, lora)] = _spelled(word, used)
             why = f"{model.name} has no place for this part of the word {word!r}"
         else:
-            own, why = [], f"{word!r} was learned for other text encoders than {model.name} has"
-        left_out |= dict.fromkeys(_spelled(word, parts.keys() - set(own)), why)
+            used, why = [], f"{word!r} was learned for other text encoders than {model.name} has"
+        left_out |= dict.fromkeys(_spelled(word, parts.keys() - set(used)), why)
     return found, left_out
 
 
@@ -218,12 +223,12 @@ def _taught(
     for inversion in inversions:
         # As transformers' add_tokens has it: found anywhere in the lowered text.
         model.add_tokens([AddedToken(word, normalized=True) for word in inversion.words])
-        own = tuple(range(following, following + len(inversion.words)))
+        new_ids = tuple(range(following, following + len(inversion.words)))
         numbers = [int(model.token_to_id(word) or 0) for word in inversion.words]
-        ids |= {number: (one,) for number, one in zip(numbers, own, strict=True)}
-        ids[numbers[0]] = own
+        ids |= {number: (one,) for number, one in zip(numbers, new_ids, strict=True)}
+        ids[numbers[0]] = new_ids
         rows.append(inversion.vectors[rank])
-        following += len(own)
+        following += len(new_ids)
     return replace(
         tokenizer, model=model, learned=LearnedWords(ids, np.concatenate(rows), inversions)
     )

@@ -40,8 +40,8 @@ def expanded(
 ) -> Iterator[tuple[int, int]]:
     """(id, place in the text), with all ids of a series in place of the one that stands for it."""
     for number, place in pieces:
-        for own in series.get(number, (number,)):
-            yield own, place
+        for token in series.get(number, (number,)):
+            yield token, place
 
 
 _SERIALIZED = "tokenizer.json"  # all that newer versions of transformers write
@@ -255,12 +255,14 @@ def _words(
 def _check_sides(folder: Path, config: Mapping[str, Any], serialized: Mapping[str, Any]) -> None:
     """Raise CheckpointError unless texts are cut and padded at their right end."""
     for key, part in _SIDES.items():
-        told = serialized.get(part)
-        own = str(told.get("direction", "right")).lower() if isinstance(told, Mapping) else "right"
-        if config.get(key, own) != "right":
+        side = serialized.get(part)
+        direction = (
+            str(side.get("direction", "right")).lower() if isinstance(side, Mapping) else "right"
+        )
+        if config.get(key, direction) != "right":
             raise CheckpointError(
                 f"{folder}/tokenizer_config.json: {key} is not supported",
-                found=shown(config.get(key, own)),
+                found=shown(config.get(key, direction)),
                 remedy='only "right" is implemented',
             )
 
@@ -271,8 +273,8 @@ def _series(model: Tokenizer, added: Sequence[AddedToken]) -> dict[int, tuple[in
     found: dict[int, tuple[int, ...]] = {}
     for word, number in ids.items():
         rest = itertools.takewhile(ids.__contains__, (f"{word}_{n}" for n in itertools.count(1)))
-        if own := tuple(ids[name] for name in rest):
-            found[number] = (number, *own)
+        if more := tuple(ids[name] for name in rest):
+            found[number] = (number, *more)
     return found
 
 
@@ -295,9 +297,9 @@ def _special_tokens(
         named |= _named({k: _marked(v) for k, v in older.items()})
         special = {_content(v, where) for v in named.values()}
         for token, number in _optional(folder / "added_tokens.json").items():
-            known = token in special
+            is_known = token in special
             decoder[_token_number(number, where)] = AddedToken(
-                token, normalized=not known, special=known
+                token, normalized=not is_known, special=is_known
             )
         listed = serialized.get("added_tokens") or []
         for value in listed if isinstance(listed, list) else [listed]:
@@ -327,13 +329,13 @@ def _registered(
     """
     for _, token in sorted(decoder.items()):
         yield token
-    known = {token.content for token in decoder.values()}
+    contents = {token.content for token in decoder.values()}
     seen: set[tuple[bool, str]] = set()
     extra = [key for key in named if key not in _SPECIAL_KEYS]
     for value in (named[k] for k in (*_SPECIAL_KEYS, *extra) if k in named):
         token = _added_token(value, where)
         mark = (isinstance(value, Mapping), token.content)
-        if token.content not in known and mark not in seen:
+        if token.content not in contents and mark not in seen:
             seen.add(mark)
             yield token
 

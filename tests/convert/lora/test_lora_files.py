@@ -223,7 +223,7 @@ WRONG: dict[str, tuple[Tensors, str]] = {
     ),
     "an infinite alpha": (
         {**sound(), f"{QUERY}.alpha": torch.tensor(torch.inf)},
-        f"1 that should be one finite number: {QUERY}.alpha (F32 ())",
+        f"{QUERY}.alpha holds values that are not finite",
     ),
     "a list of alphas": (
         {**sound(), f"{QUERY}.alpha": torch.ones(2)},
@@ -264,7 +264,7 @@ def test_refused(case: str, tmp_path: Path) -> None:
     for refuse in (read_lora, lambda p, t: convert_lora(p, tmp_path / "b.safetensors", t)):
         with pytest.raises(CheckpointError) as caught:
             refuse(path, SD)
-        assert found in caught.value.found
+        assert found in str(caught.value)
         assert caught.value.remedy
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
 

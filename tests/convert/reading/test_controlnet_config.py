@@ -197,8 +197,13 @@ def test_inspecting_a_whole_checkpoint(tmp_path: Path) -> None:
     shapes = original(shapes_of(built(ControlNetModel, **TRUE["SD1.5"])), "control_model.")
     shapes |= {name: tuple(value.shape) for name, value in base_model().items()}
     found = inspect(write_sparse(tmp_path / "a.safetensors", shapes))
+    assert found.family == "Stable Diffusion single file with a ControlNet in it"
+    assert "its ControlNet: SD1.5, 3 channels of the control picture" in found.remarks
+    assert any("convert --kind controlnet writes it alone" in remark for remark in found.remarks)
+    bare = {n: s for n, s in shapes.items() if not n.startswith("first_stage_model.")}
+    found = inspect(write_sparse(tmp_path / "b.safetensors", bare))
     assert (found.family, found.base) == ("ControlNet", "SD1.5")
-    assert "original naming, with the whole base model beside it" in found.remarks
+    assert "original naming, with other networks beside it" in found.remarks
 
 
 UNION = {"addition_time_embed_dim": 256, "block_out_channels": (320,) * 4}

@@ -162,15 +162,18 @@ def test_blurring_keeps_what_is_flat() -> None:
 
 @pytest.mark.parametrize(("before", "shape"), [((), (3, 5, 7)), ((3,), (2, 9)), ((1,), (1,))])
 def test_values_of_a_view_are_drawn_by_pairs(before: tuple[int, ...], shape: Any) -> None:
-    """Also where a single value is left over from the draw before."""
+    """Also where a single value is left over from the draw before.
+
+    In double on both sides: measured 0; another libm may flip a last float32 bit at |x| in 2–4.
+    """
     torch.manual_seed(11)
     stream = NoiseStream(11)
     if before:
-        assert np.allclose(torch.randn(before).numpy(), stream.normal(before), atol=1e-6)
+        assert np.abs(torch.randn(before).numpy() - stream.normal(before)).max() <= 2.4e-7
     wide = torch.empty(*shape[:-1], 2 * shape[-1])[..., ::2]  # never contiguous
     drawn = wide.normal_().numpy()
-    assert np.allclose(drawn, stream.normal_by_pairs(shape), atol=1e-6)
-    assert np.allclose(torch.randn(2).numpy(), stream.normal((2,)), atol=1e-6)
+    assert np.abs(drawn - stream.normal_by_pairs(shape)).max() <= 2.4e-7
+    assert np.abs(torch.randn(2).numpy() - stream.normal((2,))).max() <= 2.4e-7
 
 
 def test_noise_as_words() -> None:

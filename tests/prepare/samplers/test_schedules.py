@@ -411,8 +411,10 @@ def test_other_kinds_of_model_are_refused(config: Mapping[str, Any]) -> None:
     [("dpmp_2m", "dpmpp_2m"), ("eulerr", "euler"), ("euler_karas", "euler_karras")],
 )
 def test_an_unknown_name_is_told_the_nearest(wrong: str, nearest: str) -> None:
-    with pytest.raises(RequestError, match=f"did you mean '{nearest}'"):
+    """And two more; where to find the others, not all of them on one line."""
+    with pytest.raises(RequestError, match=f"did you mean '{nearest}', '.+' or '.+'. All ") as told:
         make_schedule(wrong, SCHEDULER, 10)
+    assert len(str(told.value)) < 300 and "docs/reference/samplers.md" in str(told.value)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 1001, 2.0, True, None])

@@ -122,10 +122,12 @@ def _stages(name: str, comparison: Comparison) -> Iterator[str]:
 
 
 def _short(comparison: Comparison) -> dict[str, Any]:
-    told = json_report(comparison)
-    kept = {one.stage for one in worst_first(comparison.differences)[:_WORST]}
-    told["stages"] = [stage for stage in told["stages"] if stage["stage"] in kept]
-    return {name: told[name] for name in ("verdict", "ok", "first_bad", "mode", "only_a", "stages")}
+    report = json_report(comparison)
+    worst = {one.stage for one in worst_first(comparison.differences)[:_WORST]}
+    report["stages"] = [stage for stage in report["stages"] if stage["stage"] in worst]
+    return {
+        name: report[name] for name in ("verdict", "ok", "first_bad", "mode", "only_a", "stages")
+    }
 
 
 def _cell(text: str) -> str:

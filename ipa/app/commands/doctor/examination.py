@@ -58,9 +58,9 @@ class Examination:
     def run(self) -> None:
         """Run all checks. Raises Sick."""
         self._checked("backend", self._backend)
-        known = self._checked("recorded run", self._recorded)
-        own = self._precision("float32", known, known.capture)
-        self._precision("float16", known, own)
+        record = self._checked("recorded run", self._recorded)
+        made = self._precision("float32", record, record.capture)
+        self._precision("float16", record, made)
         if self.full:
             self._checked("SD1.5's size", self._full)
 
@@ -79,44 +79,44 @@ class Examination:
 
     def _backend(self) -> tuple[str, None]:
         chosen = choose_backend(self.backend)
-        own = environment_of(chosen)  # loads its framework, which then has facts to tell
-        self.facts.update(environment({}) | own)
+        facts = environment_of(chosen)  # loads its framework, which then has facts to tell
+        self.facts.update(environment({}) | facts)
         if self.device is not None:
             self.facts["device"] = self.device
         return f"{chosen} on {self.facts['device']}", None
 
     def _recorded(self) -> tuple[str, Recorded]:
-        known = recorded()
-        return f"{len(known.capture.stages)} stages of {known.capture.header.side.name}", known
+        record = recorded()
+        return f"{len(record.capture.stages)} stages of {record.capture.header.side.name}", record
 
-    def _precision(self, dtype: str, known: Recorded, reference: Capture) -> Capture:
+    def _precision(self, dtype: str, record: Recorded, reference: Capture) -> Capture:
         """Compare a run in this precision with a reference, and measure its speed."""
         name = f"demo in {dtype}"
         pipe = self._checked(f"{name} loads", lambda: _opened(self.backend, dtype, self._device))
-        found, own = self._checked(name, lambda: ("", self._held(pipe, known, reference)))
+        found, made = self._checked(name, lambda: ("", self._held(pipe, record, reference)))
         self.checks[-1] = Check(name, _good(found), found.verdict.sentence, found)
         self.bar.describe(f"speed in {dtype}")
         self.speeds.append(Speed("demo, 64²", dtype, self._seconds(pipe)))
-        return own
+        return made
 
     def _held(
-        self, pipe: Pipeline, known: Recorded, reference: Capture
+        self, pipe: Pipeline, record: Recorded, reference: Capture
     ) -> tuple[Comparison, Capture]:
-        limits = self._limits(str(pipe.info()["dtype"]), known)
+        limits = self._limits(str(pipe.info()["dtype"]), record)
         return hold(
             pipe,
             reference,
             limits,
-            inputs=known.capture,
+            inputs=record.capture,
             on_progress=self.bar,
             cancel=self.cancel,
         )
 
-    def _limits(self, dtype: str, known: Recorded) -> Limits:
+    def _limits(self, dtype: str, record: Recorded) -> Limits:
         """The limits on stages; with TF32 products they are float16's."""
         if dtype == "float32" and self.backend == "mlx" and has_tf32(self.facts):
-            return Limits("float16", known.floors["float16"], FACTOR)
-        return known.limits(dtype)
+            return Limits("float16", record.floors["float16"], FACTOR)
+        return record.limits(dtype)
 
     def _full(self) -> tuple[str, None]:
         self.speeds.append(full_speed(self.backend, self._device, self.cancel))

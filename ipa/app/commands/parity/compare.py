@@ -84,11 +84,13 @@ def _against_capture(first: Path | LiveSpec, second: Path, asked: Asked) -> Comp
         reference = opening.subject(first).capture(Choice())
         if asked.is_set("floor") and not _floors(other, reference.header, other.header):
             reference = _with_floors(reference, other.header.precision, opening)
-    own = own_limits(asked.limits, reference.stages)
+    stage_limits = own_limits(asked.limits, reference.stages)
     if asked.is_set("floor"):
-        limits = usual_limits(reference, other, own)
+        limits = usual_limits(reference, other, stage_limits)
     else:
-        limits = Limits(lower(reference.header.precision, other.header.precision), own=own)
+        limits = Limits(
+            lower(reference.header.precision, other.header.precision), by_stage=stage_limits
+        )
     return compare(reference, other, limits, asked.allow)
 
 
@@ -108,7 +110,7 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
     forced = asked.is_set("forced") or asked.is_set("descend")
     subject = opening.subject(spec)
     reference = read(first) if isinstance(first, Path) else opening.subject(first).capture(Choice())
-    own, floors = own_limits(asked.limits, reference.stages), NO_MEASURE
+    stage_limits, floors = own_limits(asked.limits, reference.stages), NO_MEASURE
     if asked.is_set("floor"):
         low = lower(reference.header.precision, subject.precision)
         floors = reference.floors.get(low, NO_MEASURE)
@@ -119,7 +121,7 @@ def _live(first: Path | LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked
         subject,
         mode="teacher-forced" if forced else "free-running",
         floors=floors,
-        own=own,
+        by_stage=stage_limits,
         with_swaps=asked.is_set("swaps"),
         allow=asked.allow,
     )
@@ -149,7 +151,7 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
     if asked.is_set("floor"):
         exact = opening.exact(first.backend, first.dtype, low)
         rounded = opening.rounded(first.backend, low)
-    limits = Limits(low, own=PatternLimits(asked.limits), forced=True)
+    limits = Limits(low, by_stage=PatternLimits(asked.limits), forced=True)
     a, b = _Heard(reference), _Heard(subject)
     found = descend(
         *(a, b, limits),
@@ -161,10 +163,10 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
     whole: float | None = None
     swapped: tuple[Swap, ...] = ()
     if asked.is_set("swaps"):
-        kept = Swappable()
-        reference.run(kept)
-        whole, swapped = swaps(kept, subject.run)
-    known = {one.stage: one.floor for one in found.differences if one.floor is not None}
+        swappable = Swappable()
+        reference.run(swappable)
+        whole, swapped = swaps(swappable, subject.run)
+    floor_by_stage = {one.stage: one.floor for one in found.differences if one.floor is not None}
     return Comparison(
         a=a.told().side,
         b=b.told().side,
@@ -173,5 +175,7 @@ def _descended(first: LiveSpec, spec: LiveSpec, opening: Opening, asked: Asked) 
         differences=found.differences,
         swaps=swapped,
         unswapped=whole,
-        notes=notes_of(replace(limits, floors=known), Capture(a.told(), {}), Capture(b.told(), {})),
+        notes=notes_of(
+            replace(limits, floors=floor_by_stage), Capture(a.told(), {}), Capture(b.told(), {})
+        ),
     )

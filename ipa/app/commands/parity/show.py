@@ -74,11 +74,11 @@ def own_limits(texts: Sequence[str], stages: Iterable[str]) -> dict[str, float]:
     Raises:
         RequestError: A pattern matches none.
     """
-    known = list(stages)
-    own: dict[str, float] = {}
+    names = list(stages)
+    limits: dict[str, float] = {}
     for row in limit_rows(texts):
-        own |= dict.fromkeys(chosen([row.pattern], known), row.limit or 0.0)
-    return own
+        limits |= dict.fromkeys(chosen([row.pattern], names), row.limit or 0.0)
+    return limits
 
 
 class PatternLimits(Mapping[str, float]):
@@ -179,7 +179,7 @@ def _cells(one: Difference, has_floors: bool) -> tuple[str, ...]:
 
 def show_capture(capture: Capture, path: Path, *, as_json: bool) -> None:
     """Print what a capture holds and where it was written."""
-    sketched = sum(isinstance(kept, Sketch) for kept in capture.stages.values())
+    sketched = sum(isinstance(stage, Sketch) for stage in capture.stages.values())
     size = path.stat().st_size
     if as_json:
         header = asdict(capture.header)

@@ -108,11 +108,11 @@ class Opening:
 
     def floors(self, reference: Capture, low: str, *, forced: bool) -> Floors:
         """Measured floors of a reference's stages; empty where no backend here can measure."""
-        own = reference.header
-        exact = self.exact(own.backend, own.dtype, low)
-        if exact is None or own.unfinished:
+        header = reference.header
+        exact = self.exact(header.backend, header.dtype, low)
+        if exact is None or header.unfinished:
             return NO_MEASURE
-        other = self.rounded(own.backend, low)
+        other = self.rounded(header.backend, low)
         return measured(other.capture(Choice()) if other else reference, exact, forced=forced)
 
     def _if_there(self, spec: LiveSpec) -> Subject | None:

@@ -19,7 +19,7 @@ _GAP = 0.15
 _WIDTH_OF_A_LETTER = 6.6
 
 
-def flow_chart(tree: Sequence[Group], scale: LogScale, parting: Difference | None) -> Markup:
+def flow_chart(tree: Sequence[Group], scale: LogScale, first_bad: Difference | None) -> Markup:
     """An SVG: bars of relative L2, steps of floor and limit, phases below, where the runs part."""
     rows = level(tree, MOST_BARS)
     worst = [row.worst if isinstance(row, Group) else row for row in rows]
@@ -35,7 +35,7 @@ def flow_chart(tree: Sequence[Group], scale: LogScale, parting: Difference | Non
         *(
             _here(_LEFT + at * wide)
             for at, row in enumerate(rows)
-            if parting and holds(row, parting)
+            if first_bad and holds(row, first_bad)
         ),
         viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
         role="img",

@@ -146,11 +146,11 @@ def stage_data(differences: Sequence[Difference]) -> Markup:
     for one in differences:
         phase, block, layer = ancestry(one.stage)
         path = one.stage.partition("/")[2]
-        told = (path, explain_stage(one.stage), block, layer)
+        words = (path, explain_stage(one.stage), block, layer)
         shape = " × ".join(map(str, one.shape))
         places = (
             phases.setdefault(phase, len(phases)),
-            paths.setdefault(told, len(paths)),
+            paths.setdefault(words, len(paths)),
             shapes.setdefault(shape, len(shapes)),
         )
         rows.append([*places, int(one.bad), int(one.sketched), *map(_number, row_values(one))])
