@@ -139,7 +139,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.parity.descent": "ipa.parity.compare.descent",
     "ipa.parity.difference": "ipa.parity.compare.measures",
     "ipa.parity.environment": "ipa.parity.capture.environment",
-    "ipa.parity.explanation": "ipa.parity.compare.explanation",
+    "ipa.parity.explanation": "ipa.backend.stages",
     "ipa.parity.figures": "ipa.parity.compare.verdict",
     "ipa.parity.fingerprints": "ipa.pipeline.fingerprints",
     "ipa.parity.held": "ipa.backend.stage_reader",

@@ -34,6 +34,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 
 CHOSEN = (
     "laws/test_laws.py",
+    "laws/test_control_kinds.py",
     "laws/test_t2i_adapters.py",
     "backend_torch/test_attention.py",
     "backend_torch/test_stages.py",
@@ -53,7 +54,7 @@ WIDTHS = (
 )
 """Ours against judges whose last bits rest on how wide the processor's vectors are."""
 
-FEWER = {"MLX's own BLAS": ("laws/test_t2i_adapters.py",)}
+FEWER = {"MLX's own BLAS": ("laws/test_control_kinds.py",)}
 """Where all of them take long."""
 
 

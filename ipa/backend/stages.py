@@ -1,4 +1,4 @@
-"""The stages of a run that can be watched, and what each of them is.
+"""The names of the stages of a run that can be watched; each kind has a row in `stage_table`.
 
 A name is "<phase>/<path>". Phases, in the order of a run: "encode" (a picture to start from),
 "start", "text.positive", "text.negative", "image.N" (image prompt N), "condition" (what all steps
@@ -13,157 +13,98 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Literal, TypeAlias
+from types import MappingProxyType
 
 from ipa.errors import RequestError
 
-Level: TypeAlias = Literal["result", "block", "layer", "operation"]
+from .stage_table import BLOCK, LISTS, MODULES, NETWORKS, RESULTS, Level, StageKind
 
-UNET = r"(unet|controlnet\.\w+)\."
-VAE = r"vae\.(encoder|decoder)\."
-CLIP = r"(text_encoder|text_encoder_2|image_encoder)\."
-_BLOCK = r"(down_blocks\.\d+|mid_block|up_blocks\.\d+)"
-_TRANSFORMER = rf"{UNET}{_BLOCK}\.attentions\.\d+"
-_SITE = rf"{_TRANSFORMER}\.transformer_blocks\.\d+"
-_UNET_SITE = _SITE.replace(UNET, r"unet\.")
+START = "start/latents"
+PICTURE = "decode/image"
 
-
-@dataclass(frozen=True, slots=True)
-class StageKind:
-    """Stages whose path matches a pattern.
-
-    `once`: it is the same in every step, and told in the phase "condition" alone.
-    """
-
-    pattern: str
-    meaning: str
-    level: Level
-    once: bool = False
-
-    def matches(self, path: str) -> bool:
-        """Whether a path, less its "@2", is of this kind."""
-        return re.fullmatch(self.pattern, path) is not None
-
-
-RESULTS = (
-    StageKind(r"mean|deviation", "the VAE's posterior of the starting picture", "result"),
-    StageKind(r"pixels", "what the image encoder is given, normalised", "result"),
-    StageKind(r"features\.(un)?conditional", "what the image encoder says", "result"),
-    StageKind(r"tokens\.(un)?conditional", "the projector's image tokens", "result"),
-    StageKind(r"states", "the text as the UNet attends to it", "result"),
-    StageKind(r"pooled", "SDXL's pooled text", "result"),
-    StageKind(
-        r"image\.\d+\.[\w.]+\.to_[kv]", "an image prompt's keys or values at a site", "operation"
-    ),
-    StageKind(r"image\.\d+\.[\w.]+\.mask", "an image prompt's mask at a site", "operation"),
-    StageKind(r"sizes", "SDXL's six numbers of every text", "result"),
-    StageKind(r"timestep", "the timestep that the UNet is given", "result"),
-    StageKind(r"prediction", "what the UNet predicts", "result"),
-    StageKind(r"guided", "the prediction after guidance", "result"),
-    StageKind(r"denoised", "the estimate of the finished latents", "result"),
-    StageKind(r"latents", "the latents", "result"),
-    StageKind(r"image", "the finished picture, in [0, 1]", "result"),
+PHASES = (
+    (r"encode", "while the starting picture is encoded"),
+    (r"start", "before the first step"),
+    (r"text\.(\w+)", "while the {0} text is encoded"),
+    (r"image\.(\d+)", "while image prompt {0} is encoded"),
+    (r"condition", "while what all steps share is computed"),
+    (r"step\.0*(\d+)", "at step {0}"),
+    (r"decode", "while the picture is decoded"),
 )
+"""Patterns of the phases, in the order of a run, and when a stage of each is computed."""
 
-MODULES = (
-    StageKind(rf"{UNET}time_proj", "the timestep's sinusoid", "operation"),
-    StageKind(rf"{UNET}time_embedding(\.linear_[12])?", "the timestep, embedded", "operation"),
-    StageKind(
-        rf"{UNET}add_embedding(\.input|\.linear_[12])?",
-        "SDXL's pooled text and its sizes as sinusoids; the same, embedded",
-        "operation",
-        True,
-    ),
-    StageKind(rf"{UNET}controlnet_cond_embedding", "the control picture, embedded", "layer", True),
-    StageKind(rf"{UNET}controlnet_(mid_block|down_blocks\.\d+)", "a ControlNet's result", "layer"),
-    StageKind(rf"{UNET}{_BLOCK}", "a level of the UNet", "block"),
-    StageKind(rf"({UNET}|{VAE})conv_(in|norm_out|out|out\.input)", "first and last", "operation"),
-    StageKind(rf"{VAE}(conv_in\.input)", "latents or pixels as the VAE takes them", "operation"),
-    StageKind(rf"{VAE}(down_blocks\.\d+|mid_block)", "a level of the VAE", "block"),
-    StageKind(rf"({UNET}|{VAE}){_BLOCK}\.resnets\.\d+", "a resnet", "layer"),
-    StageKind(
-        rf"({UNET}|{VAE}){_BLOCK}\.resnets\.\d+\."
-        r"(norm[12]|conv[12](\.input)?|time_emb_proj|conv_shortcut)",
-        "a part of a resnet; the convolutions' inputs are the norms', activated",
-        "operation",
-    ),
-    StageKind(rf"({UNET}|{VAE}){_BLOCK}\.(down|up)samplers\.0\.conv", "a resampling", "operation"),
-    StageKind(
-        rf"{VAE}mid_block\.attentions\.0(\.(group_norm|to_[qkv]|attended|to_out\.0))?",
-        "the VAE's self-attention",
-        "operation",
-    ),
-    StageKind(r"vae\.(post_)?quant_conv(\.input)?", "between latents and the VAE", "operation"),
-    StageKind(_TRANSFORMER, "a transformer", "layer"),
-    StageKind(rf"{_TRANSFORMER}\.(norm|proj_in|proj_out)", "a transformer's ends", "operation"),
-    StageKind(_SITE, "a transformer block", "layer"),
-    StageKind(rf"{_SITE}\.norm[123]", "a norm before attention or feed-forward", "operation"),
-    StageKind(rf"{_SITE}\.attn1(\.(to_[qkv]|attended|to_out\.0))?", "self-attention", "operation"),
-    StageKind(
-        rf"{_SITE}\.attn2\.to_[kv]", "the text's keys or values at a site", "operation", True
-    ),
-    StageKind(rf"{_UNET_SITE}\.attn2\.text", "what a site gets of the text", "operation"),
-    StageKind(
-        rf"{_UNET_SITE}\.attn2\.image\.\d+", "what a site gets of an image prompt", "operation"
-    ),
-    StageKind(rf"{_SITE}\.attn2(\.(to_q|attended|to_out\.0))?", "cross-attention", "operation"),
-    StageKind(
-        rf"{_SITE}\.ff(\.net\.(0\.proj|0|2))?", "the feed-forward; net.0 is GEGLU", "operation"
-    ),
-    StageKind(
-        rf"{CLIP}(pixels|embeddings\.patch_embedding|embeddings|pre_layrnorm)",
-        "what enters a tower of CLIP",
-        "operation",
-    ),
-    StageKind(rf"{CLIP}layers\.\d+", "a layer of CLIP", "layer"),
-    StageKind(
-        rf"{CLIP}layers\.\d+\.(layer_norm[12]|self_attn|mlp|"
-        r"self_attn\.([qkv]_proj|attended|out_proj)|mlp\.(fc[12]|activation_fn))",
-        "a part of a layer of CLIP",
-        "operation",
-    ),
-    StageKind(
-        rf"{CLIP}(post_layernorm|text_projection|visual_projection)",
-        "what leaves a tower of CLIP",
-        "operation",
-    ),
-    StageKind(r"projector\.layers\.\d+", "a layer of the projector", "layer"),
-    StageKind(
-        r"projector\.((layers\.\d+\.(ln[01]|attn\.(to_q|attended|to_out\.0)|ff\.(0|1\.net\.(0|2))))|"
-        r"image_embeds|proj_in|proj_out|norm|norm_out|(ff|proj)\.net\.(0\.proj|0|2))",
-        "a part of the projector",
-        "operation",
-    ),
-)
-
-INPUTS = {
-    "add_embedding.linear_1": "add_embedding.input",
-    "conv1": "conv1.input",
-    "conv2": "conv2.input",
-    "conv_out": "conv_out.input",
-    "conv_in": "conv_in.input",
-    "quant_conv": "quant_conv.input",
-    "post_quant_conv": "post_quant_conv.input",
-    "to_out.0": "attended",
-    "self_attn.out_proj": "self_attn.attended",
-    "embeddings.patch_embedding": "pixels",
-}
+INPUTS: Mapping[str, str] = MappingProxyType(dict(k.input_of for k in MODULES if k.input_of))
 """Names of the inputs that are stages of their own, by the end of the module's name."""
+
+PLACE = re.compile(rf"\.(?:{BLOCK}(?:\.(?=[a-z])|$)|(?:{'|'.join(LISTS)})\.\d+(?:\.(?=[a-z])|$))+")
+"""A pattern for a module's place in a network."""
+
+
+def kind_of(name: str) -> StageKind | None:
+    """The row of a stage ("step.000/latents@2") or a module ("unet.conv_in"), None without."""
+    whole = name.partition("@")[0]
+    return _module_kind(whole.rpartition("/")[2]) or _result_kind(whole)
+
+
+@cache  # of a module's path, which has no step: there are few, and each is asked for often
+def _module_kind(path: str) -> StageKind | None:
+    return next((kind for kind in MODULES if kind.explain(path) is not None), None)
 
 
 @cache
-def kind_of(path: str) -> StageKind | None:
-    """The kind of a path, "unet.conv_in" or "latents@2"; None if it is no stage."""
-    bare = path.partition("@")[0]
-    return next((kind for kind in (*RESULTS, *MODULES) if kind.matches(bare)), None)
+def _result_kind(name: str) -> StageKind | None:
+    return next((kind for kind in RESULTS if kind.explain(name) is not None), None)
 
 
-def input_of(path: str, names: Mapping[str, str] = INPUTS) -> str | None:
+def explain_stage(name: str) -> str:
+    """A stage in words: "image prompt 0's branch of cross-attention, in the UNet".
+
+    Of a name that nobody knows, that it is a stage; a later run of a module in the same phase is
+    told by its number. The phase is `explain_phase`'s part.
+    """
+    whole, _, run = name.partition("@")
+    again = f" (run {run} in its phase)" if run else ""
+    kind = kind_of(whole)
+    return f"{_words(whole) if kind is None else kind.explain(whole)}{again}"
+
+
+def _words(stage: str) -> str:
+    """What can be said of a stage that the table does not have."""
+    for network in NETWORKS:
+        found = re.match(rf"{network.pattern}\.", split(stage)[1])
+        if found is not None and network.words:
+            return f"a part, {network.words.format(*found.groups())}"
+    return "a stage of the run"
+
+
+def explain_phase(name: str) -> str:
+    """A phase in words: "at step 12"; "in <phase>" for one that is not known."""
+    phase = name.partition("/")[0]
+    for pattern, words in PHASES:
+        found = re.fullmatch(pattern, phase)
+        if found is not None:
+            return words.format(*found.groups())
+    return f"in {phase}"
+
+
+def ancestry(stage: str) -> tuple[str, str, str]:
+    """The phase, block and layer of a stage, each whole; "" where it belongs to none."""
+    phase, path = split(stage)
+    for network in NETWORKS:
+        if network.block is None:
+            continue
+        block = re.match(rf"{network.pattern}{network.block}(?=[.@]|$)", path)
+        if block is not None:
+            layer = re.compile(rf"\.(?:{network.layer})(?=[.@]|$)").match(path, block.end())
+            return phase, block[0], path[: layer.end()] if layer else ""
+    return phase, "", ""
+
+
+def input_of(path: str, inputs: Mapping[str, str] = INPUTS) -> str | None:
     """The name of a module's input; None where that is no stage."""
-    for end, name in names.items():
+    for end, name in inputs.items():
         head = path.removesuffix(end)
         if head != path and head[-1:] in {"", "."}:
             return head + name if kind_of(head + name) else None
@@ -172,7 +113,8 @@ def input_of(path: str, names: Mapping[str, str] = INPUTS) -> str | None:
 
 def is_sequence(path: str) -> bool:
     """Whether a map is told as a sequence (B, H·W, C): diffusers' modules differ in that."""
-    return ".attentions." in path and path.endswith((".proj_in", ".proj_out", ".group_norm"))
+    kind = kind_of(path)
+    return kind is not None and kind.is_sequence
 
 
 def split(stage: str) -> tuple[str, str]:
@@ -189,7 +131,7 @@ def step_of(stage: str) -> int | None:
 
 def level_of(stage: str) -> Level:
     """The level of a stage: how deep it is."""
-    kind = kind_of(split(stage)[1])
+    kind = kind_of(stage)
     return "operation" if kind is None else kind.level
 
 
@@ -208,7 +150,9 @@ def chosen(patterns: Iterable[str], known: Iterable[str]) -> frozenset[str]:
             raise RequestError(
                 f"no stage is called {pattern!r}",
                 found=f"{len(names)} stages",
-                remedy=f"the nearest: {', '.join(near)}" if near else "see ipa/backend/stages.py",
+                remedy=f"the nearest: {', '.join(near)}"
+                if near
+                else "see ipa/backend/stage_table.py",
             )
         found.update(matched)
     return frozenset(found)

@@ -45,16 +45,16 @@ class Emitter:
 
     def wants(self, name: str) -> bool:
         """See `ipa.backend.tap.Emit`."""
-        kind = kind_of(name)
+        kind = kind_of(f"{self._phase}/{name}")
         if kind is None:
             return False
-        phase = "condition" if kind.once else self._phase
+        phase = "condition" if kind.is_shared else self._phase
         return bool(phase) and self._tap.wants(f"{phase}/{name}")
 
     def __call__(self, name: str, array: Floats) -> Floats | None:
         """See `ipa.backend.tap.Emit`."""
-        kind = kind_of(name)
-        if kind is not None and kind.once:
+        kind = kind_of(f"{self._phase}/{name}")
+        if kind is not None and kind.is_shared:
             stage = f"condition/{name}"
             if stage not in self._shared:
                 self._shared[stage] = self._ask(stage, array)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -87,6 +87,44 @@ def face_tensors(
     return out
 
 
+def random_tensors(config: dict[str, Any], kind: str, seed: int = 0, **sizes: int) -> Tensors:
+    """Random weights of any kind for a UNet, all tensors different.
+
+    "linear", "mlp" and "resampler" see features of 30 values, "face resampler" identities; "faceid"
+    and "faceid_plus" have a LoRA, "portrait" has none. `sizes`: see `models.adapter_tensors`.
+    """
+    if kind in {"faceid", "portrait", "faceid_plus"}:
+        options = {"tokens": 16} if kind == "portrait" else {"rank": 3}
+        structure = "faceid" if kind == "portrait" else kind
+        return face_tensors(config, structure, seed=seed, **options)
+    usual = {"feature": 512, "tokens": 16} if kind == "face resampler" else {"feature": 30}
+    return models.adapter_tensors(
+        kind.removeprefix("face "),
+        sites(config),
+        context=config["cross_attention_dim"],
+        seed=seed,
+        **(usual | sizes),
+    )
+
+
+def nested(tensors: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """An adapter as torch.save wrote the published ones: a dict of two dicts."""
+    parts: dict[str, dict[str, Any]] = {"image_proj": {}, "ip_adapter": {}}
+    for name, value in tensors.items():
+        part, rest = name.split(".", 1)
+        parts[part][rest] = value
+    return parts
+
+
+def site_shapes(places: Iterable[tuple[int, int]], context: int) -> Shapes:
+    """The keys' and values' tensors of an adapter for sites of (number, width)."""
+    return {
+        f"ip_adapter.{number}.to_{part}_ip.weight": (width, context)
+        for number, width in places
+        for part in "kv"
+    }
+
+
 def projector_shapes(
     structure: str, *, context: int, feature: int, tokens: int, width: int
 ) -> Shapes:
@@ -164,10 +202,7 @@ class InDiffusers:
 def load_in_diffusers(config: dict[str, Any], tensors: Tensors) -> InDiffusers:
     """Let diffusers number, split and rename the tensors of an original file."""
     unet = _structure(json.dumps(config))
-    parts: dict[str, Tensors] = {"image_proj": {}, "ip_adapter": {}}
-    for name, value in tensors.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = value
+    parts = nested(tensors)
     projector = unet._convert_ip_adapter_image_proj_to_diffusers(
         parts["image_proj"], low_cpu_mem_usage=False
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from oracle import models
 from oracle.pipelines import diffusers_pipeline, run_diffusers
 
 Pictures = list[Image.Image]
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,11 @@ def build(
     }
 
 
-def once(run: Callable[[str], np.ndarray]) -> Callable[[str], np.ndarray]:
-    """What diffusers gives for a case by name; each is run once for both backends."""
-    known: dict[str, np.ndarray] = {}
+def once(run: Callable[[Key], np.ndarray]) -> Callable[[Key], np.ndarray]:
+    """What diffusers gives for a case by its key; each is run once for both backends."""
+    known: dict[Key, np.ndarray] = {}
 
-    def cached(name: str) -> np.ndarray:
+    def cached(name: Key) -> np.ndarray:
         if name not in known:
             known[name] = run(name)
         return known[name]

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from ipa.backend.stages import explain_phase, explain_stage
 from ipa.parity.assertion import FirstDifferenceError
 from ipa.parity.compare.comparison import Comparison
-from ipa.parity.compare.explanation import explain_phase, explain_stage
 from ipa.parity.compare.measures import Difference
 from ipa.parity.compare.verdict import kind_name, short
 from ipa.parity.report.issue_text import issue_text
@@ -152,9 +152,10 @@ def test_every_stage_is_explained() -> None:
     ("name", "words"),
     [
         ("image.2/features.unconditional", "what the encoder says of the picture against it"),
-        ("condition/text.keys.down_blocks.1.x", "the text's keys at one cross-attention"),
-        (f"condition/image.1.mid_block.{SITE}.attn2.to_v", "image prompt 1's values at one cross-"
-         "attention"),
+        (f"condition/unet.mid_block.attentions.0.{SITE}.attn2.to_k",
+         "the text's keys in cross-attention, in the UNet"),
+        (f"condition/image.1.mid_block.attentions.0.{SITE}.attn2.to_v",
+         "image prompt 1's values at one cross-attention"),
         ("decode/vae.decoder.mid_block.attentions.0.to_q", "self-attention's queries, in the VAE's "
          "decoder"),
         ("image.0/image_encoder.layers.3.mlp.fc1@2", "the feed-forward's first projection, in the "

@@ -8,14 +8,11 @@ from oracle.measure import relative
 from oracle.runs.editing import CASES, ONE_GENERATOR, SUITE
 from oracle.workshop import Workshop
 
-# Relative L2 of the final latents. Measured over all cases: torch 3.9e-6, mlx 3.8e-6.
-LIMITS = {"torch": 1e-5, "mlx": 1e-4}
-
 
 @pytest.mark.parametrize("name", CASES)
 def test_trajectory(name: str, workshop: Workshop) -> None:
     expected = SUITE.expected(CASES[name], workshop)
-    for backend, limit in LIMITS.items():
+    for backend, limit in SUITE.limits.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), expected) < limit
 
 
@@ -23,6 +20,6 @@ def test_trajectory(name: str, workshop: Workshop) -> None:
 def test_one_generator(name: str, workshop: Workshop) -> None:
     """Posteriors, starting noise and later noise in diffusers' order, from a single generator."""
     expected = SUITE.expected(ONE_GENERATOR[name], workshop)
-    for backend, limit in LIMITS.items():
+    for backend, limit in SUITE.limits.items():
         found = SUITE.ours(ONE_GENERATOR[name], workshop, backend)
         assert relative(found, expected) < limit, backend

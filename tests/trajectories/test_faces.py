@@ -8,15 +8,12 @@ from oracle.measure import relative
 from oracle.runs.faces import AT_ZERO, CASES, SUITE
 from oracle.workshop import Workshop
 
-# Relative L2 of the final latents. Measured over all cases: torch 2.9e-6, mlx 4.2e-6.
-LIMITS = {"torch": 1e-5, "mlx": 1e-4}
-
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
 @pytest.mark.parametrize("name", CASES)
 def test_trajectories(name: str, workshop: Workshop) -> None:
     wanted = SUITE.expected(CASES[name], workshop)
-    for backend, limit in LIMITS.items():
+    for backend, limit in SUITE.limits.items():
         assert relative(SUITE.ours(CASES[name], workshop, backend), wanted) < limit, backend
 
 
@@ -24,5 +21,5 @@ def test_trajectories(name: str, workshop: Workshop) -> None:
 def test_the_lora_at_zero(name: str, workshop: Workshop) -> None:
     """λ is 0 and the LoRA on, by each program's profile: diffusers' adapter at scale 0."""
     wanted = SUITE.expected(AT_ZERO[name], workshop)
-    for backend, limit in LIMITS.items():
+    for backend, limit in SUITE.limits.items():
         assert relative(SUITE.ours(AT_ZERO[name], workshop, backend), wanted) < limit, backend

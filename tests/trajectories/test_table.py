@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,12 @@ def test_verdict(worst: dict[str, float], is_sound: bool) -> None:
     assert found.is_sound is is_sound
     assert ("FAIL" in table.markdown([found], list(worst))) is not is_sound
     assert table.record([found])["rows"][0]["ok"] is is_sound
+
+
+def test_final_latents_are_held_to_their_suites_limits() -> None:
+    found = row(mlx=2e-6)  # of which the final latents are off by half
+    assert replace(found, limits={"mlx": 2e-6}).is_sound
+    assert not replace(found, limits={"mlx": 9e-7}).is_sound
 
 
 def test_the_worst_evaluation_counts() -> None:

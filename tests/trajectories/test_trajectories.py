@@ -1,4 +1,4 @@
-"""Whole trajectories against diffusers' own pipelines, on random models of odd shapes."""
+"""Trajectories with weights that change, final pictures, and what is equal to the bit."""
 
 from __future__ import annotations
 
@@ -11,28 +11,11 @@ import pytest
 from PIL import Image
 
 import ipa
-from oracle import trajectories
 from oracle.measure import relative
 from oracle.pipelines import diffusers_pipeline, run_diffusers
-from oracle.runs.image_prompts import CASES, LONG, MODELS, SHARED, SUITE
+from oracle.runs.image_prompts import LONG, MODELS, SHARED, SUITE
 from oracle.runs.suite import folder_of
 from oracle.workshop import Workshop
-
-# Relative L2 of the final latents. Measured over all cases: torch 1.3e-6, mlx 1.8e-6.
-LIMITS = {"torch": 1e-5, "mlx": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def expected(workshop: Workshop) -> Callable[[str], np.ndarray]:
-    return trajectories.once(lambda name: SUITE.expected(CASES[name], workshop))
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_trajectory(
-    name: str, backend: str, workshop: Workshop, expected: Callable[[str], np.ndarray]
-) -> None:
-    found = SUITE.ours(CASES[name], workshop, backend)
-    assert relative(found, expected(name)) < LIMITS[backend]
 
 
 @pytest.mark.parametrize("name", ["deep", "odd"])
@@ -68,13 +51,16 @@ def test_weights_over_the_steps(
     call = SHARED | LONG | {"output_type": "latent"}
     curve = [(0.0, 1.0), (4 / 6, 0.0)]
     prompts = ipa.ImagePrompt(references[2], scale=blocks, curve=curve)
-    assert relative(pipe("a star", image_prompts=prompts, **call).latents, theirs) < LIMITS[backend]
+    assert (
+        relative(pipe("a star", image_prompts=prompts, **call).latents, theirs)
+        < SUITE.limits[backend]
+    )
     prompts = ipa.ImagePrompt(references[2], scale=blocks)
     weights = dict(enumerate(factors))
     found = pipe(
         "a star", image_prompts=prompts, weights=lambda step, _: {0: weights[step]}, **call
     )
-    assert relative(found.latents, theirs) < LIMITS[backend]
+    assert relative(found.latents, theirs) < SUITE.limits[backend]
     assert relative(pipe("a star", image_prompts=prompts, **call).latents, theirs) > 1e-3
 
 

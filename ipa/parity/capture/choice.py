@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
-from ipa.backend.stages import chosen, split, step_of
+from ipa.backend.stages import PICTURE, START, chosen, split, step_of
 from ipa.errors import RequestError
 
 StoredDtype: TypeAlias = Literal["float32", "float16"]
 
 DTYPES: tuple[StoredDtype, ...] = ("float32", "float16")
 
-ALWAYS = ("start/latents", "decode/image")
+ALWAYS = (START, PICTURE)
 """Kept whatever is chosen, and whole: the noise, without which no run can be made again, and the
 picture."""
 

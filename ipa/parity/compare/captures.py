@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
+from ipa.backend.stages import PICTURE
 from ipa.parity.capture.capture import Capture
 from ipa.parity.capture.collector import HALF_BIT
 from ipa.parity.capture.floors import NO_FLOORS, NO_MEASURE
@@ -19,8 +20,6 @@ from .limits import Limits, lower
 from .measures import Difference
 from .rising import risen
 from .similarity import pictures
-
-PICTURE = "decode/image"
 
 
 def compare(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from ipa.arrays import Floats
-from ipa.backend.stages import split
+from ipa.backend.stages import kind_of
 from ipa.backend.tap import Tap
 from ipa.errors import ParityError
 from ipa.parity.capture.floors import NO_FLOORS, Floors
@@ -133,11 +133,9 @@ class _Exact(ComparingTap):
         instead = super().__call__(stage, array)
         if not self._forced:
             return self._sinusoids.nudged(stage, array)
-        is_sampled = split(stage)[1] in _OF_THE_SAMPLER
+        kind = kind_of(stage)
+        is_sampled = kind is not None and kind.is_sampled
         return _off_by_bits(instead) if is_sampled and instead is not None else instead
-
-
-_OF_THE_SAMPLER = frozenset({"latents", "prediction", "guided"})
 
 
 def _off_by_bits(array: Floats) -> Floats:

@@ -86,7 +86,7 @@ def _first_step(phases: Iterable[str]) -> str:
 
 
 def _is_result(stage: str) -> bool:
-    kind = kind_of(split(stage)[1])
+    kind = kind_of(stage)
     return kind is not None and (kind.level == "result" or split(stage)[0] == "condition")
 
 

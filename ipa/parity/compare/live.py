@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ipa.arrays import Floats
+from ipa.backend.stages import PICTURE
 from ipa.backend.tap import Tap
 from ipa.errors import RequestError
 from ipa.parity.capture.capture import Capture, Header, Side
@@ -17,7 +18,6 @@ from ipa.parity.capture.header import Unfinished, finished, header_of
 from ipa.parity.capture.sketch import Sketch
 from ipa.request.result import Result
 
-from .captures import PICTURE
 from .caveats import notes_of
 from .comparing_tap import ComparingTap, both_floors
 from .comparing_tap import floors as floors_by

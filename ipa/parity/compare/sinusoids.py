@@ -13,11 +13,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from ipa.arrays import Doubles, Floats
-from ipa.backend.stages import split
+from ipa.backend.stage_table import STAGES
+from ipa.backend.stages import kind_of, split
 
 _LAST_BIT, _ROUNDING = 2.0**-23, 2.0**-24
 """A float32's last bit at most, relative to the number, and half of that."""
 
+
+_TOLD = {kind.wave_of for kind in STAGES} - {""}
+"""The results that tell the numbers of sinusoids."""
 
 _PERIOD = 10_000.0
 
@@ -36,7 +40,7 @@ class Sinusoids:
     def see(self, stage: str, array: Floats) -> None:
         """Learn from a stage."""
         phase, path = split(stage)
-        if path in {"timestep", "sizes"}:
+        if path in _TOLD:
             self._numbers[phase] = np.asarray(array, np.float64)
         elif stage == "text.positive/pooled":
             self._pooled = array.shape[-1]
@@ -77,10 +81,8 @@ class Sinusoids:
         return changed
 
     def _of(self, stage: str) -> Doubles | None:
-        phase, path = split(stage)
-        if path.partition("@")[0].endswith((".time_proj", ".add_embedding.input")):
-            return self._numbers.get(phase)
-        return None
+        kind = kind_of(stage)
+        return self._numbers.get(split(stage)[0]) if kind is not None and kind.wave_of else None
 
     def _width(self, stage: str, shape: tuple[int, ...], numbers: Doubles) -> int:
         """The width of the sinusoid of one number."""

@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
+from typing import get_args
 
 import numpy as np
 
 from ipa.arrays import Floats
+from ipa.backend.stage_table import Component
+from ipa.backend.stages import PICTURE, kind_of
 from ipa.backend.tap import Tap
 from ipa.parity.capture.sketch import Kept, Sketch
 
 from .comparison import Swap
 from .measures import measure
-
-COMPONENTS = {
-    "text encoders": ("text.*/states", "text.*/pooled"),
-    "preprocessing of pictures": ("image.*/pixels",),
-    "image encoder": ("image.*/features.*",),
-    "projector": ("image.*/tokens.*",),
-    "adapter's keys and values": ("condition/image.*",),
-    "everything before the UNet": ("text.*/states", "text.*/pooled", "condition/image.*"),
-    "everything before the VAE": ("step.*/latents",),
-}
-"""Patterns of the stages by which a component is swapped.
-
-What follows in a run takes b's own results, so its components cannot be swapped alone: what is left
-with a's everything before the UNet is made by UNet, guidance, sampler and VAE; then by the VAE.
-"""
-
-
-_NEEDED = ("*/latents", "decode/image", *(p for patterns in COMPONENTS.values() for p in patterns))
 
 
 class Swappable(dict[str, Kept]):
@@ -38,7 +22,8 @@ class Swappable(dict[str, Kept]):
 
     def wants(self, stage: str) -> bool:
         """See `Tap`."""
-        return any(fnmatchcase(stage, pattern) for pattern in _NEEDED)
+        kind = kind_of(stage)
+        return kind is not None and (bool(kind.swaps) or kind.is_end)
 
     def __call__(self, stage: str, array: Floats) -> None:
         """See `Tap`."""
@@ -70,6 +55,10 @@ def swaps(
 ) -> tuple[float, tuple[Swap, ...]]:
     """The end result's relative L2, as it is and with each component of the reference swapped in.
 
+    What follows in a run takes b's own results, so its components cannot be swapped alone: what is
+    left with a's everything before the UNet is made by UNet, guidance, sampler and VAE; then by the
+    VAE.
+
     Args:
         reference: Whole stages of a run, by name; those that are sketched cannot be put in.
         run: Makes the other run, given a tap.
@@ -79,9 +68,9 @@ def swaps(
         component: {
             stage: values
             for stage, values in reference.items()
-            if not isinstance(values, Sketch) and any(fnmatchcase(stage, p) for p in patterns)
+            if not isinstance(values, Sketch) and component in _swaps(stage)
         }
-        for component, patterns in COMPONENTS.items()
+        for component in get_args(Component)
     }
     whole = _left(reference[last], {}, last, run)
     return whole, tuple(
@@ -93,9 +82,14 @@ def swaps(
 
 def last_stage(reference: Mapping[str, object]) -> str:
     """The stage to compare at the end: the picture, or the last latents if none was decoded."""
-    if "decode/image" in reference:
-        return "decode/image"
-    return max(stage for stage in reference if stage.endswith("/latents"))
+    if PICTURE in reference:
+        return PICTURE
+    return max(stage for stage in reference if (kind := kind_of(stage)) and kind.is_end)
+
+
+def _swaps(stage: str) -> tuple[Component, ...]:
+    kind = kind_of(stage)
+    return () if kind is None else kind.swaps
 
 
 def _left(

@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ipa.backend.stages import kind_of
+from ipa.backend.stages import PLACE, explain_phase, explain_stage, kind_of
 
-from .explanation import explain_phase, explain_stage
 from .measures import Difference
 
 _LONG = 1e5
@@ -23,13 +22,6 @@ def short(value: float, digits: int = 2) -> str:
 
 MOST_KINDS = 4
 """The most kinds of stages that the sentence names."""
-
-
-_PLACE = re.compile(
-    r"\.(?:(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)(?:\.(?=[a-z])|$)"
-    r"|(?:resnets|attentions|transformer_blocks|downsamplers|upsamplers|layers)\.\d+(?:\.(?=[a-z])|$))+"
-)
-"""A pattern for a module's place in a network."""
 
 
 _PROMPT = re.compile(r"(?<![a-z])image\.\d+")
@@ -95,7 +87,7 @@ def kind_name(stage: str) -> str:
     path = (stage.partition("/")[2] or stage).partition("@")[0]
     if kind_of(path) is None:
         return _NUMBER.sub("", path)
-    place = _PLACE.search(path)
+    place = PLACE.search(path)
     if place is not None:
         rest = path[place.end() :] or _last(place[0])
         path = f"{path[: place.start()]}.….{rest}"
@@ -105,7 +97,7 @@ def kind_name(stage: str) -> str:
 def place(difference: Difference) -> str:
     """A stage by its name, with what it is and when in words."""
     stage = difference.stage
-    if kind_of(stage.partition("/")[2]) is None:
+    if kind_of(stage) is None:
         return stage
     return f"{stage} ({explain_stage(stage)}, {explain_phase(stage)})"
 

@@ -2,64 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from itertools import islice
 
+from ipa.backend.stages import kind_of
 from ipa.parity.compare.comparison import Comparison
 from ipa.parity.compare.measures import Difference, Measures
 from ipa.parity.compare.verdict import MOST_KINDS, Verdict, short
-
-# By the name of the stage, the more particular first: what goes wrong there.
-_USUAL = (
-    (
-        r"start/latents",
-        "The two did not start alike: compare the seed, the sampler's first noise level and the "
-        "picture to start from in the request.",
-    ),
-    (
-        r"/pixels",
-        "Compare how the reference picture is resized (bicubic, with antialiasing), cropped and "
-        "normalised.",
-    ),
-    (r"\.mask$", "Compare the rule by which the mask is resized to the site, and its threshold."),
-    (
-        r"(attn2\.image\.\d+|condition/image\..*)$",
-        "Compare this site's image keys and values: exchanged with each other or with another "
-        "site's of the same shape, kept from before a change, or of another adapter. Then the "
-        "scale, the mask and the attention's own scale where heads are padded.",
-    ),
-    (
-        r"unconditional(@\d+)?$",
-        "Compare what stands against the picture: zeros, a black picture or a grey one.",
-    ),
-    (
-        r"(tokens\.conditional|projector\.)",
-        "Compare the projector's weights: square matrices transposed, norms before or after.",
-    ),
-    (
-        r"features\.conditional",
-        "Compare which layer's states are taken: the last or the one before.",
-    ),
-    (r"(states|pooled)$", "Compare which layer of the text encoder is taken, and the last norm."),
-    (r"(activation_fn|net\.0|\.input)(@\d+)?$", "Compare the activation: gelu, quick gelu, SiLU."),
-    (
-        r"time_(proj|embedding)",
-        "Compare the timestep itself, by one step too, and sine with cosine.",
-    ),
-    (r"norm", "Compare the norm's epsilon, its number of groups and what it is computed over."),
-    (r"(to_[qkv]|[qkv]_proj|attended|attn)", "Compare the attention's scale, heads and masks."),
-    (
-        r"/guided",
-        "Compare the guidance scale, and which half of the batch is the unconditional one.",
-    ),
-    (
-        r"/(denoised|latents)",
-        "Compare the sampler's row for this step: its coefficients, its timestep, its noise.",
-    ),
-    (r"vae\.decoder\.conv_in\.input", "Compare the VAE's scale and shift factors."),
-    (r"(conv|proj|linear|samplers)", "Compare the layer's weight, its bias, padding and stride."),
-)
 
 _FACTOR, _ALIKE, _UNLIKE = 1e-3, 0.999, 0.2
 _FEW = 1e-3
@@ -115,8 +63,9 @@ def _of_a_bad_run(comparison: Comparison, of: Verdict, first: Difference) -> Ite
 
 
 def _usual(one: Difference) -> Iterator[str]:
-    found = (what for pattern, what in _USUAL if re.search(pattern, one.stage))
-    yield from islice(found, 1)
+    kind = kind_of(one.stage)
+    if kind is not None and kind.advice:
+        yield kind.advice
 
 
 def _by_numbers(of: Measures) -> Iterator[str]:

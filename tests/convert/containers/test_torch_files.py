@@ -24,6 +24,7 @@ from ipa.sources.model_folder import open_model_folder
 from ipa_convert import inspect, read_adapter, read_component
 from ipa_convert.containers.checkpoint import open_file
 from oracle import models, pickles
+from oracle.adapters import nested
 from oracle.containers import array_bits, bits, save
 
 FORMATS = [(zipped, protocol) for zipped in (True, False) for protocol in (2, 3, 4)]
@@ -202,11 +203,7 @@ def test_an_adapter(kind: str, zipped: bool, tmp_path: Path) -> None:
     tensors = models.adapter_tensors(
         kind, models.unet_sites(models.UNET), context=width, feature=36
     )
-    parts: Tree = {"image_proj": {}, "ip_adapter": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    torch.save(parts, tmp_path / "a.bin", _use_new_zipfile_serialization=zipped)
+    torch.save(nested(tensors), tmp_path / "a.bin", _use_new_zipfile_serialization=zipped)
     found, converted = read_adapter(tmp_path / "a.bin", sites, width)
     expected, original = read_adapter(save(tmp_path / "a.safetensors", tensors), sites, width)
     assert found == expected

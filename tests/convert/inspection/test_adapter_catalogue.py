@@ -141,8 +141,8 @@ def shapes(file: Public) -> Shapes:
         tokens=file.tokens or 1,
         width=1280 if file.base == SDXL else 768,
     )
+    found |= adapters.site_shapes(sites(file.base), context)
     for number, width in sites(file.base):
-        found |= {f"ip_adapter.{number}.to_{part}_ip.weight": (width, context) for part in "kv"}
         for attention, inputs in ((number - 1, width), (number, context)) if file.rank else ():
             for part in ("q", "k", "v", "out"):
                 path = f"ip_adapter.{attention}.to_{part}_lora"
@@ -157,11 +157,8 @@ def write(folder: Path, file: Public) -> Path:
     tags = {name: file.bits[name.startswith("ip_adapter.")] for name in listed}
     if not file.path.endswith(".bin") or file.megabytes > 45:
         return write_sparse(folder / f"{file.stem}.safetensors", listed, tags)
-    parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for name, shape in listed.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = torch.zeros(shape, dtype=torch.float16)
-    torch.save(parts, folder / f"{file.stem}.bin")
+    tensors = {name: torch.zeros(shape, dtype=torch.float16) for name, shape in listed.items()}
+    torch.save(adapters.nested(tensors), folder / f"{file.stem}.bin")
     return folder / f"{file.stem}.bin"
 
 

@@ -15,6 +15,7 @@ from ipa.model.sites import cross_attention_sites
 from ipa.model.unet import UNetSpec
 from ipa_convert import Converted, read_adapter
 from oracle import models
+from oracle.adapters import projector_shapes, random_tensors, site_shapes
 from oracle.containers import array_bits, bits, save, write_sparse
 
 SD15: dict[str, Any] = {
@@ -69,12 +70,6 @@ def order(config: dict[str, Any]) -> dict[int, str]:
     }
 
 
-def make(config: dict[str, Any], kind: str, **sizes: int) -> Tensors:
-    context = config["cross_attention_dim"]
-    sizes = {"feature": 30, "tokens": 4} | sizes
-    return models.adapter_tensors(kind, models.unet_sites(config), context=context, **sizes)
-
-
 def expected(kind: str, config: dict[str, Any], tensors: Tensors) -> Tensors:
     """What MLX should get, written without the tables under test."""
     modules, result = order(config), {}
@@ -114,7 +109,7 @@ def check(converted: Converted, tensors: Tensors) -> None:
     ],
 )
 def test_released_sizes(kind: str, sizes: dict[str, int], feature: str, tmp_path: Path) -> None:
-    tensors = {name: value.half() for name, value in make(SD15, kind, **sizes).items()}
+    tensors = {name: value.half() for name, value in random_tensors(SD15, kind, **sizes).items()}
     spec, converted = read(save(tmp_path / "a.safetensors", tensors), SD15)
     assert (spec.projector, spec.feature, spec.feature_width) == (kind, feature, sizes["feature"])
     assert (spec.tokens, spec.context_width) == (
@@ -127,10 +122,8 @@ def test_released_sizes(kind: str, sizes: dict[str, int], feature: str, tmp_path
 
 def test_all_sites_of_sdxl(tmp_path: Path) -> None:
     """70 sites, most of them alike: only the numbers tell them apart."""
-    shapes = {"image_proj.proj.weight": (8192, 1280), "image_proj.proj.bias": (8192,)}
-    shapes |= {f"image_proj.norm.{part}": (2048,) for part in ("weight", "bias")}
-    for number, width in models.unet_sites(SDXL):
-        shapes |= {f"ip_adapter.{number}.to_{part}_ip.weight": (width, 2048) for part in "kv"}
+    sizes = {"context": 2048, "feature": 1280, "tokens": 4, "width": 0}
+    shapes = projector_shapes("linear", **sizes) | site_shapes(models.unet_sites(SDXL), 2048)
     _, converted = read(write_sparse(tmp_path / "a.safetensors", shapes, "F16"), SDXL)
     modules = order(SDXL)
     assert len(modules) == 70
@@ -143,7 +136,7 @@ def test_all_sites_of_sdxl(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", PROJECTOR)
 def test_equal_widths_in_any_file_order(kind: str, tmp_path: Path) -> None:
     """Exchanged numbers exchange values, whatever the order of names in the file."""
-    tensors = make(EQUAL, kind)
+    tensors = random_tensors(EQUAL, kind)
     numbers = [number for number, _ in models.unet_sites(EQUAL)]
     renumbered = dict(zip(numbers, numbers[::-1], strict=True))
     exchanged = {}
@@ -166,7 +159,7 @@ def test_mixed_types_and_the_way_back(kind: str, tmp_path: Path) -> None:
     """Published files hold a float32 projector beside float16 keys and values."""
     tensors = {
         name: value.to(torch.float16 if name.startswith("ip_adapter") else torch.float32)
-        for name, value in make(models.UNET, kind).items()
+        for name, value in random_tensors(models.UNET, kind).items()
     }
     _, converted = read(save(tmp_path / "a.safetensors", tensors), models.UNET)
     check(converted, expected(kind, models.UNET, tensors))
@@ -180,7 +173,7 @@ def test_mixed_types_and_the_way_back(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", PROJECTOR)
 def test_training_checkpoint(kind: str, tmp_path: Path) -> None:
     """Other prefixes, and the frozen networks once more."""
-    tensors = make(models.UNET, kind)
+    tensors = random_tensors(models.UNET, kind)
     prefixes = {"image_proj.": "image_proj_model.", "ip_adapter.": "adapter_modules."}
     stored = {}
     for name, value in tensors.items():
@@ -206,7 +199,7 @@ def shifted(tensors: Tensors) -> Tensors:
     return result
 
 
-LINEAR, PLUS = make(models.UNET, "linear"), make(models.UNET, "resampler")
+LINEAR, PLUS = random_tensors(models.UNET, "linear"), random_tensors(models.UNET, "resampler")
 KEY = "ip_adapter.3.to_k_ip.weight"
 
 
@@ -214,7 +207,7 @@ KEY = "ip_adapter.3.to_k_ip.weight"
     ("tensors", "found", "remedy"),
     [
         pytest.param(
-            make(models.UNET | {"cross_attention_dim": 64}, "linear"),
+            random_tensors(models.UNET | {"cross_attention_dim": 64}, "linear"),
             "context width 64, the model's is 40",
             "adapter made for this base",
             id="another context width",

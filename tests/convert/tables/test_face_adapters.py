@@ -15,7 +15,15 @@ from ipa.model.sites import SITES, cross_attention_sites
 from ipa.model.unet import UNetSpec
 from ipa_convert import Converted, read_adapter
 from oracle import models
-from oracle.adapters import SD15, SDXL, InDiffusers, Tensors, face_tensors, load_in_diffusers, sites
+from oracle.adapters import (
+    SD15,
+    SDXL,
+    InDiffusers,
+    Tensors,
+    load_in_diffusers,
+    random_tensors,
+    sites,
+)
 from oracle.containers import array_bits, bits, save
 
 # All levels of one width: no shape check can see a wrong order.
@@ -50,23 +58,6 @@ MODULES: dict[str, dict[str, str]] = {
     | {"norm": "face.norm"}
     | {theirs: f"resampler.{ours}" for theirs, ours in _RESAMPLER.items()},
 }
-
-
-def make(config: dict[str, Any], kind: str, seed: int = 0) -> Tensors:
-    """An adapter of a kind with random weights, all tensors different."""
-    shared: dict[str, Any] = {"context": config["cross_attention_dim"], "seed": seed}
-    places = sites(config)
-    match kind:
-        case "faceid":
-            return face_tensors(config, "faceid", rank=3, seed=seed)
-        case "portrait":
-            return face_tensors(config, "faceid", tokens=16, seed=seed)
-        case "faceid_plus":
-            return face_tensors(config, "faceid_plus", rank=3, seed=seed)
-        case "face resampler":
-            return models.adapter_tensors("resampler", places, feature=512, tokens=16, **shared)
-        case _:
-            return models.adapter_tensors(kind, places, feature=30, **shared)
 
 
 def read(path: Path, config: dict[str, Any]) -> tuple[Any, Converted]:
@@ -110,7 +101,7 @@ def check(converted: Converted, expected: dict[str, torch.Tensor]) -> None:
 def test_tensors_are_those_of_diffusers(unet: str, kind: str, tmp_path: Path) -> None:
     """Values, names and numbers of projector, keys, values and LoRA, bit for bit."""
     config = UNETS[unet]
-    tensors = make(config, kind)
+    tensors = random_tensors(config, kind)
     _, converted = read(save(tmp_path / "a.safetensors", tensors), config)
     judged = load_in_diffusers(config, tensors)
     assert len(judged.lora) == (16 * len(sites(config)) if "faceid" in kind else 0)
@@ -124,7 +115,7 @@ def test_tensors_are_those_of_diffusers(unet: str, kind: str, tmp_path: Path) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_projectors_in_the_names_of_diffusers(kind: str, tmp_path: Path) -> None:
     """Re-exports of what diffusers holds are the same adapter."""
-    tensors = make(SD15, kind)
+    tensors = random_tensors(SD15, kind)
     judged = load_in_diffusers(SD15, tensors)
     stored = {name: value for name, value in tensors.items() if name.startswith("ip_adapter.")}
     stored |= {f"image_proj.{name}": value for name, value in judged.projector.items()}
@@ -140,7 +131,7 @@ def test_projectors_in_the_names_of_diffusers(kind: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_checkpoint(kind: str, tmp_path: Path) -> None:
     """Other prefixes, and the frozen networks once more."""
-    tensors = make(SD15, kind)
+    tensors = random_tensors(SD15, kind)
     stored = {
         name.replace("image_proj.", "image_proj_model.", 1).replace(
             "ip_adapter.", "adapter_modules.", 1
@@ -187,7 +178,7 @@ def test_face_structures(tmp_path: Path) -> None:
     """What is read from the shapes of each kind."""
     found = {}
     for kind in ("faceid", "portrait", "faceid_plus", "face resampler"):
-        spec, _ = read(save(tmp_path / "a.safetensors", make(SD15, kind)), SD15)
+        spec, _ = read(save(tmp_path / "a.safetensors", random_tensors(SD15, kind)), SD15)
         found[kind] = (spec.projector, spec.feature, spec.tokens, spec.lora_rank)
         assert (spec.face_width, spec.is_runnable) == (512, True)
     assert found == {
@@ -198,7 +189,7 @@ def test_face_structures(tmp_path: Path) -> None:
     }
 
 
-FACEID, PLUS = make(SD15, "faceid"), make(SD15, "faceid_plus")
+FACEID, PLUS = random_tensors(SD15, "faceid"), random_tensors(SD15, "faceid_plus")
 KOLORS = {f"ip_adapter.1.to_{part}_ip.weight": torch.ones(24, 2048) for part in "kv"}
 UP = "ip_adapter.0.to_q_lora.up.weight"
 
@@ -227,7 +218,7 @@ UP = "ip_adapter.0.to_q_lora.up.weight"
             id="latents of its own",
         ),
         pytest.param(
-            make(SD15, "resampler") | {"image_proj.pos_emb.weight": torch.ones(257, 30)},
+            random_tensors(SD15, "resampler") | {"image_proj.pos_emb.weight": torch.ones(257, 30)},
             "1 left over: image_proj.pos_emb",
             id="positions",
         ),
@@ -242,7 +233,8 @@ UP = "ip_adapter.0.to_q_lora.up.weight"
             id="no projector",
         ),
         pytest.param(
-            make(SD15, "resampler") | {"image_proj.layers.0.0.to_q.weight": torch.ones(100, 128)},
+            random_tensors(SD15, "resampler")
+            | {"image_proj.layers.0.0.to_q.weight": torch.ones(100, 128)},
             "no multiple of the width of a head, 64",
             id="broken heads",
         ),

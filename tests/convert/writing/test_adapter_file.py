@@ -17,7 +17,7 @@ from ipa.model.sites import cross_attention_sites
 from ipa.model.unet import UNetSpec
 from ipa_convert import Converted, convert_adapter, inspect, read_adapter
 from oracle import models
-from oracle.adapters import SD15, Tensors, face_tensors, sites
+from oracle.adapters import SD15, Tensors, nested, random_tensors
 from oracle.containers import array_bits, bits, save, write_sparse
 
 SPEC = UNetSpec.from_config(SD15)
@@ -26,11 +26,7 @@ SITES = cross_attention_sites(SPEC)
 
 def make(kind: str, seed: int = 0) -> Tensors:
     """An adapter in the published mixture: projector F32, keys, values and LoRA F16."""
-    if kind.startswith("faceid"):
-        tensors = face_tensors(SD15, kind, rank=3, seed=seed)
-    else:
-        shared = {"context": SD15["cross_attention_dim"], "feature": 30, "seed": seed}
-        tensors = models.adapter_tensors(kind, sites(SD15), **shared)
+    tensors = random_tensors(SD15, kind, seed)
     return {n: v.half() if n.startswith("ip_adapter.") else v for n, v in tensors.items()}
 
 
@@ -38,11 +34,7 @@ def write(path: Path, tensors: Tensors) -> Path:
     """By the library of its suffix; torch's files nest."""
     if path.suffix == ".safetensors":
         return save(path, tensors)
-    parts: dict[str, Tensors] = {"image_proj": {}, "ip_adapter": {}}
-    for name, value in tensors.items():
-        part, rest = name.split(".", 1)
-        parts[part][rest] = value
-    torch.save(parts, path)
+    torch.save(nested(tensors), path)
     return path
 
 

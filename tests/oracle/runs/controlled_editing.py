@@ -177,4 +177,6 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     ).latents
 
 
-SUITE = Suite("ControlNet with img2img and inpainting", PARTS, theirs, ours, files, CASES)
+# Measured over all cases: torch 2.2e-6, mlx 2.3e-6.
+LIMITS = {"torch": 5e-6, "mlx": 5e-6}
+SUITE = Suite("ControlNet with img2img and inpainting", PARTS, theirs, ours, files, CASES, LIMITS)

@@ -204,4 +204,5 @@ ONE_GENERATOR = {
 }
 """What tencent's, which has one generator for all pictures, draws of it (D29 of the register)."""
 
+# Measured over all cases: torch 3.9e-6, mlx 3.8e-6.
 SUITE = Suite("Img2img and inpainting", CASES, theirs, ours, files, MORE)

@@ -159,4 +159,6 @@ def ours(case: Case, workshop: Workshop, backend: str) -> Array:
     return run(case, workshop, backend).latents
 
 
-SUITE = Suite("Masks", CASES, theirs, ours, files)
+# Measured over all cases: torch 1.2e-6, mlx 1.4e-6.
+LIMITS = {"torch": 3e-6, "mlx": 5e-6}
+SUITE = Suite("Masks", CASES, theirs, ours, files, limits=LIMITS)

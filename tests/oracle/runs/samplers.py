@@ -63,4 +63,5 @@ MORE = {
     for name in COMPARABLE
     for steps in STEPS
 }
+# Measured over all cases: torch 2.6e-6, mlx 2.5e-6.
 SUITE = of_trajectories("Samplers", MODELS, CASES, SHARED, MORE)

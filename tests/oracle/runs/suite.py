@@ -15,6 +15,10 @@ from oracle.scipy_stand_in import scipy_or_stand_in
 from oracle.workshop import Workshop
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
+Limits = Mapping[str, float]
+
+LIMITS: Limits = {"torch": 1e-5, "mlx": 1e-4}
+"""Relative L2 from diffusers that no evaluation of any suite may have, by backend."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Suite:
         ours: The same of ours, on the backend of that name.
         files: The model of a case and all that is loaded beside it: what `theirs` reads.
         more: Cases for the parity table alone: the tests have no time for them.
+        limits: Relative L2 that the final latents may have, by backend; what was measured over all
+            cases is said beside them.
     """
 
     title: str
@@ -36,6 +42,7 @@ class Suite:
     ours: Callable[[Any, Workshop, str], Array]
     files: Callable[[Any, Workshop], Sequence[Path]]
     more: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=lambda: LIMITS)
 
     @property
     def all(self) -> dict[str, Any]:
@@ -75,6 +82,7 @@ def of_trajectories(
     cases: Mapping[str, trajectories.Case],
     shared: Mapping[str, Any],
     more: Mapping[str, trajectories.Case] | None = None,
+    limits: Limits = LIMITS,
 ) -> Suite:
     """A suite of text and image prompts over some models; `shared` are arguments of all cases."""
 
@@ -91,4 +99,4 @@ def of_trajectories(
     def files(case: trajectories.Case, workshop: Workshop) -> list[Path]:
         return [folder_of(title, tinies, case.model, workshop)]
 
-    return Suite(title, cases, theirs, ours, files, more or {})
+    return Suite(title, cases, theirs, ours, files, more or {}, limits)

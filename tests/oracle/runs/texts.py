@@ -174,11 +174,15 @@ def run_oracle(pipe: Any, **arguments: Any) -> Array:
     return run_diffusers(pipe, arguments.pop("prompt"), **arguments, **SHARED)
 
 
+# Measured over all cases: torch 1.8e-6, mlx 2.0e-6. compel 2.5.1 (chunks cut anywhere, weights over
+# 1) in place of the oracle, once: 1.7e-6.
+LIMITS = {"torch": 1e-5, "mlx": 2e-5}
 SUITE = Suite(
     "Long and weighted texts, states by transformers and formulas",
     CASES,
     _their_states,
     _our_states,
     files,
+    limits=LIMITS,
 )
-SKIP = Suite("clip_skip", SKIPS, _their_skip, _our_skip, files)
+SKIP = Suite("clip_skip", SKIPS, _their_skip, _our_skip, files, limits=LIMITS)

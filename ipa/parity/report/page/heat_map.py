@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
+from ipa.backend.stages import ancestry, step_of
 from ipa.parity.compare.measures import Difference
 from ipa.parity.compare.verdict import short
 
 from .markup import Markup, element
-from .stage_tree import ancestry, farthest
+from .stage_tree import farthest
 
 MOST_COLUMNS, MOST_ROWS = 26, 90
 SHADES = (0.01, 0.1, 0.3, 1.0, 3.0, 30.0, 1000.0)
@@ -25,11 +25,7 @@ def heat_map(differences: Sequence[Difference]) -> Markup | None:
     Rows are layers, blocks where there are too many of them, in the order of computation; columns
     are steps, several together where there are too many.
     """
-    by_step = [
-        (int(found[1]), one)
-        for one in differences
-        if (found := re.match(r"step\.(\d+)/", one.stage)) is not None
-    ]
+    by_step = [(step, one) for one in differences if (step := step_of(one.stage)) is not None]
     steps = sorted({step for step, _ in by_step})
     if len(steps) < 2:
         return None

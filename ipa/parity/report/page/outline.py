@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ipa.parity.compare.explanation import explain_stage
+from ipa.backend.stages import ancestry, explain_stage
 from ipa.parity.compare.measures import Difference
 from ipa.parity.compare.verdict import short
 
 from .markup import LogScale, Markup, element
-from .stage_tree import Group, ancestry, farthest, holds
+from .stage_tree import Group, farthest, holds
 
 
 def outline(tree: Sequence[Group], scale: LogScale, shown: Difference | None) -> Markup:

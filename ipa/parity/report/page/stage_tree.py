@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ipa.parity.compare.explanation import explain_stage
+from ipa.backend.stages import ancestry, explain_stage
 from ipa.parity.compare.measures import Difference, metrics_of
 
 from .markup import Markup
-
-# Where a block's name ends, and from there that of a layer.
-_DIFFUSER = r"(?:down_blocks\.\d+|mid_block|up_blocks\.\d+)"
-
-
-_GROUPS = tuple(
-    (re.compile(block), re.compile(layer))
-    for block, layer in (
-        (
-            rf"(?:unet|controlnet\..+?|vae\.(?:en|de)coder)\.{_DIFFUSER}(?=[.@]|$)",
-            r"\.(?:resnets|attentions|downsamplers|upsamplers)\.\d+(?=[.@]|$)",
-        ),
-        (
-            r"(?:text_encoder(?:_2)?|image_encoder|projector)(?=\.)",
-            r"\.(?:layers\.\d+|embeddings)(?=[.@]|$)",
-        ),
-        (
-            r"(?:text\.(?:keys|values)|image\.\d+(?:\.(?:keys|values))?)(?=\.)",
-            rf"\.{_DIFFUSER}(?:\.attentions\.\d+)?(?=[.@]|$)",
-        ),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +26,6 @@ class Group:
     worst: Difference
     count: int
     bad: int
-
-
-def ancestry(stage: str) -> tuple[str, str, str]:
-    """The phase, block and layer of a stage, each whole; "" where it belongs to none."""
-    phase, _, path = stage.partition("/")
-    for block, layer in _GROUPS:
-        head = block.match(path)
-        if head is not None:
-            rest = layer.match(path, head.end())
-            return phase, head[0], path[: rest.end()] if rest else ""
-    return phase, "", ""
 
 
 def tree_of(differences: Sequence[Difference]) -> tuple[Group, ...]:

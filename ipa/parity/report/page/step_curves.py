@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
+from ipa.backend.stage_table import RESULTS
+from ipa.backend.stages import kind_of, step_of
 from ipa.parity.compare.measures import Difference
 from ipa.parity.compare.verdict import short
 
 from .markup import LogScale, Markup, element, scale_of
-
-RESULTS: Mapping[str, str] = {
-    "latents": "latents after the step",
-    "prediction": "what the UNet predicts",
-    "guided": "prediction after guidance",
-    "denoised": "estimate of the finished latents",
-}
-"""The results that have a curve, and its title."""
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _FOOT = 420.0, 210.0, 46.0, 10.0, 10.0, 24.0
 
@@ -25,14 +18,14 @@ Points = Sequence[tuple[int, Difference]]
 
 def step_curves(differences: Sequence[Difference]) -> list[Markup]:
     """A figure for each result that more than one step has, all on the same scale."""
-    found: dict[str, list[tuple[int, Difference]]] = {name: [] for name in RESULTS}
+    found: dict[str, list[tuple[int, Difference]]] = {kind.curve: [] for kind in RESULTS}
     for one in differences:
-        step = re.fullmatch(r"step\.(\d+)/(\w+)", one.stage)
-        if step is not None and step[2] in found:
-            found[step[2]].append((int(step[1]), one))
-    drawn = {name: points for name, points in found.items() if len(points) > 1}
+        kind, step = kind_of(one.stage), step_of(one.stage)
+        if kind is not None and kind.curve and step is not None:
+            found[kind.curve].append((step, one))
+    drawn = {title: points for title, points in found.items() if len(points) > 1}
     scale = scale_of([one for points in drawn.values() for _, one in points])
-    return [_figure(RESULTS[name], points, scale) for name, points in drawn.items()]
+    return [_figure(title, points, scale) for title, points in drawn.items()]
 
 
 def _figure(title: str, points: Points, scale: LogScale) -> Markup:

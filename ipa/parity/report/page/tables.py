@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from ipa.backend.stages import explain_phase, explain_stage
 from ipa.parity.compare.comparison import Comparison
-from ipa.parity.compare.explanation import explain_phase, explain_stage
 from ipa.parity.compare.measures import Difference, metrics_of
 from ipa.parity.compare.verdict import notable, short
 from ipa.parity.report.issue_text import side_rows
