@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ipa.model.files import container
+from ipa.model.ignoring import Ignore
 
 from ..containers.atomic import require_new
 from ..containers.checkpoint import CONVERTED
@@ -62,6 +63,7 @@ def convert_lora(
     dtype: DType | None = None,
     layout: Layout = "mlx",
     skip: Collection[LoraComponent] = (),
+    ignore: Sequence[str] | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Write one safetensors file of a LoRA, whole or not at all.
@@ -74,6 +76,7 @@ def convert_lora(
         layout: "mlx", or "diffusers" for PEFT's names, which diffusers loads: without the learned
             words of a file, which it does not take.
         skip: Networks whose part of the LoRA is left out.
+        ignore: Names of tensors that have no place in the model and that may be left out.
         on_progress: Called after every tensor with the bytes that are written and those in all.
 
     Returns:
@@ -86,7 +89,7 @@ def convert_lora(
     require_new(target)
     container(path)  # an error with words if it is not there
     sources = Sources((Source.of(path),), {})
-    lora = read_lora(path, targets, skip=skip)
+    lora = read_lora(path, targets, skip=skip, ignore=Ignore.of(ignore))
     if layout == "mlx":
         metadata = {**CONVERTED, "kind": KIND, "base": lora.base}
     else:

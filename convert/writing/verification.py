@@ -10,6 +10,7 @@ import numpy as np
 
 from ipa.errors import CheckpointError
 from ipa.model.folder import ModelFolder
+from ipa.model.ignoring import Ignore
 from ipa.model.sites import Site
 
 from ..containers.safetensors_file import nbytes
@@ -89,11 +90,13 @@ def verify_lora(
     written: Path,
     targets: LoraTargets,
     *,
+    ignore: Sequence[str] | None = None,
     dtype: DType | None = None,
     on_progress: Progress | None = None,
 ) -> int:
     """Compare what `convert_lora` wrote with its source: matrices bit for bit, and every scale."""
-    expected, found = (read_lora(path, targets) for path in (source, written))
+    expected = read_lora(source, targets, ignore=Ignore.of(ignore))
+    found = read_lora(written, targets)
     scales = [{key: pair.scale for key, pair in lora.items()} for lora in (expected, found)]
     if scales[0] != scales[1]:
         raise CheckpointError(

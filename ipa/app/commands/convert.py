@@ -228,8 +228,10 @@ def _lora(source: str, target: Path, options: ConversionOptions) -> _Written:
         targets,
         dtype=options.precision,
         layout=options.order,
+        ignore=options.ignore,
     )
-    return _run(write, partial(ipa_convert.verify_lora, path, target, targets), options)
+    verify = partial(ipa_convert.verify_lora, path, target, targets, ignore=options.ignore)
+    return _run(write, verify, options)
 
 
 def _writing(options: ConversionOptions) -> dict[str, Any]:
@@ -272,7 +274,7 @@ _TO_FILES = (_adapter, _lora)
 _USES: Mapping[str, frozenset[str]] = {
     "model": frozenset({"config", "prediction_type", "ema", "quantize", "variant", "ignore"}),
     "adapter": frozenset({"kind", "config", "ignore"}),
-    "lora": frozenset({"base"}),
+    "lora": frozenset({"base", "ignore"}),
 }
 
 

@@ -13,10 +13,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ipa.errors import CheckpointError
+from ipa.errors import CheckpointError, RequestError
 from ipa.model.clip import ClipTextSpec
+from ipa.model.ignoring import Ignore
 from ipa.model.unet import UNetSpec
-from ipa_convert import LoraTargets, convert_lora, inspect, read_lora
+from ipa_convert import LoraTargets, convert_lora, inspect, read_lora, verify_lora
 from ipa_convert.lora.pairs import delta
 from oracle import loras, models
 from oracle.containers import array_bits, bits, write_sparse
@@ -281,6 +282,16 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         assert name in caught.value.found
 
 
+def test_a_stray_tensor_is_left_out_by_name(tmp_path: Path) -> None:
+    """Of a conversion too, which records it."""
+    path = write(tmp_path / "a.safetensors", File(sound() | {"stray.more": torch.ones(1)}))
+    target = convert_lora(path, tmp_path / "b.safetensors", SD, ignore=["stray.*"])
+    assert verify_lora(path, target, SD, ignore=["stray.*"])
+    assert not read_lora(target, SD).dropped
+    with pytest.raises(RequestError, match="that the model needs, and no other"):
+        read_lora(path, SD, ignore=Ignore.of(["stray.*", f"{QUERY}.*"]))
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_values_that_are_no_numbers(value: float, tmp_path: Path) -> None:
     tensors = sound()
@@ -304,7 +315,7 @@ def test_a_product_that_overflows(tmp_path: Path) -> None:
 def test_a_part_is_left_out_only_on_request(targets: LoraTargets, tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors", File(sound() | pair(TEXT, 40, 72)))
     if targets.text_encoder is None:
-        with pytest.raises(CheckpointError, match="ask to leave this part"):
+        with pytest.raises(CheckpointError, match="leave out what `ignore` names"):
             read_lora(path, targets)
     lora = read_lora(path, targets, skip=("text_encoder",))
     assert [component for component, _ in lora] == ["unet"]
