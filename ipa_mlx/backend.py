@@ -196,6 +196,12 @@ class MlxBackend:
         mx.eval(*conditioning.arrays())
         return conditioning
 
+    def conditional(self, conditioning: Conditioning) -> Conditioning:
+        """See `Backend.conditional`. Evaluated, or every step would cut it out again."""
+        alone = conditioning.conditional()
+        mx.eval(*alone.arrays())
+        return alone
+
     def from_numpy(self, array: Floats) -> mx.array:
         """Convert latents (N, C, h, w) to an MLX array (N, h, w, C)."""
         return _channels_last(array)

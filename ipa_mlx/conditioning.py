@@ -55,6 +55,19 @@ class Conditioning:
             recorder,
         )
 
+    def conditional(self) -> Conditioning:
+        """The conditional row alone."""
+        if self.rows == 1:
+            return self
+        return replace(
+            self,
+            rows=1,
+            text=tuple(pair.conditional() for pair in self.text),
+            images=tuple(tuple(pair.conditional() for pair in pairs) for pairs in self.images),
+            added=None if self.added is None else self.added[-1:],
+            controls=tuple(control.conditional() for control in self.controls),
+        )
+
     def arrays(self) -> Iterator[mx.array]:
         """All arrays, to be evaluated together."""
         for per_site in (self.text, *self.images):

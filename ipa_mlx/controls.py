@@ -35,6 +35,17 @@ class ConditionedControl:
     context: Context
     conditional_only: bool
 
+    def conditional(self) -> ConditionedControl:
+        """The same for the conditional row alone."""
+        context, added = self.context, self.context.added
+        alone = replace(
+            context,
+            rows=1,
+            text=tuple(pair.conditional() for pair in context.text),
+            added=None if added is None else added[-1:],
+        )
+        return replace(self, context=alone, conditional_only=False)
+
     def residuals(self, x: mx.array, timestep: float, weights: Sequence[float]) -> Residuals:
         """The residuals for scaled latents (N, h, w, C), for all rows."""
         rows = mx.concatenate([x] * self.context.rows)
@@ -49,6 +60,10 @@ class ConditionedAdapter:
     """A T2I-Adapter for one generation: its features, the same for all rows and steps."""
 
     features: tuple[mx.array, ...]
+
+    def conditional(self) -> ConditionedAdapter:
+        """The same for the conditional row alone."""
+        return self
 
     def weighted(self, weights: Sequence[float]) -> Residuals:
         """The features times their weights."""

@@ -186,6 +186,10 @@ class TorchBackend:
             None if guidance is None else self._cast(guidance),
         )
 
+    def conditional(self, conditioning: Conditioning) -> Conditioning:
+        """See `Backend.conditional`."""
+        return conditioning.conditional()
+
     def from_numpy(self, array: Floats) -> torch.Tensor:
         """Convert latents to a float32 tensor on the device."""
         return torch.tensor(array, device=self.device)

@@ -43,6 +43,16 @@ class Conditioning:
         """The number of conditioning rows, R."""
         return int(self.text.shape[0])
 
+    def conditional(self) -> Conditioning:
+        """The conditional row alone."""
+        return replace(
+            self,
+            text=self.text[-1:],
+            images=tuple(tuple(pair.conditional() for pair in pairs) for pairs in self.images),
+            added={name: rows[-1:] for name, rows in self.added.items()},
+            controls=tuple(control.conditional() for control in self.controls),
+        )
+
     def repeated(self, count: int) -> Conditioning:
         """Each row `count` times, for as many pictures: all unconditional rows come first."""
         if count == 1:

@@ -33,6 +33,11 @@ class ConditionedControl:
     added: Mapping[str, torch.Tensor]
     conditional_only: bool
 
+    def conditional(self) -> ConditionedControl:
+        """The same for the conditional row alone."""
+        added = {name: rows[-1:] for name, rows in self.added.items()}
+        return replace(self, text=self.text[-1:], added=added, conditional_only=False)
+
     def residuals(
         self, x: torch.Tensor, timestep: torch.Tensor, weights: Sequence[float]
     ) -> Residuals:
@@ -60,6 +65,10 @@ class ConditionedAdapter:
     """A T2I-Adapter for one generation: its features, the same for all rows and steps."""
 
     features: tuple[torch.Tensor, ...]
+
+    def conditional(self) -> ConditionedAdapter:
+        """The same for the conditional row alone."""
+        return self
 
     def weighted(self, weights: Sequence[float]) -> Residuals:
         """The features times their weights."""

@@ -299,6 +299,9 @@ class Backend(Protocol):
                 timestep (`ipa.prepare.guidance`).
         """
 
+    def conditional(self, conditioning: Any) -> Any:
+        """Take the conditional half of what `condition` computed, for steps without guidance."""
+
     def from_numpy(self, array: Floats) -> Array:
         """Convert float32 latents to the backend's tensor."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ipa.backend.protocol import Backend
 from ipa.backend.tiling import VaeTiling, check_tiling
-from ipa.errors import RequestError
+from ipa.errors import RequestError, shown
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.text.prompts import open_tokenizers
@@ -93,6 +93,12 @@ class Loaded:
 
         With a call's arguments also of LoRAs that its prompt names; see `.fingerprints`.
         """
+        if call is not None and not isinstance(call, Mapping):
+            raise RequestError(
+                "call must be a dict of the arguments of a call",
+                found=shown(call),
+                remedy='write {"prompt": "a star"}, or leave it out',
+            )
         return fingerprints(self.snapshot()[0], call or {})
 
     def snapshot(self) -> tuple[Snapshot, Backend]:

@@ -17,7 +17,12 @@ from ipa.model.preprocessor import ClipPreprocessor
 from ipa.prepare.controls.pixels import has_holes
 from ipa.prepare.controls.planning import PlannedControl, plan_controls
 from ipa.prepare.editing.edits import Edits, plan_edits, shared_crop, start_size
-from ipa.prepare.guidance import guidance_embedding, guidance_scale, guidance_warnings
+from ipa.prepare.guidance import (
+    guidance_embedding,
+    guidance_scale,
+    guidance_warnings,
+    guided_steps,
+)
 from ipa.prepare.image_prompts.attached import AttachedAdapter, DefaultScale, adapter_name
 from ipa.prepare.image_prompts.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.image_prompts.faces import check_fits
@@ -76,7 +81,8 @@ class Plan:
     """The plan of a run: texts, pictures, schedule, noise. `texts` is (negative, positive) or less.
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
-    what it was planned with, and `loras` those that act. `share` is its part of a call with
+    what it was planned with, and `loras` those that act. `guided_steps` says at which steps the
+    unconditional half is computed. `share` is its part of a call with
     several prompts, where one generator draws for all of them.
     """
 
@@ -93,6 +99,7 @@ class Plan:
     profile: Profile = HOUSE
     controls: tuple[PlannedControl, ...] = ()
     guidance_scale: float = 1.0
+    guided_steps: tuple[bool, ...] = ()
     guidance: Floats | None = None
     edits: Edits | None = None
     loras: CallLoras = field(default_factory=CallLoras)
@@ -134,14 +141,16 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     loras = plan_loras(request, loaded)
     texts = plan_texts(request, model, loras.tokenizers, (height, width))
     schedule, times, notes = plan_schedule(request, model, edits)
+    evaluations = len(schedule.steps)
     warnings = [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
-    warnings += [*loras.warnings, *notes, *guidance_warnings(request, model), *model.notes]
+    warnings += [*loras.warnings, *notes, *guidance_warnings(request, model, evaluations)]
+    warnings += model.notes
     scale = guidance_scale(request, model)
     crop = shared_crop(request, edits)
     canvas = Canvas.of(model, width, height, crop)
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
-    size, steps = (width, height), len(times.steps)
-    controls = plan_controls(request.controls, loaded.controlnets, size, steps, crop)
+    size = (width, height)
+    controls = plan_controls(request.controls, loaded.controlnets, size, evaluations, crop)
     warnings += [*_unusual(request, loaded), *_prompt_warnings(prompts, canvas, profile)]
     warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(
@@ -158,6 +167,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         profile=profile,
         controls=controls,
         guidance_scale=scale,
+        guided_steps=guided_steps(request, model, evaluations),
         guidance=guidance_embedding(scale, model),
         edits=edits,
         loras=loras,

@@ -217,13 +217,16 @@ class Run:
         x = backend.from_numpy(start.latents)
         stochastic = any(step.x_noise for step in plan.schedule.steps)
         memories: list[Array] = []
+        halves = {True: conditioning}
+        if plan.guided and not all(plan.guided_steps):
+            halves[False] = backend.conditional(conditioning)
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
             shares: list[Floats] | None = None if self.recording is None else []
             output = backend.predict(
                 x,
                 step,
-                conditioning,
+                halves.get(plan.guided_steps[number], conditioning),
                 self._scales(number),
                 shares,
                 control_scales=plan.control_scales(number),

@@ -29,6 +29,16 @@ def is_guided(request: Request, model: ModelFolder) -> bool:
     return request.guided and model.unet.guidance_width is None
 
 
+def guided_steps(request: Request, model: ModelFolder, steps: int) -> tuple[bool, ...]:
+    """Whether the unconditional half is computed, at each evaluation of a run.
+
+    Source: the steps skipped by diffusers' `guiders.ClassifierFreeGuidance`.
+    """
+    first, last = int(request.guidance_start * steps), int(request.guidance_end * steps)
+    is_on = is_guided(request, model)
+    return tuple(is_on and first <= step < last for step in range(steps))
+
+
 def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float32] | None:
     """The guidance embedding (1, width): the sinusoid of scale − 1; None for most models.
 
@@ -47,8 +57,18 @@ def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float
     return np.pad(row, (0, width % 2))[None]
 
 
-def guidance_warnings(request: Request, model: ModelFolder) -> list[str]:
-    """Warnings for a network without unconditional half: what of a request has no effect."""
-    if model.unet.guidance_width is None or not request.negative_prompt:
-        return []
-    return ["This model takes the guidance scale as an input: negative_prompt has no effect."]
+def guidance_warnings(request: Request, model: ModelFolder, steps: int) -> list[str]:
+    """Warnings about what of a request's guidance has no effect."""
+    is_part = request.guidance_start > 0.0 or request.guidance_end < 1.0
+    names = [
+        *(["negative_prompt"] if request.negative_prompt else []),
+        *(["guidance_start", "guidance_end"] if is_part else []),
+    ]
+    if model.unet.guidance_width is not None and names:
+        having = f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no effect"
+        return [f"This model takes the guidance scale as an input: {having}."]
+    if is_part and not request.guided:
+        return ["There is no guidance: guidance_start and guidance_end have no effect."]
+    if is_part and not any(guided_steps(request, model, steps)):
+        return [f"guidance_start and guidance_end leave none of {steps} steps: nothing is guided."]
+    return []

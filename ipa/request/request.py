@@ -67,7 +67,10 @@ MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
 # Kept as Python's own, as descriptions have them.
 _NUMBERS: Mapping[type, tuple[str, ...]] = {
     int: ("num_images", "seed"),
-    float: ("guidance_rescale", "eta", "strength", "mask_blur"),
+    float: (
+        *("guidance_rescale", "guidance_start", "guidance_end", "eta"),
+        *("strength", "mask_blur"),
+    ),
 }
 
 
@@ -121,6 +124,11 @@ class Request:
             on it, and ComfyUI's names of learned words are these (`ipa.prepare.text.tags`).
         guidance_rescale: From 0 to 1: how far guided outputs are brought back to the deviation of
             the conditional ones, against overexposure (arXiv 2305.08891, section 3.4).
+        guidance_start: The fraction of the steps at which guidance begins, as `start` of diffusers'
+            guiders: with n steps at step int(n · guidance_start), counted from 0. Before it and
+            from `guidance_end` on the unconditional half is not computed, which halves a step's
+            work, and the conditional output is taken as it is (arXiv 2404.07724).
+        guidance_end: The fraction of the steps at which guidance ends, more than `guidance_start`.
         eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
         timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
             weights need) instead of what the checkpoint says.
@@ -177,6 +185,8 @@ class Request:
     long_prompts: str = "cut"
     prompt_syntax: str = "plain"
     guidance_rescale: float = 0.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
     eta: float = 0.0
     timestep_spacing: str | None = None
     timesteps: Sequence[float] | None = None
@@ -238,10 +248,16 @@ class Request:
             raise RequestError(
                 "guidance_scale must be a finite number", found=shown(self.guidance_scale)
             )
-        for name in ("guidance_rescale", "eta"):
+        for name in ("guidance_rescale", "guidance_start", "guidance_end", "eta"):
             value = getattr(self, name)
             if not is_finite(value) or not 0.0 <= value <= 1.0:
                 raise RequestError(f"{name} must be a number from 0 to 1", found=shown(value))
+        if self.guidance_start >= self.guidance_end:
+            raise RequestError(
+                "guidance_end must be more than guidance_start",
+                found=f"{self.guidance_start} to {self.guidance_end}",
+                remedy="guidance_scale=1 is for no guidance at all",
+            )
 
     def _take_numbers(self) -> None:
         for kind, names in _NUMBERS.items():
@@ -324,6 +340,8 @@ class RequestArguments(TypedDict, total=False):
     long_prompts: str
     prompt_syntax: str
     guidance_rescale: float
+    guidance_start: float
+    guidance_end: float
     eta: float
     timestep_spacing: str | None
     timesteps: Sequence[float] | None

@@ -41,6 +41,10 @@ class KeyValue:
         if self.mask is not None:
             yield self.mask
 
+    def conditional(self) -> KeyValue:
+        """The conditional row alone, the last one."""
+        return replace(self, keys=self.keys[-1:], values=self.values[-1:])
+
     def weighted(self, scale: float) -> tuple[float, KeyValue]:
         """λ on the output, and keys and values; or 1, and λ inside them, in their precision."""
         if not self.scaling.is_inside:

@@ -49,6 +49,10 @@ class KeyValue:
             values = weight * values
         return 1.0, replace(self, keys=weight * self.keys, values=values)
 
+    def conditional(self) -> KeyValue:
+        """The conditional row alone, the last one."""
+        return replace(self, keys=self.keys[-1:], values=self.values[-1:])
+
     def repeated(self, count: int) -> KeyValue:
         """Each row `count` times, for as many pictures."""
         if count == 1:

@@ -85,6 +85,8 @@ REQUEST: dict[str, list[dict[str, Any]]] = {
     "long_prompts": [{"long_prompts": "chunks"}],
     "prompt_syntax": [{"prompt_syntax": "a1111"}, {"prompt_syntax": "comfyui"}],
     "guidance_rescale": [{"guidance_rescale": 0.4}],
+    "guidance_start": [{"guidance_start": 0.5}],
+    "guidance_end": [{"guidance_start": 0.2, "guidance_end": 0.6}],
     "eta": [{"scheduler": "ddim", "eta": 0.3}],
     "timestep_spacing": [{"timestep_spacing": "trailing"}],
     "timesteps": [

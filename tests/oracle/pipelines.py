@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.guiders import ClassifierFreeGuidance
 
 from ipa_torch.files.weights import quiet
 from oracle.kept import Kept
@@ -49,11 +51,14 @@ def run_diffusers(
     num_images: int = 1,
     output_type: str = "latent",
     one_generator: bool = False,
+    guidance_start: float = 0.0,
+    guidance_end: float = 1.0,
     **arguments: Any,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3).
 
-    Picture number p of all takes the generator of seed + p; or all take the same.
+    Picture number p of all takes the generator of seed + p; or all take the same. An interval of
+    guidance is for samplers that evaluate the network once in a step.
     """
     if scheduler is not None:
         # Not diffusers' default for pixels, where a file says nothing: see `pipeline_config`.
@@ -62,6 +67,8 @@ def run_diffusers(
         pipe.scheduler = started_at_the_first(named, arguments["num_inference_steps"])
     if scale is not None:
         pipe.set_ip_adapter_scale(scale)
+    if (guidance_start, guidance_end) != (0.0, 1.0):
+        arguments |= _interval(arguments, guidance_start, guidance_end)
     count = num_images * (len(prompt) if isinstance(prompt, (list, tuple)) else 1)
     generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(count)]
     out = pipe(
@@ -74,6 +81,25 @@ def run_diffusers(
         **arguments,
     ).images
     return out.numpy() if isinstance(out, torch.Tensor) else np.asarray(out)
+
+
+def _interval(arguments: Any, start: float, end: float) -> dict[str, Any]:
+    """A guidance scale that is as good as 1 where diffusers' guider would not guide.
+
+    Just above 1 its pipelines compute both halves, and the sum of them is the conditional one.
+    """
+    count = arguments["num_inference_steps"]
+    guider = ClassifierFreeGuidance(arguments["guidance_scale"], start=start, stop=end)
+
+    def scale(step: int) -> float:
+        guider.set_state(step=step, num_inference_steps=count, timestep=torch.tensor(0))
+        return guider.guidance_scale if guider._is_cfg_enabled() else math.nextafter(1.0, 2.0)
+
+    def next_step(pipe: Any, step: int, _: Any, __: Any) -> dict[str, Any]:
+        pipe._guidance_scale = scale(step + 1)
+        return {}
+
+    return {"guidance_scale": scale(0), "callback_on_step_end": next_step}
 
 
 def started_at_the_first(scheduler: Any, steps: int) -> Any:

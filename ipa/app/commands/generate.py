@@ -152,6 +152,8 @@ def generate(  # one parameter per option
     sigmas: sampling.SigmasOption = None,
     guidance_scale: sampling.GuidanceOption = None,
     guidance_rescale: sampling.RescaleOption = 0.0,
+    guidance_start: sampling.GuidanceStartOption = 0.0,
+    guidance_end: sampling.GuidanceEndOption = 1.0,
     scheduler: sampling.SchedulerOption = None,
     eta: sampling.EtaOption = 0.0,
     timestep_spacing: sampling.SpacingOption = None,

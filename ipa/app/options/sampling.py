@@ -22,6 +22,12 @@ RescaleOption = Annotated[
     float,
     typer.Option(help="Against overexposure by strong guidance: 0 to 1, 0.7 being usual."),
 ]
+GuidanceStartOption = Annotated[
+    float, typer.Option(help="Where guidance begins, as a fraction of the steps: faster before it.")
+]
+GuidanceEndOption = Annotated[
+    float, typer.Option(help="Where guidance ends, as a fraction of the steps: faster after it.")
+]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(

@@ -72,6 +72,14 @@ CASES = {
         arguments={"negative_prompt": "a ring", "crops_coords_top_left": (8, 0)},
     ),
     "xl, guess mode": Case(model="xl", guess=True, adapters=("linear",)),
+    "guidance at the end": Case(**TWO, arguments={"guidance_start": 0.5}),
+    "guidance in the middle, guess mode": Case(
+        guess=True, adapters=("linear",), arguments={"guidance_start": 0.3, "guidance_end": 0.7}
+    ),
+    # Not SDXL's pipeline: it keeps the scale that it is given first.
+    "2.x, guidance at the start": Case(
+        model="v2", adapters=("plus",), arguments={"guidance_end": 0.4, "num_images": 2}
+    ),
     "xl, smaller": Case(model="xl", nets=("mid", "small"), scales=(0.7, 0.9)),
 }
 MORE = {

@@ -46,6 +46,9 @@ CASES = {
     "timesteps of the call": _sampler("dpmpp_2m", timesteps=[999, 850, 343, 24]),
     "noise levels of the call": _sampler("euler", sigmas=[14.0, 3.5, 1.25, 0.5, 0.0]),
     "rescaled guidance": _sampler("euler", "velocity", guidance_rescale=0.7, num_images=2),
+    "guidance at the end": _sampler("euler", guidance_start=0.5),
+    "guidance in the middle": _sampler("dpmpp_2m", guidance_start=0.25, guidance_end=0.75),
+    "guidance at the start, SDXL": _sampler("ddim", "xl", guidance_end=0.6, num_images=2),
     "usual guidance": Case(arguments={"guidance_scale": None}),
     "usual guidance of SDXL": Case(model="xl", arguments={"guidance_scale": None}),
 }
