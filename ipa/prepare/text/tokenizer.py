@@ -247,9 +247,7 @@ def _words(
     if not isinstance(pairs, list):
         raise CheckpointError(f"{path} holds no merges", found=type(pairs).__name__)
     split = [pair.split(" ") if isinstance(pair, str) else pair for pair in pairs]
-    return vocabulary, [
-        _merge(pair, vocabulary, f"{path}: merge {number}") for number, pair in enumerate(split, 1)
-    ]
+    return vocabulary, _merges(enumerate(split, 1), vocabulary, f"{path}: merge")
 
 
 def _check_sides(folder: Path, config: Mapping[str, Any], serialized: Mapping[str, Any]) -> None:
@@ -414,22 +412,31 @@ def _read_merges(path: Path, vocabulary: Mapping[str, int]) -> list[tuple[str, s
         lines = path.read_text("utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path} is not text", found=str(error)) from error
-    merges: list[tuple[str, str]] = []
-    for number, raw in enumerate(lines, 1):
-        line = raw.removesuffix("\r")
-        if not line or line.startswith("#version"):
-            continue
-        merges.append(_merge(line.split(" "), vocabulary, f"{path}: line {number}"))
-    return merges
-
-
-def _merge(pair: object, vocabulary: Mapping[str, int], where: str) -> tuple[str, str]:
-    """A merge: a pair of words of the vocabulary that makes another."""
-    parts = tuple(map(str, pair)) if isinstance(pair, (list, tuple)) else ()
-    if len(parts) == 2 and all(word in vocabulary for word in (*parts, "".join(parts))):
-        return parts[0], parts[1]
-    raise CheckpointError(
-        f"{where} does not fit the vocabulary",
-        found=repr(pair)[:80],
-        remedy="download the tokenizer's files again",
+    pairs = (
+        (number, line.split(" "))
+        for number, raw in enumerate(lines, 1)
+        if (line := raw.removesuffix("\r")) and not line.startswith("#version")
     )
+    return _merges(pairs, vocabulary, f"{path}: line")
+
+
+def _merges(
+    pairs: Iterable[tuple[int, object]], vocabulary: Mapping[str, int], where: str
+) -> list[tuple[str, str]]:
+    """Merges: each a pair of words of the vocabulary that makes another, with its number."""
+    merges: list[tuple[str, str]] = []
+    for number, pair in pairs:
+        parts = pair if isinstance(pair, (list, tuple)) else ()
+        first, second = parts if len(parts) == 2 else (None, None)
+        if (
+            not isinstance(first, str)
+            or not isinstance(second, str)
+            or not {first, second, first + second} <= vocabulary.keys()
+        ):
+            raise CheckpointError(
+                f"{where} {number} does not fit the vocabulary",
+                found=repr(pair)[:80],
+                remedy="download the tokenizer's files again",
+            )
+        merges.append((first, second))
+    return merges

@@ -1,0 +1,132 @@
+"""`python -m benchmarks.less_work`: what doing less of a run costs in quality, with image prompts.
+
+The demo model, eight pictures that it has not seen, several seeds each. Every setting makes the
+same pictures as the full run, in turn, so that times are of the same minute. Work is counted in
+rows of the network's input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import ipa
+from ipa import ImagePrompt, demo
+from oracle.judge import WORDS, Judge, Reference, clip_embeddings
+
+FULL = "full"
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    FULL: {},
+    **{f"guidance to {end:g}": {"guidance_end": end} for end in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)},
+    **{f"guidance from {start:g}": {"guidance_start": start} for start in (0.1, 0.2, 0.3)},
+    "guidance 0.1 to 0.7": {"guidance_start": 0.1, "guidance_end": 0.7},
+}
+
+
+class Rows:
+    """A tap that counts the rows of all evaluations, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def wants(self, stage: str) -> bool:
+        """See `Tap`."""
+        return stage.endswith("/prediction")
+
+    def __call__(self, stage: str, array: np.ndarray) -> None:
+        """See `Tap`."""
+        self.count += len(array)
+
+
+@dataclass
+class Made:
+    """What a setting made: pictures, seconds of each, and the rows of one run."""
+
+    images: list[Image.Image] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    rows: int = 0
+
+
+def decibels(found: Image.Image, full: Image.Image) -> float:
+    """The PSNR of a picture against the full run's."""
+    gaps = np.asarray(found, np.float64) - np.asarray(full, np.float64)
+    return float(20 * np.log10(255) - 10 * np.log10(max(np.square(gaps).mean(), 1e-9)))
+
+
+def make(pipe: ipa.Pipeline, call: Mapping[str, Any], scale: float, seeds: int) -> dict[str, Made]:
+    """All pictures of all settings; those of one reference and seed one after another."""
+    made = {name: Made() for name in SETTINGS}
+    references = Reference.all()
+    for number, reference in enumerate(references):
+        prompt = ImagePrompt(reference.image, scale=scale)
+        for seed in range(number * seeds, (number + 1) * seeds):
+            for name, setting in SETTINGS.items():
+                began = time.perf_counter()
+                found = pipe(image_prompts=prompt, seed=seed, **call, **setting)
+                made[name].seconds.append(time.perf_counter() - began)
+                made[name].images += found.images
+    for name, setting in SETTINGS.items():
+        rows = Rows()
+        pipe(image_prompts=ImagePrompt(references[0].image), tap=rows, **call, **setting)
+        made[name].rows = rows.count
+    return made
+
+
+def line(name: str, made: Mapping[str, Made], seeds: int) -> str:
+    """A line of the table."""
+    own, full = made[name], made[FULL]
+    references = Reference.all()
+    owners = [number for number in range(len(references)) for _ in range(seeds)]
+    pairs = [decibels(a, b) for a, b in zip(own.images, full.images, strict=True)]
+    cosines = clip_embeddings(own.images) @ clip_embeddings([r.image for r in references]).T
+    likeness = cosines[np.arange(len(owners)), owners].mean()
+    read = Judge().read(own.images)
+    right = np.array(
+        [[r[k] == references[o].words[k] for k in WORDS] for r, o in zip(read, owners, strict=True)]
+    )
+    ratios = [a / b for a, b in zip(full.seconds, own.seconds, strict=True)]
+    words = "  ".join(f"{value:.3f}" for value in right.mean(axis=0))
+    return (
+        f"{name:22s}{own.rows / full.rows:6.2f}  {statistics.median(ratios):5.2f}  "
+        f"{statistics.median(pairs):6.1f}  {min(pairs):6.1f}   {likeness:.3f}   {words}"
+    )
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", default="torch", choices=("mlx", "torch"))
+    parser.add_argument("--seeds", type=int, default=4, help="pictures per reference")
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--scale", type=float, default=1.0, help="weight of the picture")
+    parser.add_argument("--prompt", default="", help="text beside it")
+    options = parser.parse_args()
+    device = {"device": "cpu"} if options.backend == "torch" else {}
+    pipe = ipa.load("demo", backend=options.backend, dtype="float32", **device)
+    pipe.load_ip_adapter(demo.adapter("base"))
+    call = {
+        "prompt": options.prompt,
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance,
+    }
+    made = make(pipe, call, options.scale, options.seeds)
+    print(
+        f"{options.backend}, {len(made[FULL].images)} pictures a row, {options.steps} steps, "
+        f"guidance {options.guidance:g}, weight {options.scale:g}, text {options.prompt!r}"
+    )
+    heads = "  ".join(f"{name[:5]:>5s}" for name in WORDS)
+    print(f"{'':22s}{'rows':>6s}  {'speed':>5s}  {'dB':>6s}  {'worst':>6s}   like    {heads}")
+    for name in SETTINGS:
+        print(line(name, made, options.seeds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
