@@ -8,7 +8,7 @@ from ipa.errors import RequestError
 from ipa.model.control_files import ControlSpec
 
 from .field import Told, read_fields, refuse_lost
-from .fields import REQUEST_FIELDS
+from .fields import DEFAULTS, REQUEST_FIELDS
 from .picture_store import PictureStore
 
 _KINDS = tuple(kind.word for kind in get_args(ControlSpec))
@@ -21,13 +21,18 @@ def is_description(told: Told) -> bool:
 
 
 def in_present_form(told: Told) -> Told:
-    """A description as it would be written today: older ones say the name of a control under the
-    word for its kind.
+    """A description as it would be written today.
+
+    Older ones say the name of a control under the word for its kind, and lack the fields that there
+    were not: these are as they are by default.
     """
-    controls = told.get("controls")
-    if not isinstance(controls, list) or not all(isinstance(one, dict) for one in controls):
-        return told
-    return {**told, "controls": [_present_control(one) for one in controls]}
+    known = DEFAULTS if is_description(told) else {name: {} for name in DEFAULTS}
+    present = {**known["request"], **told}
+    for name, rewritten in (("image_prompts", dict), ("controls", _present_control)):
+        entries = told.get(name)
+        if isinstance(entries, list) and all(isinstance(one, dict) for one in entries):
+            present[name] = [{**known[name], **rewritten(one)} for one in entries]
+    return present
 
 
 def _present_control(told: Told) -> dict[str, Any]:
