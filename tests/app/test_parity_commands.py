@@ -224,7 +224,7 @@ def test_reports_are_checked_before_anything_runs(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "ipa.app.commands.parity.subjects.load", lambda *_, **__: pytest.fail("it ran")
+        "ipa.app.options.loading.load", lambda *_, **__: pytest.fail("it ran")
     )
     (tmp_path / "folder").mkdir()
     for option in ("--html", "--json", "--junit"):
