@@ -223,9 +223,7 @@ def test_options_hold_in_every_way_to_compare(call: Callable[..., Result]) -> No
 def test_reports_are_checked_before_anything_runs(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        "ipa.app.options.loading.load", lambda *_, **__: pytest.fail("it ran")
-    )
+    monkeypatch.setattr("ipa.app.options.loading.load", lambda *_, **__: pytest.fail("it ran"))
     (tmp_path / "folder").mkdir()
     for option in ("--html", "--json", "--junit"):
         for path, words in (("none/x", "does not exist"), ("folder", "is a folder")):
