@@ -118,7 +118,10 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], Any], str]] = {
         changed(lambda t, v: t.update({v: poisoned(t[v], torch.nan)})),
         "{victim} holds values that are not finite; found: NaN",
     ),
-    "infinity": (changed(lambda t, v: t.update({v: poisoned(t[v], torch.inf)})), "{victim} has"),
+    "infinity": (
+        changed(lambda t, v: t.update({v: poisoned(t[v], torch.inf)})),
+        "{victim} holds values",
+    ),
     "no tensor": (changed(lambda t, _: t.update(note=1)), "holds more than weights"),
     "a nested dict": (
         changed(lambda t, _: t.update(more={"x": torch.ones(2)})),
