@@ -114,7 +114,9 @@ class StripWalk:
         normed, shape = _normed(attention.group_norm, x), x.shape
         x = _strips([x.whole()])
         flat = x.rows(0, shape[1])
-        parts = [normed(x.rows(*span)) for span in spans(shape[1], shape[2] * shape[3], self.numbers)]
+        parts = [
+            normed(x.rows(*span)) for span in spans(shape[1], shape[2] * shape[3], self.numbers)
+        ]
         for part in parts:
             mx.eval(part)
         y = mx.concatenate(parts, axis=1).reshape(shape[0], -1, shape[3])

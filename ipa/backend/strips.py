@@ -67,9 +67,7 @@ class Strips:
     def forget(self, before: int) -> None:
         """Give back the strips that lie wholly above a row."""
         ends = [start + part.shape[self._axis] for start, part in self._parts]
-        self._parts = [
-            part for part, end in zip(self._parts, ends, strict=True) if end > before
-        ]
+        self._parts = [part for part, end in zip(self._parts, ends, strict=True) if end > before]
 
     def whole(self) -> Array:
         """The picture in one array; its strips are forgotten."""

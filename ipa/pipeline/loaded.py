@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack, overload
 
 from ipa.backend.protocol import Backend
-from ipa.backend.tiling import VaeTiling, check_tiling
+from ipa.backend.vae_memory import VaeMemory, check_vae_memory
 from ipa.checks import check_callback, checked
 from ipa.errors import RequestError
 from ipa.model.controlnet import ControlNetSpec
@@ -311,15 +311,15 @@ class Loaded:
             self.backend.load_preview_decoder(files)
 
     @property
-    def vae_tiling(self) -> VaeTiling:
-        """See `Pipeline.vae_tiling`."""
-        return self.backend.vae_tiling
+    def vae_memory(self) -> VaeMemory:
+        """See `Pipeline.vae_memory`."""
+        return self.backend.vae_memory
 
-    @vae_tiling.setter
-    def vae_tiling(self, tiling: VaeTiling) -> None:
-        checked = check_tiling(tiling, self.backend.model.vae)
+    @vae_memory.setter
+    def vae_memory(self, memory: VaeMemory) -> None:
+        checked = check_vae_memory(memory, self.backend.model.vae)
         with self.changed():
-            self.backend.vae_tiling = checked
+            self.backend.vae_memory = checked
 
     @checked
     def load_lora(

@@ -145,9 +145,7 @@ class GroupNorm(nn.Module):
         return spread.reshape(batch, 1, 1, channels)
 
 
-def _row_means(
-    strips: Iterable[mx.array], function: Callable[[mx.array], mx.array]
-) -> mx.array:
+def _row_means(strips: Iterable[mx.array], function: Callable[[mx.array], mx.array]) -> mx.array:
     """The mean over W of a function of each strip (B, h, W, C), side by side: (B, H, C)."""
     means = []
     for strip in strips:

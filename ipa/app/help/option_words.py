@@ -91,7 +91,7 @@ KEYWORDS: Mapping[str, str] = {
             *("mask_blur", "overlay", "curve", "embeds_scaling", "scale", "mask", "mask_fit"),
             *("fit", "sharpen", "encoder_mask", "enhance_tiles", "enhance_ratio", "profile"),
             *("neg_content_prompt", "neg_content_scale", "face", "preview", "preview_decoder"),
-            *("influence", "lora_folder", "guess_mode", "vae_tiling"),
+            *("influence", "lora_folder", "guess_mode", "vae_tiling", "vae_memory"),
         )
     },
     "num_inference_steps": "--steps",

@@ -9,18 +9,28 @@ from typing import Annotated, Any
 import typer
 
 from ipa.app.preview_file import preview_path
+from ipa.backend.vae_memory import VaeMemory
 from ipa.errors import RequestError
 from ipa.pipeline.pipeline import Pipeline
 
 VaeOption = Annotated[
     str | None, typer.Option("--vae", help="Another VAE: folder, file, or hub id.")
 ]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vae-memory",
+        metavar="WAY",
+        help="whole; strips (the same picture); tiles (another one); or a tile's side in pixels.",
+        show_default="strips of very large pictures",
+    ),
+]
 TilingOption = Annotated[
     bool | None,
     typer.Option(
         "--vae-tiling/--no-vae-tiling",
-        help="Decode in tiles, to save memory.",
-        show_default="of very large pictures alone",
+        help="The older spelling of --vae-memory tiles, or whole.",
+        show_default=False,
     ),
 ]
 TileOption = Annotated[
@@ -28,7 +38,7 @@ TileOption = Annotated[
     typer.Option(
         "--vae-tile",
         metavar="PIXELS",
-        help="In tiles of so many pixels; also written --vae-tiling PIXELS.",
+        help="The older spelling of --vae-memory PIXELS; also --vae-tiling PIXELS.",
     ),
 ]
 PreviewOption = Annotated[
@@ -60,18 +70,32 @@ def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prepare(pipe: Pipeline, options: Mapping[str, Any]) -> None:
-    """Set --vae-tiling and --vae-tile, and load the decoder of --preview-decoder.
+    """Set --vae-memory or its older spellings, and load the decoder of --preview-decoder.
 
     Raises:
-        RequestError: Tiles are asked for and forbidden.
+        RequestError: There is no such way, or two of the options disagree.
     """
-    tile, tiling = options["vae_tile"], options["vae_tiling"]
+    pipe.vae_memory = _vae_memory(options)
+    if options["preview_decoder"] is not None:
+        pipe.load_preview_decoder(options["preview_decoder"], offline=options["offline"])
+
+
+def _vae_memory(options: Mapping[str, Any]) -> VaeMemory:
+    memory, tile, tiling = (options[name] for name in ("vae_memory", "vae_tile", "vae_tiling"))
+    if memory is not None:
+        if tile is not None or tiling is not None:
+            raise RequestError(
+                "--vae-memory says how a picture goes through the VAE",
+                found="--vae-tiling or --vae-tile beside it",
+                remedy="leave one of them out",
+            )
+        return int(memory) if memory.isdecimal() else memory
     if tile is not None and tiling is False:
         raise RequestError(
             "--vae-tile is the size of tiles",
             found="--no-vae-tiling",
             remedy="leave one of them out",
         )
-    pipe.vae_tiling = tiling if tile is None else tile
-    if options["preview_decoder"] is not None:
-        pipe.load_preview_decoder(options["preview_decoder"], offline=options["offline"])
+    if tile is not None or tiling is None:
+        return tile  # type: ignore[no-any-return]
+    return "tiles" if tiling else "whole"
