@@ -122,17 +122,18 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     subject = _BACKENDS[options.backend](options.way, options.dtype, use)
     array = given(options.way, options.side)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     made = subject.run(array)
-    seconds = time.perf_counter() - began
+    seconds, busy = time.perf_counter() - began, time.process_time() - busy
     np.save(options.keep, made)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "counted": subject.peak(), "process": peak, "before": before}
+    told = {"seconds": seconds, "busy": busy, "counted": subject.peak()}
+    return told | {"process": peak, "before": before}
 
 
 def row(name: str, told: dict[str, Any], made: np.ndarray, whole: np.ndarray | None) -> str:
     """A line of the table."""
-    words = [f"{name:7}", f"{told['seconds']:7.1f} s"]
+    words = [f"{name:7}", f"{told['seconds']:7.1f} s (processor {told['busy']:.1f})"]
     if told["counted"]:
         words.append(f"counted {told['counted'] / 1e9:.2f} GB")
     words.append(f"process {told['process'] / 1e9:.2f} GB (before {told['before'] / 1e9:.2f})")
