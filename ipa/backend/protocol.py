@@ -29,7 +29,7 @@ from ipa.request.scales import V_ONLY
 from .schedule import Step
 from .tap import Taps
 from .text import PLAIN, Sizes, TextOptions, TextStates
-from .tiling import VaeTiling
+from .vae_memory import VaeMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class Backend(Protocol):
     name: str
     dtype: str
     model: ModelFolder
-    vae_tiling: VaeTiling
+    vae_memory: VaeMemory
     preview_decoder: PreviewDecoder | None
     left_out: LeftOut
     warnings: list[str]
