@@ -84,8 +84,8 @@ class Plan:
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
     what it was planned with, and `loras` those that act. `guided_steps` says at which steps the
-    unconditional half is computed, `full_steps` at which all of the network is. `share` is its part of a call with
-    several prompts, where one generator draws for all of them.
+    unconditional half is computed, `full_steps` at which all of the network is. `share` is its part
+    of a call with several prompts, where one generator draws for all of them.
     """
 
     request: Request
