@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(slots=True)
 class DeepPart:
     """What one run keeps of the deep part of its network (arXiv 2312.00858); no backend holds it.
 
@@ -19,8 +17,9 @@ class DeepPart:
         feature: The backend's own array, with rows as the evaluation had that made it; None before.
     """
 
-    branch: int
-    feature: Any = field(default=None, repr=False)
+    def __init__(self, branch: int) -> None:
+        self.branch = branch
+        self.feature: Any = None
 
     @property
     def shallow(self) -> int:

@@ -154,17 +154,14 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     texts = plan_texts(request, model, loras.tokenizers, (height, width))
     schedule, times, notes = plan_schedule(request, model, edits)
     evaluations = len(schedule.steps)
-    guided = guided_steps(request, model, evaluations)
-    full = full_steps(request, model, guided)
+    guided, full, idle = _computed(request, model, evaluations)
     warnings = [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
-    warnings += [*loras.warnings, *notes, *guidance_warnings(request, model, evaluations)]
-    warnings += [*reuse_warnings(request, full), *model.notes]
+    warnings += [*loras.warnings, *notes, *idle, *model.notes]
     scale = guidance_scale(request, model)
-    crop = shared_crop(request, edits)
-    canvas = Canvas.of(model, width, height, crop)
+    canvas = Canvas.of(model, width, height, shared_crop(request, edits))
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     size = (width, height)
-    controls = plan_controls(request.controls, loaded.controlnets, size, evaluations, crop)
+    controls = plan_controls(request.controls, loaded.controlnets, size, evaluations, canvas.crop)
     warnings += [*_unusual(request, loaded), *_prompt_warnings(prompts, canvas, profile)]
     warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(
@@ -187,6 +184,16 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         edits=edits,
         loras=loras,
     )
+
+
+def _computed(
+    request: Request, model: ModelFolder, evaluations: int
+) -> tuple[tuple[bool, ...], tuple[bool, ...], list[str]]:
+    """Which evaluations are guided, which are full, and warnings of what has no effect there."""
+    guided = guided_steps(request, model, evaluations)
+    full = full_steps(request, model, guided)
+    notes = guidance_warnings(request, model, evaluations)
+    return guided, full, [*notes, *reuse_warnings(request, full)]
 
 
 def _unusual(request: Request, loaded: Snapshot) -> list[str]:
