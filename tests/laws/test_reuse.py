@@ -56,7 +56,7 @@ def test_off_is_as_before(
     pipe: ipa.Pipeline, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bit for bit, and no state is made; nor where no step is left to reuse anything."""
-    prompt = ImagePrompt(references[0], scale=0.7)
+    prompt = ImagePrompt(references[0], adapter="linear", scale=0.7)
     plain = pipe("a star", image_prompts=prompt, **CALL)
     reused = pipe("a star", image_prompts=prompt, **REUSE, **CALL)
     assert not np.allclose(reused.latents, plain.latents, atol=1e-3)
@@ -98,7 +98,11 @@ def test_a_run_says_how_many_steps_reused(
 def test_two_runs_do_not_mix(pipe: ipa.Pipeline, references: list[Image.Image]) -> None:
     """Nor does one that was cancelled leave anything behind."""
     calls: list[dict[str, Any]] = [
-        {"image_prompts": ImagePrompt(references[0]), "cache_interval": 3, **CALL},
+        {
+            "image_prompts": ImagePrompt(references[0], adapter="linear"),
+            "cache_interval": 3,
+            **CALL,
+        },
         {"guidance_scale": 1.0, **REUSE, **{k: v for k, v in CALL.items() if k[0] != "g"}},
     ]
     alone = [pipe("a star", **call).latents for call in calls]
@@ -131,7 +135,7 @@ def test_both_backends_are_one(
 ) -> None:
     """Masks, curves, two adapters, an interval of guidance and two pictures, at every branch."""
     prompts = [
-        ImagePrompt(references[0], adapter="linear", mask=np.tri(32), scale=lambda t: 1.0 - t),
+        ImagePrompt(references[0], adapter="linear", mask=np.tri(32), curve="fade_out"),
         ImagePrompt(references[1], adapter="plus", scale=0.5, start=0.25, end=0.8),
     ]
     for branch in (0, 3, 4, 7):
