@@ -75,4 +75,6 @@ SHARED: dict[str, Any] = {
     "height": 32,
     "seed": 3,
 }
-SUITE = of_trajectories("Deep-feature reuse", MODELS, CASES, SHARED, MORE)
+# Measured over the cases: torch 1.2e-6, mlx 1.2e-6; without reuse they are 4e-3 to 0.3 away.
+LIMITS = {"torch": 5e-6, "mlx": 5e-6}
+SUITE = of_trajectories("Deep-feature reuse", MODELS, CASES, SHARED, MORE, LIMITS)
