@@ -54,19 +54,21 @@ def decibels(found: Image.Image, full: Image.Image) -> float:
 def work(call: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     """The operations of all evaluations of a run with an image prompt, by setting."""
     pipe = load("torch")
-    backend, found = pipe._loaded.backend, {}
-    predict = backend.predict
+    backend, prompt = pipe._loaded.backend, ImagePrompt(Reference.all()[0].image)
+    predict, counts = backend.predict, list[int]()
+
+    def counted(*args: Any, **options: Any) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            output = predict(*args, **options)
+        counts.append(counter.get_total_flops())
+        return output
+
+    backend.predict = counted
+    found = {}
     for name, setting in settings.items():
-        counter = FlopCounterMode(display=False)
-
-        def counted(*args: Any, counter: Any = counter, **options: Any) -> Any:
-            with counter:
-                return predict(*args, **options)
-
-        backend.predict = counted
-        prompt = ImagePrompt(Reference.all()[0].image)
+        counts.clear()
         pipe(image_prompts=prompt, output_type="latent", **call, **setting)
-        found[name] = counter.get_total_flops()
+        found[name] = sum(counts)
     return found
 
 
