@@ -75,8 +75,9 @@ $(VENV)/.docs: $(VENV)/.runtime
 	$(PIP) -e '.[docs]'
 	@touch $@
 
-# open_clip_torch is there for its vocabulary and its networks' modules, so without what it depends on.
+# open_clip_torch is there for its vocabulary and its networks' modules, DeepCache for its one class: so without what they
+# depend on.
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps open_clip_torch
+	$(PIP) --no-deps open_clip_torch DeepCache
 	@touch $@

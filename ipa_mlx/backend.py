@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa.arrays import Floats
+from ipa.backend.deep import DeepPart
 from ipa.backend.protocol import (
     NO_LORA,
     Branch,
@@ -216,12 +217,14 @@ class MlxBackend:
         step: Step,
         conditioning: Conditioning,
         scales: Sequence[Sequence[float]],
-        shares: list[Floats] | None = None,
+        shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
+        deep: DeepPart | None = None,
     ) -> mx.array:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).astype(self._precision)
-        return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
+        given = (conditioning, scales, shares, control_scales, deep)
+        return predict(self.unet, x, step.timestep, *given)
 
     def guide(
         self, output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0

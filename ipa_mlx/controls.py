@@ -143,17 +143,19 @@ def summed(
     scales: Sequence[Sequence[float]],
     x: mx.array,
     timestep: float,
+    count: int | None = None,
 ) -> Added:
-    """The sum of all controls' residuals; empty if none has a weight, and then none is run."""
+    """The sum of all controls' residuals; empty if none has a weight, and then none is run.
+
+    With a count, of the first results of ControlNets alone.
+    """
     residuals: Residuals = []
     features: Residuals = []
     for control, weights in zip(controls, scales, strict=True):
-        if not any(weights):
-            continue
         if isinstance(control, ConditionedAdapter):
-            features = _sums(features, control.weighted(weights))
-        else:
-            residuals = _sums(residuals, control.residuals(x, timestep, weights))
+            features = _sums(features, control.weighted(weights)) if any(weights) else features
+        elif any(weights[:count]):
+            residuals = _sums(residuals, control.residuals(x, timestep, weights[:count]))
     return Added(residuals, features)
 
 

@@ -45,11 +45,13 @@ class Recorder:
         stacked = mx.stack(norms)
         self._shares[site] = stacked / mx.maximum(stacked.sum(axis=0), _TINY)
 
-    def read(self, output: mx.array, count: int) -> list[Floats]:
+    def read(self, output: mx.array, count: int) -> dict[int, Floats]:
         """The shares (1 + P, N, L) of each site; evaluates them together with the UNet's output."""
-        shares = [self._shares[site] for site in sorted(self._shares)]
-        mx.eval(output, *shares)
-        return [np.array(array).reshape(len(array), count, -1) for array in shares]
+        mx.eval(output, *self._shares.values())
+        return {
+            site: np.array(array).reshape(len(array), count, -1)
+            for site, array in self._shares.items()
+        }
 
 
 def values_by_picture(values: mx.array, pictures: int) -> Iterator[mx.array]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ipa.arrays import Floats
+from ipa.backend.deep import DeepPart, shallow_layers
 
 from .conditioning import Conditioning
 from .controls import summed
@@ -20,8 +21,9 @@ def predict(
     timestep: float,
     conditioning: Conditioning,
     scales: Sequence[Sequence[float]],
-    shares: list[Floats] | None,
+    shares: dict[int, Floats] | None,
     control_scales: Sequence[Sequence[float]] = (),
+    deep: DeepPart | None = None,
 ) -> mx.array:
     """Scaled latents (N, h, w, C) to predictions (R, N, h, w, C) in float32; `Backend.predict`."""
     recorder = None if shares is None else Recorder(conditioning.pictures)
@@ -29,10 +31,11 @@ def predict(
     if conditioning.channels is not None:
         seen = mx.concatenate([x, conditioning.channels.astype(x.dtype)], axis=-1)
     rows = mx.concatenate([seen] * conditioning.rows)
-    added = summed(conditioning.controls, control_scales, x, timestep)
+    count = shallow_layers(deep)
+    added = summed(conditioning.controls, control_scales, x, timestep, count)
     context = conditioning.context(scales, recorder)
-    output = unet(rows, timestep, context, added.residuals, added.features)
+    output = unet(rows, timestep, context, added.residuals, added.features, deep)
     output = output.astype(mx.float32).reshape(conditioning.rows, *x.shape)
     if shares is not None and recorder is not None:
-        shares += recorder.read(output, len(x))
+        shares.update(recorder.read(output, len(x)))
     return output

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from ipa.arrays import Floats
+from ipa.backend.deep import DeepPart
 from ipa.backend.protocol import (
     NO_LORA,
     Branch,
@@ -205,12 +206,14 @@ class TorchBackend:
         step: Step,
         conditioning: Conditioning,
         scales: Sequence[Sequence[float]],
-        shares: list[Floats] | None = None,
+        shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
+        deep: DeepPart | None = None,
     ) -> torch.Tensor:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).to(DTYPES[self.dtype])
-        return predict(self.unet, x, step.timestep, conditioning, scales, shares, control_scales)
+        given = (conditioning, scales, shares, control_scales, deep)
+        return predict(self.unet, x, step.timestep, *given)
 
     @precise()
     def guide(

@@ -14,6 +14,7 @@ from ipa.backend.text import Sizes, TextStates
 from ipa.model.control_files import ControlFiles, T2IAdapterFiles
 
 from .networks.controlnet import load_controlnet
+from .networks.shallow import Inputs, first_residuals
 from .networks.t2i_adapter import load_t2i_adapter
 from .text import added_conditioning
 
@@ -41,19 +42,27 @@ class ConditionedControl:
     def residuals(
         self, x: torch.Tensor, timestep: torch.Tensor, weights: Sequence[float]
     ) -> Residuals:
-        """The residuals for scaled latents (N, C, h, w), for all rows."""
+        """The residuals for scaled latents (N, C, h, w), for all rows, as many as weights."""
         count, rows = len(x), len(self.text)
         # What other channels a UNet takes (those of inpainting) come after the latents.
         latents = x[:, : self.net.config.in_channels].repeat(rows, 1, 1, 1)
-        down, middle = self.net(
-            latents,
-            timestep,
-            self.text.repeat_interleave(count, dim=0),
-            controlnet_cond=self.picture.expand(len(latents), -1, -1, -1),
-            added_cond_kwargs={n: a.repeat_interleave(count, dim=0) for n, a in self.added.items()},
-            return_dict=False,
-        )
-        pairs = zip((*down, middle), weights, strict=True)
+        text = self.text.repeat_interleave(count, dim=0)
+        picture = self.picture.expand(len(latents), -1, -1, -1)
+        added = {n: a.repeat_interleave(count, dim=0) for n, a in self.added.items()}
+        if len(weights) <= len(self.net.controlnet_down_blocks):
+            inputs = Inputs.of(self.net, latents, timestep, added, encoder_hidden_states=text)
+            results = first_residuals(self.net, latents, picture, inputs, len(weights))
+        else:
+            down, middle = self.net(
+                latents,
+                timestep,
+                text,
+                controlnet_cond=picture,
+                added_cond_kwargs=added,
+                return_dict=False,
+            )
+            results = [*down, middle]
+        pairs = zip(results, weights, strict=True)
         found = [r * weight if weight else torch.zeros_like(r) for r, weight in pairs]
         if not self.conditional_only:
             return found
@@ -143,17 +152,19 @@ def summed(
     scales: Sequence[Sequence[float]],
     x: torch.Tensor,
     timestep: torch.Tensor,
+    count: int | None = None,
 ) -> Added:
-    """The sum of all controls' residuals; empty if none has a weight, and then none is run."""
+    """The sum of all controls' residuals; empty if none has a weight, and then none is run.
+
+    With a count, of the first results of ControlNets alone.
+    """
     residuals: Residuals = []
     features: Residuals = []
     for control, weights in zip(controls, scales, strict=True):
-        if not any(weights):
-            continue
         if isinstance(control, ConditionedAdapter):
-            features = _sums(features, control.weighted(weights))
-        else:
-            residuals = _sums(residuals, control.residuals(x, timestep, weights))
+            features = _sums(features, control.weighted(weights)) if any(weights) else features
+        elif any(weights[:count]):
+            residuals = _sums(residuals, control.residuals(x, timestep, weights[:count]))
     return Added(residuals, features)
 
 

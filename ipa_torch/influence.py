@@ -45,9 +45,9 @@ class Recorder:
         total = stacked.sum(dim=0).clamp_min(torch.finfo(torch.float32).tiny)
         self._shares[site] = stacked / total
 
-    def read(self) -> list[Floats]:
+    def read(self) -> dict[int, Floats]:
         """The shares (1 + P, N, L) of each site; see `Backend.predict`."""
-        return [self._shares[site].cpu().numpy() for site in sorted(self._shares)]
+        return {site: shares.cpu().numpy() for site, shares in self._shares.items()}
 
 
 def values_by_picture(values: torch.Tensor, pictures: int) -> Iterator[torch.Tensor]:

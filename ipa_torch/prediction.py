@@ -8,11 +8,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from ipa.arrays import Floats
+from ipa.backend.deep import DeepPart, shallow_layers
 
 from .conditioning import Conditioning
-from .controls import summed
+from .controls import Added, summed
 from .influence import Recorder
 from .networks.context import Context
+from .networks.shallow import Inputs, begin, noted, reused
 
 
 def predict(
@@ -21,25 +23,46 @@ def predict(
     timestep: float,
     conditioning: Conditioning,
     scales: Sequence[Sequence[float]],
-    shares: list[Floats] | None,
+    shares: dict[int, Floats] | None,
     control_scales: Sequence[Sequence[float]] = (),
+    deep: DeepPart | None = None,
 ) -> torch.Tensor:
     """Scaled latents (N, C, h, w) to predictions (R, N, C, h, w) in float32; `Backend.predict`."""
     recorder = None if shares is None else Recorder(conditioning.pictures, len(x))
     repeated = conditioning.repeated(len(x))
     context = Context(repeated.images, scales, repeated.changes, recorder)
     time = torch.tensor(timestep, dtype=torch.float32, device=x.device)
-    added = summed(conditioning.controls, control_scales, x, time)
-    residuals = added.residuals
+    count = shallow_layers(deep)
+    added = summed(conditioning.controls, control_scales, x, time, count)
     seen = x
     if conditioning.channels is not None:
         seen = torch.cat([x, conditioning.channels.to(x.dtype)], dim=1)
     rows = seen.repeat(conditioning.rows, 1, 1, 1)
-    output = unet(
+    if deep is None or count is None:
+        with noted(unet, deep):
+            output = _whole(unet, rows, time, repeated, context, added)
+    else:
+        output = _shallow(unet, rows, time, repeated, context, added, deep)
+    if shares is not None and recorder is not None:
+        shares.update(recorder.read())
+    return output.float().unflatten(0, (conditioning.rows, -1))
+
+
+def _whole(
+    unet: UNet2DConditionModel,
+    rows: torch.Tensor,
+    time: torch.Tensor,
+    repeated: Conditioning,
+    context: Context,
+    added: Added,
+) -> torch.Tensor:
+    """All of the UNet."""
+    residuals = added.residuals
+    return unet(
         rows,
         time,
         repeated.text,
-        timestep_cond=conditioning.guidance,
+        timestep_cond=repeated.guidance,
         added_cond_kwargs=repeated.added,
         cross_attention_kwargs={"ip_hidden_states": context},
         down_block_additional_residuals=residuals[:-1] or None,
@@ -51,6 +74,29 @@ def predict(
         or None,
         return_dict=False,
     )[0]
-    if shares is not None and recorder is not None:
-        shares += recorder.read()
-    return output.float().unflatten(0, (conditioning.rows, -1))
+
+
+def _shallow(
+    unet: UNet2DConditionModel,
+    rows: torch.Tensor,
+    time: torch.Tensor,
+    repeated: Conditioning,
+    context: Context,
+    added: Added,
+    deep: DeepPart,
+) -> torch.Tensor:
+    """The UNet's layers above the deep part."""
+    inputs = Inputs.of(
+        unet,
+        rows,
+        time,
+        repeated.added,
+        guidance=repeated.guidance,
+        encoder_hidden_states=repeated.text,
+        cross_attention_kwargs={"ip_hidden_states": context},
+    )
+    results = begin(unet, unet.conv_in(rows), inputs, deep.shallow, added.features)
+    if added.residuals:
+        pairs = zip(results, added.residuals, strict=True)
+        results = [result + residual for result, residual in pairs]
+    return reused(unet, results, inputs, deep)

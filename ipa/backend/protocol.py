@@ -26,6 +26,7 @@ from ipa.model.left_out import NOTHING, LeftOut
 from ipa.model.vae import TinyVaeFiles
 from ipa.request.scales import V_ONLY
 
+from .deep import DeepPart
 from .schedule import Step
 from .tap import Taps
 from .text import PLAIN, Sizes, TextOptions, TextStates
@@ -314,8 +315,9 @@ class Backend(Protocol):
         step: Step,
         conditioning: Any,
         scales: Sequence[Sequence[float]],
-        shares: list[Floats] | None = None,
+        shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
+        deep: DeepPart | None = None,
     ) -> Array:
         """Evaluate the UNet once on latents (N, C, h, w) in float32.
 
@@ -325,13 +327,17 @@ class Backend(Protocol):
             conditioning: What `condition` returned.
             scales: λ for each branch (outer) and site (inner, in the order of site numbers). A
                 branch whose λ is 0 at a site is skipped there.
-            shares: A list to fill, where influence is measured (`ipa.request.influence`); it
-                changes no bit of the output. For each site, in the order of site numbers, (1 + P,
-                N, L) at its L queries, row by row: the share of the text, then of the pictures of
-                all branches, in order; all 0 where nothing adds anything.
+            shares: A dict to fill, where influence is measured (`ipa.request.influence`); it
+                changes no bit of the output. For each site that is computed, by its rank in the
+                order of site numbers, (1 + P, N, L) at its L queries, row by row: the share of the
+                text, then of the pictures of all branches, in order; all 0 where nothing adds
+                anything.
             control_scales: For each control (outer), the weights of its results on the way down
                 and of the middle's, or of a T2I-Adapter's features (inner). One whose weights are
                 all 0 is not run.
+            deep: None computes all of the network, and so does one without a feature, which is
+                given it. With one, the layers above are computed alone, of a ControlNet too; if it
+                has more rows than this evaluation, the conditional ones are taken.
 
         Returns:
             (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.

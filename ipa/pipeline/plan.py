@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipa.arrays import Floats
+from ipa.backend.deep import DeepPart
 from ipa.backend.schedule import Schedule
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
@@ -30,6 +31,7 @@ from ipa.prepare.image_prompts.noise_picture import with_noise
 from ipa.prepare.image_prompts.parts import prompt_parts
 from ipa.prepare.image_prompts.text_direction import plan_direction
 from ipa.prepare.image_prompts.tiles import tiled
+from ipa.prepare.reuse import full_steps, reuse_warnings
 from ipa.prepare.samplers.noise import OwnStreams, Share, SharedStream, Streams
 from ipa.prepare.samplers.schedules import (
     clipping_warning,
@@ -82,8 +84,8 @@ class Plan:
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
     what it was planned with, and `loras` those that act. `guided_steps` says at which steps the
-    unconditional half is computed. `share` is its part of a call with
-    several prompts, where one generator draws for all of them.
+    unconditional half is computed, `full_steps` at which all of the network is. `share` is its part
+    of a call with several prompts, where one generator draws for all of them.
     """
 
     request: Request
@@ -100,6 +102,7 @@ class Plan:
     controls: tuple[PlannedControl, ...] = ()
     guidance_scale: float = 1.0
     guided_steps: tuple[bool, ...] = ()
+    full_steps: tuple[bool, ...] = ()
     guidance: Floats | None = None
     edits: Edits | None = None
     loras: CallLoras = field(default_factory=CallLoras)
@@ -117,6 +120,15 @@ class Plan:
     def control_scales(self, step: int) -> list[list[float]]:
         """The weights of every control's results at a step."""
         return [control.table[:, step].tolist() for control in self.controls]
+
+    def deep_part(self) -> DeepPart | None:
+        """What a full step is to fill for those after it; None where all steps are full."""
+        return None if all(self.full_steps) else DeepPart(self.request.cache_branch)
+
+    def reused(self) -> dict[str, int]:
+        """The number of steps that reuse the deep part, for descriptions; {} if none is asked."""
+        is_asked = self.request.cache_interval > 1
+        return {"reused_steps": self.full_steps.count(False)} if is_asked else {}
 
     def adapters(self) -> tuple[str, ...]:
         """Each image prompt's adapter, in the order of the request."""
@@ -141,11 +153,10 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     texts = plan_texts(request, model, loras.tokenizers, (height, width))
     schedule, times, notes = plan_schedule(request, model, edits)
     evaluations = len(schedule.steps)
-    warnings = [*_text_warnings(request, texts), *loras.warnings, *notes]
-    warnings += [*guidance_warnings(request, model, evaluations), *model.notes]
+    guided, full, idle = _computed(request, model, evaluations)
+    warnings = [*_text_warnings(request, texts), *loras.warnings, *notes, *idle, *model.notes]
     scale = guidance_scale(request, model)
-    crop = shared_crop(request, edits)
-    canvas = Canvas.of(model, width, height, crop)
+    canvas = Canvas.of(model, width, height, shared_crop(request, edits))
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
     controls = _plan_controls(request, loaded, canvas, evaluations)
     warnings += [*_unusual(request, loaded), *_prompt_warnings(prompts, canvas, profile)]
@@ -164,7 +175,8 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         profile=profile,
         controls=controls,
         guidance_scale=scale,
-        guided_steps=guided_steps(request, model, evaluations),
+        guided_steps=guided,
+        full_steps=full,
         guidance=guidance_embedding(scale, model),
         edits=edits,
         loras=loras,
@@ -174,6 +186,16 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
 def _text_warnings(request: Request, texts: Sequence[PlannedText]) -> list[str]:
     """Warnings about what is lost of texts, and what of their syntax is not read."""
     return [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
+
+
+def _computed(
+    request: Request, model: ModelFolder, evaluations: int
+) -> tuple[tuple[bool, ...], tuple[bool, ...], list[str]]:
+    """Which evaluations are guided, which are full, and warnings of what has no effect there."""
+    guided = guided_steps(request, model, evaluations)
+    full = full_steps(request, model, guided)
+    notes = guidance_warnings(request, model, evaluations)
+    return guided, full, [*notes, *reuse_warnings(request, full)]
 
 
 def _unusual(request: Request, loaded: Snapshot) -> list[str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from ipa.arrays import Array, Floats
+from ipa.backend.deep import DeepPart
 from ipa.backend.protocol import Backend, Branch
 from ipa.backend.schedule import MAX_HISTORY
 from ipa.errors import Cancelled, NumericalError, RequestError
@@ -48,14 +49,21 @@ class Recording:
         """Note an image prompt's pictures, in the order in which the backend gets them."""
         self._pictures[prompt] += pictures
 
-    def take(self, shares: list[Floats]) -> None:
-        """Record a step of `Backend.predict`. The text's share is what others leave."""
+    def take(self, shares: Mapping[int, Floats]) -> None:
+        """Record a step of `Backend.predict`. The text's share is what others leave.
+
+        Sites that were not computed have those of the step before, whose result is reused.
+        """
         self._steps.append(
             [
-                site[1:].swapaxes(0, 1).reshape(site.shape[1], -1, *grid).astype(np.float16)
-                for site, grid in zip(shares, self._grids, strict=True)
+                self._kept(shares[site], grid) if site in shares else self._steps[-1][site]
+                for site, grid in enumerate(self._grids)
             ]
         )
+
+    @staticmethod
+    def _kept(site: Floats, grid: Sequence[int]) -> Halves:
+        return site[1:].swapaxes(0, 1).reshape(site.shape[1], -1, *grid).astype(np.float16)
 
     def influence(self) -> Influence:
         """The influence over all recorded steps."""
@@ -220,9 +228,12 @@ class Run:
         halves = {True: conditioning}
         if plan.guided and not all(plan.guided_steps):
             halves[False] = backend.conditional(conditioning)
+        deep: DeepPart | None = None
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
-            shares: list[Floats] | None = None if self.recording is None else []
+            shares: dict[int, Floats] | None = None if self.recording is None else {}
+            if plan.full_steps[number]:
+                deep = plan.deep_part()
             output = backend.predict(
                 x,
                 step,
@@ -230,6 +241,7 @@ class Run:
                 self._scales(number),
                 shares,
                 control_scales=plan.control_scales(number),
+                deep=deep,
             )
             if self.recording is not None and shares is not None:
                 self.recording.take(shares)
@@ -285,6 +297,7 @@ class Run:
         return {
             **self.described,
             **({} if self.weights is None else {"weights_by_step": self.factors}),
+            **self.plan.reused(),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
             "warnings": [

@@ -10,6 +10,9 @@ of every other picture. This is linear in V, so the P_jp of a prompt add up to i
 of a picture is ‖P_jp‖ / (‖P_text‖ + Σ ‖P_kr‖), norms being L2 over all heads and channels of the
 query, of what the conditional half computes. With the text's all shares sum to 1.
 
+A step that reuses the deep part of the network (`ipa.prepare.reuse`) has at the cross-attentions
+that it does not compute the shares of the last full step: the terms whose result it uses.
+
 A share says how large a term is, not what it does. It does not say: which way the term points (two
 may cancel, and a negative λ counts like a positive one), what the residual stream and later layers
 make of it, or what a picture did to queries that it never reached, through self-attention.

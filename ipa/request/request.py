@@ -61,12 +61,15 @@ MAX_STEPS = 1000
 MAX_CLIP_SKIP = 1000  # a model has fewer layers, and says so
 
 
+MAX_BRANCH = 1000  # likewise
+
+
 MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
 
 
 # Kept as Python's own, as descriptions have them.
 _NUMBERS: Mapping[type, tuple[str, ...]] = {
-    int: ("num_images", "seed"),
+    int: ("num_images", "seed", "cache_interval", "cache_branch"),
     float: (
         *("guidance_rescale", "guidance_start", "guidance_end", "eta"),
         *("strength", "mask_blur"),
@@ -129,6 +132,11 @@ class Request:
             from `guidance_end` on the unconditional half is not computed, which halves a step's
             work, and the conditional output is taken as it is (arXiv 2404.07724).
         guidance_end: The fraction of the steps at which guidance ends, more than `guidance_start`.
+        cache_interval: Of how many evaluations of the network the first computes all of it; the
+            others take its deep part from that one (DeepCache, arXiv 2312.00858). 1 is no reuse.
+            See `ipa.prepare.reuse`.
+        cache_branch: Where the deep part begins: 0, near the ends of the network, reuses the most;
+            each more computes one layer more on the way down and up. DeepCache's cache_branch_id.
         eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
         timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
             weights need) instead of what the checkpoint says.
@@ -187,6 +195,8 @@ class Request:
     guidance_rescale: float = 0.0
     guidance_start: float = 0.0
     guidance_end: float = 1.0
+    cache_interval: int = 1
+    cache_branch: int = 0
     eta: float = 0.0
     timestep_spacing: str | None = None
     timesteps: Sequence[float] | None = None
@@ -241,6 +251,8 @@ class Request:
     def _check_numbers(self) -> None:
         _check_integer("num_images", self.num_images, 1, 1024)
         _check_integer("seed", self.seed, 0, 2**64 - 1)
+        _check_integer("cache_interval", self.cache_interval, 1, MAX_STEPS)
+        _check_integer("cache_branch", self.cache_branch, 0, MAX_BRANCH)
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
@@ -342,6 +354,8 @@ class RequestArguments(TypedDict, total=False):
     guidance_rescale: float
     guidance_start: float
     guidance_end: float
+    cache_interval: int
+    cache_branch: int
     eta: float
     timestep_spacing: str | None
     timesteps: Sequence[float] | None

@@ -83,14 +83,20 @@ class ControlNet(DownHalf):
             timestep: In [0, 1000).
             context: The text alone, by this network's own weights.
             picture: What `embed` gave.
-            weights: Of each result; None stands for one whose weight is 0.
+            weights: Of each result; None stands for one whose weight is 0. Of the first results
+                alone, if only those are to be computed.
         """
         time = self.embed_time(timestep, context, latents.shape[0])
-        x, skips = self.descend(self.conv_in(latents) + picture, time, context)
-        layers = (*self.controlnet_down_blocks, self.controlnet_mid_block)
+        x = self.conv_in(latents) + picture
+        layers = [*self.controlnet_down_blocks, self.controlnet_mid_block][: len(weights)]
+        if len(weights) <= len(self.controlnet_down_blocks):
+            results = self.begin(x, time, context, len(weights))
+        else:
+            x, results = self.descend(x, time, context)
+            results.append(x)
         return [
             self._pooled(layer(result) * weight) if weight else None
-            for layer, result, weight in zip(layers, (*skips, x), weights, strict=True)
+            for layer, result, weight in zip(layers, results, weights, strict=True)
         ]
 
     def _pooled(self, result: mx.array) -> mx.array:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
 from ipa.arrays import Floats
+from ipa.backend.deep import DeepPart
 from ipa.model.sites import cross_attention_sites
 from ipa.model.unet import UNetSpec
 
@@ -51,24 +52,47 @@ class UNet(DownHalf):
         context: Context,
         residuals: Sequence[mx.array | None] = (),
         features: Sequence[mx.array | None] = (),
+        deep: DeepPart | None = None,
     ) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
 
         `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
-        to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing.
+        to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing. Of
+        `deep` see `Backend.predict`.
         """
-        time = self.embed_time(timestep, context, latents.shape[0])
-        x, skips = self.descend(self.conv_in(latents), time, context, features)
-        if residuals:
-            *skips, x = (
-                skip if more is None else skip + more
-                for skip, more in zip([*skips, x], residuals, strict=True)
-            )
-        for up in self.up_blocks:
-            count = len(up.resnets)
+        time, x = self.embed_time(timestep, context, latents.shape[0]), self.conv_in(latents)
+        given: list[mx.array] | None = None
+        if deep is None or deep.feature is None:
+            given = None if deep is None else []
+            x, skips = self.descend(x, time, context, features)
+            *skips, x = _with(residuals, [*skips, x])
+        else:
+            skips = self.begin(x, time, context, deep.shallow, features)
+            skips, x = _with(residuals, skips), deep.feature[-latents.shape[0] :]
+        for up, count in self._last_layers(len(skips)):
             skips, skip = skips[:-count], skips[-count:]
-            x = up(x, skip, time, context, skips[-1].shape[1:3] if skips else ())
+            climb = up if count == len(up.resnets) else up.finish
+            x = climb(x, skip, time, context, skips[-1].shape[1:3] if skips else (), given)
+        if deep is not None and given is not None:
+            deep.feature = given[-deep.shallow]
         return self.conv_out(silu(self.conv_norm_out(x)))
+
+    def _last_layers(self, count: int) -> Iterator[tuple[UpBlock, int]]:
+        """The blocks that have the last `count` layers of the way up, and how many each has."""
+        left_out = sum(len(up.resnets) for up in self.up_blocks) - count
+        for up in self.up_blocks:
+            layers = len(up.resnets) - max(left_out, 0)
+            left_out -= len(up.resnets)
+            if layers > 0:
+                yield up, layers
+
+
+def _with(residuals: Sequence[mx.array | None], results: list[mx.array]) -> list[mx.array]:
+    """Results with the residuals of ControlNets, if there are any."""
+    if not residuals:
+        return results
+    pairs = zip(results, residuals, strict=True)
+    return [result if more is None else result + more for result, more in pairs]
 
 
 def _up_block(spec: UNetSpec, block: int) -> UpBlock:

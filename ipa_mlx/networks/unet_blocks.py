@@ -56,20 +56,38 @@ class DownBlock(nn.Module):
         `feature` is added to the last attention's output, or to the block's if nothing attends; the
         way up sees it there too, as in diffusers.
         """
-        skips = []
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(x, time)
-            if self.attentions:
-                x = self.attentions[i](x, context)
-            skips.append(x)
-        if self.attentions and feature is not None:
-            skips[-1] = x = x + feature
+        skips = self.begin(x, time, context, len(self.resnets), feature)
+        x = skips[-1]
         if "downsample" in self:
             x = self.downsample(x)
             skips.append(x)
         if not self.attentions and feature is not None:
             skips[-1] = x = x + feature
         return x, skips
+
+    @property
+    def results(self) -> int:
+        """The number of results for the way up."""
+        return len(self.resnets) + ("downsample" in self)
+
+    def begin(
+        self,
+        x: mx.array,
+        time: mx.array,
+        context: Context,
+        count: int,
+        feature: mx.array | None = None,
+    ) -> list[mx.array]:
+        """The results of the first `count` resnets, each with its transformer if there are any."""
+        skips = []
+        for i, resnet in enumerate(self.resnets[:count]):
+            x = resnet(x, time)
+            if self.attentions:
+                x = self.attentions[i](x, context)
+            skips.append(x)
+        if self.attentions and feature is not None and count == len(self.resnets):
+            skips[-1] = x + feature
+        return skips
 
 
 class MidBlock(nn.Module):
@@ -103,13 +121,30 @@ class UpBlock(nn.Module):
         time: mx.array,
         context: Context,
         size: Sequence[int],
+        given: list[mx.array] | None = None,
     ) -> mx.array:
         """`skips` has one entry per resnet, the last first; `size` is the (H, W) to leave with.
 
-        It cuts what a level of odd size gained by rounding up on the way down.
+        It cuts what a level of odd size gained by rounding up on the way down. `given` is filled
+        with what each resnet is given from below.
         """
-        for i, (resnet, skip) in enumerate(zip(self.resnets, reversed(skips), strict=True)):
-            x = resnet(mx.concatenate([x, skip], axis=-1), time)
+        return self.finish(x, skips, time, context, size, given)
+
+    def finish(
+        self,
+        x: mx.array,
+        skips: list[mx.array],
+        time: mx.array,
+        context: Context,
+        size: Sequence[int],
+        given: list[mx.array] | None = None,
+    ) -> mx.array:
+        """The last resnets alone, as many as there are `skips`, and the end."""
+        first = len(self.resnets) - len(skips)
+        for i, skip in enumerate(reversed(skips), start=first):
+            if given is not None:
+                given.append(x)
+            x = self.resnets[i](mx.concatenate([x, skip], axis=-1), time)
             if self.attentions:
                 x = self.attentions[i](x, context)
         if "upsample" in self:

@@ -60,6 +60,26 @@ class DownHalf(nn.Module):
         x, last = self.mid_block(x, time, context), next(waiting, None)
         return (x if last is None else x + last), skips
 
+    def begin(
+        self,
+        x: mx.array,
+        time: mx.array,
+        context: Context,
+        count: int,
+        features: Sequence[mx.array | None] = (),
+    ) -> list[mx.array]:
+        """The first `count` results of the way down, `conv_in`'s being one; nothing else is run."""
+        skips, waiting = [x], iter(features)
+        for down in self.down_blocks:
+            missing, feature = count - len(skips), next(waiting, None)
+            if missing <= 0:
+                break
+            if missing < down.results:
+                skips += down.begin(skips[-1], time, context, missing, feature)
+            else:
+                skips += down(skips[-1], time, context, feature)[1]
+        return skips
+
 
 def resnet(spec: DownSpec, inputs: int, outputs: int) -> ResnetBlock:
     """A resnet that takes the timestep embedding."""

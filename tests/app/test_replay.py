@@ -87,6 +87,8 @@ REQUEST: dict[str, list[dict[str, Any]]] = {
     "guidance_rescale": [{"guidance_rescale": 0.4}],
     "guidance_start": [{"guidance_start": 0.5}],
     "guidance_end": [{"guidance_start": 0.2, "guidance_end": 0.6}],
+    "cache_interval": [{"cache_interval": 2, "num_inference_steps": 3}],
+    "cache_branch": [{"cache_interval": 2, "cache_branch": 1, "num_inference_steps": 3}],
     "eta": [{"scheduler": "ddim", "eta": 0.3}],
     "timestep_spacing": [{"timestep_spacing": "trailing"}],
     "timesteps": [

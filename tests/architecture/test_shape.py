@@ -25,6 +25,7 @@ MLX_ONLY = {
     "networks/weights.py": "the reference reads originals in `files`",
 }
 TORCH_ONLY = {
+    "networks/shallow.py": "diffusers runs its networks whole; MLX's do parts of themselves",
     "startup.py": "MKL and OpenMP ask the environment; MLX has its `blas.py`",
     "files": "originals, which the converters read for MLX",
 }

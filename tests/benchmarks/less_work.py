@@ -1,13 +1,15 @@
 """`python -m benchmarks.less_work`: what doing less of a run costs in quality, with image prompts.
 
 The demo model, eight pictures that it has not seen, several seeds each. Every setting makes the
-same pictures as the full run, in turn, so that times are of the same minute. Work is counted in
-rows of the network's input.
+same pictures as the full run, in turn, so that times are of the same minute. Work is that of all
+evaluations of the network: multiply-adds of its modules, as torch counts them while they run, of
+the full run's. A row left out weighs as much as any; a step that reuses, what it computes.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 import ipa
 from ipa import ImagePrompt, demo
@@ -27,31 +30,19 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     **{f"guidance to {end:g}": {"guidance_end": end} for end in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)},
     **{f"guidance from {start:g}": {"guidance_start": start} for start in (0.1, 0.2, 0.3)},
     "guidance 0.1 to 0.7": {"guidance_start": 0.1, "guidance_end": 0.7},
+    **{f"reuse, every {n}": {"cache_interval": n} for n in (2, 3, 4)},
+    "reuse, every 3, branch 2": {"cache_interval": 3, "cache_branch": 2},
+    "reuse 2, guidance to 0.6": {"cache_interval": 2, "guidance_end": 0.6},
 }
-
-
-class Rows:
-    """A tap that counts the rows of all evaluations, and keeps nothing."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def wants(self, stage: str) -> bool:
-        """See `Tap`."""
-        return stage.endswith("/prediction")
-
-    def __call__(self, stage: str, array: np.ndarray) -> None:
-        """See `Tap`."""
-        self.count += len(array)
 
 
 @dataclass
 class Made:
-    """What a setting made: pictures, seconds of each, and the rows of one run."""
+    """What a setting made: pictures, seconds of each, and the operations of one run."""
 
     images: list[Image.Image] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    rows: int = 0
+    work: int = 0
 
 
 def decibels(found: Image.Image, full: Image.Image) -> float:
@@ -60,22 +51,53 @@ def decibels(found: Image.Image, full: Image.Image) -> float:
     return float(20 * np.log10(255) - 10 * np.log10(max(np.square(gaps).mean(), 1e-9)))
 
 
-def make(pipe: ipa.Pipeline, call: Mapping[str, Any], scale: float, seeds: int) -> dict[str, Made]:
+def work(call: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """The operations of all evaluations of a run with an image prompt, by setting."""
+    pipe = load("torch")
+    backend, prompt = pipe._loaded.backend, ImagePrompt(Reference.all()[0].image)
+    predict, counts = backend.predict, list[int]()
+
+    def counted(*args: Any, **options: Any) -> Any:
+        with FlopCounterMode(display=False) as counter:
+            output = predict(*args, **options)
+        counts.append(counter.get_total_flops())
+        return output
+
+    backend.predict = counted
+    found = {}
+    for name, setting in settings.items():
+        counts.clear()
+        pipe(image_prompts=prompt, output_type="latent", **call, **setting)
+        found[name] = sum(counts)
+    return found
+
+
+def load(backend: str) -> ipa.Pipeline:
+    """The demo model with its adapter for pictures."""
+    device = {"device": "cpu"} if backend == "torch" else {}
+    pipe = ipa.load("demo", backend=backend, dtype="float32", **device)
+    pipe.load_ip_adapter(demo.adapter("base"))
+    return pipe
+
+
+def make(
+    pipe: ipa.Pipeline,
+    call: Mapping[str, Any],
+    scale: float,
+    seeds: int,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Made]:
     """All pictures of all settings; those of one reference and seed one after another."""
-    made = {name: Made() for name in SETTINGS}
+    made = {name: Made(work=count) for name, count in work(call, settings).items()}
     references = Reference.all()
     for number, reference in enumerate(references):
         prompt = ImagePrompt(reference.image, scale=scale)
         for seed in range(number * seeds, (number + 1) * seeds):
-            for name, setting in SETTINGS.items():
+            for name, setting in settings.items():
                 began = time.perf_counter()
                 found = pipe(image_prompts=prompt, seed=seed, **call, **setting)
                 made[name].seconds.append(time.perf_counter() - began)
                 made[name].images += found.images
-    for name, setting in SETTINGS.items():
-        rows = Rows()
-        pipe(image_prompts=ImagePrompt(references[0].image), tap=rows, **call, **setting)
-        made[name].rows = rows.count
     return made
 
 
@@ -94,7 +116,7 @@ def line(name: str, made: Mapping[str, Made], seeds: int) -> str:
     ratios = [a / b for a, b in zip(full.seconds, own.seconds, strict=True)]
     words = "  ".join(f"{value:.3f}" for value in right.mean(axis=0))
     return (
-        f"{name:22s}{own.rows / full.rows:6.2f}  {statistics.median(ratios):5.2f}  "
+        f"{name:26s}{own.work / full.work:6.2f}  {statistics.median(ratios):5.2f}  "
         f"{statistics.median(pairs):6.1f}  {min(pairs):6.1f}   {likeness:.3f}   {words}"
     )
 
@@ -108,23 +130,23 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--scale", type=float, default=1.0, help="weight of the picture")
     parser.add_argument("--prompt", default="", help="text beside it")
+    parser.add_argument("--only", default="", help="settings that this pattern finds")
     options = parser.parse_args()
-    device = {"device": "cpu"} if options.backend == "torch" else {}
-    pipe = ipa.load("demo", backend=options.backend, dtype="float32", **device)
-    pipe.load_ip_adapter(demo.adapter("base"))
+    chosen = {k: v for k, v in SETTINGS.items() if k == FULL or re.search(options.only, k)}
+    pipe = load(options.backend)
     call = {
         "prompt": options.prompt,
         "num_inference_steps": options.steps,
         "guidance_scale": options.guidance,
     }
-    made = make(pipe, call, options.scale, options.seeds)
+    made = make(pipe, call, options.scale, options.seeds, chosen)
     print(
         f"{options.backend}, {len(made[FULL].images)} pictures a row, {options.steps} steps, "
         f"guidance {options.guidance:g}, weight {options.scale:g}, text {options.prompt!r}"
     )
     heads = "  ".join(f"{name[:5]:>5s}" for name in WORDS)
-    print(f"{'':22s}{'rows':>6s}  {'speed':>5s}  {'dB':>6s}  {'worst':>6s}   like    {heads}")
-    for name in SETTINGS:
+    print(f"{'':26s}{'work':>6s}  {'speed':>5s}  {'dB':>6s}  {'worst':>6s}   like    {heads}")
+    for name in chosen:
         print(line(name, made, options.seeds), flush=True)
 
 

@@ -41,6 +41,7 @@ from oracle.runs import (
     image_prompts,
     loras,
     masks,
+    reuse,
     samplers,
     texts,
     xl,
@@ -67,6 +68,7 @@ SUITES: tuple[Suite, ...] = (
     texts.SUITE,
     texts.SKIP,
     samplers.SUITE,
+    reuse.SUITE,
 )
 PACKAGES = ("diffusers", "transformers", "torch", "mlx")
 COMMAND = "make -s parity-table > PARITY.md"

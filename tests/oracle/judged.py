@@ -31,6 +31,7 @@ from oracle.digest import digest
 PACKAGES = (
     *("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "scipy"),
     *("tokenizers", "safetensors", "pillow", "huggingface-hub"),
+    "DeepCache",
 )
 """Of whom a judge is made."""
 

@@ -14,6 +14,7 @@ from diffusers.guiders import ClassifierFreeGuidance
 
 from ipa_torch.files.weights import quiet
 from oracle.kept import Kept
+from oracle.reuse import reused
 from oracle.schedulers import diffusers_scheduler
 from oracle.scipy_stand_in import scipy_or_stand_in
 
@@ -53,12 +54,15 @@ def run_diffusers(
     one_generator: bool = False,
     guidance_start: float = 0.0,
     guidance_end: float = 1.0,
+    cache_interval: int = 1,
+    cache_branch: int = 0,
     **arguments: Any,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3).
 
     Picture number p of all takes the generator of seed + p; or all take the same. An interval of
-    guidance is for samplers that evaluate the network once in a step.
+    guidance is for samplers that evaluate the network once in a step. Where guidance begins after
+    steps whose deep part is reused, the first step of it is a full one.
     """
     if scheduler is not None:
         # Not diffusers' default for pixels, where a file says nothing: see `pipeline_config`.
@@ -67,19 +71,22 @@ def run_diffusers(
         pipe.scheduler = started_at_the_first(named, arguments["num_inference_steps"])
     if scale is not None:
         pipe.set_ip_adapter_scale(scale)
+    more: list[int] = []
     if (guidance_start, guidance_end) != (0.0, 1.0):
+        more = [math.floor(guidance_start * arguments["num_inference_steps"])]
         arguments |= _interval(arguments, guidance_start, guidance_end)
     count = num_images * (len(prompt) if isinstance(prompt, (list, tuple)) else 1)
     generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(count)]
-    out = pipe(
-        prompt,
-        ip_adapter_image=images,
-        ip_adapter_image_embeds=embeds,
-        generator=generators[0] if one_generator else generators,
-        num_images_per_prompt=num_images,
-        output_type=output_type,
-        **arguments,
-    ).images
+    with reused(pipe, cache_interval, cache_branch, scheduler, more):
+        out = pipe(
+            prompt,
+            ip_adapter_image=images,
+            ip_adapter_image_embeds=embeds,
+            generator=generators[0] if one_generator else generators,
+            num_images_per_prompt=num_images,
+            output_type=output_type,
+            **arguments,
+        ).images
     return out.numpy() if isinstance(out, torch.Tensor) else np.asarray(out)
 
 

@@ -9,7 +9,15 @@ import pytest
 
 from oracle import trajectories
 from oracle.measure import relative
-from oracle.runs import adapted, controlled_editing, controls, image_prompts, samplers, xl
+from oracle.runs import (
+    adapted,
+    controlled_editing,
+    controls,
+    image_prompts,
+    reuse,
+    samplers,
+    xl,
+)
 from oracle.workshop import Workshop
 
 SUITES = {
@@ -19,6 +27,7 @@ SUITES = {
     "t2i_adapter": adapted.SUITE,
     "controlled editing": controlled_editing.SUITE,
     "samplers": samplers.SUITE,
+    "reuse": reuse.SUITE,
 }
 """Those of which there is nothing more to ask than that ours follows theirs."""
 

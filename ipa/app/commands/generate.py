@@ -154,6 +154,8 @@ def generate(  # one parameter per option
     guidance_rescale: sampling.RescaleOption = 0.0,
     guidance_start: sampling.GuidanceStartOption = 0.0,
     guidance_end: sampling.GuidanceEndOption = 1.0,
+    cache_interval: sampling.CacheIntervalOption = 1,
+    cache_branch: sampling.CacheBranchOption = 0,
     scheduler: sampling.SchedulerOption = None,
     eta: sampling.EtaOption = 0.0,
     timestep_spacing: sampling.SpacingOption = None,

@@ -46,6 +46,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Sampling": (
         *("width", "height", "num_images", "scheduler", "timesteps", "sigmas"),
         *("timestep_spacing", "guidance_rescale", "guidance_start", "guidance_end", "eta"),
+        *("cache_interval", "cache_branch"),
     ),
     "Model": (
         *(

@@ -28,6 +28,14 @@ GuidanceStartOption = Annotated[
 GuidanceEndOption = Annotated[
     float, typer.Option(help="Where guidance ends, as a fraction of the steps: faster after it.")
 ]
+CacheIntervalOption = Annotated[
+    int,
+    typer.Option(help="Compute every Nth step in full, others without the deep part: faster."),
+]
+CacheBranchOption = Annotated[
+    int,
+    typer.Option(help="Where that deep part begins: 0 is the fastest, more is closer to all."),
+]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(

@@ -16,6 +16,7 @@ from PIL import Image
 import ipa
 from oracle import controlled, models, t2i_adapters
 from oracle.pipelines import run_diffusers
+from oracle.reuse import reused
 from oracle.runs.suite import Array, Suite, folder_of, parts
 from oracle.workshop import Workshop
 
@@ -57,6 +58,22 @@ CASES = {
     "fewer features than blocks": Case(nets=("fewer", "fewer"), scales=(0.4, 0.5)),
     "image prompts, a ControlNet, window": Case(
         nets=("grey",), end=0.5, adapters=("linear", "plus"), controlnet=True, direct=False
+    ),
+    "reuse": Case(
+        arguments={"cache_interval": 2, "cache_branch": 2, "num_inference_steps": 4},
+    ),
+    "reuse, image prompts, a ControlNet, window": Case(
+        nets=("grey",),
+        end=0.5,
+        adapters=("linear", "plus"),
+        controlnet=True,
+        direct=False,
+        arguments={"cache_interval": 2, "cache_branch": 5, "num_inference_steps": 4},
+    ),
+    "reuse, xl": Case(
+        model="xl",
+        nets=("xl",),
+        arguments={"cache_interval": 2, "cache_branch": 6, "num_inference_steps": 4},
     ),
     "xl, window": Case(model="xl", nets=("xl",), end=0.5, arguments={"num_inference_steps": 4}),
     "xl, two, image prompt": Case(
@@ -124,14 +141,15 @@ def theirs(case: Case, workshop: Workshop) -> Array:
     if case.adapters:
         pipe.set_ip_adapter_scale([0.6] * len(adapters))
     count, seed = call.pop("num_images", 1), call.pop("seed")
-    latents = pipe(
-        "a red star",
-        generator=[torch.Generator("cpu").manual_seed(seed + n) for n in range(count)],
-        num_images_per_prompt=count,
-        output_type="latent",
-        **call,
-        **own,
-    ).images
+    with reused(pipe, call.pop("cache_interval", 1), call.pop("cache_branch", 0)):
+        latents = pipe(
+            "a red star",
+            generator=[torch.Generator("cpu").manual_seed(seed + n) for n in range(count)],
+            num_images_per_prompt=count,
+            output_type="latent",
+            **call,
+            **own,
+        ).images
     return latents.numpy()
 
 

@@ -80,6 +80,30 @@ CASES = {
     "2.x, guidance at the start": Case(
         model="v2", adapters=("plus",), arguments={"guidance_end": 0.4, "num_images": 2}
     ),
+    "reuse": Case(**TWO, adapters=("linear",), arguments={"cache_interval": 2}),
+    "reuse, guess mode": Case(
+        guess=True, arguments={"cache_interval": 3, "cache_branch": 4, "num_images": 2}
+    ),
+    "reuse, averaged, blue first": Case(
+        nets=("shuffle", "bgr"),
+        scales=(0.7, 0.4),
+        arguments={"cache_interval": 2, "cache_branch": 3},
+    ),
+    "reuse, weights by result": Case(
+        scales=((0.0, *WEIGHTS[1:]),), arguments={"cache_interval": 2, "cache_branch": 1}
+    ),
+    "reuse, windows, no residual": Case(
+        scales=((0.0, *WEIGHTS[1:]),),
+        windows=((0.0, 0.7),),
+        arguments={"cache_interval": 2, "num_inference_steps": 4},
+    ),
+    "reuse, xl": Case(
+        model="xl",
+        nets=("small", "mid"),
+        scales=(0.7, 0.9),
+        adapters=("plus",),
+        arguments={"cache_interval": 2, "cache_branch": 4},
+    ),
     "xl, smaller": Case(model="xl", nets=("mid", "small"), scales=(0.7, 0.9)),
 }
 MORE = {

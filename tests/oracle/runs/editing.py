@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 import ipa
 from ipa_torch.files.weights import quiet
 from oracle import models
+from oracle.reuse import reused
 from oracle.runs.suite import Array, Suite
 from oracle.schedulers import diffusers_scheduler
 from oracle.workshop import XL, Workshop
@@ -77,6 +78,11 @@ CASES = {
     "nine channels": Case("sd9", masked=True, strength=0.5, count=2),
     "nine, from noise": Case("sd9", masked=True, scheduler="euler", strength=1.0),
     "nine, ancestral": Case("sd9", masked=True, scheduler="euler_ancestral", strength=0.8),
+    "reuse": Case("sd", strength=0.8, call={"cache_interval": 2}),
+    "mask, reuse": Case(
+        "sd", masked=True, scheduler="euler", call={"cache_interval": 2, "cache_branch": 1}
+    ),
+    "nine, reuse": Case("sd9", masked=True, strength=0.8, count=2, call={"cache_interval": 3}),
     "xl nine": Case("xl9", masked=True, scheduler="euler", strength=0.8, count=2),
     "xl nine, from noise": Case("xl9", masked=True, strength=1.0),
 }
@@ -153,18 +159,19 @@ def theirs(case: Case, workshop: Workshop) -> Array:
     call = {"guidance_scale": 3.0, **case.call}
     if case.masked:
         call |= {"mask_image": [mask] * case.count if several else mask, **SIZE}
-    pipe(
-        ["a red star"] * case.count if several else "a red star",
-        num_images_per_prompt=1 if several else case.count,
-        image=images if several else image,
-        strength=case.strength,
-        num_inference_steps=case.steps,
-        ip_adapter_image=[[workshop.references[2]]],
-        generator=generators if case.profile is None else generators[0],
-        output_type="pil" if case.is_cropped else "latent",
-        callback_on_step_end=keep,
-        **call,
-    )
+    with reused(pipe, call.pop("cache_interval", 1), call.pop("cache_branch", 0)):
+        pipe(
+            ["a red star"] * case.count if several else "a red star",
+            num_images_per_prompt=1 if several else case.count,
+            image=images if several else image,
+            strength=case.strength,
+            num_inference_steps=case.steps,
+            ip_adapter_image=[[workshop.references[2]]],
+            generator=generators if case.profile is None else generators[0],
+            output_type="pil" if case.is_cropped else "latent",
+            callback_on_step_end=keep,
+            **call,
+        )
     return last[-1].numpy()
 
 
