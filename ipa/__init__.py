@@ -19,6 +19,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from ipa.backend.tap import Tap
     from ipa.backend.tiling import VaeTiling
+    from ipa.backend.vae_memory import VaeMemory
     from ipa.pipeline.loading import load
     from ipa.pipeline.pipeline import Pipeline
     from ipa.pipeline.run import CancelSignal
@@ -73,6 +74,7 @@ __all__ = [
     "Scale",
     "StepWeights",
     "Tap",
+    "VaeMemory",
     "VaeTiling",
     "__version__",
     "controls",
@@ -104,6 +106,7 @@ _HOMES = {
     "Influence": "ipa.request.influence",
     "Pipeline": "ipa.pipeline",
     "Tap": "ipa.backend.tap",
+    "VaeMemory": "ipa.backend.vae_memory",
     "VaeTiling": "ipa.backend.tiling",
     "enlarge": "ipa.prepare.editing.outpainting",
     "load": "ipa.pipeline.loading",

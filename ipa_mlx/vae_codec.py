@@ -1,27 +1,30 @@
-"""The VAE as a run uses it: one picture at a time, large ones in tiles, in float32 where half
-precision overflows.
+"""The VAE as a run uses it: one picture at a time, in strips or tiles where that is asked for, in
+float32 where half precision overflows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
 
 from ipa.arrays import Floats
-from ipa.backend.tiling import Tile, Tiling, in_tiles
+from ipa.backend.tiling import Tile, in_tiles
+from ipa.backend.vae_memory import StripSize, VaeUse
 from ipa.errors import NumericalError
 
 from .networks.vae import Vae
+from .vae_strips import StripWalk
 
 _FRUGAL_CACHE = 128 << 20  # bytes
 
+Parts: TypeAlias = Tile | StripSize | None
 
-def decode(
-    vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool, tiling: Tiling
-) -> Floats:
+
+def decode(vae: Vae, latents: mx.array, warnings: list[str], *, wide: bool, use: VaeUse) -> Floats:
     """Latents (N, h, w, C) to pictures (N, H, W, 3) in [0, 1].
 
     Args:
@@ -29,26 +32,26 @@ def decode(
         latents: As the UNet sees them.
         warnings: Is told where a picture overflowed in half precision and was decoded again.
         wide: Decode in float32 at once.
-        tiling: Which pictures to decode in tiles.
+        use: Which pictures to decode in strips or in tiles.
 
     Raises:
         NumericalError: A picture has NaN or infinite pixels in float32 too.
     """
-    tile = tiling.of_latents(*latents.shape[1:3], warnings)
-    with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
+    parts = use.of_latents(*latents.shape[1:3])
+    with frugal() if parts else nullcontext(), widened(vae) if wide else nullcontext():
         pictures = [
-            _decode_one(vae, latents[i : i + 1], warnings, tile) for i in range(len(latents))
+            _decode_one(vae, latents[i : i + 1], warnings, parts) for i in range(len(latents))
         ]
     return np.concatenate(pictures)
 
 
 def encode(
-    vae: Vae, pixels: mx.array, warnings: list[str], *, wide: bool, tiling: Tiling
+    vae: Vae, pixels: mx.array, warnings: list[str], *, wide: bool, use: VaeUse
 ) -> tuple[Floats, Floats]:
     """Pictures (N, H, W, 3) in [-1, 1] to mean and deviation (N, C, h, w); see `decode`."""
-    tile = tiling.of_pixels(*pixels.shape[1:3])
-    with frugal() if tile else nullcontext(), widened(vae) if wide else nullcontext():
-        pairs = [_encode_one(vae, pixels[i : i + 1], warnings, tile) for i in range(len(pixels))]
+    parts = use.of_pixels(*pixels.shape[1:3])
+    with frugal() if parts else nullcontext(), widened(vae) if wide else nullcontext():
+        pairs = [_encode_one(vae, pixels[i : i + 1], warnings, parts) for i in range(len(pixels))]
     mean, deviation = (
         np.concatenate(rows).transpose(0, 3, 1, 2) for rows in zip(*pairs, strict=True)
     )
@@ -57,7 +60,7 @@ def encode(
 
 @contextmanager
 def frugal() -> Iterator[None]:
-    """A context that keeps few freed buffers: tiles are for memory, not for the last of speed."""
+    """A context that keeps few freed buffers: parts are for memory, not for the last of speed."""
     mx.clear_cache()
     before = mx.set_cache_limit(_FRUGAL_CACHE)
     mx.set_cache_limit(min(before, _FRUGAL_CACHE))
@@ -78,14 +81,14 @@ def widened(vae: Vae) -> Iterator[None]:
         vae.update(parameters)
 
 
-def _decode_one(vae: Vae, latents: mx.array, warnings: list[str], tile: Tile | None) -> Floats:
+def _decode_one(vae: Vae, latents: mx.array, warnings: list[str], parts: Parts) -> Floats:
     precision = _precision(vae)
     name = str(precision).removeprefix("mlx.core.")
-    picture = _decoded(vae, latents, tile)
+    picture = _decoded(vae, latents, parts)
     if precision != mx.float32 and not np.isfinite(picture).all():
         warnings.append(f"the VAE overflowed in {name}: decoded again in float32")
         with widened(vae):
-            picture = _decoded(vae, latents, tile)
+            picture = _decoded(vae, latents, parts)
     if not np.isfinite(picture).all():  # before the clip, which hides infinity
         raise NumericalError(
             "the decoded picture has NaN or infinite pixels",
@@ -95,25 +98,26 @@ def _decode_one(vae: Vae, latents: mx.array, warnings: list[str], tile: Tile | N
     return np.clip(picture * 0.5 + 0.5, 0.0, 1.0)
 
 
-def _decoded(vae: Vae, latents: mx.array, tile: Tile | None = None) -> Floats:
-    if tile is None:
-        return np.array(vae.decode(latents.astype(_precision(vae))).astype(mx.float32))
-    _, height, width, _ = latents.shape
-    return in_tiles(
-        height, width, tile.latents, tile.pixels, lambda y, x: _decoded(vae, latents[:, y, x])
-    )
+def _decoded(vae: Vae, latents: mx.array, parts: Parts = None) -> Floats:
+    if isinstance(parts, Tile):
+        sides = (*latents.shape[1:3], parts.latents, parts.pixels)
+        return in_tiles(*sides, lambda y, x: _decoded(vae, latents[:, y, x]))
+    latents = latents.astype(_precision(vae))
+    walk = None if parts is None else StripWalk(parts.numbers)
+    picture = vae.decode(latents) if walk is None else walk.decode(vae, latents)
+    return np.array(picture.astype(mx.float32))
 
 
 def _encode_one(
-    vae: Vae, pixels: mx.array, warnings: list[str], tile: Tile | None
+    vae: Vae, pixels: mx.array, warnings: list[str], parts: Parts
 ) -> tuple[Floats, Floats]:
     precision = _precision(vae)
     name = str(precision).removeprefix("mlx.core.")
-    pair = _encoded(vae, pixels, tile)
+    pair = _encoded(vae, pixels, parts)
     if precision != mx.float32 and not np.isfinite(pair).all():
         warnings.append(f"the VAE overflowed in {name}: encoded again in float32")
         with widened(vae):
-            pair = _encoded(vae, pixels, tile)
+            pair = _encoded(vae, pixels, parts)
     if not np.isfinite(pair).all():
         raise NumericalError(
             "the encoded picture has NaN or infinite latents",
@@ -123,22 +127,20 @@ def _encode_one(
     return pair
 
 
-def _encoded(vae: Vae, pixels: mx.array, tile: Tile | None) -> tuple[Floats, Floats]:
-    """Moments of a picture; tiles are blended as moments, as diffusers does."""
-    _, height, width, _ = pixels.shape
-    moments = (
-        _moments(vae, pixels)
-        if tile is None
-        else in_tiles(
-            height, width, tile.pixels, tile.latents, lambda y, x: _moments(vae, pixels[:, y, x])
-        )
-    )
-    mean, deviation = vae.posterior(mx.array(moments))
+def _encoded(vae: Vae, pixels: mx.array, parts: Parts) -> tuple[Floats, Floats]:
+    """Mean and deviation of a picture."""
+    mean, deviation = vae.posterior(mx.array(_moments(vae, pixels, parts)))
     return np.array(mean), np.array(deviation)
 
 
-def _moments(vae: Vae, pixels: mx.array) -> Floats:
-    return np.array(vae.moments(pixels.astype(_precision(vae))))
+def _moments(vae: Vae, pixels: mx.array, parts: Parts = None) -> Floats:
+    """The moments of a picture; tiles are blended as moments, as diffusers does."""
+    if isinstance(parts, Tile):
+        sides = (*pixels.shape[1:3], parts.pixels, parts.latents)
+        return in_tiles(*sides, lambda y, x: _moments(vae, pixels[:, y, x]))
+    pixels = pixels.astype(_precision(vae))
+    walk = None if parts is None else StripWalk(parts.numbers)
+    return np.array(vae.moments(pixels) if walk is None else walk.moments(vae, pixels))
 
 
 def _precision(vae: Vae) -> mx.Dtype:

@@ -31,7 +31,7 @@ from ipa.backend.protocol import (
 )
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
-from ipa.backend.tiling import Tiling, VaeTiling
+from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
@@ -80,7 +80,7 @@ class TorchBackend:
     name: str = "torch"
     warnings: list[str] = field(default_factory=list)
     left_out: LeftOut = NOTHING
-    vae_tiling: VaeTiling = None
+    vae_memory: VaeMemory = None
     preview_decoder: PreviewDecoder | None = None
     adapters: Adapters = field(init=False)
     controlnets: Controls = field(init=False)
@@ -247,7 +247,7 @@ class TorchBackend:
     @property
     def _vae_use(self) -> dict[str, Any]:
         wide = self.dtype == "float16" and self.model.overflows_in_float16
-        return {"wide": wide, "tiling": Tiling(self.vae_tiling, self.model.vae)}
+        return {"wide": wide, "use": VaeUse(self.vae_memory, self.model.vae)}
 
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""
@@ -264,7 +264,8 @@ class TorchBackend:
             "backend": self.name,
             "device": self.device,
             "dtype": self.dtype,
-            "vae_tiling": self.vae_tiling,
+            "vae_memory": self.vae_memory,
+            "vae_tiling": as_tiling(self.vae_memory),
             **self.left_out.record(),
             "warnings": [*self.left_out.warnings(), *self.warnings],
             **report(self._measured | measured(encoders(self))),

@@ -26,6 +26,7 @@ _NOT_KEPT = frozenset(
     }
 )
 _COMMAND, _PICTURES = "command", "made_with"
+_WORDS, _PROMPT = "text", "--prompt"  # a prompt that stands alone, and its option
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,9 @@ def _typed(current: Session) -> Iterator[tuple[str, ...]]:
             continue
         name = max(option.opts, key=len)
         value = current.context.params[option.name]
+        if option.name == _WORDS:
+            yield _PROMPT, " ".join(value)
+            continue
         if value is True or value is False:
             yield (name if value else max(option.secondary_opts, key=len),)
             continue
@@ -122,13 +126,21 @@ def line_of(metadata: Mapping[str, Any]) -> Line | None:
     if command is None:
         return None
     try:
-        options = tuple(tuple(option) for option in command["options"])
+        options = _with_prompt(tuple(option) for option in command["options"])
         words = [command["name"], *(word for option in options for word in option)]
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError) as error:
         raise RequestError("the command in a picture is damaged", found=repr(error)[:80]) from error
     if not all(isinstance(w, str) for w in words) or not all(1 <= len(o) <= 2 for o in options):
         raise RequestError("the command in a picture is damaged", found=repr(options)[:80])
     return Line(command["name"], options)
+
+
+def _with_prompt(options: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    """Options with --prompt for a prompt that stood alone: older pictures keep its words apart."""
+    given = list(options)
+    words = [option[1] for option in given if option[0] == _WORDS]
+    prompt = [(_PROMPT, " ".join(words))] if words else []
+    return (*prompt, *(option for option in given if option[0] != _WORDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,4 +237,5 @@ def replayed(
     names = {name: param.name for param in params for name in (*param.opts, *param.secondary_opts)}
     pictures = [Path(entry).expanduser() for entry in typed.get("picture") or ()]
     path = Path(typed["from_"]).expanduser()
-    return Replay(path, names, frozenset(typed), pictures).words() + args
+    asked = frozenset(typed) | ({"prompt"} if typed.get(_WORDS) else set())
+    return Replay(path, names, asked, pictures).words() + args

@@ -30,7 +30,7 @@ from .deep import DeepPart
 from .schedule import Step
 from .tap import Taps
 from .text import PLAIN, Sizes, TextOptions, TextStates
-from .tiling import VaeTiling
+from .vae_memory import VaeMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +204,7 @@ class Backend(Protocol):
     name: str
     dtype: str
     model: ModelFolder
-    vae_tiling: VaeTiling
+    vae_memory: VaeMemory
     preview_decoder: PreviewDecoder | None
     left_out: LeftOut
     warnings: list[str]

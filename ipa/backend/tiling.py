@@ -1,4 +1,4 @@
-"""Tiles for the VAE: when a picture is cut into them, and where they lie."""
+"""Tiles for the VAE: how large they are, where they lie, how they are blended."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ from typing import TypeAlias
 import numpy as np
 
 from ipa.arrays import Floats
-from ipa.errors import RequestError, shown
 from ipa.model.vae import VaeSpec
 
 VaeTiling: TypeAlias = bool | int | None
-"""True: tiles of the training size. A number: tiles of that many pixels. False: never. None: tiles
-where a picture has more than `MOST_PIXELS`. A picture no larger than a tile is never divided."""
-
-
-MOST_PIXELS = 2048 * 1152
-"""The largest picture that is not tiled by default: SDXL's sizes are not, 2048² is."""
+"""True: tiles of the training size. A number: tiles of that many pixels. False: never. None: as the
+setting of `ipa.backend.vae_memory` that is the default."""
 
 
 OVERLAP = 0.25
 """The share of a tile's side that lies under the next tile."""
 
 
-_QUARTERS = 4  # latents in the smallest tile, and what a tile's side must divide into
-
-
-_SMALLEST = 512  # pixels of a tile where nothing is said
+QUARTERS = 4
+"""Latents in the smallest tile, and what a tile's side must divide into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,49 +32,20 @@ class Tile:
     pixels: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """A VAE's tiling: what was asked for, and the autoencoder that it is for."""
+def tile_of(vae: VaeSpec, side: int | None, height: int, width: int) -> Tile | None:
+    """The tiles for a picture; None where it is no larger than one.
 
-    asked: VaeTiling
-    vae: VaeSpec
-
-    def of_pixels(self, height: int, width: int) -> Tile | None:
-        """The tiles for a picture of this size; None where it is taken whole."""
-        if self.asked is False or (self.asked is None and height * width <= MOST_PIXELS):
-            return None
-        trained = self.vae.sample_size
-        side = trained if self.asked is True else self.asked or max(trained, _SMALLEST)
-        unit = _QUARTERS * self.vae.scale_factor
-        side = max(side // unit, 1) * unit
-        if max(height, width) <= side:
-            return None
-        return Tile(side // self.vae.scale_factor, side)
-
-    def of_latents(self, height: int, width: int, warnings: list[str]) -> Tile | None:
-        """The tiles for latents of this size; None where they are taken whole."""
-        factor = self.vae.scale_factor
-        tile = self.of_pixels(height * factor, width * factor)
-        if tile is not None and self.asked is None:
-            warnings.append(
-                f"a large picture, decoded in tiles of {tile.pixels} pixels: vae_tiling=False "
-                "decodes it whole"
-            )
-        return tile
-
-
-def check_tiling(tiling: VaeTiling, spec: VaeSpec) -> VaeTiling:
-    """A setting for tiles. Raises RequestError if it is none."""
-    if tiling is None or isinstance(tiling, bool):
-        return tiling
-    unit = _QUARTERS * spec.scale_factor
-    if not isinstance(tiling, int) or tiling < unit or tiling % unit:
-        raise RequestError(
-            "vae_tiling must be True, False, None, or the side of a tile in pixels",
-            found=shown(tiling),
-            remedy=f"a multiple of {unit} for this VAE, such as 512",
-        )
-    return tiling
+    Args:
+        vae: The autoencoder.
+        side: Of a tile in pixels; None is that of the pictures that it was trained on.
+        height: Of the picture, in pixels.
+        width: Likewise.
+    """
+    unit = QUARTERS * vae.scale_factor
+    pixels = max((side or vae.sample_size) // unit, 1) * unit
+    if max(height, width) <= pixels:
+        return None
+    return Tile(pixels // vae.scale_factor, pixels)
 
 
 Compute = Callable[[slice, slice], Floats]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -219,5 +220,8 @@ def watched(
             found=f"{count} pictures",
             remedy="one prompt, and num_images=1",
         )
+    if backend.vae_memory in ("strips", None):
+        backend = copy(backend)
+        backend.vae_memory = "whole"  # in strips, a module has no output of its own
     proxy = Watched(backend, tap)
     return cast(Backend, proxy), proxy.hooked()

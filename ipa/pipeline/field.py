@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ipa.errors import RequestError
@@ -40,6 +40,12 @@ Fields: TypeAlias = Mapping[str, Field[T]]
 def complete(kind: Any, rows: Fields[T], plain: Callable[[str], Field[T]]) -> Fields[T]:
     """A row for every field of a dataclass, in its order: its own, or the plain one of its name."""
     return {one.name: rows.get(one.name) or plain(one.name) for one in fields(kind)}
+
+
+def defaults(kind: Any, rows: Fields[T]) -> dict[str, Any]:
+    """The defaults of a dataclass's plain fields, but for None: what an older description means."""
+    plain = (one for one in fields(kind) if one.name not in rows)
+    return {one.name: one.default for one in plain if one.default not in (None, MISSING)}
 
 
 def describe_fields(rows: Fields[T], planned: Sequence[T]) -> dict[str, Any]:

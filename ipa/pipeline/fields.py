@@ -5,7 +5,7 @@ One that has no row here is described by its own value, and read as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,6 +36,7 @@ from .field import (
     Told,
     as_is,
     complete,
+    defaults,
     describe_fields,
     read_fields,
     refuse_lost,
@@ -385,6 +386,14 @@ _CONTROL: Fields[PlannedControl] = {
 
 CONTROL_FIELDS: Fields[PlannedControl] = complete(Control, _CONTROL, _of_control)
 """Those of `ipa.request.control.Control`."""
+
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "request": defaults(Request, _REQUEST),
+    "image_prompts": defaults(ImagePrompt, _PROMPT),
+    "controls": defaults(Control, _CONTROL),
+}
+"""Of fields that a description lacks because it is older than they are."""
 
 
 def _mask(told: Told | None, pictures: PictureStore) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ipa.backend.protocol import Backend
-from ipa.backend.tiling import VaeTiling, check_tiling
+from ipa.backend.vae_memory import VaeMemory, check_vae_memory
 from ipa.errors import RequestError, shown
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.t2i_adapter import T2IAdapterSpec
@@ -44,15 +44,15 @@ class Loaded:
         self._owner: int | None = None
 
     @property
-    def vae_tiling(self) -> VaeTiling:
-        """See `Pipeline.vae_tiling`."""
-        return self.backend.vae_tiling
+    def vae_memory(self) -> VaeMemory:
+        """See `Pipeline.vae_memory`."""
+        return self.backend.vae_memory
 
-    @vae_tiling.setter
-    def vae_tiling(self, tiling: VaeTiling) -> None:
-        checked = check_tiling(tiling, self.backend.model.vae)
+    @vae_memory.setter
+    def vae_memory(self, memory: VaeMemory) -> None:
+        checked = check_vae_memory(memory, self.backend.model.vae)
         with self.changed():
-            self.backend.vae_tiling = checked
+            self.backend.vae_memory = checked
 
     @property
     def lora_folder(self) -> Path | None:

@@ -14,6 +14,7 @@ from ipa.arrays import Floats
 from ipa.backend.protocol import Backend
 from ipa.backend.tap import Tap, check_tap
 from ipa.backend.tiling import VaeTiling
+from ipa.backend.vae_memory import VaeMemory, as_tiling, of_tiling
 from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
 from ipa.errors import RequestError
@@ -86,17 +87,33 @@ class Pipeline:
     fingerprints = _of_loaded(Loaded.fingerprints)
 
     @property
-    def vae_tiling(self) -> VaeTiling:
-        """Which pictures the VAE takes in tiles, to save memory; the pipeline's to set.
+    def vae_memory(self) -> VaeMemory:
+        """How pictures go through the VAE; the pipeline's to set.
 
-        None: very large ones. True: those larger than what it was trained on. False: none. A number
-        of pixels: those larger than tiles of that side. See `ipa.backend.tiling`.
+        "whole": at once. "strips": some rows at a time, the same picture to rounding, in much less
+        memory. "tiles": diffusers' tiles of the training size, each normalised by itself: another
+        picture. A number: tiles of that many pixels. None, the default: strips where the picture
+        has more than 2.4 million pixels, else at once.
+
+        A run that is watched by a tap takes the picture whole where this says strips.
         """
-        return self._loaded.vae_tiling
+        return self._loaded.vae_memory
+
+    @vae_memory.setter
+    def vae_memory(self, memory: VaeMemory) -> None:
+        self._loaded.vae_memory = memory
+
+    @property
+    def vae_tiling(self) -> VaeTiling:
+        """The older spelling of `vae_memory`: True is "tiles", False "whole"; it knows no strips.
+
+        A number and None mean the same in both.
+        """
+        return as_tiling(self.vae_memory)
 
     @vae_tiling.setter
     def vae_tiling(self, tiling: VaeTiling) -> None:
-        self._loaded.vae_tiling = tiling
+        self._loaded.vae_memory = of_tiling(tiling, self._loaded.backend.model.vae)
 
     @property
     def lora_folder(self) -> Path | None:

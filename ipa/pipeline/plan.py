@@ -146,8 +146,7 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         request = replace(request, negative_prompt=profile.negative_prompt)
     model = loaded.model
     width, height = _size(request, model)
-    factor = model.vae.scale_factor
-    shape = (model.vae.latent_channels, height // factor, width // factor)
+    shape = _latent_shape(model, width, height)
     _check_latents(request.latents, (request.num_images, *shape), f"{width} × {height}")
     edits = plan_edits(request, model, width, height)
     loras = plan_loras(request, loaded)
@@ -155,13 +154,11 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     schedule, times, notes = plan_schedule(request, model, edits)
     evaluations = len(schedule.steps)
     guided, full, idle = _computed(request, model, evaluations)
-    warnings = [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
-    warnings += [*loras.warnings, *notes, *idle, *model.notes]
+    warnings = [*_text_warnings(request, texts), *loras.warnings, *notes, *idle, *model.notes]
     scale = guidance_scale(request, model)
     canvas = Canvas.of(model, width, height, shared_crop(request, edits))
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
-    size = (width, height)
-    controls = plan_controls(request.controls, loaded.controlnets, size, evaluations, canvas.crop)
+    controls = _plan_controls(request, loaded, canvas, evaluations)
     warnings += [*_unusual(request, loaded), *_prompt_warnings(prompts, canvas, profile)]
     warnings += [*_loaded_warnings(prompts, controls, loaded), *_crop_warnings(request, canvas)]
     return Plan(
@@ -184,6 +181,11 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         edits=edits,
         loras=loras,
     )
+
+
+def _text_warnings(request: Request, texts: Sequence[PlannedText]) -> list[str]:
+    """Warnings about what is lost of texts, and what of their syntax is not read."""
+    return [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
 
 
 def _computed(
@@ -301,6 +303,12 @@ def _seeds(request: Request, profile: Profile) -> tuple[int, ...]:
     return tuple((int(request.seed) + i * step) % 2**64 for i in range(request.num_images))
 
 
+def _latent_shape(model: ModelFolder, width: int, height: int) -> tuple[int, int, int]:
+    """The shape of a picture's latents: channels, rows, columns."""
+    factor = model.vae.scale_factor
+    return model.vae.latent_channels, height // factor, width // factor
+
+
 def _check_latents(latents: object, shape: tuple[int, ...], size: str) -> None:
     if latents is None:
         return
@@ -400,6 +408,13 @@ def _plan_prompts(
                     embeds_scaling=piece.embeds_scaling,
                     moved=moved_sites(piece.layers, model.sites),
                 )
+
+
+def _plan_controls(
+    request: Request, loaded: Snapshot, canvas: Canvas, steps: int
+) -> tuple[PlannedControl, ...]:
+    size = (canvas.width, canvas.height)
+    return plan_controls(request.controls, loaded.controlnets, size, steps, canvas.crop)
 
 
 def _with_default(prompt: ImagePrompt, default: DefaultScale) -> tuple[ImagePrompt, Scale]:

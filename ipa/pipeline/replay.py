@@ -8,7 +8,7 @@ from ipa.errors import RequestError
 from ipa.model.control_files import ControlSpec
 
 from .field import Told, read_fields, refuse_lost
-from .fields import REQUEST_FIELDS
+from .fields import DEFAULTS, REQUEST_FIELDS
 from .picture_store import PictureStore
 
 _KINDS = tuple(kind.word for kind in get_args(ControlSpec))
@@ -21,14 +21,19 @@ def is_description(fields: Told) -> bool:
 
 
 def in_present_form(description: Told) -> Told:
-    """A description in today's form.
+    """A description as it would be written today.
 
-    Older ones have the name of a control under the word for its kind.
+    Older ones say the name of a control under the word for its kind, and lack the fields that there
+    were not: these are as they are by default.
     """
-    controls = description.get("controls")
-    if not isinstance(controls, list) or not all(isinstance(one, dict) for one in controls):
-        return description
-    return {**description, "controls": [_present_control(one) for one in controls]}
+    is_ours = is_description(description)
+    defaults = DEFAULTS if is_ours else {name: {} for name in DEFAULTS}
+    present = {**defaults["request"], **description}
+    for name, rewritten in (("image_prompts", dict), ("controls", _present_control)):
+        entries = description.get(name)
+        if isinstance(entries, list) and all(isinstance(one, dict) for one in entries):
+            present[name] = [{**defaults[name], **rewritten(one)} for one in entries]
+    return present
 
 
 def _present_control(control: Told) -> dict[str, Any]:

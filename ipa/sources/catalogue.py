@@ -25,6 +25,7 @@ class PublicAdapter:
         base: The base model that it is for.
         path: Its path in the repository.
         about: What it is good for.
+        megabytes: The size of its file.
         encoder: Folder of its image encoder in `h94/IP-Adapter`; None where it needs none.
         repository: Where it lies.
     """
@@ -32,6 +33,7 @@ class PublicAdapter:
     base: str
     path: str
     about: str
+    megabytes: float
     encoder: str | None = _VIT_H
     repository: str = _ORIGINAL
 
@@ -48,70 +50,95 @@ class PublicAdapter:
 
 ADAPTERS: Mapping[str, PublicAdapter] = {
     "base-sd15": PublicAdapter(
-        "SD1.5", "models/ip-adapter_sd15.safetensors", "likeness as a whole"
+        "SD1.5", "models/ip-adapter_sd15.safetensors", "likeness as a whole", 44.6
     ),
     "light-sd15": PublicAdapter(
-        "SD1.5", "models/ip-adapter_sd15_light_v11.bin", "weaker, leaves more to the words"
+        "SD1.5", "models/ip-adapter_sd15_light_v11.bin", "weaker, leaves more to the words", 44.6
     ),
     "vit-g-sd15": PublicAdapter(
-        "SD1.5", "models/ip-adapter_sd15_vit-G.safetensors", "base, with the larger encoder", _BIGG
+        "SD1.5",
+        "models/ip-adapter_sd15_vit-G.safetensors",
+        "base, with the larger encoder",
+        46.2,
+        _BIGG,
     ),
     "plus-sd15": PublicAdapter(
-        "SD1.5", "models/ip-adapter-plus_sd15.safetensors", "closer, with fine detail"
+        "SD1.5", "models/ip-adapter-plus_sd15.safetensors", "closer, with fine detail", 98.2
     ),
     "plus-face-sd15": PublicAdapter(
-        "SD1.5", "models/ip-adapter-plus-face_sd15.safetensors", "cropped faces"
+        "SD1.5", "models/ip-adapter-plus-face_sd15.safetensors", "cropped faces", 98.2
     ),
     "full-face-sd15": PublicAdapter(
-        "SD1.5", "models/ip-adapter-full-face_sd15.safetensors", "cropped faces, stronger"
+        "SD1.5", "models/ip-adapter-full-face_sd15.safetensors", "cropped faces, stronger", 43.6
     ),
     "composition-sd15": PublicAdapter(
         "SD1.5",
         "ip_plus_composition_sd15.safetensors",
         "layout without style",
+        98.2,
         repository="ostris/ip-composition-adapter",
     ),
     "base-sdxl": PublicAdapter(
-        "SDXL", "sdxl_models/ip-adapter_sdxl.safetensors", "likeness as a whole", _BIGG
+        "SDXL", "sdxl_models/ip-adapter_sdxl.safetensors", "likeness as a whole", 702.6, _BIGG
     ),
     "vit-h-sdxl": PublicAdapter(
-        "SDXL", "sdxl_models/ip-adapter_sdxl_vit-h.safetensors", "base, with the smaller encoder"
+        "SDXL",
+        "sdxl_models/ip-adapter_sdxl_vit-h.safetensors",
+        "base, with the smaller encoder",
+        698.4,
     ),
     "plus-sdxl": PublicAdapter(
-        "SDXL", "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors", "closer, with fine detail"
+        "SDXL",
+        "sdxl_models/ip-adapter-plus_sdxl_vit-h.safetensors",
+        "closer, with fine detail",
+        847.5,
     ),
     "plus-face-sdxl": PublicAdapter(
-        "SDXL", "sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors", "cropped faces"
+        "SDXL", "sdxl_models/ip-adapter-plus-face_sdxl_vit-h.safetensors", "cropped faces", 847.5
     ),
     "composition-sdxl": PublicAdapter(
         "SDXL",
         "ip_plus_composition_sdxl.safetensors",
         "layout without style",
+        847.5,
         repository="ostris/ip-composition-adapter",
     ),
     "faceid-sd15": PublicAdapter(
-        "SD1.5", "ip-adapter-faceid_sd15.bin", "a person's identity", None, _FACE
+        "SD1.5", "ip-adapter-faceid_sd15.bin", "a person's identity", 96.7, None, _FACE
     ),
     "faceid-plus-sd15": PublicAdapter(
-        "SD1.5", "ip-adapter-faceid-plus_sd15.bin", "identity and face", repository=_FACE
+        "SD1.5", "ip-adapter-faceid-plus_sd15.bin", "identity and face", 156.6, repository=_FACE
     ),
     "faceid-plusv2-sd15": PublicAdapter(
-        "SD1.5", "ip-adapter-faceid-plusv2_sd15.bin", "identity, face by weight", repository=_FACE
+        "SD1.5",
+        "ip-adapter-faceid-plusv2_sd15.bin",
+        "identity, face by weight",
+        156.6,
+        repository=_FACE,
     ),
     "faceid-portrait-sd15": PublicAdapter(
-        "SD1.5", "ip-adapter-faceid-portrait-v11_sd15.bin", "several faces", None, _FACE
+        "SD1.5", "ip-adapter-faceid-portrait-v11_sd15.bin", "several faces", 64.6, None, _FACE
     ),
     "faceid-sdxl": PublicAdapter(
-        "SDXL", "ip-adapter-faceid_sdxl.bin", "a person's identity", None, _FACE
+        "SDXL", "ip-adapter-faceid_sdxl.bin", "a person's identity", 1071, None, _FACE
     ),
     "faceid-plusv2-sdxl": PublicAdapter(
-        "SDXL", "ip-adapter-faceid-plusv2_sdxl.bin", "identity, face by weight", repository=_FACE
+        "SDXL",
+        "ip-adapter-faceid-plusv2_sdxl.bin",
+        "identity, face by weight",
+        1487,
+        repository=_FACE,
     ),
     "faceid-portrait-sdxl": PublicAdapter(
-        "SDXL", "ip-adapter-faceid-portrait_sdxl.bin", "several faces", None, _FACE
+        "SDXL", "ip-adapter-faceid-portrait_sdxl.bin", "several faces", 749.8, None, _FACE
     ),
     "faceid-portrait-unnorm-sdxl": PublicAdapter(
-        "SDXL", "ip-adapter-faceid-portrait_sdxl_unnorm.bin", "several faces, closer", None, _FACE
+        "SDXL",
+        "ip-adapter-faceid-portrait_sdxl_unnorm.bin",
+        "several faces, closer",
+        1009.5,
+        None,
+        _FACE,
     ),
 }
 """The public adapters by short name."""

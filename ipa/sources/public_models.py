@@ -21,6 +21,11 @@ class PublicModel:
     about: str
     variant: str | None = None
 
+    @property
+    def megabytes(self) -> int | None:
+        """The size of its weights in float16, by their shapes; None where they are as stored."""
+        return {"SD1.5": 2133, "SDXL": 6938}[self.base] if self.variant == "fp16" else None
+
 
 MODELS: Mapping[str, PublicModel] = {
     "sd15": PublicModel(

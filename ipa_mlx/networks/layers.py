@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import mlx.core as mx
@@ -114,19 +114,44 @@ class GroupNorm(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) to the same."""
-        mean = self._group_mean(x.astype(mx.float32))
-        variance = self._group_mean(_squared_distance(x, mean))
-        factor = self.weight.astype(mx.float32) * mx.rsqrt(variance + self.eps)
+        mean = self._group_mean(x.astype(mx.float32).mean(axis=2))
+        factor = self._factor(_squared_distance(x, mean).mean(axis=2))
         if x.size > _MOST_NORMED and mx.default_device() == mx.cpu:
             mx.eval(x, mean, factor)  # or MLX holds the squares beside what comes next
+        return self.scaled(x, mean, factor)
+
+    def statistics(self, strips: Iterable[mx.array]) -> tuple[mx.array, mx.array]:
+        """Mean and factor of a picture that is in strips of rows, as of the whole, evaluated."""
+        parts = list(strips)
+        mean = self._group_mean(_row_means(parts, lambda x: x.astype(mx.float32)))
+        factor = self._factor(_row_means(parts, lambda x: _squared_distance(x, mean)))
+        mx.eval(mean, factor)
+        return mean, factor
+
+    def scaled(self, x: mx.array, mean: mx.array, factor: mx.array) -> mx.array:
+        """Some rows of a picture whose mean and factor are these."""
         return _standardize(x, mean, factor, self.bias.astype(mx.float32))
 
-    def _group_mean(self, x: mx.array) -> mx.array:
-        batch, _, _, channels = x.shape
-        per_channel = x.mean(axis=2).mean(axis=1)
+    def _factor(self, squares: mx.array) -> mx.array:
+        variance = self._group_mean(squares)
+        return self.weight.astype(mx.float32) * mx.rsqrt(variance + self.eps)
+
+    def _group_mean(self, rows: mx.array) -> mx.array:
+        """The mean of each row (B, H, C) to that of each group, as (B, 1, 1, C)."""
+        batch, _, channels = rows.shape
+        per_channel = rows.mean(axis=1)
         per_group = per_channel.reshape(batch, self.groups, -1).mean(axis=-1, keepdims=True)
         spread = mx.broadcast_to(per_group, (batch, self.groups, channels // self.groups))
         return spread.reshape(batch, 1, 1, channels)
+
+
+def _row_means(strips: Iterable[mx.array], function: Callable[[mx.array], mx.array]) -> mx.array:
+    """The mean over W of a function of each strip (B, h, W, C), side by side: (B, H, C)."""
+    means = []
+    for strip in strips:
+        means.append(function(strip).mean(axis=2))
+        mx.eval(means[-1])  # one by one: a strip in float32 is larger than the strip
+    return mx.concatenate(means, axis=1)
 
 
 class Convolution(nn.Conv2d):
@@ -143,23 +168,41 @@ class Convolution(nn.Conv2d):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, inputs) to (B, H, W, outputs)."""
+        return self.of_rows(x)
+
+    def of_rows(self, x: mx.array, *, above: int = 1, below: int = 1) -> mx.array:
+        """Some rows of a picture, with a border of zeros at its sides.
+
+        Args:
+            x: The rows, and the neighbours above and below that the picture has.
+            above: 1 where the picture begins with these rows, else 0.
+            below: 1 where it ends with them.
+        """
         batch, height, width, channels = x.shape
         row = batch * width * 9 * channels
         if mx.default_device() != mx.cpu or height * row <= _MOST_NEIGHBOURS:
-            return super().__call__(x)
-        rows = max(1, _STRIP_NEIGHBOURS // row)
-        strips = [self._strip(x, top, min(top + rows, height)) for top in range(0, height, rows)]
+            if above and below:
+                return super().__call__(x)
+            x = mx.pad(x, [(0, 0), (above, below), (0, 0), (0, 0)])
+            return self._biased(mx.conv2d(x, self.weight, padding=(0, 1)))
+        rows, made = max(1, _STRIP_NEIGHBOURS // row), height + above + below - 2
+        strips = [
+            self._strip(x, top - above, min(top + rows, made) - above + 2)
+            for top in range(0, made, rows)
+        ]
         return mx.concatenate(strips, axis=1)
 
     def _strip(self, x: mx.array, top: int, end: int) -> mx.array:
-        """Some rows of the output, evaluated."""
-        above, below = int(top == 0), int(end == x.shape[1])
-        rows = x[:, top - 1 + above : end + 1 - below]
+        """What is made of some rows of the input, evaluated; rows beyond it are zeros."""
+        above, below = max(-top, 0), max(end - x.shape[1], 0)
+        rows = x[:, top + above : end - below]
         strip = mx.conv2d(mx.pad(rows, [(0, 0), (above, below), (1, 1), (0, 0)]), self.weight)
-        if "bias" in self:
-            strip = strip + self.bias
+        strip = self._biased(strip)
         mx.eval(strip)
         return strip
+
+    def _biased(self, x: mx.array) -> mx.array:
+        return x + self.bias if "bias" in self else x
 
 
 class FeedForward(nn.Module):

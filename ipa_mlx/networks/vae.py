@@ -154,10 +154,13 @@ class Vae(nn.Module):
 
     def moments(self, pixels: mx.array) -> mx.array:
         """(B, H, W, 3) in [-1, 1] to mean and log variance side by side, (B, h, w, 2C), float32."""
-        moments = self.encoder(pixels)
+        return self.quantized(self.encoder(pixels))
+
+    def quantized(self, encoded: mx.array) -> mx.array:
+        """What the encoder gives to the moments."""
         if "quant_conv" in self:
-            moments = self.quant_conv(moments)
-        return moments.astype(mx.float32)
+            encoded = self.quant_conv(encoded)
+        return encoded.astype(mx.float32)
 
     def posterior(self, moments: mx.array) -> tuple[mx.array, mx.array]:
         """The moments as mean and standard deviation, scaled for the UNet."""
@@ -167,7 +170,9 @@ class Vae(nn.Module):
 
     def decode(self, latents: mx.array) -> mx.array:
         """(B, h, w, C) as the UNet sees them to (B, H, W, 3), about [-1, 1]."""
+        return self.decoder(self.unscaled(latents))
+
+    def unscaled(self, latents: mx.array) -> mx.array:
+        """What the UNet sees to what the decoder takes."""
         latents = latents / self.spec.scaling_factor
-        if "post_quant_conv" in self:
-            latents = self.post_quant_conv(latents)
-        return self.decoder(latents)
+        return self.post_quant_conv(latents) if "post_quant_conv" in self else latents

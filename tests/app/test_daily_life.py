@@ -91,6 +91,21 @@ def test_tiles_of_a_size(
     assert (told["vae_tiling"], told["request"]["prompt"]) == (tiling, "a ring")
 
 
+@pytest.mark.parametrize(("word", "memory"), [("strips", "strips"), ("64", 64), ("whole", "whole")])
+def test_a_way_through_the_vae(call: Callable[..., Result], word: str, memory: object) -> None:
+    done = call("generate", "--vae-memory", word, "-p", "a ring", *SMALL, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["vae_memory"] == memory
+
+
+def test_no_way_or_two(call: Callable[..., Result]) -> None:
+    done = call("generate", "x", *SMALL, "--vae-memory", "stripes")
+    assert done.exit_code == 2 and "--vae-memory must be" in done.stderr, done.stderr
+    for more in (("--vae-tiling",), ("--no-vae-tiling",), ("--vae-tile", 64)):
+        done = call("generate", "x", *SMALL, "--vae-memory", "strips", *more)
+        assert done.exit_code == 2 and "leave one of them out" in done.stderr
+
+
 def test_tiles_that_are_forbidden(call: Callable[..., Result]) -> None:
     done = call("generate", "x", *SMALL, "--vae-tile", 64, "--no-vae-tiling")
     assert done.exit_code == 2 and "leave one of them out" in done.stderr

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,10 +90,10 @@ def test_interrupted_while_it_is_loaded(
     loras.write(Path("a.safetensors"), loras.kohya(loras.weak(pairs), "sd"))
     load, handler, begun = Loras.load, signal.getsignal(signal.SIGINT), list[str]()
 
-    def interrupted(own: Loras, name: str, path: Path, *, fuse: bool) -> LoadedLora:
+    def interrupted(own: Loras, name: str, path: Path, **how: Any) -> LoadedLora:
         begun.append(name)
         signal.raise_signal(signal.SIGINT)
-        return load(own, name, path, fuse=fuse)
+        return load(own, name, path, **how)
 
     monkeypatch.setattr(Loras, "load", interrupted)
     words = ("generate", "-m", str(tiny), "-p", "a star", *QUICK, "--lora", "a.safetensors")

@@ -89,6 +89,10 @@ def test_the_list_is_whole_at_80_columns() -> None:
     words = {word.strip("()") for line in lines for word in line.split()}
     for name, public in (*MODELS.items(), *ADAPTERS.items()):
         assert {name, public.repository} <= words
+    assert [line.split()[2:4] for line in lines if line.startswith(("sdxl ", "plus-sd15 "))] == [
+        ["6.9", "GB"],
+        ["98", "MB"],
+    ]
 
 
 def test_the_list_as_json() -> None:

@@ -76,6 +76,23 @@ def test_the_command_that_is_shown_makes_the_picture_again(
     assert first == second
 
 
+def test_a_prompt_that_stands_alone(call: Callable[..., Result]) -> None:
+    """Its words are kept as --prompt; older pictures kept them one by one, under no option."""
+    assert call("generate", "it's a", "star", *QUICK, "-o", "a.png").exit_code == 0
+    told = told_of("a.png")
+    assert ["--prompt", "it's a star"] in told["command"]["options"]
+    rest = [option for option in told["command"]["options"] if option[0] != "--prompt"]
+    told["command"]["options"] = [["text", "it's a"], ["text", "star"], *rest]
+    with_text("old.png", told)
+    for name in ("a.png", "old.png"):
+        assert """--prompt 'it'"'"'s a star'""" in call("show", name).stdout
+        assert call("generate", "--from", name, "-o", f"again-{name}").exit_code == 0
+        assert told_of(f"again-{name}")["request"]["prompt"] == "it's a star"
+        assert np.array_equal(pixels(f"again-{name}"), pixels("a.png"))
+    assert call("generate", "a ring", "--from", "old.png", "-o", "ring.png").exit_code == 0
+    assert told_of("ring.png")["request"]["prompt"] == "a ring"
+
+
 def test_what_is_typed_replaces(call: Callable[..., Result]) -> None:
     made = ("generate", "-p", "a ring", "-i", "style.png", "--curve", "fade_out", *QUICK, "-s", 3)
     assert call(*made, "-o", "a.png").exit_code == 0

@@ -333,6 +333,20 @@ def test_no_field_is_forgotten() -> None:
     assert {*PROMPT_FIELDS["face"].lost} == {"faces_sha256"}
 
 
+def test_a_description_that_is_older_than_a_field(
+    pipes: Mapping[bool, ipa.Pipeline], pictures: Path, tmp_path: Path
+) -> None:
+    """It is of the same run as one that has the field's default, and is read as that."""
+    own = CALL | {"image_prompts": [ImagePrompt(A, adapter="linear")], "prompt": "a star"}
+    _, new = planned(pipes[False], own)
+    old = json.loads(json.dumps(new))
+    del old["eta"], old["long_prompts"], old["image_prompts"][0]["sharpen"]
+    assert not list(request_differences(old, json.loads(json.dumps(new))))
+    assert planned(pipes[False], replayed(old, pictures, tmp_path))[1] == new
+    other = json.loads(json.dumps(new)) | {"eta": 0.5}
+    assert [name for name, _, _ in request_differences(old, other)] == ["eta"]
+
+
 @pytest.mark.parametrize("kind", ["controlnet", "t2i_adapter"])
 def test_a_control_as_it_was_described_of_old(
     kind: str, pipes: Mapping[bool, ipa.Pipeline], pictures: Path, tmp_path: Path

@@ -15,13 +15,15 @@ from ipa_mlx import backend as mlx_backend
 from oracle.measure import relative
 
 
-def test_overflow_is_retried_in_float32(tiny: Path) -> None:
+@pytest.mark.parametrize("memory", ["whole", "strips", 32])
+def test_overflow_is_retried_in_float32(tiny: Path, memory: str | int) -> None:
     """Latents of 1e4 give activations beyond 65504."""
     model = open_model_folder(tiny, name="tiny")
     half, single = (mlx_backend.load(model, dtype=dtype) for dtype in ("float16", "float32"))
     latents = np.full((1, 4, 3, 4), 2e4, dtype=np.float32)
     latents[:, :, 1] *= -1
     for runtime in (half, single):
+        runtime.vae_memory = memory
         runtime.vae.decoder.conv_in.weight = runtime.vae.decoder.conv_in.weight * 8
     found = half.decode(half.from_numpy(latents))
     assert half.describe()["warnings"] == [
@@ -47,8 +49,10 @@ def test_other_threads_decode_after_a_retry(tiny: Path) -> None:
         pool.submit(lambda: runtime.decode(runtime.from_numpy(latents * 0))).result()
 
 
-def test_infinity_is_not_clipped_away(tiny: Path) -> None:
+@pytest.mark.parametrize("memory", ["whole", "strips"])
+def test_infinity_is_not_clipped_away(tiny: Path, memory: str) -> None:
     runtime = mlx_backend.load(open_model_folder(tiny, name="tiny"), dtype="float32")
+    runtime.vae_memory = memory
     latents = np.full((1, 4, 3, 4), 3e38, dtype=np.float32)
     with pytest.raises(ipa.NumericalError, match="NaN or infinite"):
         runtime.decode(runtime.from_numpy(latents))

@@ -87,7 +87,7 @@ DAMAGE = {
     "misshapen": "{victim}",
     "integers": "{victim} is no floating-point weight; found: I32",
     "float8": "{victim} is no floating-point weight; found: F8_E4M3",
-    "NaN": "{victim} has NaN",
+    "NaN": "{victim} holds values that are not finite; found: NaN",
     "infinity": "{victim} holds values that are not finite",
     "converted": "was converted for MLX",
     "cut off": "is damaged",

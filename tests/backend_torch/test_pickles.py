@@ -114,8 +114,14 @@ DAMAGE: dict[str, tuple[Callable[[Path, str], Any], str]] = {
         changed(lambda t, v: t.update({v: t[v].int()})),
         "{victim} is no floating-point weight; found: torch.int32",
     ),
-    "NaN": (changed(lambda t, v: t.update({v: poisoned(t[v], torch.nan)})), "{victim} has NaN"),
-    "infinity": (changed(lambda t, v: t.update({v: poisoned(t[v], torch.inf)})), "{victim} has"),
+    "NaN": (
+        changed(lambda t, v: t.update({v: poisoned(t[v], torch.nan)})),
+        "{victim} holds values that are not finite; found: NaN",
+    ),
+    "infinity": (
+        changed(lambda t, v: t.update({v: poisoned(t[v], torch.inf)})),
+        "{victim} holds values",
+    ),
     "no tensor": (changed(lambda t, _: t.update(note=1)), "holds more than weights"),
     "a nested dict": (
         changed(lambda t, _: t.update(more={"x": torch.ones(2)})),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
+from PIL import Image
 
 import ipa
 from ipa.sources.models import resolve_model
@@ -136,25 +138,97 @@ def test_tiles_change_nothing_that_is_not_larger_than_one(
         assert pictures[1].info["warnings"] == []
 
 
-def test_very_large_pictures_take_tiles_by_themselves(
+def test_very_large_pictures_take_strips_by_themselves(
     tiny: Path, backend: str, open_pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ipa.backend.tiling.MOST_PIXELS", 32 * 32)
-    monkeypatch.setattr("ipa.backend.tiling._SMALLEST", 32)
-    pipe = open_pipeline(tiny, backend)
-    alone = pipe("a star", output_type="np", **(CALL | {"width": 64}))
-    assert "tiles of 32 pixels" in alone.info["warnings"][0]
-    pipe.vae_tiling = True
-    asked = pipe("a star", output_type="np", **(CALL | {"width": 64}))
-    assert np.array_equal(alone.images, asked.images) and not asked.info["warnings"]
+    """The picture is the same, so nothing is said of it."""
+    pipe, call = open_pipeline(tiny, backend), CALL | {"width": 64}
+    whole = pipe("a star", output_type="np", **call)
+    seen = watch_sizes(monkeypatch, backend)
+    monkeypatch.setattr("ipa.backend.vae_memory.MOST_PIXELS", 64 * 24)
+    assert np.array_equal(pipe("a star", output_type="np", **call).images, whole.images)
+    assert seen == []
+    monkeypatch.setattr("ipa.backend.vae_memory.MOST_PIXELS", 64 * 24 - 1)
+    alone = pipe("a star", output_type="np", **call)
+    assert len(seen) == 1 and alone.info["warnings"] == []
+    assert relative(alone.images, whole.images) < 1e-5
+    assert (alone.info["vae_memory"], alone.info["vae_tiling"]) == (None, None)
 
 
-@pytest.mark.parametrize("wrong", ["yes", 0, -32, 48, 31, 1.5])
-def test_no_tiles_of_any_size(tiny: Path, backend: str, open_pipeline: Any, wrong: Any) -> None:
+def watch_sizes(monkeypatch: pytest.MonkeyPatch, backend: str) -> list[int]:
+    """Filled with the size of strips of each picture that is decoded in them."""
+    walk, seen = importlib.import_module(f"ipa_{backend}.vae_strips").StripWalk, []
+
+    def decode(self: Any, *rest: Any) -> Any:
+        seen.append(self.numbers)
+        return original(self, *rest)
+
+    original = walk.decode
+    monkeypatch.setattr(walk, "decode", decode)
+    return seen
+
+
+def test_the_ways_through_the_vae(
+    tiny: Path, backend: str, open_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strips are the whole picture, tiles another; encoding and decoding go the same way."""
+    pipe, seen = open_pipeline(tiny, backend), watch_sizes(monkeypatch, backend)
+    call = CALL | {"width": 64, "image": Image.radial_gradient("L"), "strength": 1.0}
+    made = {}
+    for memory in ("whole", "strips", "tiles", 32):
+        pipe.vae_memory = memory
+        result = pipe("a star", output_type="np", **call)
+        assert result.info["vae_memory"] == pipe.info()["vae_memory"] == pipe.vae_memory == memory
+        made[memory] = result.images
+    assert len(seen) == 1
+    assert relative(made["strips"], made["whole"]) < 1e-5
+    assert relative(made["tiles"], made["whole"]) > 0.01
+    assert np.array_equal(made[32], made["tiles"])  # the side that `tiny`'s was trained on
+
+
+@pytest.mark.parametrize(
+    ("older", "memory"), [(True, "tiles"), (False, "whole"), (64, 64), (None, None)]
+)
+def test_the_older_spelling(tiny: Path, open_pipeline: Any, older: Any, memory: Any) -> None:
+    pipe = open_pipeline(tiny, "mlx")
+    pipe.vae_memory = "strips"
+    assert pipe.vae_tiling is False  # no tiles
+    pipe.vae_tiling = older
+    assert (pipe.vae_memory, pipe.vae_tiling) == (memory, older)
+    pipe.vae_tiling, pipe.vae_memory = None, memory
+    assert pipe.vae_tiling == older
+
+
+def test_a_watched_run_takes_the_picture_whole(
+    tiny: Path, backend: str, open_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In strips a module has no output of its own, so its stages could not be told."""
+
+    class Names(list[str]):
+        def wants(self, stage: str) -> bool:
+            return stage.startswith("decode/")
+
+        def __call__(self, stage: str, _: Any) -> None:
+            self.append(stage)
+
+    pipe, seen, told = open_pipeline(tiny, backend), watch_sizes(monkeypatch, backend), []
+    for memory in ("whole", "strips"):
+        pipe.vae_memory = memory
+        told.append(Names())
+        assert pipe("a star", tap=told[-1], **CALL).info["vae_memory"] == "whole"
+        assert pipe.vae_memory == memory
+    assert told[0] == told[1] and len(told[0]) > 20 and not seen
+
+
+@pytest.mark.parametrize("wrong", ["yes", 0, -32, 48, 31, 1.5, True])
+def test_no_other_way(tiny: Path, backend: str, open_pipeline: Any, wrong: Any) -> None:
     pipe = open_pipeline(tiny, backend)
-    with pytest.raises(ipa.RequestError, match="vae_tiling"):
-        pipe.vae_tiling = wrong
-    assert pipe.vae_tiling is None
+    with pytest.raises(ipa.RequestError, match='vae_memory must be "whole", "strips", "tiles"'):
+        pipe.vae_memory = wrong
+    if wrong is not True:
+        with pytest.raises(ipa.RequestError, match="vae_tiling must be True, False"):
+            pipe.vae_tiling = wrong
+    assert pipe.vae_memory is pipe.vae_tiling is None
 
 
 def test_previews_change_no_bit(

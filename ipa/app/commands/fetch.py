@@ -18,6 +18,7 @@ from ipa.sources.hub import hub_name
 from ipa.sources.models import resolve_file, resolve_model, resolve_repository
 from ipa.sources.public_models import MODELS, public_model
 
+_ENCODERS = "Image encoders, one for all adapters that need it: 2.5 GB; the larger: 3.7 GB."
 _ADAPTER = "IP-Adapter"  # a family of files, as the converters call it
 
 
@@ -66,23 +67,33 @@ def _is_adapter(path: Path) -> bool:
 
 def show_catalogue(*, as_json: bool = False) -> None:
     """Print the public models and adapters; names whole, however narrow the terminal is."""
-    models = {name: asdict(public) for name, public in MODELS.items()}
+    models = {name: asdict(m) | {"megabytes": m.megabytes} for name, m in MODELS.items()}
     adapters = {name: asdict(public) for name, public in ADAPTERS.items()}
     if as_json:
         print_json({"models": models, "adapters": adapters})
         return
-    rows = {name: (model.base, model.repository) for name, model in MODELS.items()}
-    _print_table(("models (-m)", "base", "repository"), rows)
+    rows = {name: (m.base, _size(m.megabytes), m.repository) for name, m in MODELS.items()}
+    _print_table(("models (-m)", "base", "size", "repository"), rows)
     for repository in dict.fromkeys(public.repository for public in ADAPTERS.values()):
         of_repository = {
-            n: (a.base, a.about) for n, a in ADAPTERS.items() if a.repository == repository
+            n: (a.base, _size(a.megabytes), a.about)
+            for n, a in ADAPTERS.items()
+            if a.repository == repository
         }
         typer.echo()
-        _print_table(("adapters (-a)", "base", f"for ({repository})"), of_repository)
+        _print_table(("adapters (-a)", "base", "size", f"for ({repository})"), of_repository)
+    typer.echo(f"\n{_ENCODERS}")
+
+
+def _size(megabytes: float | None) -> str:
+    """A size to read; empty where it is not known."""
+    if megabytes is None:
+        return ""
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.1f} GB"
 
 
 def _print_table(titles: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for title in titles:
         table.add_column(title, no_wrap=True)
     for name, cells in rows.items():

@@ -167,6 +167,7 @@ def generate(  # one parameter per option
     guess_mode: structure.GuessOption = False,
     controlnet: structure.ControlNetOption = None,
     vae: decoding.VaeOption = None,
+    vae_memory: decoding.MemoryOption = None,
     vae_tiling: decoding.TilingOption = None,
     vae_tile: decoding.TileOption = None,
     preview: decoding.PreviewOption = None,

@@ -53,6 +53,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
             "lora",
             "lora_folder",
             "vae",
+            "vae_memory",
             "vae_tiling",
             "vae_tile",
             "backend",

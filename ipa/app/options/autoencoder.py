@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from ipa.app.preview_file import preview_path
+from ipa.backend.vae_memory import VaeMemory
 from ipa.errors import RequestError
-from ipa.pipeline.pipeline import Pipeline
 
 VaeOption = Annotated[
     str | None, typer.Option("--vae", help="Another VAE: folder, file, or hub id.")
+]
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--vae-memory",
+        metavar="WAY",
+        help="whole; strips (the same picture); tiles (another one); or a tile's side in pixels.",
+        show_default="strips of very large pictures",
+    ),
 ]
 TilingOption = Annotated[
     bool | None,
     typer.Option(
         "--vae-tiling/--no-vae-tiling",
-        help="Decode in tiles, to save memory.",
-        show_default="of very large pictures alone",
+        help="The older spelling of --vae-memory tiles, or whole.",
+        show_default=False,
     ),
 ]
 TileOption = Annotated[
@@ -28,7 +37,7 @@ TileOption = Annotated[
     typer.Option(
         "--vae-tile",
         metavar="PIXELS",
-        help="In tiles of so many pixels; also written --vae-tiling PIXELS.",
+        help="The older spelling of --vae-memory PIXELS; also --vae-tiling PIXELS.",
     ),
 ]
 PreviewOption = Annotated[
@@ -59,20 +68,26 @@ def preview_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"preview": "latent" if decoder is None else "tiny"}
 
 
-def prepare(
-    pipe: Pipeline, tiling: bool | None, tile: int | None, decoder: str | None, *, offline: bool
-) -> None:
-    """Set --vae-tiling and --vae-tile, and load the decoder of --preview-decoder.
+def vae_memory(memory: str | None, tiling: bool | None, tile: int | None) -> VaeMemory:
+    """What --vae-memory says, or its older spellings --vae-tiling and --vae-tile.
 
     Raises:
-        RequestError: Tiles are asked for and forbidden.
+        RequestError: There is no such way, or two of the options disagree.
     """
+    if memory is not None:
+        if tile is not None or tiling is not None:
+            raise RequestError(
+                "--vae-memory says how a picture goes through the VAE",
+                found="--vae-tiling or --vae-tile beside it",
+                remedy="leave one of them out",
+            )
+        return int(memory) if memory.isdecimal() else cast(VaeMemory, memory)
     if tile is not None and tiling is False:
         raise RequestError(
             "--vae-tile is the size of tiles",
             found="--no-vae-tiling",
             remedy="leave one of them out",
         )
-    pipe.vae_tiling = tiling if tile is None else tile
-    if decoder is not None:
-        pipe.load_preview_decoder(decoder, offline=offline)
+    if tile is not None or tiling is None:
+        return tile
+    return "tiles" if tiling else "whole"

@@ -23,7 +23,7 @@ from ipa.request.scales import Scale
 from ipa.sources.models import resolve_model
 from ipa.sources.vae import resolve_vae
 
-from . import autoencoder
+from .autoencoder import vae_memory
 from .controls import load_controlnets
 from .faces import check_finding, face_options
 from .loras import load_loras, parse_loras
@@ -45,6 +45,7 @@ class ModelOptions:
 
     model: str = "demo"
     vae: str | None = None
+    vae_memory: str | None = None
     vae_tiling: bool | None = None
     vae_tile: int | None = None
     preview_decoder: str | None = None
@@ -125,9 +126,9 @@ class ModelOptions:
             quantize=self.quantize,
             ignore=self.ignore,
         )
-        autoencoder.prepare(
-            pipe, self.vae_tiling, self.vae_tile, self.preview_decoder, offline=self.offline
-        )
+        pipe.vae_memory = vae_memory(self.vae_memory, self.vae_tiling, self.vae_tile)
+        if self.preview_decoder is not None:
+            pipe.load_preview_decoder(self.preview_decoder, offline=self.offline)
         pipe.lora_folder = self.lora_folder
         load_loras(pipe, parse_loras(self.lora), offline=self.offline)
         self._load_adapters(pipe)

@@ -240,3 +240,10 @@ def test_the_base_is_told_from_all_numbers(base: str, tmp_path: Path) -> None:
         convert_adapter(wrong, tmp_path / "c.safetensors")
     assert "16 sites" in caught.value.remedy
     assert "70 sites" in caught.value.remedy
+
+
+def test_the_sizes_of_the_catalogue_are_the_published() -> None:
+    published = {file.path: file.megabytes for file in FILES}
+    for name, public in ADAPTERS.items():
+        wanted = published[Path(public.path).name]
+        assert public.megabytes == pytest.approx(wanted, rel=3e-3), name

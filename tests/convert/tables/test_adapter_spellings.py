@@ -160,7 +160,7 @@ def test_the_original_s_tensors(spelling: str, kind: str, tmp_path: Path) -> Non
         for name, tensor in KINDS[kind].items():
             assert np.array_equal(found[name], tensor.numpy()), name
             assert torch.equal(theirs[name], tensor), name
-        assert set(file.left_out.names) == set(converted.dropped)
+        assert set(file.contents.left_out) == set(converted.dropped)
 
 
 def test_true_numbers(tmp_path: Path) -> None:
