@@ -83,13 +83,13 @@ class Site:
             own = ipa_mlx.influence.Recorder(held.pictures)
             context = held.context(table, own)
             out = self.runtime.unet.cross_attentions[self.rank](mx.array(self.x), context)
-            return own.read(out, self.count)[0]
+            return own.read(out, self.count)[self.rank]
         recorder, held = ipa_torch.influence.Recorder(held.pictures, self.count), held.repeated(2)
         context = ipa_torch.networks.context.Context(held.images, table, recorder=recorder)
         with torch.inference_mode():
             x = torch.from_numpy(self.x)
             self.runtime.attentions[self.rank](x, held.text, ip_hidden_states=context)
-        return recorder.read()[0]
+        return recorder.read()[self.rank]
 
     def expected(
         self, folder: Path, branches: Sequence[Branch], scales: Sequence[float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,10 @@ def test_a_run_says_how_many_steps_reused(
     assert np.array_equal(found.latents, again.latents)
 
 
-def test_two_runs_do_not_mix(pipe: ipa.Pipeline, references: list[Image.Image]) -> None:
-    """Nor does one that was cancelled leave anything behind."""
+def test_two_runs_do_not_mix(
+    pipe: ipa.Pipeline, references: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Step by step in turn, were they let; nor does one that was cancelled leave anything."""
     calls: list[dict[str, Any]] = [
         {
             "image_prompts": ImagePrompt(references[0], adapter="linear"),
@@ -109,6 +112,7 @@ def test_two_runs_do_not_mix(pipe: ipa.Pipeline, references: list[Image.Image]) 
     asked = iter([False] * 3 + [True] * 9)
     with pytest.raises(Cancelled):
         pipe("a circle", cancel=lambda: next(asked), **(calls[0] | {"cache_interval": 9}))
+    monkeypatch.setattr("ipa.pipeline.loaded.Loaded.owned", lambda self: nullcontext())
     runs = zip_longest(*(pipe.stream("a star", **call) for call in calls))
     last = [event for pair in runs for event in pair if event is not None and event.result]
     found = {event.result.info["request"]["cache_interval"]: event.result for event in last}
