@@ -25,6 +25,10 @@ _NOT_KEPT = frozenset(
         *("influence", "from_", "picture", "offline", "seed", "num_images"),
     }
 )
+_VAE = frozenset({"vae_memory", "vae_tiling", "vae_tile"})
+_ONE_OF: Mapping[str, frozenset[str]] = dict.fromkeys(_VAE, _VAE)
+"""Parameters that say the same thing in other words: one that is typed replaces any of them."""
+
 _COMMAND, _PICTURES = "command", "made_with"
 _WORDS, _PROMPT = "text", "--prompt"  # a prompt that stands alone, and its option
 
@@ -170,6 +174,11 @@ class Replay:
                 remedy="see what it says with ipa-mlx show",
             )
         hashes = metadata.get(_PICTURES, {})
+        if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
+            raise RequestError(
+                f"the pictures that {self.path} was made with are damaged",
+                found=repr(hashes)[:80],
+            )
         return [word for option in line.options for word in self._word(option, hashes)]
 
     def _word(self, option: tuple[str, ...], hashes: Mapping[str, str]) -> Iterator[str]:
@@ -180,7 +189,7 @@ class Replay:
                 found=option[0][:80],
                 remedy="see what it says with ipa-mlx show",
             )
-        if name in self.typed:
+        if self.typed & _ONE_OF.get(name, {name}):
             return
         if len(option) == 1:
             yield option[0]

@@ -30,6 +30,8 @@ class Emitter:
         self._tap, self._phase, self._rows = tap, "", 0
         self._counts: Counter[str] = Counter()
         self._shared: dict[str, Floats | None] = {}
+        self.is_half = False
+        """Whether the conditional half alone is computed now, of a guided run."""
 
     @contextmanager
     def phase(self, name: str, rows: int = 0) -> Iterator[None]:
@@ -58,8 +60,11 @@ class Emitter:
         if kind is not None and kind.is_shared:
             stage = f"condition/{name}"
             if stage not in self._shared:
+                if self.is_half:
+                    return None  # both halves are told at a guided step
                 self._shared[stage] = self._ask(stage, array)
-            return self._shared[stage]
+            shared = self._shared[stage]
+            return shared if shared is None or not self.is_half else shared[-len(array) :]
         if not self._rows or len(array) <= self._rows:
             return self._ask(self._numbered(name), array)
         parts = [array[: self._rows], array[self._rows :]]
@@ -96,6 +101,7 @@ class Watched:
     def __init__(self, backend: Backend, tap: Tap) -> None:
         self._backend, self._emit = backend, Emitter(tap)
         self._texts, self._prompts, self._steps = 0, 0, 0
+        self._half: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -143,8 +149,16 @@ class Watched:
             mean, deviation = self._backend.encode(pixels)
             return self._array("mean", mean), self._array("deviation", deviation)
 
-    def predict(self, latents: Array, step: Step, *args: Any, **options: Any) -> Array:
+    def conditional(self, conditioning: Any) -> Any:
         """See `Backend`."""
+        self._half = self._backend.conditional(conditioning)
+        return self._half
+
+    def predict(
+        self, latents: Array, step: Step, conditioning: Any, *args: Any, **options: Any
+    ) -> Array:
+        """See `Backend`."""
+        self._emit.is_half = conditioning is self._half
         with self._emit.phase(self._step):
             if not self._steps:
                 with self._emit.phase("start"):
@@ -152,7 +166,8 @@ class Watched:
             timestep = self._array("timestep", np.array([[step.timestep]], np.float32))
             if timestep[0, 0] != np.float32(step.timestep):
                 step = replace(step, timestep=float(timestep[0, 0]))
-            return self._told(self._backend.predict(latents, step, *args, **options), "prediction")
+            output = self._backend.predict(latents, step, conditioning, *args, **options)
+            return self._told(output, "prediction")
 
     def guide(self, *args: Any) -> Array:
         """See `Backend`."""

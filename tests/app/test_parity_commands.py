@@ -193,6 +193,19 @@ def test_the_way_from_another_machine_sees_an_epsilon(
         assert told["kinds"][0]["name"] == "unet.….norm"
 
 
+@pytest.mark.parametrize("part", [{"guidance_end": 0.5}, {"guidance_start": 0.5}])
+@pytest.mark.parametrize("words", [("torch", "mlx"), ("mlx", "torch", "--descend")])
+def test_guidance_in_a_part_of_the_steps(
+    call: Callable[..., Result], part: dict[str, float], words: tuple[str, ...]
+) -> None:
+    """What is computed once for both halves is told once, and stands in at steps with one."""
+    request = json.loads(Path("run.json").read_text()) | part
+    Path("part.json").write_text(json.dumps(request))
+    found = call("parity", "compare", *words, "-r", "part.json")
+    assert found.exit_code == 0, found.output
+    assert "agrees with" in found.stdout
+
+
 def test_options_hold_in_every_way_to_compare(call: Callable[..., Result]) -> None:
     """What has no meaning is refused; swaps are printed; a forced run shows no picture."""
     few = ("-r", "run.json", "--no-floor", "--json", "found.json")

@@ -105,6 +105,26 @@ def test_what_is_typed_replaces(call: Callable[..., Result]) -> None:
     assert kept[0] == kept[1]
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (("--vae-tiling",), ("--vae-memory", "whole")),
+        (("--no-vae-tiling",), ("--vae-tiling",)),
+        (("--vae-tile", 32), ("--no-vae-tiling",)),
+        (("--vae-memory", "tiles"), ("--vae-tile", 32)),
+    ],
+)
+def test_another_spelling_replaces_too(
+    call: Callable[..., Result], first: tuple[object, ...], then: tuple[object, ...]
+) -> None:
+    assert call("generate", "-p", "a ring", *QUICK, *first, "-o", "a.png").exit_code == 0
+    done = call("generate", "--from", "a.png", *then, "-o", "b.png")
+    assert done.exit_code == 0, done.output
+    assert call("generate", "-p", "a ring", *QUICK, *then, "-o", "c.png").exit_code == 0
+    assert told_of("b.png")["vae_memory"] == told_of("c.png")["vae_memory"]
+    assert np.array_equal(pixels("b.png"), pixels("c.png"))
+
+
 def test_pictures_are_kept_by_name_and_hash(call: Callable[..., Result], tmp_path: Path) -> None:
     """A home folder is `~`: a picture that is passed on does not name its maker."""
     home = tmp_path / "home"
@@ -185,6 +205,16 @@ HOSTILE: dict[str, object] = {
         "command": {"name": "generate", "options": [["--from", "x.png"]]},
     },
     "unknown": {"request": {}, "command": {"name": "generate", "options": [["--run", "x"]]}},
+    "pictures without hashes": {
+        "request": {},
+        "command": {"name": "generate", "options": [["-i", "style.png"]]},
+        "made_with": {"style.png": 5},
+    },
+    "pictures in a list": {
+        "request": {},
+        "command": {"name": "generate", "options": []},
+        "made_with": ["style.png"],
+    },
 }
 
 

@@ -34,7 +34,7 @@ CacheIntervalOption = Annotated[
 ]
 CacheBranchOption = Annotated[
     int,
-    typer.Option(help="Where that deep part begins: 0 is the fastest, more is closer to all."),
+    typer.Option(help="Where that deep part begins: 0 is the fastest, more computes more."),
 ]
 SchedulerOption = Annotated[
     str | None,
