@@ -22,7 +22,7 @@ MOST_PIXELS = 2048 * 1152
 """The largest picture that goes as a whole by default: SDXL's sizes do, 2048² does not."""
 
 
-NAMES = ("whole", "strips", "tiles")
+NAMES: tuple[Literal["whole", "strips", "tiles"], ...] = ("whole", "strips", "tiles")
 """The ways that have a name."""
 
 
@@ -57,8 +57,12 @@ class VaeUse:
 
 def check_vae_memory(memory: object, spec: VaeSpec) -> VaeMemory:
     """Return a setting. Raises RequestError if it is none."""
-    if memory is None or (isinstance(memory, str) and memory in NAMES):
-        return memory  # type: ignore[return-value]
+    if memory is None:
+        return None
+    if isinstance(memory, str):
+        for name in NAMES:
+            if memory == name:
+                return name
     return _side("vae_memory", memory, spec, '"whole", "strips", "tiles", None')
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +18,7 @@ TYPED = {"seed": "0", "num_images": 1}
 """Defaults that are typed as texts."""
 
 
-def generate() -> dict[str, object]:
+def generate() -> dict[str, Any]:
     """The parameters of `generate`, by name."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
@@ -34,7 +35,7 @@ def test_every_field_has_an_option_or_a_reason() -> None:
 
 
 def test_options_are_spelled_as_the_table_says() -> None:
-    spelled = {word for param in generate().values() for word in param.opts}  # type: ignore[attr-defined]
+    spelled = {word for param in generate().values() for word in param.opts}
     assert set(OPTIONS.values()) <= spelled
 
 
@@ -42,7 +43,7 @@ def test_an_option_that_is_not_typed_is_the_fields_default() -> None:
     for name in PLAIN:
         default = FIELDS[name].default
         assert default is not MISSING
-        found = generate()[name].default  # type: ignore[attr-defined]
+        found = generate()[name].default
         assert found == TYPED.get(name, default), name
 
 
