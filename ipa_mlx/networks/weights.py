@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ipa.errors import CheckpointError, RequestError
-from ipa.model.quantization import GROUP_SIZE, Quantization
+from ipa.model.quantization import Quantization
 from ipa_convert import Converted, ConvertedTensor, is_quantized
 
 _CHUNK_BYTES = 256 << 20  # evaluated together, so that sources are freed on the way
@@ -48,6 +48,18 @@ def place(
         CheckpointError: See `fill`; or weights cannot be quantised.
         RequestError: The file is quantised in another way.
     """
+    how = chosen_quantization(converted, quantize, where)
+    fill(module, arrays(converted, dtype, quantize), where, how)
+
+
+def chosen_quantization(
+    converted: Converted, quantize: Quantization | None, where: str
+) -> Quantization | None:
+    """How a component will be quantised: as its file is, or as is asked.
+
+    Raises:
+        RequestError: The file is quantised in another way.
+    """
     stored = converted.quantization
     if stored and quantize and stored != quantize:
         raise RequestError(
@@ -55,7 +67,7 @@ def place(
             found=f"{stored.bits} bits, asked for {quantize.bits}",
             remedy="leave quantize out, or take the original model",
         )
-    fill(module, arrays(converted, dtype, None if stored else quantize), where, stored or quantize)
+    return stored or quantize
 
 
 def arrays(
@@ -67,10 +79,10 @@ def arrays(
     them: as if they had been converted to this precision and quantised in a file.
     """
     waiting: list[tuple[str, mx.array]] = []
-    size = 0
+    size, stored = 0, converted.quantization
     for name, tensor in converted.items():
         array = _array(tensor, dtype)
-        if quantize is not None and is_quantized(name, tensor.shape, quantize):
+        if quantize is not None and stored is None and is_quantized(name, tensor.shape, quantize):
             yield from _quantized(name, array, quantize, tensor.stored.where)
             continue
         waiting.append((name, array))
@@ -141,22 +153,3 @@ def fill(
             f"{where}: {len(wrong)} tensors do not fit the module", found=", ".join(wrong[:5])
         )
     module.update(tree_unflatten(list(given.items())))
-
-
-def quantization(module: nn.Module) -> dict[str, int] | None:
-    """The number of quantised layers of a module, and how; None if none is."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.QuantizedLinear)]
-    if not layers:
-        return None
-    first = layers[0]
-    return {"bits": first.bits, "group_size": first.group_size, "layers": len(layers)}
-
-
-def require_quantized(modules: Iterable[nn.Module]) -> None:
-    """Raise RequestError if nothing at all is quantised that should be."""
-    if not any(map(quantization, modules)):
-        raise RequestError(
-            "no layer of this model can be quantised",
-            found=f"no width that is a multiple of {GROUP_SIZE}",
-            remedy="leave quantize out",
-        )

@@ -1,0 +1,44 @@
+"""What of a loaded model is in memory: its parts, which may leave and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a loaded model.
+
+    Attributes:
+        nbytes: What its weights hold while it is in memory.
+        is_here: Whether it is in memory now.
+    """
+
+    nbytes: int
+    is_here: bool
+
+
+class Residency(Protocol):
+    """The parts of a backend that have memory, by the names of `ipa.memory.plan.StageMemory`.
+
+    "unet", "vae", "text_encoder", "text_encoder_2", "adapter NAME", "controlnet NAME" (T2I-Adapters
+    too), and each image encoder: "image_encoder", further ones "image_encoder 2" and so on.
+    """
+
+    def parts(self) -> Mapping[str, Part]:
+        """All parts, here or not."""
+
+    def release(self, names: Collection[str]) -> None:
+        """Let parts go. One that is used again is read again from its files, the same bits.
+
+        A backend that keeps everything does nothing.
+        """
+
+    def limited(self, cache: int | None) -> AbstractContextManager[None]:
+        """A context in which at most so many bytes of freed buffers are kept; None: as always."""
+
+    def ran_out(self, error: BaseException) -> bool:
+        """Whether an error of the framework says that memory ran out."""
