@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         CheckpointError,
         IpaError,
         NumericalError,
+        OutOfMemory,
         ParityError,
         RequestError,
     )
@@ -65,6 +66,7 @@ __all__ = [
     "IpaError",
     "Layers",
     "NumericalError",
+    "OutOfMemory",
     "ParityError",
     "Picture",
     "Pipeline",
@@ -91,7 +93,7 @@ __all__ = [
 
 _ERRORS = (
     *("BackendError", "Cancelled", "CheckpointError", "IpaError", "NumericalError"),
-    *("ParityError", "RequestError"),
+    *("OutOfMemory", "ParityError", "RequestError"),
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "ipa.errors"),

@@ -19,7 +19,11 @@ def load(model: str, **options: Any) -> Pipeline:
 
 
 def open_backend(
-    model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None
+    model: ModelFolder,
+    *,
+    dtype: str | None = None,
+    quantize: int | None = None,
+    lazy: bool = False,
 ) -> MlxBackend:
     """Load a model folder into the MLX backend; called by `ipa.load`."""
     from .blas import preload
@@ -27,7 +31,7 @@ def open_backend(
     preload()  # before MLX's own library is loaded, or it has no effect
     from . import backend
 
-    return backend.load(model, dtype=dtype, quantize=quantize)
+    return backend.load(model, dtype=dtype, quantize=quantize, lazy=lazy)
 
 
 def environment() -> dict[str, str]:

@@ -180,8 +180,12 @@ class Adapters:
         yield from ((name, attached.adapter) for name, attached in self._attached.items())
 
     def encoders(self) -> Iterator[tuple[str, Resident[VisionEncoder]]]:
-        """The image encoders by the names of their folders, in memory or not."""
-        yield from ((encoder.name, encoder.network) for encoder in self._encoders.values())
+        """The image encoders by the names of their folders, in memory or not.
+
+        In the order of the adapters that use them (`ipa.backend.residency`).
+        """
+        places = dict.fromkeys(a.encoder for a in self._attached.values() if a.encoder)
+        yield from ((self._encoders[p].name, self._encoders[p].network) for p in places)
 
     def encoder(self, name: str) -> VisionEncoder:
         """An adapter's image encoder. Raises RequestError if it has none."""

@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from ipa.backend.residency import Part
 from ipa.errors import CheckpointError, RequestError
+from ipa.memory.machine import MachineMemory, system_memory
 from ipa.model.quantization import GROUP_SIZE, Quantization
 from ipa_convert import Converted, is_quantized
 
@@ -222,6 +223,7 @@ class MlxResidency:
     """`ipa.backend.residency.Residency` of a backend's networks."""
 
     networks: Mapping[str, Resident[Any]]
+    can_release: bool = True
 
     def parts(self) -> dict[str, Part]:
         """See `Residency.parts`."""
@@ -236,21 +238,50 @@ class MlxResidency:
     @contextmanager
     def limited(self, cache: int | None) -> Iterator[None]:
         """See `Residency.limited`."""
-        if cache is None:
+        wanted = suitable_cache(_total()) if cache is None else cache
+        if wanted is None:
             yield
             return
-        before = mx.set_cache_limit(cache)
-        mx.set_cache_limit(min(before, cache))
+        before = mx.set_cache_limit(wanted)
+        mx.set_cache_limit(min(before, wanted))
         try:
             yield
         finally:
             mx.set_cache_limit(before)
-            mx.clear_cache()
+
+    def machine(self) -> MachineMemory:
+        """See `Residency.machine`."""
+        return machine_memory()
 
     def ran_out(self, error: BaseException) -> bool:
         """See `Residency.ran_out`."""
         return ran_out(error)
 
+
+def machine_memory() -> MachineMemory:
+    """The machine's memory; what MLX holds here counts as free."""
+    found, own = system_memory(), int(mx.get_active_memory() + mx.get_cache_memory())
+    available = min(found.total, found.available + own)
+    recommended = mx.device_info().get("max_recommended_working_set_size")
+    return MachineMemory(_total() or found.total, available, recommended and int(recommended))
+
+
+def _total() -> int | None:
+    """The memory of the GPU's machine; None on a CPU."""
+    size = mx.device_info().get("memory_size") if mx.default_device() == mx.gpu else None
+    return None if size is None else int(size)
+
+
+def suitable_cache(total: int | None) -> int | None:
+    """The bytes of freed buffers that a run may keep on a GPU's machine of so much memory.
+
+    MLX keeps nearly all of it: on a small machine the rest of the system then has to swap. None is
+    MLX's own limit, on larger machines and CPUs (`networks.weights.keep_freed`).
+    """
+    return next((cache for most, cache in _CACHES if total is not None and total <= most), None)
+
+
+_CACHES = ((8 << 30, 256 << 20), (16 << 30, 1 << 30))
 
 # What MLX says where an allocation fails (allocator.cpp, metal/allocator.cpp), and Metal where a
 # command buffer does (metal/device.cpp).

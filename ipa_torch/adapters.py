@@ -35,6 +35,7 @@ from .files.weights import MALFORMED, Account, load_component, load_encoder_file
 from .networks.attention import keys_values
 from .networks.context import KeyValue
 from .networks.low_rank import PARTS, SiteChanges, site_changes
+from .report import network_bytes
 
 _ASSUMED = {  # by diffusers' loaders
     "linear": ("tokens", 4),
@@ -251,6 +252,15 @@ class Adapters:
 
     def __iter__(self) -> Iterator[ImageAdapter]:
         return (attached.adapter for attached in self._attached.values())
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of adapters and their encoders, by the names of `ipa.backend.residency`."""
+        places = dict.fromkeys(a.encoder.folder for a in self._attached.values() if a.encoder)
+        found = {f"adapter {name}": a.adapter.nbytes for name, a in self._attached.items()}
+        for number, place in enumerate(places, start=1):
+            name = "image_encoder" if number == 1 else f"image_encoder {number}"
+            found[name] = network_bytes(self.encoders[place])
+        return found
 
     def encoder(self, name: str) -> torch.nn.Module:
         """An adapter's image encoder. Raises RequestError if it has none."""

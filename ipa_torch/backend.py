@@ -47,6 +47,7 @@ from .networks.attention import install
 from .networks.tiny_vae import load_tiny
 from .prediction import predict
 from .report import Measured, base_networks, encoders, measured, report
+from .residency import TorchResidency
 from .sampler import advance, guide
 from .stages import Stages
 from .text import added_conditioning, encode_text, no_text
@@ -82,6 +83,7 @@ class TorchBackend:
     left_out: LeftOut = NOTHING
     vae_memory: VaeMemory = None
     preview_decoder: PreviewDecoder | None = None
+    lazy: bool = False
     adapters: Adapters = field(init=False)
     controlnets: Controls = field(init=False)
     loras: Loras = field(init=False)
@@ -252,6 +254,13 @@ class TorchBackend:
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""
         self.preview_decoder = load_tiny(files, self.device)
+
+    @property
+    def residency(self) -> TorchResidency:
+        """See `Backend.residency`."""
+        base = {name: part.nbytes for name, part in self._measured.items()}
+        sizes = base | self.adapters.sizes() | self.controlnets.sizes()
+        return TorchResidency(self.device, sizes)
 
     @property
     def taps(self) -> Stages:

@@ -27,6 +27,7 @@ from ipa.model.vae import TinyVaeFiles
 from ipa.request.scales import V_ONLY
 
 from .deep import DeepPart
+from .residency import Residency
 from .schedule import Step
 from .tap import Taps
 from .text import PLAIN, Sizes, TextOptions, TextStates
@@ -207,8 +208,14 @@ class Backend(Protocol):
     vae_memory: VaeMemory
     preview_decoder: PreviewDecoder | None
     left_out: LeftOut
+    lazy: bool
+    """Whether what is loaded from now on is read when it is first used, if the backend can."""
     warnings: list[str]
     """The warnings since `reset`."""
+
+    @property
+    def residency(self) -> Residency:
+        """What of the model is in memory."""
 
     @property
     def controlnets(self) -> ControlNetStore:

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from ipa.memory.machine import MachineMemory
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -22,23 +24,28 @@ class Part:
 
 
 class Residency(Protocol):
-    """The parts of a backend that have memory, by the names of `ipa.memory.plan.StageMemory`.
+    """The parts of a backend that take memory, by the names of `ipa.memory.plan.StageMemory`.
 
     "unet", "vae", "text_encoder", "text_encoder_2", "adapter NAME", "controlnet NAME" (T2I-Adapters
-    too), and each image encoder: "image_encoder", further ones "image_encoder 2" and so on.
+    too), and the image encoders in the order of the adapters that use them: "image_encoder", then
+    "image_encoder 2" and so on.
     """
 
+    @property
+    def can_release(self) -> bool:
+        """Whether parts can leave; a backend that keeps everything says no."""
+
     def parts(self) -> Mapping[str, Part]:
-        """All parts, here or not."""
+        """All parts, in memory or not."""
 
     def release(self, names: Collection[str]) -> None:
-        """Let parts go. One that is used again is read again from its files, the same bits.
-
-        A backend that keeps everything does nothing.
-        """
+        """Let parts go. One that is used again is read again from its files, the same bits."""
 
     def limited(self, cache: int | None) -> AbstractContextManager[None]:
-        """A context in which at most so many bytes of freed buffers are kept; None: as always."""
+        """A context that keeps at most so many bytes of freed buffers; None: what suits here."""
+
+    def machine(self) -> MachineMemory:
+        """The memory that the machine can give, with what is in use here already."""
 
     def ran_out(self, error: BaseException) -> bool:
         """Whether an error of the framework says that memory ran out."""

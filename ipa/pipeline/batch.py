@@ -25,6 +25,7 @@ from .description import describe_batch
 from .plan import Plan, make_plan
 from .run import CancelSignal, Run
 from .snapshot import Snapshot
+from .staging import Allotment
 
 
 def plan_batch(batch: Batch, loaded: Snapshot) -> list[Plan]:
@@ -89,8 +90,11 @@ class BatchRun:
         loras: ActingLoras,
         cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
+        allotted: Sequence[Allotment] | None = None,
     ) -> None:
-        self.runs = [Run(backend, plan, loras, cancel, weights) for plan in plans]
+        memory = allotted or [None] * len(plans)
+        pairs = zip(plans, memory, strict=True)
+        self.runs = [Run(backend, plan, loras, cancel, weights, found) for plan, found in pairs]
         self.request = describe_batch(batch, plans) if len(plans) > 1 else None
 
     def events(self) -> Iterator[Progress]:

@@ -18,6 +18,7 @@ from ipa.backend.vae_memory import VaeMemory, as_tiling, of_tiling
 from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
 from ipa.errors import RequestError
+from ipa.memory.budget import Budget
 from ipa.prepare.controls.planning import requested_controls
 from ipa.prepare.image_prompts.attached import adapter_name
 from ipa.prepare.image_prompts.embeds_origin import load_embeds
@@ -38,6 +39,7 @@ from ipa.request.result import Progress, Result
 from ipa.request.scales import StepWeights
 
 from .adapters import joins_faces, named
+from .allotment import allot_all, reading_parts
 from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
 from .changes import adapters, controls, decoders, loras, words
@@ -116,6 +118,34 @@ class Pipeline:
         self._loaded.vae_memory = of_tiling(tiling, self._loaded.backend.model.vae)
 
     @property
+    def memory_budget(self) -> Budget:
+        """GiB (2³⁰ bytes) that a run may take, "auto", or None for no limit; it may be set.
+
+        With a budget, parts of the model are read for the stages that use them, and let go between
+        stages and calls where there is no room to keep them; pictures stay the same bit for bit.
+        A call that cannot fit is refused before anything is read. "auto" is a share of what the
+        machine can give when it is set. A backend that keeps everything (torch) only refuses.
+        """
+        return self._loaded.memory_budget
+
+    @memory_budget.setter
+    def memory_budget(self, budget: Budget) -> None:
+        self._loaded.memory_budget = budget
+
+    @property
+    def memory_offers(self) -> tuple[str, ...]:
+        """What may be changed of a call that is over the budget; it may be set.
+
+        Names of `ipa.memory.limits.OFFERS`, all of which leave the picture as it is, but for
+        rounding. What was taken is in `Result.info["memory"]`.
+        """
+        return self._loaded.memory_offers
+
+    @memory_offers.setter
+    def memory_offers(self, offers: Sequence[str]) -> None:
+        self._loaded.memory_offers = offers
+
+    @property
     def lora_folder(self) -> Path | None:
         """The folder of LoRAs that prompts may name in A1111's way, besides those that are loaded.
 
@@ -147,7 +177,7 @@ class Pipeline:
         if loaded.encoder is None:
             raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
         pixels = clip_pixels(images, loaded.preprocessing)
-        with self._loaded.owned():
+        with self._loaded.owned_for(*reading_parts(name, now.adapters)):
             return backend.embed_images(name, pixels)
 
     @checked
@@ -175,7 +205,7 @@ class Pipeline:
         direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
         reader = Reader(name, attached, profile_named(profile))
         features = plan_features(prompt, reader, direction)
-        with self._loaded.owned():
+        with self._loaded.owned_for(*reading_parts(name, now.adapters)):
             return features.compute(backend, name)
 
     @checked
@@ -185,7 +215,7 @@ class Pipeline:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
         now, backend = self._loaded.snapshot()
         name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
-        with self._loaded.owned():
+        with self._loaded.owned_for(*reading_parts(name, now.adapters)):
             return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
 
     @checked
@@ -293,11 +323,12 @@ class Pipeline:
         )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, now)
+        allotted, frozen = allot_all(plans, frozen, now.limits, watched=tap is not None)
         backend, hooks = watched(frozen, tap, sum(len(plan.seeds) for plan in plans))
         acting = ActingLoras(
             frozen.loras, [plan.loras for plan in plans], self._loaded.loras.restore
         )
-        run = BatchRun(backend, batch, plans, acting, cancel, weights)
+        run = BatchRun(backend, batch, plans, acting, cancel, weights, allotted)
         return self._run(run, acting.lent(), hooks)
 
     def _run(

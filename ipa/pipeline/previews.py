@@ -71,8 +71,18 @@ def latent_colours(
         decode: Latents (1, C, h, w) to a picture (1, H, W, 3) in [0, 1]; called once, with a small
             picture, where the map has to be fitted.
     """
-    public = _PUBLIC.get((vae.scaling_factor, vae.scale_factor))
-    return public if public and vae.latent_channels == 4 else fit(vae, latents, decode)
+    public = _public(vae)
+    return fit(vae, latents, decode) if public is None else public
+
+
+def _public(vae: VaeSpec) -> LatentColours | None:
+    known = _PUBLIC.get((vae.scaling_factor, vae.scale_factor))
+    return known if vae.latent_channels == 4 else None
+
+
+def is_fitted(request: Request, vae: VaeSpec) -> bool:
+    """Whether previews of a run need the VAE, which a map of colours is fitted to."""
+    return request.preview == "latent" and _public(vae) is None
 
 
 def fit(vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]) -> LatentColours:
