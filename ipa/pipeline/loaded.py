@@ -177,7 +177,7 @@ class Loaded:
         with self._lock:
             self._owner = threading.get_ident()
             try:
-                with told(self.backend.residency, lambda: ("", "")):
+                with told(self.backend.residency.ran_out, lambda: ("", "")):
                     yield
             finally:
                 self._owner = None

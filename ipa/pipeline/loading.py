@@ -21,6 +21,7 @@ from ipa.sources.models import resolve_model
 from ipa.sources.vae import resolve_vae
 
 from .pipeline import Pipeline
+from .staging import told
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
 _BACKENDS = {
@@ -111,9 +112,11 @@ def load(
     if ignore.patterns:
         folder = replace(folder, ignore=ignore)
     asked["lazy"] = budget is not None
-    opened = importlib.import_module(package).open_backend(
-        folder, **{name: value for name, value in asked.items() if name in accepted}
-    )
+    opening = importlib.import_module(package)
+    with told(opening.ran_out, lambda: ("", "")):
+        opened = opening.open_backend(
+            folder, **{name: value for name, value in asked.items() if name in accepted}
+        )
     pipe = Pipeline(opened)
     if budget is not None:
         pipe.memory_budget = budget

@@ -78,7 +78,7 @@ class Staging:
         cache = None
         if budget is not None and self._allotted is not None:
             cache = max(_LEAST_CACHE, budget - self._allotted.plan.peak)
-        with self._residency.limited(cache), told(self._residency, self._words):
+        with self._residency.limited(cache), told(self._residency.ran_out, self._words):
             yield
 
     def _words(self) -> tuple[str, str]:
@@ -132,7 +132,9 @@ def _wait(name: str, stage: str, used: Mapping[str, frozenset[str]]) -> int:
 
 
 @contextmanager
-def told(residency: Residency, words: Callable[[], tuple[str, str]]) -> Iterator[None]:
+def told(
+    ran_out: Callable[[BaseException], bool], words: Callable[[], tuple[str, str]]
+) -> Iterator[None]:
     """A context in which memory that runs out is one error of ours.
 
     The framework's error is let go, with all that its frames hold.
@@ -141,7 +143,7 @@ def told(residency: Residency, words: Callable[[], tuple[str, str]]) -> Iterator
     try:
         yield
     except Exception as error:
-        if not residency.ran_out(error):
+        if not ran_out(error):
             raise
         clear_frames(error.__traceback__)  # they hold what was computed
         where = str(error).strip().splitlines()[0][:200]
