@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.quantization import Quantization
 from ipa_convert import Converted, ConvertedTensor, is_quantized
 
-_CHUNK_BYTES = 256 << 20  # evaluated together, so that sources are freed on the way
+_GROUP = 16 << 20  # numbers that are read together, about
+_THREADS = 4  # that look for what is no number, while one waits for memory
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -76,31 +81,71 @@ def arrays(
     """All tensors of a converted component as MLX arrays of one precision, evaluated.
 
     Packed weights stay whole numbers. With `quantize`, matrices come as `nn.QuantizedLinear` has
-    them: as if they had been converted to this precision and quantised in a file.
+    them: as if they had been converted to this precision and quantised in a file. They are read a
+    group at a time, and nothing of a group's files stays in memory beside them.
     """
-    waiting: list[tuple[str, mx.array]] = []
-    size, stored = 0, converted.quantization
-    for name, tensor in converted.items():
-        array = _array(tensor, dtype)
-        if quantize is not None and stored is None and is_quantized(name, tensor.shape, quantize):
-            yield from _quantized(name, array, quantize, tensor.stored.where)
-            continue
-        waiting.append((name, array))
-        size += array.nbytes
-        if size > _CHUNK_BYTES:
-            mx.eval([a for _, a in waiting])
-            yield from waiting
-            waiting, size = [], 0
-    mx.eval([a for _, a in waiting])
-    yield from waiting
+    how = None if converted.quantization else quantize
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for group in _groups(converted.values()):
+            for tensor, array in zip(group, _read(group, dtype, pool), strict=True):
+                if is_quantized(tensor.name, tensor.shape, how):
+                    yield from _quantized(tensor.name, array, how, tensor.stored.where)
+                else:
+                    yield tensor.name, array
 
 
-def _array(tensor: ConvertedTensor, dtype: mx.Dtype) -> mx.array:
-    array = mx.array(tensor.array())  # a copy
+def _groups(tensors: Iterable[ConvertedTensor]) -> Iterator[list[ConvertedTensor]]:
+    group: list[ConvertedTensor] = []
+    size = 0
+    for tensor in tensors:
+        group.append(tensor)
+        size += prod(tensor.shape)
+        if size >= _GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _read(
+    group: Sequence[ConvertedTensor], dtype: mx.Dtype, pool: ThreadPoolExecutor
+) -> list[mx.array]:
+    """A group of tensors, checked, in MLX's layout and this precision."""
+    files: dict[Path, dict[str, mx.array]] = {}
+    stored = [_stored(tensor, files) for tensor in group]
+    mx.eval(stored)
+    list(pool.map(_check, group, stored))
+    found = [_placed(*pair, dtype) for pair in zip(group, stored, strict=True)]
+    mx.eval(found)
+    return found
+
+
+def _stored(tensor: ConvertedTensor, files: dict[Path, dict[str, mx.array]]) -> mx.array:
+    """A tensor as its file has it: read by MLX straight into its memory, or through our map."""
+    path = tensor.stored.plain_file()
+    if path is not None:
+        if path not in files:
+            files[path] = mx.load(str(path), format="safetensors", stream=mx.cpu)
+        found = files[path].get(tensor.stored.name)
+        if found is not None and found.shape == tensor.stored.shape:
+            return found
+    array = mx.array(tensor.stored.array())  # a copy
     tensor.stored.release()
-    if tensor.dtype == "BF16":
-        array = array.view(mx.bfloat16)
-    return array if array.dtype == mx.uint32 else array.astype(dtype)
+    return array.view(mx.bfloat16) if tensor.dtype == "BF16" else array
+
+
+def _check(tensor: ConvertedTensor, stored: mx.array) -> None:
+    """Raise CheckpointError for what is no number; MLX's memory is looked at where it lies."""
+    if stored.dtype == mx.bfloat16:
+        stored = stored.view(mx.uint16)
+    tensor.check(np.array(stored, copy=False))
+
+
+def _placed(tensor: ConvertedTensor, stored: mx.array, dtype: mx.Dtype) -> mx.array:
+    array = tensor.layout.to_target(stored).reshape(tensor.shape)
+    if array.dtype == mx.uint32:
+        return mx.contiguous(array)
+    return mx.contiguous(array.astype(dtype))
 
 
 def _quantized(

@@ -60,6 +60,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
             "dtype",
             "device",
             "quantize",
+            "memory_budget",
         ),
         *("ignore", "revision", "variant", "offline"),
     ),
