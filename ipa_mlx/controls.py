@@ -14,7 +14,6 @@ from ipa.backend.protocol import ControlBranch
 from ipa.backend.text import Sizes, TextStates
 from ipa.model.control_files import ControlFiles, T2IAdapterFiles
 from ipa.model.quantization import Quantization
-from ipa_convert import read_control
 
 from .networks.context import Context
 from .networks.controlnet import ControlNet
@@ -152,6 +151,8 @@ def _control(files: ControlFiles, dtype: mx.Dtype, how: Quantization | None) -> 
         CheckpointError: Weights are missing, left over or misshapen.
         RequestError: It is quantised already, in another way.
     """
+    from ipa_convert import read_control
+
     converted, where = read_control(files), str(files.path)
     if isinstance(files, T2IAdapterFiles):
         adapter = files.spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipa.errors import RequestError, shown
 
@@ -23,6 +23,10 @@ class Limits:
 
     budget: int | None = None
     offers: tuple[str, ...] = OFFERS
+
+    def without(self, offer: str) -> Limits:
+        """The same without an offer: a call cannot take it."""
+        return replace(self, offers=tuple(name for name in self.offers if name != offer))
 
 
 def check_offers(value: object) -> tuple[str, ...]:

@@ -23,8 +23,8 @@ from .call_loras import lora_folder
 from .controls import Controls
 from .fingerprints import fingerprints
 from .loras import Loras
+from .memory.staging import release_over, told
 from .snapshot import Snapshot
-from .staging import release_over, told
 from .words import Inversions
 
 

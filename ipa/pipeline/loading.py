@@ -20,8 +20,8 @@ from ipa.sources.hub import FolderOptions, hub_only
 from ipa.sources.models import resolve_model
 from ipa.sources.vae import resolve_vae
 
+from .memory.staging import told
 from .pipeline import Pipeline
-from .staging import told
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
 _BACKENDS = {

@@ -39,11 +39,11 @@ from ipa.request.result import Progress, Result
 from ipa.request.scales import StepWeights
 
 from .adapters import joins_faces, named
-from .allotment import allot_all, reading_parts
 from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
 from .changes import adapters, controls, decoders, loras, words
 from .loaded import Loaded
+from .memory.allotment import allot, reading_parts
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
 
@@ -323,8 +323,9 @@ class Pipeline:
         )
         batch = make_batch(prompts, {"prompt": prompt, **arguments})
         plans = plan_batch(batch, now)
-        allotted, frozen = allot_all(plans, frozen, now.limits, watched=tap is not None)
-        backend, hooks = watched(frozen, tap, sum(len(plan.seeds) for plan in plans))
+        limits = now.limits if weights is None else now.limits.without("fewer")
+        allotted = allot(plans, frozen, limits, watched=tap is not None)
+        backend, hooks = watched(allotted.backend, tap, sum(len(plan.seeds) for plan in plans))
         acting = ActingLoras(
             frozen.loras, [plan.loras for plan in plans], self._loaded.loras.restore
         )

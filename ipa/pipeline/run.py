@@ -27,9 +27,9 @@ from ipa.version import __version__
 
 from .call_loras import ActingLoras
 from .description import describe_request
+from .memory.staging import Allotment, Staging
 from .plan import Plan, draw, noise_streams
 from .previews import Previews
-from .staging import Allotment, Staging
 from .start import Start, begin
 
 
@@ -175,6 +175,21 @@ class Run:
             else self.backend.no_text(positive)
             for text in texts[:-1]
         ]
+        branches = self._branches()
+        self.staging.enter("condition")
+        return self.backend.condition(
+            [*negative, positive],
+            branches,
+            guided=self.plan.guided,
+            sizes=[text.sizes for text in texts if text.sizes is not None],
+            lora_scales=self._lora_scales(),
+            controls=[control.branch for control in self.plan.controls],
+            channels=channels,
+            guidance=self.plan.guidance,
+        )
+
+    def _branches(self) -> list[Branch]:
+        """The image prompts as the network sees them."""
         branches = []
         self.staging.enter("images")
         for prompt in self.plan.prompts:
@@ -197,17 +212,7 @@ class Run:
                 moved=prompt.moved,
             )
             branches.append(branch)
-        self.staging.enter("condition")
-        return self.backend.condition(
-            [*negative, positive],
-            branches,
-            guided=self.plan.guided,
-            sizes=[text.sizes for text in texts if text.sizes is not None],
-            lora_scales=self._lora_scales(),
-            controls=[control.branch for control in self.plan.controls],
-            channels=channels,
-            guidance=self.plan.guidance,
-        )
+        return branches
 
     def _lora_scales(self) -> dict[str, float]:
         """The scales of adapters' LoRAs; 0 where every λ is 0: then the whole adapter is off.

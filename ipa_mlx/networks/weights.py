@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
@@ -86,23 +86,25 @@ def arrays(
     """
     how = None if converted.quantization else quantize
     with ThreadPoolExecutor(_THREADS) as pool:
-        for group in _groups(converted.values()):
-            for tensor, array in zip(group, _read(group, dtype, pool), strict=True):
-                if is_quantized(tensor.name, tensor.shape, how):
-                    yield from _quantized(tensor.name, array, how, tensor.stored.where)
+        for group in _groups(converted):
+            tensors = list(group.values())
+            found = zip(group.items(), _read(tensors, dtype, pool), strict=True)
+            for (name, tensor), array in found:
+                if is_quantized(name, tensor.shape, how):
+                    yield from _quantized(name, array, how, tensor.stored.where)
                 else:
-                    yield tensor.name, array
+                    yield name, array
 
 
-def _groups(tensors: Iterable[ConvertedTensor]) -> Iterator[list[ConvertedTensor]]:
-    group: list[ConvertedTensor] = []
+def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[dict[str, ConvertedTensor]]:
+    group: dict[str, ConvertedTensor] = {}
     size = 0
-    for tensor in tensors:
-        group.append(tensor)
+    for name, tensor in tensors.items():
+        group[name] = tensor
         size += prod(tensor.shape)
         if size >= _GROUP:
             yield group
-            group, size = [], 0
+            group, size = {}, 0
     if group:
         yield group
 

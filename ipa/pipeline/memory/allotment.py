@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ipa.backend.protocol import Backend
@@ -14,35 +15,55 @@ from ipa.model.controlnet import ControlNetSpec
 from ipa.prepare.image_prompts.attached import AttachedAdapter
 from ipa.request.embeds import ImageEmbeds
 
-from .plan import Plan, PlannedPrompt
-from .previews import is_fitted
+from ..plan import Plan, PlannedPrompt
+from ..previews import is_fitted
 from .staging import RUN_ORDER, Allotment
 
 
-def allot_all(
+@dataclass(frozen=True, slots=True)
+class Allotted:
+    """A call as it is run: pieces of its plans, the memory of each, and the backend for them."""
+
+    plans: tuple[Plan, ...]
+    memory: tuple[Allotment, ...]
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is changed of a call: the VAE's setting, and how many pictures are made at once."""
+
+    taken: tuple[str, ...]
+    vae: VaeMemory
+    most: int | None = None
+
+
+def allot(
     plans: Sequence[Plan], backend: Backend, limits: Limits, *, watched: bool = False
-) -> tuple[list[Allotment], Backend]:
-    """The memory of each run of a call, and the backend as it is set for all of them.
+) -> Allotted:
+    """Settle the memory of a call.
 
     Args:
-        plans: The runs.
+        plans: Its runs.
         backend: A frozen one.
         limits: The budget, and what may be changed to keep to it.
         watched: Whether a tap is told of the runs' stages: then nothing goes in strips.
 
     Raises:
-        RequestError: One cannot fit, whatever may be changed; nothing was read or computed.
+        RequestError: A run cannot fit, whatever may be changed; nothing was read or computed.
     """
     first: MemoryPlan | None = None
-    for taken, way in _ways(backend, limits, watched=watched):
-        found = [foresee(plan, backend, limits.budget, way) for plan in plans]
+    for way in _ways(plans, backend, limits, watched=watched):
+        pieces = tuple(piece for plan in plans for piece in _pieces(plan, way.most))
+        found = [foresee(piece, backend, limits.budget, way.vae) for piece in pieces]
         over = [memory for memory in found if not memory.fits]
         if not over:
             releases = limits.budget is not None and backend.residency.can_release
-            if taken:
+            if "strips" in way.taken:
                 backend = copy(backend)
-                backend.vae_memory = way
-            return [Allotment(memory, taken, releases) for memory in found], backend
+                backend.vae_memory = way.vae
+            memory = tuple(Allotment(one, way.taken, releases) for one in found)
+            return Allotted(pieces, memory, backend)
         first = first or over[0]
     assert first is not None
     first.require_fit()
@@ -50,16 +71,46 @@ def allot_all(
 
 
 def _ways(
-    backend: Backend, limits: Limits, *, watched: bool
-) -> list[tuple[tuple[str, ...], VaeMemory]]:
-    """The changes that may be taken, the least first, each with the VAE's setting."""
+    plans: Sequence[Plan], backend: Backend, limits: Limits, *, watched: bool
+) -> Iterator[_Way]:
+    """The changes that may be made, the least first."""
     asked: VaeMemory = backend.vae_memory
     if watched and asked in ("strips", None):
-        return [((), "whole")]
-    ways: list[tuple[tuple[str, ...], VaeMemory]] = [((), asked)]
+        yield _Way((), "whole")
+        return
+    yield _Way((), asked)
+    taken: tuple[str, ...] = ()
     if asked is None and "strips" in limits.offers:
-        ways.append((("strips",), "strips"))
-    return ways
+        taken, asked = ("strips",), "strips"
+        yield _Way(taken, asked)
+    if "fewer" in limits.offers and all(map(_can_part, plans)):
+        count = len(plans[0].seeds)
+        fewer = dict.fromkeys(-(-count // parts) for parts in range(2, count + 1))
+        for most in fewer:
+            yield _Way((*taken, "fewer"), asked, most)
+
+
+def _can_part(plan: Plan) -> bool:
+    """Whether its pictures can be made in several runs: each has its own noise and the same start.
+
+    A preview shows all pictures of a run.
+    """
+    is_one_start = plan.edits is None or len(plan.edits.sources) < 2
+    is_own = plan.share is None and len(set(plan.seeds)) == len(plan.seeds)
+    return is_one_start and is_own and plan.request.preview is None
+
+
+def _pieces(plan: Plan, most: int | None) -> Iterator[Plan]:
+    """A plan as plans of at most so many pictures."""
+    if most is None or len(plan.seeds) <= most:
+        yield plan
+        return
+    for first in range(0, len(plan.seeds), most):
+        seeds, latents = plan.seeds[first : first + most], plan.request.latents
+        if latents is not None:
+            latents = latents[first : first + most]
+        request = replace(plan.request, seed=seeds[0], num_images=len(seeds), latents=latents)
+        yield replace(plan, request=request, seeds=seeds)
 
 
 def foresee(plan: Plan, backend: Backend, budget: int | None, way: VaeMemory) -> MemoryPlan:
