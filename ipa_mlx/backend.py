@@ -40,6 +40,7 @@ from ipa_convert import read_model
 from .adapters import Adapters
 from .conditioning import Conditioning, steered, text_pairs
 from .controls import Controls
+from .device import device
 from .loras import Acting, Loras
 from .networks.clip import TextEncoder
 from .networks.tiny_vae import load_tiny
@@ -351,7 +352,7 @@ def load(
         RequestError: The dtype or quantisation is unknown, or not possible for this model.
     """
     how = Quantization.of(quantize)
-    chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
+    chosen = dtype or ("float16" if device().is_gpu else "float32")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
     keep_freed()
