@@ -7,7 +7,7 @@ machine that could not run it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
@@ -32,11 +32,17 @@ class Device(Enum):
 
 
 class Tracer(Protocol):
-    """The protocol of what notes calls of one kernel while a graph is traced."""
+    """The protocol of what notes calls of one kernel, and evaluations, while a graph is traced."""
 
     def kernel(self, name: str, function: F) -> F:
         """The function, its call noted as one node of that name."""
 
+    def evaluated(self, arrays: Sequence[mx.array]) -> None:
+        """Note that these would be evaluated now."""
+
+
+SAME = "Same"
+"""The name of a node that does nothing, of `anew`."""
 
 _chosen: ContextVar[Device | None] = ContextVar("chosen", default=None)
 _tracer: ContextVar[Tracer | None] = ContextVar("tracer", default=None)
@@ -79,5 +85,28 @@ def traced_by(who: Tracer) -> Iterator[None]:
 
 def evaluate(*arrays: mx.array) -> None:
     """Evaluate arrays in the middle of a network, for memory; not while its graph is traced."""
-    if _tracer.get() is None:
+    who = _tracer.get()
+    if who is None:
         mx.eval(*arrays)
+    else:
+        who.evaluated(arrays)
+
+
+def anew(array: mx.array) -> mx.array:
+    """The array itself; while a graph is traced, one that is not merged with what it was before.
+
+    MLX merges like operations on the same array in what it exports, and does not when it runs them.
+    """
+    who = _tracer.get()
+    return array if who is None else who.kernel(SAME, _itself)(array)
+
+
+def _itself(array: mx.array) -> mx.array:
+    return array
+
+
+def contiguous(array: mx.array) -> mx.array:
+    """`mx.contiguous`, which MLX does not tell of a graph: noted while one is traced."""
+    who = _tracer.get()
+    function = mx.contiguous if who is None else who.kernel("Contiguous", mx.contiguous)
+    return function(array)

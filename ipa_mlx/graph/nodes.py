@@ -53,6 +53,7 @@ class Graph:
         constants: Arrays with values in the graph.
         outputs: What it gives.
         nodes: Those that the outputs need, no others.
+        evaluations: What is evaluated on the way, in order (`ipa_mlx.device.evaluate`).
     """
 
     inputs: tuple[Tensor, ...]
@@ -60,3 +61,4 @@ class Graph:
     constants: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     nodes: tuple[Node, ...]
+    evaluations: tuple[tuple[Tensor, ...], ...] = ()

@@ -79,7 +79,8 @@ def trace(
         if module is not None:
             names = (name for name, _ in parameters)
             module.update(tree_unflatten(list(zip(names, own, strict=True))))
-        return [array for _, array in tree_flatten(function(*given[: len(arrays)]))]
+        found = [array for _, array in tree_flatten(function(*given[: len(arrays)]))]
+        return [*found, *(array for group in calls.evaluations for array in group)]
 
     with ExitStack() as stack:
         stack.enter_context(writing_for(on))
@@ -99,6 +100,11 @@ class _Calls:
 
     def __init__(self) -> None:
         self.noted: list[tuple[str, tuple[Any, ...]]] = []
+        self.evaluations: list[tuple[mx.array, ...]] = []
+
+    def evaluated(self, arrays: Sequence[mx.array]) -> None:
+        """See `ipa_mlx.device.Tracer`."""
+        self.evaluations.append(tuple(arrays))
 
     def kernel(self, name: str, function: F) -> F:
         """See `ipa_mlx.device.Tracer`."""
@@ -143,8 +149,9 @@ class _Record:
 
     def graph(self, inputs: list[Tensor], weights: dict[str, Tensor], calls: _Calls) -> Graph:
         """The graph, with the noted calls as nodes, and nothing that only they needed."""
+        groups = list(self._evaluations(calls))
         marked = [self._unmarked(node, calls) for node in self.primitives]
-        needed = {tensor.name for tensor in self.outputs}
+        needed = {tensor.name for group in (self.outputs, *groups) for tensor in group}
         kept: list[Node] = []
         for node in reversed(marked):
             if any(tensor.name in needed for tensor in node.outputs):
@@ -157,7 +164,16 @@ class _Record:
             tuple(tensor for tensor in constants if tensor.name in needed),
             tuple(self.outputs),
             tuple(reversed(kept)),
+            tuple(groups),
         )
+
+    def _evaluations(self, calls: _Calls) -> Iterator[tuple[Tensor, ...]]:
+        """The noted evaluations, which come after the outputs, and are no longer among them."""
+        place = len(self.outputs) - sum(map(len, calls.evaluations))
+        told, self.outputs = self.outputs[place:], self.outputs[:place]
+        for group in calls.evaluations:
+            yield tuple(told[: len(group)])
+            told = told[len(group) :]
 
     def _unmarked(self, node: Node, calls: _Calls) -> Node:
         if node.name != _MARK:

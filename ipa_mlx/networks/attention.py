@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..device import Device, device
+from ..device import Device, contiguous, device
 from .context import Context, KeyValue
 from .layers import FeedForward, GroupNorm, exp, has_fast_exp
 from .low_rank import UNCHANGED, Changes, changed
@@ -130,7 +130,7 @@ class CrossAttention(nn.Module):
 
     def split(self, keys: mx.array, values: mx.array) -> KeyValue:
         """(R, T, C) keys and values by head, in the precision in which they are used."""
-        pair = [mx.contiguous(split_heads(x, self.heads)) for x in (keys, values)]
+        pair = [contiguous(split_heads(x, self.heads)) for x in (keys, values)]
         return KeyValue(*(x.astype(mx.float32) if self.upcast else x for x in pair))
 
     def __call__(self, x: mx.array, context: Context) -> mx.array:

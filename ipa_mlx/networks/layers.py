@@ -16,7 +16,7 @@ from ipa.backend.text import Sizes
 from ipa.model.clip import Activation
 from ipa.model.unet import Addition
 
-from ..device import device, evaluate, tracer
+from ..device import anew, device, evaluate, tracer
 
 # Numbers in the matrix that a convolution on a CPU makes of its input: more than the first go in
 # strips, each of about the second (measured at 256² pixels: 1.5 times faster).
@@ -127,7 +127,7 @@ class GroupNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) to the same."""
         mean = self._group_mean(x.astype(mx.float32).mean(axis=2))
-        factor = self._factor(_squared_distance(x, mean).mean(axis=2))
+        factor = self._factor(_squared_distance(anew(x), mean).mean(axis=2))
         if x.size > _MOST_NORMED and not device().is_gpu:
             evaluate(x, mean, factor)  # or MLX holds the squares beside what comes next
         return self.scaled(x, mean, factor)
@@ -136,13 +136,13 @@ class GroupNorm(nn.Module):
         """Mean and factor of a picture that is in strips of rows, as of the whole, evaluated."""
         parts = list(strips)
         mean = self._group_mean(_row_means(parts, lambda x: x.astype(mx.float32)))
-        factor = self._factor(_row_means(parts, lambda x: _squared_distance(x, mean)))
-        mx.eval(mean, factor)
+        factor = self._factor(_row_means(parts, lambda x: _squared_distance(anew(x), mean)))
+        evaluate(mean, factor)
         return mean, factor
 
     def scaled(self, x: mx.array, mean: mx.array, factor: mx.array) -> mx.array:
         """Some rows of a picture whose mean and factor are these."""
-        return _standardize(x, mean, factor, self.bias.astype(mx.float32))
+        return _standardize(anew(x), mean, factor, self.bias.astype(mx.float32))
 
     def _factor(self, squares: mx.array) -> mx.array:
         variance = self._group_mean(squares)
@@ -162,7 +162,7 @@ def _row_means(strips: Iterable[mx.array], function: Callable[[mx.array], mx.arr
     means = []
     for strip in strips:
         means.append(function(strip).mean(axis=2))
-        mx.eval(means[-1])  # one by one: a strip in float32 is larger than the strip
+        evaluate(means[-1])  # one by one: a strip in float32 is larger than the strip
     return mx.concatenate(means, axis=1)
 
 
