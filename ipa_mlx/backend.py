@@ -30,6 +30,7 @@ from ipa.backend.protocol import (
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
+from ipa.backend.work import Work, WorkMemory
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
@@ -42,6 +43,7 @@ from .conditioning import Conditioning, steered, text_pairs
 from .controls import Controls
 from .device import device
 from .loras import Acting, Loras
+from .memory.stages import Subject, work_memory
 from .networks.clip import TextEncoder
 from .networks.tiny_vae import load_tiny
 from .networks.unet import UNet
@@ -121,6 +123,23 @@ class MlxBackend:
     def residency(self) -> MlxResidency:
         """See `Backend.residency`."""
         return MlxResidency(self._residents())
+
+    def work_memory(self, work: Work) -> WorkMemory:
+        """See `Backend.work_memory`: the networks are traced, no weight is read."""
+        return work_memory(self._subject, work)
+
+    @property
+    def _subject(self) -> Subject:
+        model, found = self.model, self.networks["unet"].measured.quantization
+        texts = (model.text_encoder, model.text_encoder_2)
+        return Subject(
+            unet=model.unet,
+            vae=model.vae,
+            texts=tuple(spec for spec in texts if spec is not None),
+            dtype=self.dtype,
+            how=Quantization(found["bits"]) if found else None,
+            wide=self._vae_use["wide"],
+        )
 
     def _residents(self) -> dict[str, Resident[Any]]:
         """All that can leave memory, by the names of `ipa.backend.residency`."""
