@@ -357,9 +357,7 @@ class Pipeline:
             yield from run.events()
 
 
-def _batch(
-    arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot
-) -> Batch:
+def _batch(arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot) -> Batch:
     """A call's requests: `pictures` are image_prompts, ip_adapter_image and controlnet_image."""
     image_prompts, ip_adapter_image, controlnet_image = pictures
     prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
@@ -371,7 +369,5 @@ def _batch(
     prompts = [
         listed(entry, profile, joins_faces=joins_faces(entry, now.adapters)) for entry in prompts
     ]
-    controls = requested_controls(
-        arguments.get("controls", ()), controlnet_image, now.controlnets
-    )
+    controls = requested_controls(arguments.get("controls", ()), controlnet_image, now.controlnets)
     return make_batch(prompts, {**arguments, "controls": controls})

@@ -13,9 +13,7 @@ from ..graph.nodes import Node, Tensor
 _WIDTH = 20  # nodes side by side (MLX_BFS_MAX_WIDTH)
 
 
-def order(
-    roots: Sequence[Tensor], makers: Mapping[str, Node], made: Collection[str]
-) -> list[Node]:
+def order(roots: Sequence[Tensor], makers: Mapping[str, Node], made: Collection[str]) -> list[Node]:
     """The nodes that are needed for some arrays, as they run.
 
     Args:

@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ipa.backend.text import Sizes, TextStates
 from ipa.backend.tiling import Tile

@@ -9,8 +9,8 @@ from ipa.model.controlnet import ControlNetSpec
 from ipa.prepare.image_prompts.attached import AttachedAdapter
 from ipa.request.embeds import ImageEmbeds
 
-from .plan import Plan, PlannedPrompt
-from .previews import is_fitted
+from ..plan import Plan, PlannedPrompt
+from ..previews import is_fitted
 
 
 def stage_parts(plan: Plan) -> dict[str, frozenset[str]]:

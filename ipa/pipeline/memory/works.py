@@ -17,7 +17,7 @@ from ipa.backend.work import (
 )
 from ipa.prepare.text.prompts import PlannedText
 
-from .plan import Plan, PlannedPrompt
+from ..plan import Plan, PlannedPrompt
 
 
 def stage_works(plan: Plan, vae_memory: VaeMemory) -> dict[str, list[Work]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 from ipa.backend.protocol import Backend
@@ -14,9 +16,9 @@ from ipa.model.controlnet import ControlNetSpec
 from ipa.model.quantization import BITS, GROUP_SIZE, Quantization
 from ipa_convert import component_bytes
 
-from .parts import encoder_parts, stage_parts
-from .plan import Plan
+from ..plan import Plan
 from .staging import RUN_ORDER
+from .parts import encoder_parts, stage_parts
 from .works import stage_works
 
 KEPT = "kept"
@@ -48,17 +50,17 @@ class Way:
 def foresee(plan: Plan, backend: Backend, budget: int | None, vae: VaeMemory) -> MemoryPlan:
     """What a run will take: the weights that each stage holds, and what it computes with them."""
     staged = budget is not None and backend.residency.can_release
-    return _foreseen(plan, backend, budget, Way(staged, vae))
+    return _Foresight(plan, backend).of(Way(staged, vae), budget)
 
 
 def with_offers(plan: Plan, backend: Backend, found: MemoryPlan, vae: VaeMemory) -> MemoryPlan:
     """The same with what would take less, each alone and then together, as a person would try."""
-    start = Way(found.staged, vae)
+    foresight, start = _Foresight(plan, backend), Way(found.staged, vae)
     offers: list[Offer] = []
-    for name, words, way, same in _ways(plan, backend, start):
-        peak = _foreseen(plan, backend, None, way).peak
+    for change in _changes(plan, backend, start):
+        peak = foresight.of(change.way(start)).peak
         if peak < found.peak:
-            offers.append(Offer(name, words, peak, same))
+            offers.append(Offer(change.name, change.words, peak, change.same_picture))
     return replace(found, offers=tuple(_useful(offers)))
 
 
@@ -75,71 +77,95 @@ _STAGED = "load each part for its stage alone: memory_budget"
 _STRIPS = 'the VAE in strips, the same picture: vae_memory="strips"'
 _FEWER = "one picture at a time: num_images=1"
 _SMALLER = "half the width and height"
+_BITS = "matrices in few bits, nearly the same picture:"
 
 
-def _ways(
-    plan: Plan, backend: Backend, start: Way
-) -> Iterator[tuple[str, str, Way, bool]]:
-    """What may be changed: name, words, the way, and whether the picture stays the same."""
-    changes: list[tuple[str, str, dict[str, Any], bool]] = []
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change of a run: its name and words as an offer, and what of a `Way` it replaces."""
+
+    name: str
+    words: str
+    fields: Mapping[str, Any]
+    same_picture: bool = True
+
+    def way(self, start: Way) -> Way:
+        """The way with the change."""
+        return replace(start, **self.fields)
+
+    def __add__(self, other: _Change) -> _Change:
+        return _Change(
+            f"{self.name} + {other.name}",
+            f"{self.words}; {other.words}",
+            {**self.fields, **other.fields},
+            self.same_picture and other.same_picture,
+        )
+
+
+def _changes(plan: Plan, backend: Backend, start: Way) -> list[_Change]:
+    """What may be changed: each alone, all that keep the picture, and these with one more."""
+    same: list[_Change] = []
     if not start.staged and backend.residency.can_release:
-        changes.append(("staged", _STAGED, {"staged": True}, True))
+        same.append(_Change("staged", _STAGED, {"staged": True}))
     if start.vae in (None, "whole"):
-        changes.append(("strips", _STRIPS, {"vae": "strips"}, True))
+        same.append(_Change("strips", _STRIPS, {"vae": "strips"}))
     if len(plan.seeds) > 1:
-        changes.append(("fewer pictures", _FEWER, {"pictures": 1}, True))
-    free: list[tuple[str, str, dict[str, Any], bool]] = list(changes)
-    for bits in sorted(_bits(backend), reverse=True):
-        words = f"matrices in {bits} bits, another picture: quantize={bits}"
-        changes.append((f"quantize {bits}", words, {"bits": bits}, False))
-    changes.append(("smaller", _SMALLER, {"sides": 2}, False))
-    yield from ((n, w, replace(start, **c), same) for n, w, c, same in changes)
-    if len(free) > 1:
-        yield _joined(start, free)
-    for one in changes[len(free) :]:
-        if free:
-            yield _joined(start, [*free, one])
-
-
-def _joined(
-    start: Way, changes: list[tuple[str, str, dict[str, Any], bool]]
-) -> tuple[str, str, Way, bool]:
-    way = start
-    for _, _, change, _ in changes:
-        way = replace(way, **change)
-    names, words = (joint.join(c[i] for c in changes) for i, joint in ((0, " + "), (1, "; ")))
-    return names, words, way, all(c[3] for c in changes)
+        same.append(_Change("fewer pictures", _FEWER, {"pictures": 1}))
+    others = [
+        _Change(f"quantize {n}", f"{_BITS} quantize={n}", {"bits": n}, same_picture=False)
+        for n in sorted(_bits(backend), reverse=True)
+    ]
+    others.append(_Change("smaller", _SMALLER, {"sides": 2}, same_picture=False))
+    joined: list[_Change] = []
+    if same:
+        every = reduce(add, same)
+        joined = [every] if len(same) > 1 else []
+        joined += [every + one for one in others]
+    return [*same, *others, *joined]
 
 
 def _bits(backend: Backend) -> tuple[int, ...]:
     """The bits that the matrices could have and have not."""
     if backend.name != "mlx" or backend.describe().get("quantization"):
         return ()
-    return BITS if GROUP_SIZE <= min(backend.model.unet.channels) else ()
+    return BITS if min(backend.model.unet.channels) >= GROUP_SIZE else ()
 
 
-def _foreseen(plan: Plan, backend: Backend, budget: int | None, way: Way) -> MemoryPlan:
-    parts = {name: part.nbytes for name, part in backend.residency.parts().items()}
-    if way.bits is not None:
-        parts = {name: n - _saved(name, plan, backend, way.bits) for name, n in parts.items()}
-    beside = {
-        f"lora {name}": lora.loaded.nbytes + lora.loaded.originals_nbytes
-        for name, lora in plan.loaded.loras.items()
-    }
-    used, works = stage_parts(plan), stage_works(plan, way.vae)
-    stages, kept, is_foretold = list[StageMemory](), 0, True
-    for name in RUN_ORDER:
-        if name not in used and name not in works:
-            continue
-        held = {p: n for p, n in parts.items() if not way.staged or p in used.get(name, ())}
-        memories = [_memory(work, backend, way) for work in works.get(name, ())]
-        is_foretold &= all(memory is not None for memory in memories)
-        found = [memory for memory in memories if memory is not None]
-        before, kept = kept, _kept(name, plan, found, kept)
-        resident = {**held, **beside, **({KEPT: before} if before else {})}
-        stages.append(StageMemory(name, resident, _peak(found)))
-    notes = () if is_foretold else (NOT_FORETOLD,)
-    return MemoryPlan(tuple(stages), budget, way.staged, notes=notes)
+class _Foresight:
+    """The memory of one planned run on a backend, in any way that it may be made."""
+
+    def __init__(self, plan: Plan, backend: Backend) -> None:
+        self.plan, self.backend = plan, backend
+        self.parts = {name: part.nbytes for name, part in backend.residency.parts().items()}
+        self.used = stage_parts(plan)
+        self.beside = {
+            f"lora {name}": lora.loaded.nbytes + lora.loaded.originals_nbytes
+            for name, lora in plan.loaded.loras.items()
+        }
+
+    def of(self, way: Way, budget: int | None = None) -> MemoryPlan:
+        """The memory of the run made in a way."""
+        parts = self._parts(way.bits)
+        works = stage_works(self.plan, way.vae)
+        stages, kept, notes = list[StageMemory](), 0, tuple[str, ...]()
+        for name in RUN_ORDER:
+            if name not in self.used and name not in works:
+                continue
+            used = self.used.get(name, frozenset())
+            held = {p: n for p, n in parts.items() if not way.staged or p in used}
+            told = [_memory(work, self.backend, way) for work in works.get(name, ())]
+            found = [memory for memory in told if memory is not None]
+            notes = notes if len(found) == len(told) else (NOT_FORETOLD,)
+            before, kept = kept, _kept(name, self.plan, found, kept)
+            resident = {**held, **self.beside, **({KEPT: before} if before else {})}
+            stages.append(StageMemory(name, resident, _peak(found)))
+        return MemoryPlan(tuple(stages), budget, way.staged, notes=notes)
+
+    def _parts(self, bits: int | None) -> dict[str, int]:
+        if bits is None:
+            return self.parts
+        saved = {name: _saved(name, self.plan, self.backend, bits) for name in self.parts}
+        return {name: nbytes - saved[name] for name, nbytes in self.parts.items()}
 
 
 def _memory(work: Work, backend: Backend, way: Way) -> WorkMemory | None:
