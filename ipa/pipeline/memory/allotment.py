@@ -28,7 +28,7 @@ class Allotted:
     """
 
     plans: tuple[Plan, ...]
-    memory: tuple[Allotment, ...]
+    memory: tuple[Allotment | None, ...]
     backend: Backend
 
 
@@ -83,7 +83,7 @@ def plan_memory(
 
 def _unlimited(plans: Sequence[Plan], backend: Backend, vae: VaeMemory) -> Allotted:
     if all(plan.width * plan.height * len(plan.seeds) <= _UNASKED for plan in plans):
-        return Allotted(tuple(plans), (), backend)
+        return Allotted(tuple(plans), (None,) * len(plans), backend)
     found = (foresee(plan, backend, None, vae) for plan in plans)
     memory = tuple(Allotment(one, notes=_large(one, backend)) for one in found)
     return Allotted(tuple(plans), memory, backend)
