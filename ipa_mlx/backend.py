@@ -30,6 +30,7 @@ from ipa.backend.protocol import (
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
+from ipa.backend.work import Work, WorkMemory
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
@@ -40,7 +41,9 @@ from ipa_convert import read_model
 from .adapters import Adapters
 from .conditioning import Conditioning, steered, text_pairs
 from .controls import Controls
+from .device import device
 from .loras import Acting, Loras
+from .memory.stages import Subject, work_memory
 from .networks.clip import TextEncoder
 from .networks.tiny_vae import load_tiny
 from .networks.unet import UNet
@@ -120,6 +123,23 @@ class MlxBackend:
     def residency(self) -> MlxResidency:
         """See `Backend.residency`."""
         return MlxResidency(self._residents())
+
+    def work_memory(self, work: Work) -> WorkMemory:
+        """See `Backend.work_memory`: the networks are traced, no weight is read."""
+        return work_memory(self._subject, work)
+
+    @property
+    def _subject(self) -> Subject:
+        model, found = self.model, self.networks["unet"].measured.quantization
+        texts = (model.text_encoder, model.text_encoder_2)
+        return Subject(
+            unet=model.unet,
+            vae=model.vae,
+            texts=tuple(spec for spec in texts if spec is not None),
+            dtype=self.dtype,
+            how=Quantization(found["bits"]) if found else None,
+            wide=self._vae_use["wide"],
+        )
 
     def _residents(self) -> dict[str, Resident[Any]]:
         """All that can leave memory, by the names of `ipa.backend.residency`."""
@@ -351,7 +371,7 @@ def load(
         RequestError: The dtype or quantisation is unknown, or not possible for this model.
     """
     how = Quantization.of(quantize)
-    chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
+    chosen = dtype or ("float16" if device().is_gpu else "float32")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
     keep_freed()

@@ -32,6 +32,7 @@ from ipa.backend.protocol import (
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
+from ipa.backend.work import Work
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
@@ -254,6 +255,9 @@ class TorchBackend:
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""
         self.preview_decoder = load_tiny(files, self.device)
+
+    def work_memory(self, work: Work) -> None:
+        """See `Backend.work_memory`: not foretold for torch, whose kernels choose as they run."""
 
     @property
     def residency(self) -> TorchResidency:

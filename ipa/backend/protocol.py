@@ -32,6 +32,7 @@ from .schedule import Step
 from .tap import Taps
 from .text import PLAIN, Sizes, TextOptions, TextStates
 from .vae_memory import VaeMemory
+from .work import Work, WorkMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,12 @@ class Backend(Protocol):
     """Whether what is loaded from now on is read when it is first used, if the backend can."""
     warnings: list[str]
     """The warnings since `reset`."""
+
+    def work_memory(self, work: Work) -> WorkMemory | None:
+        """The memory that some work of this model takes beside its weights, told without running.
+
+        None where the backend does not foretell.
+        """
 
     @property
     def residency(self) -> Residency:

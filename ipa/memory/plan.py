@@ -138,6 +138,7 @@ class MemoryPlan:
             f"({in_words(at.held)} of weights, {in_words(at.working)} of work)"
         )
         fitting = [offer for offer in self.offers if offer.peak <= self.budget]
+        fitting.sort(key=lambda offer: not offer.same_picture)
         least = min(self.offers, key=lambda offer: offer.peak, default=None)
         if fitting:
             remedy = f"{fitting[0].words}: {in_words(fitting[0].peak)}"

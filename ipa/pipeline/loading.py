@@ -47,6 +47,7 @@ class LoadOptions(FolderOptions, total=False):
     ignore: Sequence[str] | str | None
     memory_budget: float | str | None
     memory_offers: Sequence[str]
+    lazy: bool
 
 
 @checked
@@ -79,7 +80,7 @@ def load(
             may be left out; without it they are refused. What lies outside every network of a
             single file is left out anyhow, and told. `memory_budget`, `memory_offers`: see
             `Pipeline.memory_budget`; with a budget no weight is read here, but when a call first
-            uses it.
+            uses it. `lazy`: so without one too, for `Pipeline.plan` (MLX alone).
 
     Raises:
         BackendError: The backend is unknown or not installed.
@@ -111,7 +112,7 @@ def load(
     folder = resolve_vae(folder, options.get("vae"), offline=hub["offline"])
     if ignore.patterns:
         folder = replace(folder, ignore=ignore)
-    asked["lazy"] = budget is not None
+    asked["lazy"] = budget is not None or options.get("lazy", False)
     opening = importlib.import_module(package)
     with told(opening.ran_out, lambda: ("", "")):
         opened = opening.open_backend(

@@ -19,6 +19,7 @@ from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
 from ipa.errors import RequestError
 from ipa.memory.budget import Budget
+from ipa.memory.plan import MemoryPlan
 from ipa.prepare.controls.planning import requested_controls
 from ipa.prepare.image_prompts.attached import adapter_name
 from ipa.prepare.image_prompts.embeds_origin import load_embeds
@@ -29,7 +30,7 @@ from ipa.prepare.image_prompts.parts import listed
 from ipa.prepare.image_prompts.text_direction import plan_direction
 from ipa.prepare.images.clip import clip_pixels
 from ipa.prepare.scaling.lambdas import check_weights
-from ipa.request.batch import make_batch
+from ipa.request.batch import Batch, make_batch
 from ipa.request.embeds import ImageEmbeds
 from ipa.request.image_prompt import ImagePrompt, check_image_prompts
 from ipa.request.pictures import Picture
@@ -43,9 +44,11 @@ from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
 from .changes import adapters, controls, decoders, loras, words
 from .loaded import Loaded
-from .memory.allotment import allot, reading_parts
+from .memory.allotment import allot, plan_memory
+from .memory.parts import reading_parts
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
+from .snapshot import Snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -308,20 +311,8 @@ class Pipeline:
         check_weights(weights)
         check_tap(tap)
         now, frozen = self._loaded.snapshot()
-        prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
-        if ip_adapter_image is not None:
-            if prompts:
-                raise RequestError("pass image_prompts or ip_adapter_image, not both")
-            prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
-        profile = profile_named(arguments.get("profile"))
-        prompts = [
-            listed(entry, profile, joins_faces=joins_faces(entry, now.adapters))
-            for entry in prompts
-        ]
-        arguments["controls"] = requested_controls(
-            arguments.get("controls", ()), controlnet_image, now.controlnets
-        )
-        batch = make_batch(prompts, {"prompt": prompt, **arguments})
+        pictures = (image_prompts, ip_adapter_image, controlnet_image)
+        batch = _batch({"prompt": prompt, **arguments}, pictures, now)
         plans = plan_batch(batch, now)
         limits = now.limits if weights is None else now.limits.without("fewer")
         allotted = allot(plans, frozen, limits, watched=tap is not None)
@@ -332,6 +323,30 @@ class Pipeline:
         run = BatchRun(backend, batch, plans, acting, cancel, weights, allotted)
         return self._run(run, acting.lent(), hooks)
 
+    def plan(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
+        ip_adapter_image: Picture | Sequence[Any] | None = None,
+        controlnet_image: Picture | Sequence[Picture] | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> MemoryPlan:
+        """Foretell the memory of a call: each stage's peak, whether it fits, what would take less.
+
+        The arguments are the call's. No weight is read, nothing is computed. Of several prompts it
+        is the one that takes the most, since they run one after another. Bytes are those that the
+        framework counts; freed buffers that it keeps come on top, as far as there is room.
+
+        Raises:
+            RequestError: An argument cannot be honoured.
+        """
+        check_names(arguments)
+        now, frozen = self._loaded.snapshot()
+        pictures = (image_prompts, ip_adapter_image, controlnet_image)
+        batch = _batch({"prompt": prompt, **arguments}, pictures, now)
+        return plan_memory(plan_batch(batch, now), frozen, now.limits, frozen.vae_memory)
+
     def _run(
         self,
         run: BatchRun,
@@ -340,3 +355,19 @@ class Pipeline:
     ) -> Iterator[Progress]:
         with self._loaded.owned(), loras, hooks:
             yield from run.events()
+
+
+def _batch(arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot) -> Batch:
+    """A call's requests: `pictures` are image_prompts, ip_adapter_image and controlnet_image."""
+    image_prompts, ip_adapter_image, controlnet_image = pictures
+    prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
+    if ip_adapter_image is not None:
+        if prompts:
+            raise RequestError("pass image_prompts or ip_adapter_image, not both")
+        prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
+    profile = profile_named(arguments.get("profile"))
+    prompts = [
+        listed(entry, profile, joins_faces=joins_faces(entry, now.adapters)) for entry in prompts
+    ]
+    controls = requested_controls(arguments.get("controls", ()), controlnet_image, now.controlnets)
+    return make_batch(prompts, {**arguments, "controls": controls})

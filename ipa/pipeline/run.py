@@ -320,6 +320,7 @@ class Run:
             "peak_memory_bytes": self.backend.peak_memory(),
             "warnings": [
                 *self.plan.warnings,
+                *(() if self.allotted is None else self.allotted.notes),
                 *self.loras.warnings(self.plan.loras),
                 *self.backend.left_out.warnings(),
                 *self.backend.warnings,

@@ -16,6 +16,8 @@ from ipa.errors import CheckpointError, RequestError
 from ipa.model.quantization import Quantization
 from ipa_convert import Converted, ConvertedTensor, is_quantized
 
+from ..device import device
+
 _GROUP = 16 << 20  # numbers that are read together, about
 _THREADS = 4  # that look for what is no number, while one waits for memory
 
@@ -28,7 +30,7 @@ _CPU_CACHE = 1 << 30
 
 def keep_freed() -> None:
     """Let MLX keep freed buffers on a CPU."""
-    if mx.default_device() == mx.cpu:
+    if not device().is_gpu:
         mx.set_cache_limit(_CPU_CACHE)
 
 

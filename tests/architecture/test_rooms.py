@@ -77,7 +77,7 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
     "ipa.parity.report": ("capture", "compare"),
     "ipa.app.options": _FRAME,
     "ipa.app.commands": (*_FRAME, "options", "help", "command", "summary"),
-    "ipa_mlx.networks": (),
+    "ipa_mlx.networks": ("device",),
     "ipa_torch.networks": ("files",),
     "ipa_torch.files": (),
 }

@@ -109,12 +109,15 @@ class ModelOptions:
         )
         return resolve_vae(folder, self.vae, offline=self.offline)
 
-    def open(self, folder: ModelFolder, controls: Sequence[Control] = ()) -> Pipeline:
+    def open(
+        self, folder: ModelFolder, controls: Sequence[Control] = (), *, lazy: bool = False
+    ) -> Pipeline:
         """Open a model of `folder`, and load what the options name beside it.
 
         Args:
             folder: The files.
             controls: Those of the call, which say what ControlNets are for.
+            lazy: Read no weights before they are used.
 
         Raises:
             CheckpointError: A file is damaged, or made for another model.
@@ -127,6 +130,7 @@ class ModelOptions:
             device=self.device,
             quantize=self.quantize,
             ignore=self.ignore,
+            lazy=lazy,
             memory_budget=parse_budget(self.memory_budget),
         )
         pipe.vae_memory = vae_memory(self.vae_memory, self.vae_tiling, self.vae_tile)

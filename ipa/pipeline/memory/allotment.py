@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ipa.backend.protocol import Backend
 from ipa.backend.vae_memory import VaeMemory
+from ipa.errors import RequestError
 from ipa.memory.limits import Limits
-from ipa.memory.plan import MemoryPlan, StageMemory
-from ipa.model.controlnet import ControlNetSpec
-from ipa.prepare.image_prompts.attached import AttachedAdapter
-from ipa.request.embeds import ImageEmbeds
+from ipa.memory.plan import MemoryPlan, in_words
 
-from ..plan import Plan, PlannedPrompt
-from ..previews import is_fitted
-from .staging import RUN_ORDER, Allotment
+from ..plan import Plan
+from .foresight import foresee, with_offers
+from .staging import Allotment
+
+_UNASKED = 768 * 768
+"""Pixels of all pictures of a run up to which none is foretold without a budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allotted:
-    """A call as it is run: pieces of its plans, the memory of each, and the backend for them."""
+    """A call as it is run: pieces of its plans, the memory of each, and the backend for them.
+
+    Of small runs without a budget no memory is foretold.
+    """
 
     plans: tuple[Plan, ...]
     memory: tuple[Allotment, ...]
@@ -52,22 +55,60 @@ def allot(
     Raises:
         RequestError: A run cannot fit, whatever may be changed; nothing was read or computed.
     """
-    first: MemoryPlan | None = None
-    for way in _ways(plans, backend, limits, watched=watched):
+    ways = list(_ways(plans, backend, limits, watched=watched))
+    if limits.budget is None:
+        return _unlimited(plans, backend, ways[0].vae)
+    for way in ways:
         pieces = tuple(piece for plan in plans for piece in _pieces(plan, way.most))
         found = [foresee(piece, backend, limits.budget, way.vae) for piece in pieces]
-        over = [memory for memory in found if not memory.fits]
-        if not over:
-            releases = limits.budget is not None and backend.residency.can_release
+        if all(memory.fits for memory in found):
             if "strips" in way.taken:
                 backend = copy(backend)
                 backend.vae_memory = way.vae
+            releases = backend.residency.can_release
             memory = tuple(Allotment(one, way.taken, releases) for one in found)
             return Allotted(pieces, memory, backend)
-        first = first or over[0]
-    assert first is not None
-    first.require_fit()
+    plan_memory(plans, backend, limits, ways[0].vae).require_fit()
     raise AssertionError("a plan that does not fit was let through")
+
+
+def plan_memory(
+    plans: Sequence[Plan], backend: Backend, limits: Limits, vae: VaeMemory
+) -> MemoryPlan:
+    """The memory of the largest run of a call as it stands, with what would take less."""
+    found = [(foresee(plan, backend, limits.budget, vae), plan) for plan in plans]
+    memory, plan = max(found, key=lambda pair: pair[0].peak)
+    return with_offers(plan, backend, memory, vae)
+
+
+def _unlimited(plans: Sequence[Plan], backend: Backend, vae: VaeMemory) -> Allotted:
+    if all(plan.width * plan.height * len(plan.seeds) <= _UNASKED for plan in plans):
+        return Allotted(tuple(plans), (), backend)
+    found = (foresee(plan, backend, None, vae) for plan in plans)
+    memory = tuple(Allotment(one, notes=_large(one, backend)) for one in found)
+    return Allotted(tuple(plans), memory, backend)
+
+
+def _large(memory: MemoryPlan, backend: Backend) -> tuple[str, ...]:
+    """A warning about a run that takes more than the machine gives with ease.
+
+    Raises:
+        RequestError: It takes more than the machine has.
+    """
+    machine = backend.residency.machine()
+    figure = f"{in_words(memory.peak)} in the stage {memory.largest.name}"
+    if memory.peak > machine.total:
+        raise RequestError(
+            "this run takes more memory than the machine has",
+            found=f"{figure}, of {in_words(machine.total)}",
+            remedy="ipa-mlx plan says what takes less; with a memory_budget it may fit",
+        )
+    if memory.peak <= machine.automatic:
+        return ()
+    return (
+        f"this run takes {figure}, more than the {in_words(machine.automatic)} that are "
+        f"{machine.automatic_words}: the machine may swap; ipa-mlx plan says what takes less",
+    )
 
 
 def _ways(
@@ -111,73 +152,3 @@ def _pieces(plan: Plan, most: int | None) -> Iterator[Plan]:
             latents = latents[first : first + most]
         request = replace(plan.request, seed=seeds[0], num_images=len(seeds), latents=latents)
         yield replace(plan, request=request, seeds=seeds)
-
-
-def foresee(plan: Plan, backend: Backend, budget: int | None, way: VaeMemory) -> MemoryPlan:
-    """What a run will take: the weights that each stage uses."""
-    parts = backend.residency.parts()
-    staged = budget is not None and backend.residency.can_release
-    used = stage_parts(plan)
-    stages = []
-    for name in RUN_ORDER:
-        if name in used:
-            held = {p: parts[p].nbytes for p in parts if not staged or p in used[name]}
-            stages.append(StageMemory(name, held, 0))
-    return MemoryPlan(tuple(stages), budget, staged)
-
-
-def stage_parts(plan: Plan) -> dict[str, frozenset[str]]:
-    """The parts of the model that each stage of a run uses, by the names of `Residency`."""
-    texts = {"text_encoder", "text_encoder_2"}
-    encoders, images = encoder_parts(plan.loaded.adapters), set[str]()
-    for prompt in plan.prompts:
-        images.add(f"adapter {prompt.adapter}")
-        if _sees(prompt):
-            images.add(encoders.get(prompt.adapter, ""))
-        if prompt.features.direction is not None:
-            images |= texts
-    nets = {control.branch.name for control in plan.controls}
-    controls = {f"controlnet {name}" for name in nets}
-    acting = {
-        f"controlnet {name}"
-        for name in nets
-        if isinstance(plan.loaded.controlnets[name].spec, ControlNetSpec)
-    }
-    adapters = {f"adapter {prompt.adapter}" for prompt in plan.prompts}
-    shown = {"vae"} if is_fitted(plan.request, plan.loaded.model.vae) else set()
-    stages = {
-        "encode": {"vae"} if plan.edits is not None else set(),
-        "text": texts,
-        "images": images,
-        "condition": {"unet", *controls, *adapters},
-        "denoise": {"unet", *acting, *shown},
-        "decode": {"vae"} if plan.request.output_type != "latent" else set(),
-    }
-    return {name: frozenset(parts) for name, parts in stages.items() if parts}
-
-
-def encoder_parts(adapters: Mapping[str, AttachedAdapter]) -> dict[str, str]:
-    """The name of the part that is each adapter's image encoder, for those that have one."""
-    places: dict[Path, str] = {}
-    found = {}
-    for name, attached in adapters.items():
-        if attached.loaded.encoder_name:
-            place = Path(attached.loaded.encoder_name).resolve()
-            number = len(places) + 1
-            part = "image_encoder" if number == 1 else f"image_encoder {number}"
-            found[name] = places.setdefault(place, part)
-    return found
-
-
-def reading_parts(name: str, adapters: Mapping[str, AttachedAdapter]) -> tuple[str, ...]:
-    """The parts that see pictures for an adapter, and texts that are taken away from them."""
-    encoder = encoder_parts(adapters).get(name, "")
-    return (encoder, f"adapter {name}", "text_encoder", "text_encoder_2")
-
-
-def _sees(prompt: PlannedPrompt) -> bool:
-    """Whether pictures of an image prompt go through its encoder."""
-    features = prompt.features
-    given = (features.source, features.negative)
-    is_seen = any(one is not None and not isinstance(one, ImageEmbeds) for one in given)
-    return is_seen or features.closer is not None

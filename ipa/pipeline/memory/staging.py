@@ -26,11 +26,13 @@ class Allotment:
         plan: The stages, with the budget if there is one.
         taken: The names of offers that were taken.
         releases: Whether parts leave memory to keep to the budget.
+        notes: Warnings about a run without a budget that takes a lot.
     """
 
     plan: MemoryPlan
     taken: tuple[str, ...] = ()
     releases: bool = False
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """JSON-able, for `Result.info`."""
