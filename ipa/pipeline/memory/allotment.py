@@ -24,11 +24,11 @@ _UNASKED = 768 * 768
 class Allotted:
     """A call as it is run: pieces of its plans, the memory of each, and the backend for them.
 
-    Of small runs without a budget no memory is foretold.
+    None stands for the memory of small runs without a budget, which is not foretold.
     """
 
     plans: tuple[Plan, ...]
-    memory: tuple[Allotment, ...]
+    memory: tuple[Allotment | None, ...]
     backend: Backend
 
 
@@ -83,7 +83,7 @@ def plan_memory(
 
 def _unlimited(plans: Sequence[Plan], backend: Backend, vae: VaeMemory) -> Allotted:
     if all(plan.width * plan.height * len(plan.seeds) <= _UNASKED for plan in plans):
-        return Allotted(tuple(plans), (), backend)
+        return Allotted(tuple(plans), (None,) * len(plans), backend)
     found = (foresee(plan, backend, None, vae) for plan in plans)
     memory = tuple(Allotment(one, notes=_large(one, backend)) for one in found)
     return Allotted(tuple(plans), memory, backend)

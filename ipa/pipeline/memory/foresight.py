@@ -17,8 +17,8 @@ from ipa.model.quantization import BITS, GROUP_SIZE, Quantization
 from ipa_convert import component_bytes
 
 from ..plan import Plan
-from .staging import RUN_ORDER
 from .parts import encoder_parts, stage_parts
+from .staging import RUN_ORDER
 from .works import stage_works
 
 KEPT = "kept"
