@@ -93,7 +93,7 @@ class BatchRun:
         allotted: Allotted | None = None,
     ) -> None:
         pieces = plans if allotted is None else allotted.plans
-        memory = [None] * len(pieces) if allotted is None else allotted.memory
+        memory = (None,) * len(pieces) if allotted is None else allotted.memory
         pairs = zip(pieces, memory, strict=True)
         self.runs = [Run(backend, plan, loras, cancel, weights, found) for plan, found in pairs]
         self.request, self.prompts = None, len(plans)

@@ -27,6 +27,7 @@ from ipa.version import __version__
 
 from .call_loras import ActingLoras
 from .description import describe_request
+from .memory.foresight import foresee
 from .memory.staging import Allotment, Staging
 from .plan import Plan, draw, noise_streams
 from .previews import Previews
@@ -116,7 +117,10 @@ class Run:
     ) -> None:
         self.backend, self.plan, self.asked = backend, plan, cancel_question(cancel)
         self.loras, self.allotted = loras, allotted
-        self.staging = Staging(backend.residency, allotted)
+        way = backend.vae_memory
+        self.staging = Staging(
+            backend.residency, allotted, lambda: foresee(plan, backend, None, way)
+        )
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path
+from typing import TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -88,9 +89,8 @@ def arrays(
     """
     how = None if converted.quantization else quantize
     with ThreadPoolExecutor(_THREADS) as pool:
-        for group in _groups(converted):
-            tensors = list(group.values())
-            found = zip(group.items(), _read(tensors, dtype, pool), strict=True)
+        for group, stored in _ahead(converted):
+            found = zip(group.items(), _finished(group, stored, dtype, pool), strict=True)
             for (name, tensor), array in found:
                 if is_quantized(name, tensor.shape, how):
                     yield from _quantized(name, array, how, tensor.stored.where)
@@ -98,8 +98,25 @@ def arrays(
                     yield name, array
 
 
-def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[dict[str, ConvertedTensor]]:
-    group: dict[str, ConvertedTensor] = {}
+Group: TypeAlias = dict[str, ConvertedTensor]
+
+
+def _ahead(tensors: Mapping[str, ConvertedTensor]) -> Iterator[tuple[Group, list[mx.array]]]:
+    """Groups of tensors as their files have them; each is read while the last is worked on."""
+    files: dict[Path, dict[str, mx.array]] = {}
+    last: tuple[Group, list[mx.array]] | None = None
+    for group in _groups(tensors):
+        stored = [_stored(tensor, files) for tensor in group.values()]
+        mx.async_eval(stored)
+        if last is not None:
+            yield last
+        last = group, stored
+    if last is not None:
+        yield last
+
+
+def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[Group]:
+    group: Group = {}
     size = 0
     for name, tensor in tensors.items():
         group[name] = tensor
@@ -111,15 +128,13 @@ def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[dict[str, Conver
         yield group
 
 
-def _read(
-    group: Sequence[ConvertedTensor], dtype: mx.Dtype, pool: ThreadPoolExecutor
+def _finished(
+    group: Group, stored: Sequence[mx.array], dtype: mx.Dtype, pool: ThreadPoolExecutor
 ) -> list[mx.array]:
     """A group of tensors, checked, in MLX's layout and this precision."""
-    files: dict[Path, dict[str, mx.array]] = {}
-    stored = [_stored(tensor, files) for tensor in group]
     mx.eval(stored)
-    list(pool.map(_check, group, stored))
-    found = [_placed(*pair, dtype) for pair in zip(group, stored, strict=True)]
+    list(pool.map(_check, group.values(), stored))
+    found = [_placed(*pair, dtype) for pair in zip(group.values(), stored, strict=True)]
     mx.eval(found)
     return found
 
@@ -130,7 +145,7 @@ def _stored(tensor: ConvertedTensor, files: dict[Path, dict[str, mx.array]]) -> 
     if path is not None:
         if path not in files:
             files[path] = mx.load(str(path), format="safetensors", stream=mx.cpu)
-        found = files[path].get(tensor.stored.name)
+        found = files[path].pop(tensor.stored.name, None)
         if found is not None and found.shape == tensor.stored.shape:
             return found
     array = mx.array(tensor.stored.array())  # a copy

@@ -485,7 +485,7 @@ def test_what_cannot_be_made_in_parts(
     monkeypatch.setattr("ipa.pipeline.memory.allotment.foresee", pretended)
     pipe._loaded._limits = Limits(310)
     call = {"prompt": "a star", **CALL, "num_images": 5}
-    for more in ({"profile": "diffusers"}, {"preview": "latent"}, {"weights": lambda *_: {}}):
+    for more in ({"profile": "tencent"}, {"preview": "latent"}, {"weights": lambda *_: {}}):
         with pytest.raises(RequestError, match="does not fit the memory budget"):
             pipe.stream(**call, **more)
 

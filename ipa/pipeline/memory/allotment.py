@@ -24,7 +24,7 @@ _UNASKED = 768 * 768
 class Allotted:
     """A call as it is run: pieces of its plans, the memory of each, and the backend for them.
 
-    Of small runs without a budget no memory is foretold.
+    None stands for the memory of small runs without a budget, which is not foretold.
     """
 
     plans: tuple[Plan, ...]

@@ -49,8 +49,14 @@ class Allotment:
 class Staging:
     """The parts of a backend during one run: before each stage, room is made for it."""
 
-    def __init__(self, residency: Residency, allotted: Allotment | None) -> None:
-        self._residency, self._allotted = residency, allotted
+    def __init__(
+        self,
+        residency: Residency,
+        allotted: Allotment | None,
+        foresee: Callable[[], MemoryPlan],
+    ) -> None:
+        """`foresee` is asked for what nothing was allotted to, should its memory run out."""
+        self._residency, self._allotted, self._foresee = residency, allotted, foresee
         self.stage = "encode"
 
     def enter(self, name: str) -> None:
@@ -84,12 +90,11 @@ class Staging:
             yield
 
     def _words(self) -> tuple[str, str]:
-        foreseen = ""
-        if self._allotted is not None:
-            stages = {stage.name: stage.peak for stage in self._allotted.plan.stages}
-            peak = stages.get(self.stage, self._allotted.plan.peak)
-            foreseen = f"it was foreseen to take {in_words(peak)}"
-        return f"in the stage {self.stage} of a run", foreseen
+        plan = self._foresee() if self._allotted is None else self._allotted.plan
+        stages = {stage.name: stage.peak for stage in plan.stages}
+        peak = stages.get(self.stage, plan.peak)
+        words = f"in the stage {self.stage} of a run"
+        return words, f"it was foreseen to take {in_words(peak)}"
 
 
 def leave(
