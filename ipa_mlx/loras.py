@@ -150,7 +150,8 @@ class Acting:
         layers = {p: _changed(self._original(here, p), p, scales) for p in places}
         changed = [layer.change for layer in layers.values() if isinstance(layer, ChangedLayer)]
         mx.eval([(change.down, change.up) for change in changed])
-        mx.eval([layer.parameters() for layer in layers.values()])
+        for layer in layers.values():  # one by one: a sum takes several times its layer
+            mx.eval(layer.parameters())
         return layers
 
     def _original(self, here: Mapping[str, nn.Module], place: Place) -> nn.Module:

@@ -500,3 +500,25 @@ def test_only_what_a_way_leaves_alone(
     pipe.vae_memory = "whole"
     with pytest.raises(RequestError, match="does not fit the memory budget"):
         pipe.stream("a star", **CALL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_more_is_taken_than_the_budget(
+    kind: str,
+    staged: ipa.Pipeline,
+    references: list[Image.Image],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As MLX counts it, of a run that has to read everything and of one that goes on from it."""
+    call = {"prompt": "a <s> star", **CALL, **KINDS[kind](references[0])}
+    if kind == "strips":
+        monkeypatch.setattr(staged._loaded.backend, "vae_memory", "strips")
+    squeeze(staged, call)
+    budget = staged._loaded._limits.budget
+    assert budget is not None
+    let_go(staged)
+    beside = sum(lora["bytes"] for lora in staged.info()["loras"].values())
+    before = mx.get_active_memory() - beside
+    for _ in range(2):
+        made(staged, call)
+        assert mx.get_peak_memory() - before <= budget 
