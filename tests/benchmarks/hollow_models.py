@@ -79,7 +79,11 @@ def build(folder: Path, base: str) -> Path:
 
 def _adapters(unet: UNetSpec) -> dict[str, AdapterSpec]:
     width = unet.context_width
-    plus = {"width": 768 if width == 768 else 1280, "layers": 4, "heads": 12 if width == 768 else 20}
+    plus = {
+        "width": 768 if width == 768 else 1280,
+        "layers": 4,
+        "heads": 12 if width == 768 else 20,
+    }
     return {
         "base": AdapterSpec(
             projector="linear",

@@ -521,4 +521,4 @@ def test_no_more_is_taken_than_the_budget(
     before = mx.get_active_memory() - beside
     for _ in range(2):
         made(staged, call)
-        assert mx.get_peak_memory() - before <= budget 
+        assert mx.get_peak_memory() - before <= budget

@@ -138,10 +138,7 @@ class _Foresight:
         self.plan, self.backend = plan, backend
         self.parts = {name: part.nbytes for name, part in backend.residency.parts().items()}
         self.used = stage_parts(plan)
-        self.beside = {
-            f"lora {name}": lora.loaded.nbytes + lora.loaded.originals_nbytes
-            for name, lora in plan.loaded.loras.items()
-        }
+        self.beside = _loras(plan)
 
     def of(self, way: Way, budget: int | None = None) -> MemoryPlan:
         """The memory of the run made in a way."""
@@ -198,6 +195,19 @@ def _kept(name: str, plan: Plan, found: list[WorkMemory], kept: int) -> int:
         # The conditional half stands beside the whole where some steps are not guided.
         return results + (results // 2 if plan.guided and not all(plan.guided_steps) else 0)
     return 0
+
+
+def _loras(plan: Plan) -> dict[str, int]:
+    """The bytes of each LoRA: loaded, once more at its strength, and the layers that it is fused
+    with."""
+    found = {}
+    for name, lora in plan.loaded.loras.items():
+        found[f"lora {name}"] = lora.loaded.nbytes
+        if plan.loras.scales.get(name):
+            found[f"lora {name}"] += lora.loaded.nbytes + lora.loaded.originals_nbytes
+    for name, path in plan.loras.files.items():  # read when the call begins
+        found[f"lora {name}"] = 2 * path.stat().st_size
+    return found
 
 
 def _saved(name: str, plan: Plan, backend: Backend, bits: int) -> int:
