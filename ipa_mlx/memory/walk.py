@@ -68,7 +68,10 @@ class _Walk:
         self.active = self.peak = 0
         self.waiting: deque[_Task] = deque()
         self.task = _Task()
-        self.broadcasts: set[str] = set()
+        self.read_broadcasts: set[str] = set()
+        is_repeated = machine.counts_ends  # a GPU's task has room for many more
+        made = (node.outputs[0].name for node in graph.nodes if node.name == "Broadcast")
+        self.broadcasts = frozenset(made if is_repeated else ())
 
     def evaluate(self, roots: Sequence[Tensor]) -> None:
         """Run what some arrays need, to the end."""
@@ -84,7 +87,7 @@ class _Walk:
             self._read(tensor)
 
     def _run(self, node: Node) -> None:
-        operands = [self._operand(tensor, node) for tensor in node.inputs]
+        operands = [self._operand(tensor) for tensor in node.inputs]
         found = places(node, operands)
         for tensor, place in zip(node.outputs, found, strict=True):
             within = None if place.within is None else self._buffer(node.inputs[place.within])
@@ -101,11 +104,12 @@ class _Walk:
             if not self.readers[tensor.name]:
                 self._leave(self.arrays[tensor.name].buffer)
 
-    def _operand(self, tensor: Tensor, node: Node) -> Operand:
+    def _operand(self, tensor: Tensor) -> Operand:
         array = self.arrays[tensor.name]
-        alone = self.readers[tensor.name] == 1 and array.buffer.holders == 1
-        fits = array.buffer.nbytes <= tensor.nbytes + _SPARE
-        return Operand(tensor, array.strides, is_free=alone and fits and not array.is_held)
+        buffer = array.buffer
+        alone = self.readers[tensor.name] == 1 and buffer.holders == 1 and not array.is_held
+        fits = alone and buffer.nbytes <= tensor.nbytes + _SPARE
+        return Operand(tensor, array.strides, is_free=fits)
 
     def _buffer(self, tensor: Tensor) -> _Buffer:
         return self.arrays[tensor.name].buffer
@@ -140,19 +144,18 @@ class _Walk:
         for _ in range(kernels + self._repeats(node)):
             self._count(1)
         self.task.kept += kept
-        self.task.read += sum(tensor.nbytes for tensor in node.inputs) if kernels else 0
+        if kernels and self.machine.most[1]:
+            self.task.read += sum(tensor.nbytes for tensor in node.inputs)
         self._count(int(self.machine.counts_ends))
 
     def _repeats(self, node: Node) -> int:
         """The broadcasts that a trace merges: in a run, each reader has its own."""
-        made = {t.name for t in node.inputs if self._maker(t) == "Broadcast"}
-        repeated = made & self.broadcasts if self.machine.counts_ends else set()
-        self.broadcasts |= made
+        made = {t.name for t in node.inputs if t.name in self.broadcasts}
+        if not made:
+            return 0
+        repeated = made & self.read_broadcasts
+        self.read_broadcasts |= made
         return len(repeated)
-
-    def _maker(self, tensor: Tensor) -> str:
-        node = self.makers.get(tensor.name)
-        return "" if node is None else node.name
 
     def _count(self, kernels: int) -> None:
         """Count kernels into the task; a full one waits, and for the oldest if there are many."""

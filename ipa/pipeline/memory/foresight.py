@@ -57,7 +57,7 @@ def with_offers(plan: Plan, backend: Backend, found: MemoryPlan, vae: VaeMemory)
     """The same with what would take less, each alone and then together, as a person would try."""
     foresight, start = _Foresight(plan, backend), Way(found.staged, vae)
     offers: list[Offer] = []
-    for change in _changes(plan, backend, start):
+    for change in _changes(plan, backend, start, fits=found.fits):
         peak = foresight.of(change.way(start)).peak
         if peak < found.peak:
             offers.append(Offer(change.name, change.words, peak, change.same_picture))
@@ -73,7 +73,7 @@ def _useful(offers: list[Offer]) -> Iterator[Offer]:
             yield offer
 
 
-_STAGED = "load each part for its stage alone: memory_budget"
+_STAGED = "parts in memory for their stages alone: memory_budget"
 _STRIPS = 'the VAE in strips, the same picture: vae_memory="strips"'
 _FEWER = "one picture at a time: num_images=1"
 _SMALLER = "half the width and height"
@@ -102,8 +102,11 @@ class _Change:
         )
 
 
-def _changes(plan: Plan, backend: Backend, start: Way) -> list[_Change]:
-    """What may be changed: each alone, all that keep the picture, and these with one more."""
+def _changes(plan: Plan, backend: Backend, start: Way, *, fits: bool) -> list[_Change]:
+    """What may be changed: each alone, all that keep the picture, and these with one more.
+
+    Another size only where the run does not fit.
+    """
     same: list[_Change] = []
     if not start.staged and backend.residency.can_release:
         same.append(_Change("staged", _STAGED, {"staged": True}))
@@ -115,7 +118,8 @@ def _changes(plan: Plan, backend: Backend, start: Way) -> list[_Change]:
         _Change(f"quantize {n}", f"{_BITS} quantize={n}", {"bits": n}, same_picture=False)
         for n in sorted(_bits(backend), reverse=True)
     ]
-    others.append(_Change("smaller", _SMALLER, {"sides": 2}, same_picture=False))
+    if not fits:
+        others.append(_Change("smaller", _SMALLER, {"sides": 2}, same_picture=False))
     joined: list[_Change] = []
     if same:
         every = reduce(add, same)
