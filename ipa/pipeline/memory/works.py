@@ -66,7 +66,9 @@ def _images(prompt: PlannedPrompt, plan: Plan) -> Iterator[ImagesWork]:
     loaded = plan.loaded.adapters[prompt.adapter].loaded
     features = prompt.features
     parts = None if features.closer is None else features.closer.parts
-    counts = [len(rows) for rows in (features.source, features.negative) if _are_pixels(rows)]
+    counts = [
+        len(rows) for rows in (features.source, features.negative) if isinstance(rows, np.ndarray)
+    ]
     counts += [] if parts is None else [min(len(parts), _MOST_PARTS)]
     tokens = _tokens(prompt, plan)
     for count in counts or [1]:
@@ -79,10 +81,6 @@ def _images(prompt: PlannedPrompt, plan: Plan) -> Iterator[ImagesWork]:
 
 
 _MOST_PARTS = 16  # of a closer look, encoded at once
-
-
-def _are_pixels(rows: object) -> bool:
-    return isinstance(rows, np.ndarray)
 
 
 def _tokens(prompt: PlannedPrompt, plan: Plan) -> int:
