@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ipa.backend.tap import Tap
     from ipa.backend.tiling import VaeTiling
     from ipa.backend.vae_memory import VaeMemory
+    from ipa.engine.engine import Engine
+    from ipa.engine.job import Job
+    from ipa.engine.needs import Needs
     from ipa.pipeline.loading import load
     from ipa.pipeline.pipeline import Pipeline
     from ipa.pipeline.run import CancelSignal
@@ -44,6 +47,10 @@ if TYPE_CHECKING:
         BackendError,
         Cancelled,
         CheckpointError,
+        DeadlineExceeded,
+        EngineBusy,
+        EngineClosed,
+        EngineError,
         IpaError,
         NumericalError,
         ParityError,
@@ -57,13 +64,20 @@ __all__ = [
     "CheckpointError",
     "Control",
     "Curve",
+    "DeadlineExceeded",
+    "Engine",
+    "EngineBusy",
+    "EngineClosed",
+    "EngineError",
     "Face",
     "FaceEmbedder",
     "ImageEmbeds",
     "ImagePrompt",
     "Influence",
     "IpaError",
+    "Job",
     "Layers",
+    "Needs",
     "NumericalError",
     "ParityError",
     "Picture",
@@ -92,11 +106,15 @@ __all__ = [
 _ERRORS = (
     *("BackendError", "Cancelled", "CheckpointError", "IpaError", "NumericalError"),
     *("ParityError", "RequestError"),
+    *("DeadlineExceeded", "EngineBusy", "EngineClosed", "EngineError"),
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "ipa.errors"),
     **dict.fromkeys(("Curve", "Layers", "Scale", "StepWeights"), "ipa.request.scales"),
     **dict.fromkeys(("Face", "FaceEmbedder"), "ipa.request.faces"),
+    "Engine": "ipa.engine.engine",
+    "Job": "ipa.engine.job",
+    "Needs": "ipa.engine.needs",
     "ImagePrompt": "ipa.request.image_prompt",
     "Picture": "ipa.request.pictures",
     **dict.fromkeys(("Progress", "Result"), "ipa.request.result"),

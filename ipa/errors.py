@@ -84,3 +84,19 @@ class IncompatibleCaptures(CaptureError):  # noqa: N818 - what is wrong is betwe
 
 class Cancelled(IpaError):  # noqa: N818 - nobody made an error
     """The caller asked to stop; the pipeline is ready for the next call."""
+
+
+class EngineError(IpaError):
+    """An engine cannot take a job, or finish it."""
+
+
+class EngineBusy(EngineError):  # noqa: N818 - nobody made an error
+    """The queue is full: ask again later."""
+
+
+class EngineClosed(EngineError):  # noqa: N818 - likewise
+    """The engine was closed."""
+
+
+class DeadlineExceeded(EngineError):  # noqa: N818 - likewise
+    """A job was not done by its deadline."""

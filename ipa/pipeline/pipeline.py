@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -44,6 +45,7 @@ from .changes import adapters, controls, decoders, loras, words
 from .loaded import Loaded
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
+from .snapshot import Selection, Snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,6 +71,7 @@ class Pipeline:
 
     def __init__(self, backend: Backend) -> None:
         self._loaded = Loaded(backend)
+        self._selection: Selection | None = None
 
     load_ip_adapter = _of_loaded(adapters.load_ip_adapter)
     set_ip_adapter_scale = _of_loaded(adapters.set_ip_adapter_scale)
@@ -127,6 +130,16 @@ class Pipeline:
     def lora_folder(self, folder: str | Path | None) -> None:
         self._loaded.lora_folder = folder
 
+    def showing(self, selection: Selection) -> Pipeline:
+        """The same pipeline, whose calls see some of what is loaded and nothing else."""
+        shown = copy.copy(self)
+        shown._selection = selection
+        return shown
+
+    def _snapshot(self) -> tuple[Snapshot, Backend]:
+        loaded, backend = self._loaded.snapshot()
+        return loaded if self._selection is None else self._selection.of(loaded), backend
+
     @checked
     def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
         """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
@@ -139,7 +152,7 @@ class Pipeline:
                 found=type(images).__name__,
                 remedy="[picture] is one",
             )
-        now, backend = self._loaded.snapshot()
+        now, backend = self._snapshot()
         if not now.adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
         name = named(adapter, now.adapters)[0]
@@ -168,7 +181,7 @@ class Pipeline:
             **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
                 neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
         """
-        now, backend = self._loaded.snapshot()
+        now, backend = self._snapshot()
         name, prompt = adapter_name(adapter, now.adapters), ImagePrompt(image, **options)
         attached = now.adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
@@ -183,7 +196,7 @@ class Pipeline:
         self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
     ) -> ImageEmbeds:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        now, backend = self._loaded.snapshot()
+        now, backend = self._snapshot()
         name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
         with self._loaded.owned():
             return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
@@ -195,7 +208,7 @@ class Pipeline:
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         if not isinstance(prompt, ImagePrompt):
             raise RequestError("encoder_views needs ImagePrompt", found=type(prompt).__name__)
-        now, _ = self._loaded.snapshot()
+        now, _ = self._snapshot()
         name = adapter_name(prompt.adapter, now.adapters)
         return views(prompt, now.adapters[name].loaded, profile_named(profile))
 
@@ -277,7 +290,7 @@ class Pipeline:
         check_names(arguments)
         check_weights(weights)
         check_tap(tap)
-        now, frozen = self._loaded.snapshot()
+        now, frozen = self._snapshot()
         prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
         if ip_adapter_image is not None:
             if prompts:

@@ -40,6 +40,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.face_embedder": ("ipa.prepare",),
     "ipa.pipeline": _READY,
     "ipa.sheets": _RUN,
+    "ipa.engine": _RUN,
     "ipa.parity": _RUN,
     "ipa.app": ("ipa", "ipa_convert"),
     "ipa_mlx": (*_GROUND, "ipa.checks", "ipa.model", "ipa.backend", "ipa_convert", *_SHARED),
