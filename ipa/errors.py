@@ -100,3 +100,21 @@ class EngineClosed(EngineError):  # noqa: N818 - likewise
 
 class DeadlineExceeded(EngineError):  # noqa: N818 - likewise
     """A job was not done by its deadline."""
+
+
+class WorkerLost(EngineError):  # noqa: N818 - likewise
+    """A worker's process ended, again and again, on a job or before any.
+
+    `ending` says how: exit code or signal, and its last lines of standard error.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        found: str = "",
+        remedy: str = "",
+        ending: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(what, found=found, remedy=remedy)
+        self.ending = dict(ending or {})

@@ -1,8 +1,4 @@
-"""The engine: one owner of the models, for many callers: `Engine`, its `Job`s and their `Needs`."""
+"""The engine: one owner of the models, for many callers. `ipa.Engine`, `ipa.Job`, `ipa.Needs`.
 
-from .engine import Engine as Engine
-from .job import Job as Job
-from .needs import Needs as Needs
-from .needs import Part as Part
-
-__all__ = ["Engine", "Job", "Needs", "Part"]
+Nothing is imported here: a worker answers before it imports what is heavy.
+"""

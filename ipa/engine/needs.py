@@ -46,7 +46,7 @@ KINDS: Mapping[str, Kind] = {
 }
 """The kinds by the name of the field that lists them."""
 
-_MODEL = frozenset({"backend", "dtype", "device", "quantize", *LoadOptions.__annotations__})
+MODEL_OPTIONS = frozenset({"backend", "dtype", "device", "quantize", *LoadOptions.__annotations__})
 """The keywords of `ipa.load`."""
 
 
@@ -111,9 +111,9 @@ class Needs:
                 found=shown(given),
                 remedy='write "demo", or {"model": "demo", "adapters": ["demo:base"]}',
             )
-        _check_names("what a job needs", given, {"model", *KINDS, *_MODEL})
+        _check_names("what a job needs", given, {"model", *KINDS, *MODEL_OPTIONS})
         parts = {name: _parts(name, given.get(name, ()), kind) for name, kind in KINDS.items()}
-        options = {name: value for name, value in given.items() if name in _MODEL}
+        options = {name: value for name, value in given.items() if name in MODEL_OPTIONS}
         return cls(model=_text("model", given.get("model", "demo")), options=options, **parts)
 
     @property

@@ -134,7 +134,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 """A box: left, top, right, bottom, in fractions of the picture's width and height."""
 
 
-Fit: TypeAlias = "str | Box"
+Fit: TypeAlias = str | Box
 """A fit: a name of FITS, or a box of the picture."""
 
 

@@ -320,7 +320,7 @@ READS: Reads = {
 }
 
 
-Text: TypeAlias = "str | Sequence[str | None] | None"
+Text: TypeAlias = str | Sequence[str | None] | None
 """One text for all prompts, or a list with one for each (`ipa.request.batch`)."""
 
 
