@@ -18,7 +18,7 @@ from ipa.backend.tiling import VaeTiling
 from ipa.backend.vae_memory import VaeMemory, as_tiling, of_tiling
 from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
-from ipa.errors import RequestError
+from ipa.errors import RequestError, shown
 from ipa.prepare.controls.planning import requested_controls
 from ipa.prepare.image_prompts.attached import adapter_name
 from ipa.prepare.image_prompts.embeds_origin import load_embeds
@@ -132,9 +132,11 @@ class Pipeline:
 
     def showing(self, selection: Selection) -> Pipeline:
         """The same pipeline, whose calls see some of what is loaded and nothing else."""
-        shown = copy.copy(self)
-        shown._selection = selection
-        return shown
+        if not isinstance(selection, Selection):
+            raise RequestError("selection must be a Selection", found=shown(selection))
+        view = copy.copy(self)
+        view._selection = selection
+        return view
 
     def _snapshot(self) -> tuple[Snapshot, Backend]:
         loaded, backend = self._loaded.snapshot()

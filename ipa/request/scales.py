@@ -112,7 +112,13 @@ def check_window(start: object, end: object) -> None:
             "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
             found=f"start={shown(start)}, end={shown(end)}",
             remedy=_of_percent(start, end),
+            argument=window_fault(start),
         )
+
+
+def window_fault(start: object) -> str:
+    """Which end of a window to put an error beside: "start" where that is out of range."""
+    return "end" if is_finite(start) and 0.0 <= start <= 1.0 else "start"
 
 
 def _of_percent(*numbers: object) -> str:
@@ -180,6 +186,7 @@ def check_embeds_scaling(name: object) -> str:
     guess = f"did you mean {spellings[near[0]]!r}? " if near else ""
     raise RequestError(
         "there is no embeds_scaling of this name",
+        argument="embeds_scaling",
         found=shown(name),
         remedy=f"{guess}All: {', '.join(EMBEDS_SCALINGS)}",
     )

@@ -53,5 +53,5 @@ def fault_of(error: BaseException) -> Fault:
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), INTERNAL)
     data: dict[str, Any] = {"type": type(error).__name__}
     if isinstance(error, IpaError):
-        data |= {"what": error.what, "found": error.found, "remedy": error.remedy}
+        data |= error.to_json()
     return Fault(code, str(error) or type(error).__name__, data)
