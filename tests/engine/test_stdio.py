@@ -19,6 +19,7 @@ from PIL import Image
 
 import ipa
 from ipa import ImagePrompt, demo
+from ipa.request.pictures import picture_sha256
 
 SMALL = {"height": 16, "width": 16, "num_inference_steps": 2}
 
@@ -257,3 +258,46 @@ def test_encoder_view_schema_memory_and_list(begun: Client) -> None:
     assert begun.ask(5, "list")["result"]["loaded"][0]["model"] == "demo"
     begun.ask(6, "unload")
     assert begun.ask(7, "list")["result"]["loaded"] == []
+
+
+TRANSCRIPTS = sorted(
+    (Path(__file__).resolve().parents[2] / "examples/swift/transcripts").glob("*.jsonl")
+)
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcripts_of_the_swift_client(transcript: Path, tmp_path: Path) -> None:
+    """What IPAEngine.swift sends, and what it is answered, line by line."""
+    reference = demo.references()[3]
+    sha256 = picture_sha256(ipa.open_image(reference))
+    places = {"SCRATCH": str(tmp_path), "PICTURE": str(reference), "SHA256": sha256}
+    client = Client()
+    try:
+        for line in transcript.read_text("utf-8").splitlines():
+            for name, value in places.items():
+                line = line.replace(f'"{name}"', json.dumps(value))
+            entry = json.loads(line)
+            if "→" in entry:
+                client.write(json.dumps(entry["→"]).encode() + b"\n")
+            else:
+                _fits(client.read(), entry["←"])
+    finally:
+        client.child.kill()
+        client.child.communicate()
+
+
+def _fits(found: Any, wanted: Any, where: str = "") -> None:
+    """Whether a message is as written; "*" is anything, and more members are no fault."""
+    if wanted == "*":
+        return
+    if isinstance(wanted, dict):
+        assert isinstance(found, dict), where
+        for key, value in wanted.items():
+            assert key in found, f"{where}.{key}: {found}"
+            _fits(found[key], value, f"{where}.{key}")
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted), where
+        for number, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            _fits(one, other, f"{where}[{number}]")
+    else:
+        assert found == wanted, where
