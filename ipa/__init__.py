@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ipa.engine.engine import Engine
     from ipa.engine.job import Job
     from ipa.engine.needs import Needs
+    from ipa.engine.supervisor.supervisor import Supervisor
+    from ipa.engine.supervisor.task import Task
     from ipa.pipeline.loading import load
     from ipa.pipeline.pipeline import Pipeline
     from ipa.pipeline.run import CancelSignal
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         NumericalError,
         ParityError,
         RequestError,
+        WorkerLost,
     )
 
 __all__ = [
@@ -87,9 +90,12 @@ __all__ = [
     "Result",
     "Scale",
     "StepWeights",
+    "Supervisor",
     "Tap",
+    "Task",
     "VaeMemory",
     "VaeTiling",
+    "WorkerLost",
     "__version__",
     "controls",
     "demo",
@@ -106,7 +112,7 @@ __all__ = [
 _ERRORS = (
     *("BackendError", "Cancelled", "CheckpointError", "IpaError", "NumericalError"),
     *("ParityError", "RequestError"),
-    *("DeadlineExceeded", "EngineBusy", "EngineClosed", "EngineError"),
+    *("DeadlineExceeded", "EngineBusy", "EngineClosed", "EngineError", "WorkerLost"),
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "ipa.errors"),
@@ -115,6 +121,8 @@ _HOMES = {
     "Engine": "ipa.engine.engine",
     "Job": "ipa.engine.job",
     "Needs": "ipa.engine.needs",
+    "Supervisor": "ipa.engine.supervisor.supervisor",
+    "Task": "ipa.engine.supervisor.task",
     "ImagePrompt": "ipa.request.image_prompt",
     "Picture": "ipa.request.pictures",
     **dict.fromkeys(("Progress", "Result"), "ipa.request.result"),
