@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from ipa.backend.tap import Tap
     from ipa.backend.tiling import VaeTiling
     from ipa.backend.vae_memory import VaeMemory
+    from ipa.engine.engine import Engine
+    from ipa.engine.job import Job
+    from ipa.engine.needs import Needs
+    from ipa.engine.supervisor.supervisor import Supervisor
+    from ipa.engine.supervisor.task import Task
     from ipa.pipeline.loading import load
     from ipa.pipeline.pipeline import Pipeline
     from ipa.pipeline.run import CancelSignal
@@ -44,11 +49,16 @@ if TYPE_CHECKING:
         BackendError,
         Cancelled,
         CheckpointError,
+        DeadlineExceeded,
+        EngineBusy,
+        EngineClosed,
+        EngineError,
         IpaError,
         NumericalError,
         OutOfMemory,
         ParityError,
         RequestError,
+        WorkerLost,
     )
 
 __all__ = [
@@ -58,13 +68,20 @@ __all__ = [
     "CheckpointError",
     "Control",
     "Curve",
+    "DeadlineExceeded",
+    "Engine",
+    "EngineBusy",
+    "EngineClosed",
+    "EngineError",
     "Face",
     "FaceEmbedder",
     "ImageEmbeds",
     "ImagePrompt",
     "Influence",
     "IpaError",
+    "Job",
     "Layers",
+    "Needs",
     "NumericalError",
     "OutOfMemory",
     "ParityError",
@@ -75,9 +92,12 @@ __all__ = [
     "Result",
     "Scale",
     "StepWeights",
+    "Supervisor",
     "Tap",
+    "Task",
     "VaeMemory",
     "VaeTiling",
+    "WorkerLost",
     "__version__",
     "controls",
     "demo",
@@ -94,11 +114,17 @@ __all__ = [
 _ERRORS = (
     *("BackendError", "Cancelled", "CheckpointError", "IpaError", "NumericalError"),
     *("OutOfMemory", "ParityError", "RequestError"),
+    *("DeadlineExceeded", "EngineBusy", "EngineClosed", "EngineError", "WorkerLost"),
 )
 _HOMES = {
     **dict.fromkeys(_ERRORS, "ipa.errors"),
     **dict.fromkeys(("Curve", "Layers", "Scale", "StepWeights"), "ipa.request.scales"),
     **dict.fromkeys(("Face", "FaceEmbedder"), "ipa.request.faces"),
+    "Engine": "ipa.engine.engine",
+    "Job": "ipa.engine.job",
+    "Needs": "ipa.engine.needs",
+    "Supervisor": "ipa.engine.supervisor.supervisor",
+    "Task": "ipa.engine.supervisor.task",
     "ImagePrompt": "ipa.request.image_prompt",
     "Picture": "ipa.request.pictures",
     **dict.fromkeys(("Progress", "Result"), "ipa.request.result"),

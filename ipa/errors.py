@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 _SHOWN = 80
+# A sentence that begins with an argument's name, "prompt 2:" before it if there are several.
+_NAMED = re.compile(
+    r"(?:prompt \d+: )?"
+    r"(?!(?:a|an|the|it|there|this|what|who|one|nothing|they)\b)"
+    r"([A-Za-z_]\w*(?:\([^)]*\))?(?:\.\w+|\[[^\]]*\])*)"
+    r" (?:must|cannot|has|is|needs|holds|takes) "
+)
 
 
 def shown(value: object) -> str:
@@ -23,10 +31,20 @@ class IpaError(Exception):
         what: What is wrong, naming the file or the argument.
         found: What was found instead of what was needed.
         remedy: What the reader can do about it.
+        argument: The argument that it speaks of, to be put beside its field; by default that with
+            which `what` begins: "guidance_scale must be …".
+
+    Attributes:
+        code: What kind of error it is, for programs: it stays when the words change.
     """
 
-    def __init__(self, what: str, *, found: str = "", remedy: str = "") -> None:
+    code: ClassVar[str] = "error"
+
+    def __init__(
+        self, what: str, *, found: str = "", remedy: str = "", argument: str | None = None
+    ) -> None:
         self.what, self.found, self.remedy = what, found, remedy
+        self.argument = argument or _argument_of(what)
         parts = [what.rstrip(".")]
         if found:
             parts.append(f"found: {found.rstrip('.')}")
@@ -34,17 +52,38 @@ class IpaError(Exception):
             parts.append(f"remedy: {remedy.rstrip('.')}")
         super().__init__("; ".join(parts) + ".")
 
+    def to_json(self) -> dict[str, str | None]:
+        """The error as values: code, what, found, remedy, argument."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "found": self.found,
+            "remedy": self.remedy,
+            "argument": self.argument,
+        }
+
+
+def _argument_of(what: str) -> str | None:
+    found = _NAMED.match(what)
+    return None if found is None else re.sub(r"\([^)]*\)", "", found[1])
+
 
 class RequestError(IpaError):
     """An argument of a call cannot be honoured."""
+
+    code = "request"
 
 
 class CheckpointError(IpaError):
     """A file or folder of weights is missing, damaged, or not what is needed."""
 
+    code = "checkpoint"
+
 
 class BackendError(IpaError):
     """A backend is not installed, or cannot run here."""
+
+    code = "backend"
 
 
 class NumericalError(IpaError):
@@ -52,6 +91,8 @@ class NumericalError(IpaError):
 
     `info` is what `Result.info` would have said of the run, None where there was no run yet.
     """
+
+    code = "numerical"
 
     info: Mapping[str, Any] | None = None
 
@@ -63,9 +104,13 @@ class OutOfMemory(IpaError):  # noqa: N818 - a MemoryError is Python's
 class ParityError(IpaError):
     """Two runs cannot be compared."""
 
+    code = "parity"
+
 
 class CaptureError(ParityError):
     """A capture of the parity lab is missing, damaged, or not what is needed."""
+
+    code = "capture"
 
 
 class IncompatibleCaptures(CaptureError):  # noqa: N818 - what is wrong is between two good ones
@@ -74,6 +119,8 @@ class IncompatibleCaptures(CaptureError):  # noqa: N818 - what is wrong is betwe
     Args:
         differences: Everything in which they differ, as (name, in a, in b).
     """
+
+    code = "captures-differ"
 
     def __init__(self, differences: Sequence[tuple[str, str, str]]) -> None:
         self.differences = tuple(differences)
@@ -88,3 +135,49 @@ class IncompatibleCaptures(CaptureError):  # noqa: N818 - what is wrong is betwe
 
 class Cancelled(IpaError):  # noqa: N818 - nobody made an error
     """The caller asked to stop; the pipeline is ready for the next call."""
+
+    code = "cancelled"
+
+
+class EngineError(IpaError):
+    """An engine cannot take a job, or finish it."""
+
+    code = "engine"
+
+
+class EngineBusy(EngineError):  # noqa: N818 - nobody made an error
+    """The queue is full: ask again later."""
+
+    code = "busy"
+
+
+class EngineClosed(EngineError):  # noqa: N818 - likewise
+    """The engine was closed."""
+
+    code = "closed"
+
+
+class DeadlineExceeded(EngineError):  # noqa: N818 - likewise
+    """A job was not done by its deadline."""
+
+    code = "deadline"
+
+
+class WorkerLost(EngineError):  # noqa: N818 - likewise
+    """A worker's process ended, again and again, on a job or before any.
+
+    `ending` says how: exit code or signal, and its last lines of standard error.
+    """
+
+    code = "worker-lost"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        found: str = "",
+        remedy: str = "",
+        ending: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(what, found=found, remedy=remedy)
+        self.ending = dict(ending or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,3 +53,18 @@ def environment() -> dict[str, str]:
     if mx.default_device() == mx.cpu:
         facts["BLAS"] = fast or ADVICE
     return facts
+
+
+def end_thread() -> None:
+    """Give back what MLX keeps for the calling thread, which is about to end.
+
+    MLX ends a thread's streams when the process ends, and then may abort (its issue 3126); it asks
+    that threads clear them (its pull request 3395).
+    """
+    if "mlx.core" not in sys.modules:
+        return
+    import mlx.core as mx
+
+    mx.synchronize()
+    mx.clear_streams()
+    mx.clear_cache()

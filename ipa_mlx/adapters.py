@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ipa.backend.protocol import Identity, ImageTokens, LoadedAdapter
+from ipa.backend.residency import encoder_part
 from ipa.errors import RequestError
 from ipa.model.adapter import AdapterSpec
 from ipa.model.adapter_kinds import identified
@@ -186,6 +187,12 @@ class Adapters:
         """
         places = dict.fromkeys(a.encoder for a in self._attached.values() if a.encoder)
         yield from ((self._encoders[p].name, self._encoders[p].network) for p in places)
+
+    def seen_by(self) -> dict[str, str]:
+        """See `Residency.encoders`."""
+        places = {name: a.encoder for name, a in self._attached.items() if a.encoder}
+        ranks = list(dict.fromkeys(places.values()))
+        return {name: encoder_part(ranks.index(place)) for name, place in places.items()}
 
     def encoder(self, name: str) -> VisionEncoder:
         """An adapter's image encoder. Raises RequestError if it has none."""

@@ -27,6 +27,7 @@ from ipa.backend.protocol import (
     LoadedAdapter,
     PreviewDecoder,
 )
+from ipa.backend.residency import encoder_part
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
@@ -122,7 +123,7 @@ class MlxBackend:
     @property
     def residency(self) -> MlxResidency:
         """See `Backend.residency`."""
-        return MlxResidency(self._residents())
+        return MlxResidency(self._residents(), self.adapters.seen_by())
 
     def work_memory(self, work: Work) -> WorkMemory:
         """See `Backend.work_memory`: the networks are traced, no weight is read."""
@@ -144,8 +145,8 @@ class MlxBackend:
     def _residents(self) -> dict[str, Resident[Any]]:
         """All that can leave memory, by the names of `ipa.backend.residency`."""
         found: dict[str, Resident[Any]] = dict(self.networks)
-        for number, (_, encoder) in enumerate(self.adapters.encoders(), start=1):
-            found["image_encoder" if number == 1 else f"image_encoder {number}"] = encoder
+        for number, (_, encoder) in enumerate(self.adapters.encoders()):
+            found[encoder_part(number)] = encoder
         found |= {f"adapter {name}": each for name, each in self.adapters.residents()}
         return found | {f"controlnet {n}": each for _, n, each in self.controlnets.residents()}
 

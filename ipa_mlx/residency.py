@@ -223,11 +223,16 @@ class MlxResidency:
     """`ipa.backend.residency.Residency` of a backend's networks."""
 
     networks: Mapping[str, Resident[Any]]
+    seen_by: Mapping[str, str] = field(default_factory=dict)
     can_release: bool = True
 
     def parts(self) -> dict[str, Part]:
         """See `Residency.parts`."""
         return {n: Part(each.measured.nbytes, each.is_here) for n, each in self.networks.items()}
+
+    def encoders(self) -> Mapping[str, str]:
+        """See `Residency.encoders`."""
+        return self.seen_by
 
     def release(self, names: Collection[str]) -> None:
         """See `Residency.release`. Freed buffers go back to the system, too."""

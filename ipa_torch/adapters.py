@@ -14,6 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from ipa.arrays import Floats
 from ipa.backend.protocol import Identity, ImageTokens, LoadedAdapter
+from ipa.backend.residency import encoder_part
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.adapter import AdapterSpec, Shapes
 from ipa.model.adapter_kinds import identified
@@ -255,12 +256,16 @@ class Adapters:
 
     def sizes(self) -> dict[str, int]:
         """The bytes of adapters and their encoders, by the names of `ipa.backend.residency`."""
-        places = dict.fromkeys(a.encoder.folder for a in self._attached.values() if a.encoder)
         found = {f"adapter {name}": a.adapter.nbytes for name, a in self._attached.items()}
-        for number, place in enumerate(places, start=1):
-            name = "image_encoder" if number == 1 else f"image_encoder {number}"
-            found[name] = network_bytes(self.encoders[place])
+        for name, part in self.seen_by().items():
+            found[part] = network_bytes(self.encoder(name))
         return found
+
+    def seen_by(self) -> dict[str, str]:
+        """See `Residency.encoders`."""
+        places = {name: a.encoder.folder for name, a in self._attached.items() if a.encoder}
+        ranks = list(dict.fromkeys(places.values()))
+        return {name: encoder_part(ranks.index(place)) for name, place in places.items()}
 
     def encoder(self, name: str) -> torch.nn.Module:
         """An adapter's image encoder. Raises RequestError if it has none."""

@@ -264,7 +264,7 @@ class TorchBackend:
         """See `Backend.residency`."""
         base = {name: part.nbytes for name, part in self._measured.items()}
         sizes = base | self.adapters.sizes() | self.controlnets.sizes()
-        return TorchResidency(self.device, sizes)
+        return TorchResidency(self.device, sizes, self.adapters.seen_by())
 
     @property
     def taps(self) -> Stages:

@@ -18,11 +18,16 @@ class TorchResidency:
 
     device: str
     sizes: Mapping[str, int]
+    seen_by: Mapping[str, str]
     can_release: bool = False
 
     def parts(self) -> dict[str, Part]:
         """See `Residency.parts`."""
         return {name: Part(nbytes, is_here=True) for name, nbytes in self.sizes.items()}
+
+    def encoders(self) -> Mapping[str, str]:
+        """See `Residency.encoders`."""
+        return self.seen_by
 
     def release(self, names: Collection[str]) -> None:
         """Keep everything, as `can_release` says."""

@@ -12,6 +12,7 @@ from ipa.app.commands.convert import convert
 from ipa.app.commands.demo import run_demo, show_demo
 from ipa.app.commands.demo_pictures import export_pictures, show_exported
 from ipa.app.commands.doctor.command import doctor
+from ipa.app.commands.engine import engine
 from ipa.app.commands.explain import explain
 from ipa.app.commands.fetch import run_fetch, show_catalogue
 from ipa.app.commands.generate import generate
@@ -87,6 +88,7 @@ app.command("plan", cls=PanelledCommand, epilog=epilog(RECIPES["plan"]))(plan)
 app.command(cls=Command)(convert)
 app.command(cls=Command)(doctor)
 app.command(cls=Command)(show)
+app.command(cls=Command)(engine)
 app.add_typer(parity, name="parity")
 
 

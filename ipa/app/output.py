@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from contextlib import suppress
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ipa.errors import RequestError
 from ipa.files import put_whole
-from ipa.pipeline.description import METADATA_KEY
+from ipa.metadata.writing import png_bytes
 
 from .claims import claim, free_paths
 from .session import session, writes
@@ -143,11 +141,8 @@ class Saving:
 
 
 def _write(image: Image.Image, path: Path, info: dict[str, Any] | None, output: Path) -> Path:
-    chunk = PngInfo()
-    if info is not None:
-        chunk.add_itxt(METADATA_KEY, json.dumps(info, ensure_ascii=False))
     return put_whole(
         path,
-        lambda file: image.save(file, format="PNG", pnginfo=chunk),
+        lambda file: file.write(png_bytes(image, info)),
         lambda hidden, name: claim(hidden, name, output),
     )

@@ -38,6 +38,9 @@ class Residency(Protocol):
     def parts(self) -> Mapping[str, Part]:
         """All parts, in memory or not."""
 
+    def encoders(self) -> Mapping[str, str]:
+        """The part that is each adapter's image encoder, by the adapter's name."""
+
     def release(self, names: Collection[str]) -> None:
         """Let parts go. One that is used again is read again from its files, the same bits."""
 
@@ -49,3 +52,8 @@ class Residency(Protocol):
 
     def ran_out(self, error: BaseException) -> bool:
         """Whether an error of the framework says that memory ran out."""
+
+
+def encoder_part(number: int) -> str:
+    """The name of an image encoder, by its rank from 0 among those of the adapters."""
+    return "image_encoder" if number == 0 else f"image_encoder {number + 1}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,13 @@ def environments() -> dict[str, dict[str, str]]:
         for name, (_, framework, *_) in _BACKENDS.items()
         if importlib.util.find_spec(framework) is not None
     }
+
+
+def end_thread() -> None:
+    """Give back what backends keep for the calling thread, which is about to end."""
+    for package, *_ in _BACKENDS.values():
+        if package in sys.modules:
+            importlib.import_module(package).end_thread()
 
 
 def accelerate() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from ipa.backend.tiling import VaeTiling
 from ipa.backend.vae_memory import VaeMemory, as_tiling, of_tiling
 from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
-from ipa.errors import RequestError
+from ipa.errors import RequestError, shown
 from ipa.memory.budget import Budget
 from ipa.memory.plan import MemoryPlan
 from ipa.prepare.controls.planning import requested_controls
@@ -48,7 +49,7 @@ from .memory.allotment import allot, plan_memory
 from .memory.parts import reading_parts
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
-from .snapshot import Snapshot
+from .snapshot import Selection, Snapshot
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,6 +75,7 @@ class Pipeline:
 
     def __init__(self, backend: Backend) -> None:
         self._loaded = Loaded(backend)
+        self._selection: Selection | None = None
 
     load_ip_adapter = _of_loaded(adapters.load_ip_adapter)
     set_ip_adapter_scale = _of_loaded(adapters.set_ip_adapter_scale)
@@ -160,6 +162,18 @@ class Pipeline:
     def lora_folder(self, folder: str | Path | None) -> None:
         self._loaded.lora_folder = folder
 
+    def showing(self, selection: Selection) -> Pipeline:
+        """The same pipeline, whose calls see some of what is loaded and nothing else."""
+        if not isinstance(selection, Selection):
+            raise RequestError("selection must be a Selection", found=shown(selection))
+        view = copy.copy(self)
+        view._selection = selection
+        return view
+
+    def _snapshot(self) -> tuple[Snapshot, Backend]:
+        loaded, backend = self._loaded.snapshot()
+        return loaded if self._selection is None else self._selection.of(loaded), backend
+
     @checked
     def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
         """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
@@ -172,7 +186,7 @@ class Pipeline:
                 found=type(images).__name__,
                 remedy="[picture] is one",
             )
-        now, backend = self._loaded.snapshot()
+        now, backend = self._snapshot()
         if not now.adapters:
             raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
         name = named(adapter, now.adapters)[0]
@@ -180,7 +194,7 @@ class Pipeline:
         if loaded.encoder is None:
             raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
         pixels = clip_pixels(images, loaded.preprocessing)
-        with self._loaded.owned_for(*reading_parts(name, now.adapters)):
+        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
             return backend.embed_images(name, pixels)
 
     @checked
@@ -201,14 +215,14 @@ class Pipeline:
             **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
                 neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
         """
-        now, backend = self._loaded.snapshot()
+        now, backend = self._snapshot()
         name, prompt = adapter_name(adapter, now.adapters), ImagePrompt(image, **options)
         attached = now.adapters[name]
         check_fits(prompt, attached.loaded.spec, attached.file)
         direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
         reader = Reader(name, attached, profile_named(profile))
         features = plan_features(prompt, reader, direction)
-        with self._loaded.owned_for(*reading_parts(name, now.adapters)):
+        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
             return features.compute(backend, name)
 
     @checked
@@ -216,9 +230,9 @@ class Pipeline:
         self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
     ) -> ImageEmbeds:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        now, backend = self._loaded.snapshot()
+        now, backend = self._snapshot()
         name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
-        with self._loaded.owned_for(*reading_parts(name, now.adapters)):
+        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
             return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
 
     @checked
@@ -228,7 +242,7 @@ class Pipeline:
         """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
         if not isinstance(prompt, ImagePrompt):
             raise RequestError("encoder_views needs ImagePrompt", found=type(prompt).__name__)
-        now, _ = self._loaded.snapshot()
+        now, _ = self._snapshot()
         name = adapter_name(prompt.adapter, now.adapters)
         return views(prompt, now.adapters[name].loaded, profile_named(profile))
 
@@ -310,7 +324,7 @@ class Pipeline:
         check_names(arguments)
         check_weights(weights)
         check_tap(tap)
-        now, frozen = self._loaded.snapshot()
+        now, frozen = self._snapshot()
         pictures = (image_prompts, ip_adapter_image, controlnet_image)
         batch = _batch({"prompt": prompt, **arguments}, pictures, now)
         plans = plan_batch(batch, now)
@@ -342,7 +356,7 @@ class Pipeline:
             RequestError: An argument cannot be honoured.
         """
         check_names(arguments)
-        now, frozen = self._loaded.snapshot()
+        now, frozen = self._snapshot()
         pictures = (image_prompts, ip_adapter_image, controlnet_image)
         batch = _batch({"prompt": prompt, **arguments}, pictures, now)
         return plan_memory(plan_batch(batch, now), frozen, now.limits, frozen.vae_memory)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ipa.errors import RequestError
-from ipa.prepare.images.pictures import open_image
-from ipa.request import control, image_prompt
-from ipa.request.reads import Read, Reads
-from ipa.request.request import READS, Request
 
+from .documents.arguments import build_objects, check_names, read_arguments, readable_names
+from .documents.pictures import PathPictures
 from .picture_store import PictureStore
 from .png_text import png_text
 from .replay import from_description, is_description
@@ -25,12 +22,6 @@ SOURCES = ("adapters", "controlnets", "loras", "textual_inversions")
 """Keys of what is to be loaded, as of the options --adapter and so on."""
 
 _MAX_BYTES = 16 << 20
-_DEFAULTS = {"strength": Request().strength}
-_OBJECTS: Mapping[str, tuple[Callable[..., Any], Reads]] = {
-    "image_prompts": (image_prompt.ImagePrompt, image_prompt.READS),
-    "controls": (control.Control, control.READS),
-}
-"""The fields that are lists of objects: what these are, and how theirs are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +54,12 @@ def read_request(path: Path, pictures: Iterable[Path] = ()) -> RequestFile:
     given = _read(path)
     if is_description(given):
         arguments = from_description(given, PictureStore.of(pictures))
-        return RequestFile(_built(arguments), {}, given)
-    _check_names(path.name, given, _readable(Request, READS) | set(SOURCES))
+        return RequestFile(build_objects(arguments), {}, given)
+    check_names(path.name, given, readable_names() | set(SOURCES))
     asked = {name: value for name, value in given.items() if name not in SOURCES}
-    arguments = _opened(asked, READS, path.parent)
+    arguments = read_arguments(asked, PathPictures(path.parent), path.name)
     sources = {name: _texts(name, given.get(name, [])) for name in SOURCES}
-    return RequestFile(_built(arguments), sources)
+    return RequestFile(arguments, sources)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -105,71 +96,3 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
             remedy=f'such as "{name}": ["NAME=SOURCE"]',
         )
     return tuple(value)
-
-
-def _check_names(where: str, arguments: Mapping[str, Any], names: Iterable[str]) -> None:
-    for name in arguments:
-        if name not in names:
-            near = difflib.get_close_matches(name, list(names), 1)
-            raise RequestError(
-                f"{where} has an argument that there is not",
-                found=repr(name)[:80],
-                remedy=f"did you mean {near[0]}?" if near else "see ipa.request.request.Request",
-            )
-
-
-def _readable(kind: Any, reads: Reads) -> frozenset[str]:
-    """The names of the fields that a file can hold."""
-    names = (field.name for field in fields(kind))
-    return frozenset(name for name in names if reads.get(name) is not Read.NEVER)
-
-
-def _opened(arguments: Mapping[str, Any], reads: Reads, folder: Path) -> dict[str, Any]:
-    """A request with every path of a picture opened, in image prompts and controls too."""
-    return {name: _field(name, value, reads.get(name), folder) for name, value in arguments.items()}
-
-
-def _field(name: str, value: Any, read: Read | None, folder: Path) -> Any:
-    if read is Read.OBJECTS:
-        return [_opened(entry, _OBJECTS[name][1], folder) for entry in _objects(name, value)]
-    if read is None or value is None:
-        return value
-    is_picture = isinstance(value, list) or (isinstance(value, str) and _is_file(value, folder))
-    return _each(value, folder) if read is Read.PICTURES or is_picture else value
-
-
-def _is_file(text: str, folder: Path) -> bool:
-    """Whether a negative picture is a file; else it is the name of a noise."""
-    return (folder / text).is_file() or Path(text).suffix != ""
-
-
-def _each(value: Any, folder: Path) -> Any:
-    if isinstance(value, list):
-        return [None if entry is None else _each(entry, folder) for entry in value]
-    if not isinstance(value, str):
-        raise RequestError("a picture of a request is a path", found=repr(value)[:80])
-    return open_image(folder / value)
-
-
-def _objects(name: str, value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise RequestError(
-            f"{name} of a request is a list of objects",
-            found=repr(value)[:80],
-            remedy=f'such as "{name}": [{{"image": "a.png"}}]',
-        )
-    return value
-
-
-def _built(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A request with image prompts and controls built from dicts."""
-    built = _DEFAULTS | dict(arguments)
-    for name, (kind, reads) in _OBJECTS.items():
-        for entry in built.get(name, ()):
-            _check_names(name, entry, _readable(kind, reads))
-        built[name] = [kind(entry.get("image"), **_rest(entry)) for entry in built.get(name, ())]
-    return built
-
-
-def _rest(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name != "image"}

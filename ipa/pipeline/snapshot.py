@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ipa.memory.limits import Limits
 from ipa.model.folder import ModelFolder
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .loras import AttachedLora
     from .words import Inversions
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,3 +37,31 @@ class Snapshot:
     lora_folder: Path | None = None
     inversions: Inversions | None = None
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """The names of what a call sees of all that is loaded."""
+
+    adapters: Collection[str] = ()
+    controlnets: Collection[str] = ()
+    loras: Collection[str] = ()
+    textual_inversions: Collection[str] = ()
+
+    def of(self, loaded: Snapshot) -> Snapshot:
+        """A snapshot without the rest; words that came with a LoRA stay where it does."""
+        inversions = loaded.inversions
+        if inversions is not None:
+            inversions = inversions.only(self.textual_inversions, self.loras)
+        return replace(
+            loaded,
+            tokenizers=loaded.tokenizers if inversions is None else inversions.tokenizers,
+            adapters=_chosen(loaded.adapters, self.adapters),
+            controlnets=_chosen(loaded.controlnets, self.controlnets),
+            loras=_chosen(loaded.loras, self.loras),
+            inversions=inversions,
+        )
+
+
+def _chosen(loaded: Mapping[str, T], names: Collection[str]) -> dict[str, T]:
+    return {name: value for name, value in loaded.items() if name in names}

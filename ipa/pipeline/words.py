@@ -93,6 +93,14 @@ class Inversions:
         """A copy, whose changes are its own."""
         return copy.copy(self)
 
+    def only(self, words: Collection[str], loras: Collection[str]) -> Inversions:
+        """A copy with some of the words, and those that came with some LoRAs."""
+        chosen = copy.copy(self)
+        kept = {k: v for k, v in self._known.items() if k in words or v.lora in loras}
+        if kept.keys() != self._known.keys():
+            chosen._set(kept)
+        return chosen
+
     def _set(self, words: Mapping[str, TextualInversion]) -> None:
         self._known = dict(words)
         self.tokenizers = self._teach(words)

@@ -28,6 +28,7 @@ def check_combine(mode: object) -> str:
     near = difflib.get_close_matches(shown(mode).replace("_", " "), COMBINE_MODES, n=1)
     raise RequestError(
         "there is no such way to combine pictures",
+        argument="combine",
         found=shown(mode),
         remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COMBINE_MODES)}",
     )

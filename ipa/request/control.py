@@ -15,7 +15,7 @@ from ipa.errors import RequestError, shown
 from .masks import Mask, mask_values
 from .pictures import Picture, pictures_of
 from .reads import Read, Reads
-from .scales import is_list
+from .scales import is_list, window_fault
 
 Preprocessor: TypeAlias = Callable[[Image.Image], Picture]
 """A function from an RGB picture to a control picture: edges, depth, a pose."""
@@ -106,6 +106,7 @@ class Control:
             if not isinstance(entry, (Image.Image, np.ndarray)):
                 raise RequestError(
                     "a control needs its picture",
+                    argument="image",
                     found="none" if entry is None else type(entry).__name__,
                     remedy="open files with ipa.open_image; a list, one for each "
                     "prompt, needs batched=True",
@@ -158,4 +159,5 @@ def _check_window(start: object, end: object) -> None:
         raise RequestError(
             "a control's window must satisfy 0 ≤ start ≤ end ≤ 1",
             found=f"start={shown(start)}, end={shown(end)}",
+            argument=window_fault(start),
         )

@@ -172,11 +172,14 @@ class ImagePrompt:
         if not isinstance(self.image, (Image.Image, np.ndarray, list, tuple, ImageEmbeds)):
             raise RequestError(
                 "an image prompt needs a picture, or a list of pictures",
+                argument="image",
                 found=type(self.image).__name__,
                 remedy="open files with ipa.open_image",
             )
         if not isinstance(self.image, ImageEmbeds) and not self.images:
-            raise RequestError("an image prompt needs a picture", found="an empty list")
+            raise RequestError(
+                "an image prompt needs a picture", found="an empty list", argument="image"
+            )
 
     def _check_encoding(self) -> None:
         check_combine(self.combine)

@@ -134,7 +134,7 @@ Box: TypeAlias = tuple[float, float, float, float]
 """A box: left, top, right, bottom, in fractions of the picture's width and height."""
 
 
-Fit: TypeAlias = "str | Box"
+Fit: TypeAlias = str | Box
 """A fit: a name of FITS, or a box of the picture."""
 
 
@@ -157,6 +157,7 @@ def check_fit(fit: object) -> Fit:
         near = difflib.get_close_matches(fit.replace("_", "-").replace("centre", "center"), FITS)
         raise RequestError(
             "there is no such fit",
+            argument="fit",
             found=shown(fit),
             remedy=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FITS)}, or a box",
         )

@@ -306,8 +306,8 @@ def _pair(name: str, value: object) -> Pair:
         raise RequestError(
             f"{name} must be two integers", found=shown(value), remedy="height or top first"
         )
-    for entry in value:
-        _check_integer(f"an entry of {name}", entry, 0, MAX_TOLD)
+    for place, entry in enumerate(value):
+        _check_integer(f"{name}[{place}]", entry, 0, MAX_TOLD)
     return int(value[0]), int(value[1])
 
 
@@ -320,7 +320,7 @@ READS: Reads = {
 }
 
 
-Text: TypeAlias = "str | Sequence[str | None] | None"
+Text: TypeAlias = str | Sequence[str | None] | None
 """One text for all prompts, or a list with one for each (`ipa.request.batch`)."""
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .influence import Influence
 
-Stage = Literal["encode", "denoise", "decode", "done"]
+Stage = Literal["load", "encode", "denoise", "decode", "done"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +38,8 @@ class Progress:
     """One event of a run.
 
     Attributes:
-        stage: "encode", "denoise", "decode", then "done" once, with the result.
+        stage: "encode", "denoise", "decode", then "done" once, with the result. Of an engine's job
+            "load" before them, where something had to be loaded.
         step: Steps of the stage that are finished; of "denoise", evaluations of the network.
         total: Steps of the stage.
         eta_s: Estimated seconds until the last denoising step; None before the first is timed.

@@ -13,17 +13,17 @@ import numpy as np
 from ipa.checks import is_finite, plain_number
 from ipa.errors import RequestError, shown
 
-Scale: TypeAlias = "float | Mapping[Any, Any]"
+Scale: TypeAlias = float | Mapping[Any, Any]
 """A number; or diffusers' nested dict of blocks: {"down": {"block_2": [0.0, 1.0]}, "up": …}; or a
 table of sites by number, path or place: {1: 0.5, "down.1.attn.0": 0.8, "mid.attn.0": 1.0}."""
 
 
-Layers: TypeAlias = "str | Mapping[str, float]"
+Layers: TypeAlias = str | Mapping[str, float]
 """A preset ("style"); several added ("style+layout", or with factors {"style": 1, "layout": 0.5});
 or ComfyUI's layer weights ("3:0.5, 6:1.0", transformers counted in the order of execution)."""
 
 
-Curve: TypeAlias = "str | Sequence[tuple[float, float]]"
+Curve: TypeAlias = str | Sequence[tuple[float, float]]
 """A name of `prepare.scaling.curves.NAMES`, or points (fraction of the steps in [0, 1], factor)."""
 
 
@@ -112,7 +112,13 @@ def check_window(start: object, end: object) -> None:
             "an image prompt's window must satisfy 0 ≤ start ≤ end ≤ 1",
             found=f"start={shown(start)}, end={shown(end)}",
             remedy=_of_percent(start, end),
+            argument=window_fault(start),
         )
+
+
+def window_fault(start: object) -> str:
+    """Which end of a window to put an error beside: "start" where that is out of range."""
+    return "end" if is_finite(start) and 0.0 <= start <= 1.0 else "start"
 
 
 def _of_percent(*numbers: object) -> str:
@@ -180,6 +186,7 @@ def check_embeds_scaling(name: object) -> str:
     guess = f"did you mean {spellings[near[0]]!r}? " if near else ""
     raise RequestError(
         "there is no embeds_scaling of this name",
+        argument="embeds_scaling",
         found=shown(name),
         remedy=f"{guess}All: {', '.join(EMBEDS_SCALINGS)}",
     )

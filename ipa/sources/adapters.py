@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
+from ipa import demo
 from ipa.errors import CheckpointError
 from ipa.model.folder import AdapterFiles
 
@@ -15,6 +16,9 @@ from .encoder_places import comfyui_folder, is_encoder, named_encoder
 from .hub import HubName, HubOptions, download, hub_name
 from .hub_files import CONFIG, encoder_files, require_file
 from .models import _ENCODER, _FILES, _no_file, _on_hub
+
+# The embedded adapters, as a text: for requests that are JSON.
+_DEMO_ADAPTERS: Mapping[str, Literal["base", "plus"]] = {"demo:base": "base", "demo:plus": "plus"}
 
 
 def resolve_adapter(
@@ -29,7 +33,8 @@ def resolve_adapter(
 
     Args:
         source: A .safetensors or .bin file, a folder, a name on the hub (owner/name with
-            `weight_name`, or owner/name/folder/file), or a short name of `catalogue.ADAPTERS`.
+            `weight_name`, or owner/name/folder/file), or a short name of `catalogue.ADAPTERS`;
+            or one of the demo model's, "demo:base" or "demo:plus".
         weight_name: File name inside the folder or repository.
         subfolder: Folder of the file inside it.
         image_encoder_folder: Folder of the encoder, or a file such as ComfyUI's: a bare name lies
@@ -37,6 +42,9 @@ def resolve_adapter(
             current folder. None: the model's own encoder.
         **hub: revision and offline, as all that is loaded takes them (`HubOptions`).
     """
+    if (kind := _DEMO_ADAPTERS.get(str(source))) is not None:
+        files = resolve_adapter(demo.adapter(kind), image_encoder_folder=image_encoder_folder)
+        return replace(files, name=kind)
     root = Path(source).expanduser()
     named = hub_name(source)
     if root.is_file():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from ipa import demo
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.control_files import ControlNetFiles, T2IAdapterFiles
 from ipa.model.controlnet import ControlNetSpec
@@ -32,6 +34,10 @@ class T2IAdapterOptions(FileOptions, FolderOptions, total=False):
     ignore: Sequence[str] | None
 
 
+DEMO_CONTROLNET = "demo:edges"
+"""The embedded ControlNet, as a text: for requests that are JSON."""
+
+
 def resolve_controlnet(
     source: str | Path,
     *,
@@ -56,6 +62,9 @@ def resolve_controlnet(
         CheckpointError: It does not exist, or is no ControlNet that is supported.
         RequestError: A config is given for a folder, which has its own.
     """
+    if str(source) == DEMO_CONTROLNET:
+        files = resolve_controlnet(demo.controlnet())
+        return replace(files, name=DEMO_CONTROLNET.partition(":")[2])
     named = hub_name(source)
     if named is not None and not named.path:
         name = named.repository.split("/")[1]

@@ -19,7 +19,8 @@ from ipa_convert import Converted, ConvertedTensor, is_quantized
 
 from ..device import device
 
-_GROUP = 16 << 20  # numbers that are read together, about
+_GROUP = 16 << 20  # numbers that are read together, at most about
+_PARTS = 32  # of a component, at least, so that what is read ahead is little beside it
 _THREADS = 4  # that look for what is no number, while one waits for memory
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
@@ -117,11 +118,11 @@ def _ahead(tensors: Mapping[str, ConvertedTensor]) -> Iterator[tuple[Group, list
 
 def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[Group]:
     group: Group = {}
-    size = 0
+    size, most = 0, min(_GROUP, sum(prod(t.shape) for t in tensors.values()) // _PARTS)
     for name, tensor in tensors.items():
         group[name] = tensor
         size += prod(tensor.shape)
-        if size >= _GROUP:
+        if size >= most:
             yield group
             group, size = {}, 0
     if group:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in (ROOT / "FEATURES.md").read_text("utf-8").splitlines()
-    if line.startswith("| ") and not line.startswith(("| Adapter |", "| File |", "| Control |"))
+    if line.startswith("| ")
+    and not line.startswith(("| Adapter |", "| File |", "| Control |", "| Program |"))
 ]
 
 

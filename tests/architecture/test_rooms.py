@@ -41,6 +41,8 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.face_embedder": ("ipa.prepare",),
     "ipa.pipeline": _READY,
     "ipa.sheets": _RUN,
+    "ipa.metadata": _RUN,
+    "ipa.engine": (*_RUN, "ipa.metadata"),
     "ipa.parity": _RUN,
     "ipa.app": ("ipa", "ipa_convert"),
     "ipa_mlx": (

@@ -41,6 +41,9 @@ CALL: dict[str, Any] = {
 }
 # Where a batch only changes the order of sums: relative L2, measured 1.2e-6.
 ROUNDING = 5e-6
+# Peak over the budget, at most: MLX rounds up the memory of each array, which is seen where they
+# are tiny; measured 1.007.
+ROUNDED = 1.015
 HALF = np.tile(np.arange(48) < 24, (32, 1))
 VECTOR = np.random.default_rng(3).standard_normal(512).astype(np.float32)
 SMALL: dict[str, Any] = {
@@ -469,7 +472,7 @@ def test_offers_that_may_be_taken(
             pipe.stream(**call)
         return
     found = pipe(**call)
-    assert found.info["memory"]["taken"] == taken
+    assert (found.info["memory"] or {"taken": []})["taken"] == taken
     assert found.info["request"] == expected.info["request"]
     assert "requests" not in found.info
     assert found.info["vae_memory"] == ("strips" if "strips" in taken else None)
@@ -521,4 +524,4 @@ def test_no_more_is_taken_than_the_budget(
     before = mx.get_active_memory() - beside
     for _ in range(2):
         made(staged, call)
-        assert mx.get_peak_memory() - before <= budget
+        assert mx.get_peak_memory() - before <= budget * ROUNDED

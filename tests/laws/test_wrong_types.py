@@ -20,6 +20,7 @@ from PIL import Image
 
 import ipa
 from ipa import Control, Face, ImageEmbeds, ImagePrompt, IpaError, demo
+from ipa.pipeline.snapshot import Selection
 from ipa.prepare.controls.preprocessors import edges
 from ipa.prepare.editing.outpainting import enlarge, outpaint
 from ipa.prepare.images.pictures import open_image
@@ -144,6 +145,7 @@ def planned(pipe: ipa.Pipeline, **arguments: Any) -> None:
 METHODS: dict[str, dict[str, Any]] = {
     "__call__": {"num_inference_steps": "wrong"},  # what is right is not computed here
     "stream": CALL,
+    "showing": {"selection": Selection()},
     "embed_images": {"images": [PICTURE]},
     "encode_image_prompt": {"image": PICTURE},
     "encoder_views": {"prompt": ImagePrompt(PICTURE)},

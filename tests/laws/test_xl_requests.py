@@ -35,10 +35,10 @@ BOTH = {"negative_original_size": (64, 64), "negative_target_size": (64, 64)}
 CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "one number": ({"original_size": 512}, "original_size must be two integers; found: 512"),
     "three numbers": ({"target_size": (1, 2, 3)}, "target_size must be two integers"),
-    "a fraction": ({"target_size": (512.5, 512)}, "an entry of target_size must be an integer"),
-    "a truth": ({"target_size": (True, 512)}, "an entry of target_size must be an integer"),
+    "a fraction": ({"target_size": (512.5, 512)}, r"target_size\[\d\] must be an integer"),
+    "a truth": ({"target_size": (True, 512)}, r"target_size\[\d\] must be an integer"),
     "a negative crop": ({"crops_coords_top_left": (-8, 0)}, "from 0 to 65536; found: -8"),
-    "absurd": ({"negative_target_size": (1 << 17, 8)}, "an entry of negative_target_size"),
+    "absurd": ({"negative_target_size": (1 << 17, 8)}, r"negative_target_size\[\d\]"),
     "no text": ({"prompt_2": 7}, "prompt_2 must be a string"),
     "half a character": ({"prompt_2": "\ud83d"}, "surrogate"),
     "a second negative prompt alone": (

@@ -17,7 +17,7 @@ from ipa.model.quantization import BITS, GROUP_SIZE, Quantization
 from ipa_convert import component_bytes
 
 from ..plan import Plan
-from .parts import encoder_parts, stage_parts
+from .parts import stage_parts
 from .staging import RUN_ORDER
 from .works import stage_works
 
@@ -141,11 +141,8 @@ class _Foresight:
     def __init__(self, plan: Plan, backend: Backend) -> None:
         self.plan, self.backend = plan, backend
         self.parts = {name: part.nbytes for name, part in backend.residency.parts().items()}
-        self.used = stage_parts(plan)
-        self.beside = {
-            f"lora {name}": lora.loaded.nbytes + lora.loaded.originals_nbytes
-            for name, lora in plan.loaded.loras.items()
-        }
+        self.used = stage_parts(plan, backend.residency.encoders())
+        self.beside = _loras(plan)
 
     def of(self, way: Way, budget: int | None = None) -> MemoryPlan:
         """The memory of the run made in a way."""
@@ -204,6 +201,19 @@ def _kept(name: str, plan: Plan, found: list[WorkMemory], kept: int) -> int:
     return 0
 
 
+def _loras(plan: Plan) -> dict[str, int]:
+    """The bytes of each LoRA: loaded, once more at its strength, and the layers that it is fused
+    with."""
+    found = {}
+    for name, lora in plan.loaded.loras.items():
+        found[f"lora {name}"] = lora.loaded.nbytes
+        if plan.loras.scales.get(name):
+            found[f"lora {name}"] += lora.loaded.nbytes + lora.loaded.originals_nbytes
+    for name, path in plan.loras.files.items():  # read when the call begins
+        found[f"lora {name}"] = 2 * path.stat().st_size
+    return found
+
+
 def _saved(name: str, plan: Plan, backend: Backend, bits: int) -> int:
     """The bytes that a part would be less in so many bits."""
     component, spec = _specs(plan, backend).get(name, ("", None))
@@ -221,7 +231,9 @@ def _specs(plan: Plan, backend: Backend) -> dict[str, tuple[Any, Any]]:
         "text_encoder": ("text_encoder", model.text_encoder),
         "text_encoder_2": ("text_encoder_2", model.text_encoder_2),
     }
-    for name, part in encoder_parts(loaded.adapters).items():
+    for name, part in backend.residency.encoders().items():
+        if name not in loaded.adapters:  # not chosen for this call
+            continue
         found[part] = ("image_encoder", loaded.adapters[name].loaded.encoder)
     for name, control in loaded.controlnets.items():
         if isinstance(control.spec, ControlNetSpec):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from ipa.model.controlnet import ControlNetSpec
-from ipa.prepare.image_prompts.attached import AttachedAdapter
 from ipa.request.embeds import ImageEmbeds
 
 from ..plan import Plan, PlannedPrompt
 from ..previews import is_fitted
 
 
-def stage_parts(plan: Plan) -> dict[str, frozenset[str]]:
-    """The parts of the model that each stage of a run uses, by the names of `Residency`."""
+def stage_parts(plan: Plan, encoders: Mapping[str, str]) -> dict[str, frozenset[str]]:
+    """The parts of the model that each stage of a run uses, by the names of `Residency`.
+
+    `encoders` has the part that is each adapter's image encoder.
+    """
     texts = {"text_encoder", "text_encoder_2"}
-    encoders, images = encoder_parts(plan.loaded.adapters), set[str]()
+    images = set[str]()
     for prompt in plan.prompts:
         images.add(f"adapter {prompt.adapter}")
         if _sees(prompt):
@@ -43,23 +44,9 @@ def stage_parts(plan: Plan) -> dict[str, frozenset[str]]:
     return {name: frozenset(parts) for name, parts in stages.items() if parts}
 
 
-def encoder_parts(adapters: Mapping[str, AttachedAdapter]) -> dict[str, str]:
-    """The name of the part that is each adapter's image encoder, for those that have one."""
-    places: dict[Path, str] = {}
-    found = {}
-    for name, attached in adapters.items():
-        if attached.loaded.encoder_name:
-            place = Path(attached.loaded.encoder_name).resolve()
-            number = len(places) + 1
-            part = "image_encoder" if number == 1 else f"image_encoder {number}"
-            found[name] = places.setdefault(place, part)
-    return found
-
-
-def reading_parts(name: str, adapters: Mapping[str, AttachedAdapter]) -> tuple[str, ...]:
+def reading_parts(name: str, encoders: Mapping[str, str]) -> tuple[str, ...]:
     """The parts that see pictures for an adapter, and texts that are taken away from them."""
-    encoder = encoder_parts(adapters).get(name, "")
-    return (encoder, f"adapter {name}", "text_encoder", "text_encoder_2")
+    return (encoders.get(name, ""), f"adapter {name}", "text_encoder", "text_encoder_2")
 
 
 def _sees(prompt: PlannedPrompt) -> bool:

@@ -18,6 +18,7 @@ from ipa.backend.work import (
 from ipa.prepare.text.prompts import PlannedText
 
 from ..plan import Plan, PlannedPrompt
+from ..previews import FITTED, is_fitted
 
 
 def stage_works(plan: Plan, vae_memory: VaeMemory) -> dict[str, list[Work]]:
@@ -29,11 +30,16 @@ def stage_works(plan: Plan, vae_memory: VaeMemory) -> dict[str, list[Work]]:
     if plan.edits is not None and plan.edits.sources:
         works["encode"] = [_vae("encode", *plan.edits.sources[0].picture.size, vae_memory)]
     works["text"] = [_text(text) for text in plan.texts if text.tokens]
-    images = [work for prompt in plan.prompts for work in _images(prompt, plan)]
+    images: list[Work] = [work for prompt in plan.prompts for work in _images(prompt, plan)]
     if images:
         works["images"] = images
     works["condition"] = [_condition(plan)]
     works["denoise"] = [_denoise(plan)]
+    vae = plan.loaded.model.vae
+    if is_fitted(plan.request, vae):
+        height, width = (min(n // vae.scale_factor, FITTED) for n in (plan.height, plan.width))
+        sides = (width * vae.scale_factor, height * vae.scale_factor)
+        works["denoise"].append(_vae("decode", *sides, vae_memory))
     if plan.request.output_type != "latent":
         works["decode"] = [_vae("decode", plan.width, plan.height, vae_memory)]
     return works
@@ -60,7 +66,9 @@ def _images(prompt: PlannedPrompt, plan: Plan) -> Iterator[ImagesWork]:
     loaded = plan.loaded.adapters[prompt.adapter].loaded
     features = prompt.features
     parts = None if features.closer is None else features.closer.parts
-    counts = [len(rows) for rows in (features.source, features.negative) if _are_pixels(rows)]
+    counts = [
+        len(rows) for rows in (features.source, features.negative) if isinstance(rows, np.ndarray)
+    ]
     counts += [] if parts is None else [min(len(parts), _MOST_PARTS)]
     tokens = _tokens(prompt, plan)
     for count in counts or [1]:
@@ -73,10 +81,6 @@ def _images(prompt: PlannedPrompt, plan: Plan) -> Iterator[ImagesWork]:
 
 
 _MOST_PARTS = 16  # of a closer look, encoded at once
-
-
-def _are_pixels(rows: object) -> bool:
-    return isinstance(rows, np.ndarray)
 
 
 def _tokens(prompt: PlannedPrompt, plan: Plan) -> int:

@@ -6,6 +6,7 @@ and diffusers' `VaeImageProcessor` (image_processor.py); the arithmetic and its 
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -41,26 +42,35 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     if not where.is_file():
         found = "a folder" if where.is_dir() else "no such file"
         raise RequestError(f"picture {where} cannot be read", found=found, remedy="check the path")
+    return _opened(where, f"picture {where}")
+
+
+def open_bytes(file: bytes, what: str = "the picture") -> Image.Image:
+    """Open the bytes of a picture's file as `open_image` opens a file; `what` is for messages."""
+    return _opened(io.BytesIO(file), what)
+
+
+def _opened(source: Path | io.BytesIO, what: str) -> Image.Image:
     Image.init()
     try:
-        with Image.open(where, formats=tuple(_FORMATS & Image.OPEN.keys())) as image:
-            check_pixels(image.width, image.height, f"picture {where}")
+        with Image.open(source, formats=tuple(_FORMATS & Image.OPEN.keys())) as image:
+            check_pixels(image.width, image.height, what)
             image.load()
-            return eight_bits(image.copy(), f"picture {where}")
+            return eight_bits(image.copy(), what)
     except UnidentifiedImageError as error:
         raise RequestError(
-            f"{where} is not a picture that can be read",
+            f"{what} is not one that can be read",
             remedy=f"supported formats: {', '.join(sorted(_FORMATS))}",
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RequestError(
-            f"picture {where} is too large",
+            f"{what} is too large",
             found=str(error),
             remedy=f"shrink it below {MAX_PIXELS} pixels",
         ) from error
     except DECODE_ERRORS as error:
         raise RequestError(
-            f"picture {where} is damaged",
+            f"{what} is damaged",
             found=str(error) or type(error).__name__,
             remedy="save or download it again",
         ) from error

@@ -1,0 +1,5 @@
+"""A worker as a module: `python -m ipa.engine.stdio`."""
+
+from .worker import main
+
+main()

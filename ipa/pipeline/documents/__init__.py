@@ -1,0 +1,1 @@
+"""Requests as JSON: how they are read, where their pictures come from, and their schema."""
