@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         EngineError,
         IpaError,
         NumericalError,
+        OutOfMemory,
         ParityError,
         RequestError,
         WorkerLost,
@@ -82,6 +83,7 @@ __all__ = [
     "Layers",
     "Needs",
     "NumericalError",
+    "OutOfMemory",
     "ParityError",
     "Picture",
     "Pipeline",
@@ -111,7 +113,7 @@ __all__ = [
 
 _ERRORS = (
     *("BackendError", "Cancelled", "CheckpointError", "IpaError", "NumericalError"),
-    *("ParityError", "RequestError"),
+    *("OutOfMemory", "ParityError", "RequestError"),
     *("DeadlineExceeded", "EngineBusy", "EngineClosed", "EngineError", "WorkerLost"),
 )
 _HOMES = {

@@ -97,6 +97,10 @@ class NumericalError(IpaError):
     info: Mapping[str, Any] | None = None
 
 
+class OutOfMemory(IpaError):  # noqa: N818 - a MemoryError is Python's
+    """Memory ran out while something was loaded or computed; the pipeline can go on."""
+
+
 class ParityError(IpaError):
     """Two runs cannot be compared."""
 

@@ -20,7 +20,11 @@ def load(model: str, **options: Any) -> Pipeline:
 
 
 def open_backend(
-    model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None
+    model: ModelFolder,
+    *,
+    dtype: str | None = None,
+    quantize: int | None = None,
+    lazy: bool = False,
 ) -> MlxBackend:
     """Load a model folder into the MLX backend; called by `ipa.load`."""
     from .blas import preload
@@ -28,7 +32,14 @@ def open_backend(
     preload()  # before MLX's own library is loaded, or it has no effect
     from . import backend
 
-    return backend.load(model, dtype=dtype, quantize=quantize)
+    return backend.load(model, dtype=dtype, quantize=quantize, lazy=lazy)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error of the framework, which is loaded, says that memory ran out."""
+    from .residency import ran_out as is_shortage
+
+    return is_shortage(error)
 
 
 def environment() -> dict[str, str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ipa.backend.protocol import Identity, ImageTokens, LoadedAdapter
+from ipa.backend.residency import encoder_part
 from ipa.errors import RequestError
 from ipa.model.adapter import AdapterSpec
 from ipa.model.adapter_kinds import identified
@@ -34,7 +34,8 @@ from .networks.clip import VisionEncoder
 from .networks.context import KeyValue
 from .networks.low_rank import SiteChanges, site_changes
 from .networks.projectors import PROJECTORS
-from .networks.weights import arrays, fill, place
+from .networks.weights import fill
+from .residency import Resident, Source, resident
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,6 @@ class ImageAdapter:
             parts[part][rest] = array
         fill(projector, parts["projector"].items(), where)
         return cls(spec, projector, parts["sites"], parts["lora"])
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the adapter's own weights, without the encoder."""
-        parameters = (array for _, array in tree_flatten(self.projector.parameters()))
-        return sum(a.nbytes for a in (*parameters, *self.projections.values(), *self.lora.values()))
 
     def features(self, encoder: VisionEncoder, pixels: mx.array) -> tuple[mx.array, mx.array]:
         """Encode normalised pixels (N, S, S, 3) to features; see `Backend.encode_images`."""
@@ -113,20 +108,32 @@ class ImageAdapter:
 
 
 @dataclass(frozen=True)
+class _Encoder:
+    """An image encoder, the name of its folder or file, and the names in its files."""
+
+    network: Resident[VisionEncoder]
+    name: str
+    contents: Contents
+
+
+@dataclass(frozen=True)
 class _Attached:
-    adapter: ImageAdapter
-    encoder: EncoderFiles | None
+    adapter: Resident[ImageAdapter]
+    encoder: Path | None
 
 
 @dataclass
 class Adapters:
-    """The loaded adapters by name; `encoders` by their folders, each loaded once."""
+    """The loaded adapters by name, and their encoders by folder, each loaded once.
+
+    With `lazy`, weights are read when they are first used.
+    """
 
     model: ModelFolder
     precision: mx.Dtype
     quantization: Quantization | None
-    encoders: dict[Path, VisionEncoder] = field(default_factory=dict)
-    _contents: dict[Path, Contents] = field(default_factory=dict)
+    lazy: bool = False
+    _encoders: dict[Path, _Encoder] = field(default_factory=dict)
     _attached: dict[str, _Attached] = field(default_factory=dict)
 
     def load(self, name: str, files: AdapterFiles) -> LoadedAdapter:
@@ -137,41 +144,62 @@ class Adapters:
         )
         spec = identified(spec, files.kind, where)
         encoder = find_encoder(spec, files, self.model)
-        adapter = ImageAdapter.build(spec, arrays(converted, self.precision), where)
+        source = Source.of(converted, self.precision, where)
+        adapter = Resident(source, lambda: ImageAdapter.build(spec, source.arrays(), where))
         contents, found = [converted.contents()], None
         if encoder is not None:
-            found, of_encoder = self._encoder(encoder, files.ignore)
-            contents.append(of_encoder)
+            found = self._encoder(encoder, files.ignore)
+            contents.append(found.contents)
         files.ignore.check_all(where, *contents)
+        if not self.lazy:
+            adapter.get()
+        sha256, place = "", None
         if encoder is not None and found is not None:
-            self.encoders[encoder.folder], self._contents[encoder.folder] = found, contents[1]
-        self._attached[name] = _Attached(adapter, encoder)
+            if not self.lazy:
+                found.network.get()
+            sha256, place = _fingerprint(found.network.source, encoder), _place(encoder)
+            self._encoders[place] = found
+        self._attached[name] = _Attached(adapter, place)
         left_out = LeftOut.of(where, left_out_of(files.ignore, *contents))
-        sha256 = _fingerprint(found) if found else ""
-        return loaded_adapter(spec, encoder, sha256, adapter.nbytes, left_out)
+        return loaded_adapter(spec, encoder, sha256, adapter.measured.nbytes, left_out)
 
     def unload(self, name: str) -> None:
         """See `Backend.unload_adapter`."""
         del self._attached[name]
-        used = {a.encoder.folder for a in self._attached.values() if a.encoder}
-        self.encoders = {k: v for k, v in self.encoders.items() if k in used}
+        used = {attached.encoder for attached in self._attached.values()}
+        self._encoders = {k: v for k, v in self._encoders.items() if k in used}
 
     def frozen(self) -> Adapters:
         """See `Backend.frozen`."""
-        return replace(self, encoders=dict(self.encoders), _attached=dict(self._attached))
+        return replace(self, _encoders=dict(self._encoders), _attached=dict(self._attached))
 
     def __getitem__(self, name: str) -> ImageAdapter:
-        return self._attached[name].adapter
+        return self._attached[name].adapter.get()
 
-    def __iter__(self) -> Iterator[ImageAdapter]:
-        return (attached.adapter for attached in self._attached.values())
+    def residents(self) -> Iterator[tuple[str, Resident[ImageAdapter]]]:
+        """The adapters by name, in memory or not."""
+        yield from ((name, attached.adapter) for name, attached in self._attached.items())
+
+    def encoders(self) -> Iterator[tuple[str, Resident[VisionEncoder]]]:
+        """The image encoders by the names of their folders, in memory or not.
+
+        In the order of the adapters that use them (`ipa.backend.residency`).
+        """
+        places = dict.fromkeys(a.encoder for a in self._attached.values() if a.encoder)
+        yield from ((self._encoders[p].name, self._encoders[p].network) for p in places)
+
+    def seen_by(self) -> dict[str, str]:
+        """See `Residency.encoders`."""
+        places = {name: a.encoder for name, a in self._attached.items() if a.encoder}
+        ranks = list(dict.fromkeys(places.values()))
+        return {name: encoder_part(ranks.index(place)) for name, place in places.items()}
 
     def encoder(self, name: str) -> VisionEncoder:
         """An adapter's image encoder. Raises RequestError if it has none."""
-        files = self._attached[name].encoder
-        if files is None:
+        place = self._attached[name].encoder
+        if place is None:
             raise RequestError(f"{name} has no image encoder", remedy="it takes faces alone")
-        return self.encoders[files.folder]
+        return self._encoders[place].network.get()
 
     def changes(self, lora_scales: Mapping[str, float]) -> tuple[SiteChanges, ...]:
         """The LoRA changes of all attentions by adapters at these strengths."""
@@ -183,19 +211,25 @@ class Adapters:
         for name, scale in lora_scales.items():
             yield self[name].lora, scale
 
-    def _encoder(self, files: EncoderFiles, ignore: Ignore) -> tuple[VisionEncoder, Contents]:
-        """An encoder, loaded unless it is already, and the names in its files."""
-        if files.folder in self.encoders:
-            return self.encoders[files.folder], self._contents[files.folder]
+    def _encoder(self, files: EncoderFiles, ignore: Ignore) -> _Encoder:
+        """An encoder: the one that is here already, if it is."""
+        if _place(files) in self._encoders:
+            return self._encoders[_place(files)]
         converted = read_component(
             "image_encoder", files.folder, files.spec, variant=files.variant, ignore=ignore
         )
-        encoder = VisionEncoder(files.spec)
-        place(encoder, converted, self.precision, str(files.folder), self.quantization)
-        return encoder, converted.contents()
+        source = Source.of(converted, self.precision, str(files.folder), self.quantization)
+        network = resident(source, lambda: VisionEncoder(files.spec))
+        return _Encoder(network, files.folder.name, converted.contents())
 
 
-def _fingerprint(encoder: VisionEncoder) -> str:
-    last = [layer.feed_forward.proj_out.bias for layer in encoder.layers]
-    weights = [encoder.class_embedding, encoder.position_embedding.weight, *last]
-    return fingerprint(np.array(array.astype(mx.float32)) for array in weights)
+def _place(files: EncoderFiles) -> Path:
+    """Where an encoder lies, however its path is spelled."""
+    return files.folder.resolve()
+
+
+def _fingerprint(source: Source, files: EncoderFiles) -> str:
+    last = [f"layers.{n}.feed_forward.proj_out.bias" for n in range(files.spec.layers)]
+    names = ["class_embedding", "position_embedding.weight", *last]
+    found = dict(source.arrays(names))
+    return fingerprint(np.array(found[name].astype(mx.float32)) for name in names)

@@ -6,12 +6,13 @@ another thread than the one that loaded it, and so that memory is bounded by one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import numpy.typing as npt
 
@@ -26,9 +27,11 @@ from ipa.backend.protocol import (
     LoadedAdapter,
     PreviewDecoder,
 )
+from ipa.backend.residency import encoder_part
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
+from ipa.backend.work import Work, WorkMemory
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
@@ -39,15 +42,18 @@ from ipa_convert import read_model
 from .adapters import Adapters
 from .conditioning import Conditioning, steered, text_pairs
 from .controls import Controls
-from .loras import Loras
+from .device import device
+from .loras import Acting, Loras
+from .memory.stages import Subject, work_memory
 from .networks.clip import TextEncoder
 from .networks.tiny_vae import load_tiny
 from .networks.unet import UNet
 from .networks.unet_down import added_conditioning
 from .networks.vae import Vae
-from .networks.weights import DTYPES, keep_freed, place, require_quantized
+from .networks.weights import DTYPES, keep_freed
 from .prediction import predict
-from .report import Measured, base_networks, encoders, measured, report
+from .report import report
+from .residency import MlxResidency, Resident, Source, require_quantized, resident
 from .sampler import advance, guide
 from .stages import Stages
 from .text import encode_text, no_text
@@ -67,10 +73,7 @@ class MlxBackend:
 
     model: ModelFolder
     dtype: str
-    unet: UNet
-    vae: Vae
-    text_encoder: TextEncoder
-    text_encoder_2: TextEncoder | None = None
+    networks: Mapping[str, Resident[Any]]
     quantization: Quantization | None = None
     name: str = "mlx"
     warnings: list[str] = field(default_factory=list)
@@ -80,14 +83,72 @@ class MlxBackend:
     adapters: Adapters = field(init=False)
     controlnets: Controls = field(init=False)
     loras: Loras = field(init=False)
-    _measured: Mapping[str, Measured] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._measured = measured(base_networks(self))
         self.adapters = Adapters(self.model, self._precision, self.quantization)
         self.controlnets = Controls(self._precision, self.quantization)
-        texts = {"text_encoder": self.text_encoder, "text_encoder_2": self.text_encoder_2}
-        self.loras = Loras(self.model, {"unet": self.unet} | texts, self._precision)
+        acting = {name: each for name, each in self.networks.items() if name != "vae"}
+        self.loras = Loras(self.model, Acting(acting), self._precision)
+
+    @property
+    def unet(self) -> UNet:
+        """The denoiser, read if it is not in memory."""
+        return cast(UNet, self.networks["unet"].get())
+
+    @property
+    def vae(self) -> Vae:
+        """The autoencoder, likewise."""
+        return cast(Vae, self.networks["vae"].get())
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """CLIP's text tower, likewise."""
+        return cast(TextEncoder, self.networks["text_encoder"].get())
+
+    @property
+    def text_encoder_2(self) -> TextEncoder | None:
+        """SDXL's second text tower, likewise."""
+        second = self.networks.get("text_encoder_2")
+        return None if second is None else cast(TextEncoder, second.get())
+
+    @property
+    def lazy(self) -> bool:
+        """Whether weights that are loaded beside the model are read when they are first used."""
+        return self.adapters.lazy
+
+    @lazy.setter
+    def lazy(self, lazy: bool) -> None:
+        self.adapters.lazy = self.controlnets.lazy = lazy
+
+    @property
+    def residency(self) -> MlxResidency:
+        """See `Backend.residency`."""
+        return MlxResidency(self._residents(), self.adapters.seen_by())
+
+    def work_memory(self, work: Work) -> WorkMemory:
+        """See `Backend.work_memory`: the networks are traced, no weight is read."""
+        return work_memory(self._subject, work)
+
+    @property
+    def _subject(self) -> Subject:
+        model, found = self.model, self.networks["unet"].measured.quantization
+        texts = (model.text_encoder, model.text_encoder_2)
+        return Subject(
+            unet=model.unet,
+            vae=model.vae,
+            texts=tuple(spec for spec in texts if spec is not None),
+            dtype=self.dtype,
+            how=Quantization(found["bits"]) if found else None,
+            wide=self._vae_use["wide"],
+        )
+
+    def _residents(self) -> dict[str, Resident[Any]]:
+        """All that can leave memory, by the names of `ipa.backend.residency`."""
+        found: dict[str, Resident[Any]] = dict(self.networks)
+        for number, (_, encoder) in enumerate(self.adapters.encoders()):
+            found[encoder_part(number)] = encoder
+        found |= {f"adapter {name}": each for name, each in self.adapters.residents()}
+        return found | {f"controlnet {n}": each for _, n, each in self.controlnets.residents()}
 
     @property
     def _precision(self) -> mx.Dtype:
@@ -271,8 +332,13 @@ class MlxBackend:
             "vae_tiling": as_tiling(self.vae_memory),
             **self.left_out.record(),
             "warnings": [*self.left_out.warnings(), *self.warnings],
-            **report(self._measured | measured(encoders(self))),
+            **report({name: each.measured for name, each in self._reported()}),
         }
+
+    def _reported(self) -> Iterator[tuple[str, Resident[Any]]]:
+        yield from self.networks.items()
+        for name, encoder in self.adapters.encoders():
+            yield f"image_encoder:{name}", encoder
 
     def peak_memory(self) -> int | None:
         """See `Backend.peak_memory`."""
@@ -285,7 +351,11 @@ class MlxBackend:
 
 
 def load(
-    model: ModelFolder, *, dtype: str | None = None, quantize: int | None = None
+    model: ModelFolder,
+    *,
+    dtype: str | None = None,
+    quantize: int | None = None,
+    lazy: bool = False,
 ) -> MlxBackend:
     """Load a model folder, original or converted.
 
@@ -295,31 +365,46 @@ def load(
             (where MLX has no fast half-precision matrix product).
         quantize: 4 or 8 bits for the matrices of transformers, as `ipa_convert.convert_model`
             quantises them in this precision; None takes them as they are in the files.
+        lazy: Read headers alone; weights are read when they are first used.
 
     Raises:
         CheckpointError: Weights are missing, left over, misshapen or not finite.
         RequestError: The dtype or quantisation is unknown, or not possible for this model.
     """
     how = Quantization.of(quantize)
-    chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
+    chosen = dtype or ("float16" if device().is_gpu else "float32")
     if chosen not in DTYPES:
         raise RequestError("unknown dtype", found=repr(dtype), remedy=f"one of {', '.join(DTYPES)}")
     keep_freed()
     converted = read_model(model, _NETWORKS)
-    modules = {
-        "unet": UNet(model.unet),
-        "vae": Vae(model.vae),
-        "text_encoder": TextEncoder(model.text_encoder),
+    makers, precision = _makers(model), DTYPES[chosen]
+    networks = {
+        name: resident(Source.of(part, precision, f"{model.name}/{name}", how), makers[name])
+        for name, part in converted.items()
     }
-    if model.text_encoder_2 is not None:
-        modules["text_encoder_2"] = TextEncoder(model.text_encoder_2)
-    for name, module in modules.items():
-        place(module, converted[name], DTYPES[chosen], f"{model.name}/{name}", how)
     if how is not None:
-        require_quantized(modules.values())
+        require_quantized(network.measured for network in networks.values())
+    if not lazy:
+        for network in networks.values():
+            network.get()
     gone = (name for part in converted.values() for name in part.dropped)
     left_out = LeftOut.of(model.name, gone)
-    return MlxBackend(model=model, dtype=chosen, quantization=how, left_out=left_out, **modules)
+    backend = MlxBackend(model, chosen, networks, how, left_out=left_out)
+    backend.lazy = lazy
+    return backend
+
+
+def _makers(model: ModelFolder) -> dict[str, Callable[[], nn.Module]]:
+    """What builds each network of a model, without weights."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "unet": lambda: UNet(model.unet),
+        "vae": lambda: Vae(model.vae),
+        "text_encoder": lambda: TextEncoder(model.text_encoder),
+    }
+    second = model.text_encoder_2
+    if second is not None:
+        makers["text_encoder_2"] = lambda: TextEncoder(second)
+    return makers
 
 
 def _channels_last(array: Floats) -> mx.array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
+from typing import TypeAlias
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ipa.backend.protocol import ControlBranch
 from ipa.backend.text import Sizes, TextStates
@@ -16,9 +16,10 @@ from ipa.model.control_files import ControlFiles, T2IAdapterFiles
 from ipa.model.quantization import Quantization
 
 from .networks.context import Context
-from .networks.controlnet import ControlNet, load_controlnet
-from .networks.t2i_adapter import T2IAdapter, load_t2i_adapter
+from .networks.controlnet import ControlNet
+from .networks.t2i_adapter import T2IAdapter
 from .networks.unet_down import added_conditioning
+from .residency import Resident, Source, resident
 
 Residuals = list[mx.array | None]
 
@@ -79,23 +80,26 @@ class Added:
     features: Residuals
 
 
+Control: TypeAlias = Resident[ControlNet] | Resident[T2IAdapter]
+
+
 @dataclass
 class Controls:
-    """The loaded controls by name."""
+    """The loaded controls by name; `lazy` reads their weights when they are first used."""
 
     precision: mx.Dtype
     quantization: Quantization | None
-    _loaded: dict[str, ControlNet | T2IAdapter] = field(default_factory=dict)
+    lazy: bool = False
+    _loaded: dict[str, tuple[str, Control]] = field(default_factory=dict)
 
     def load(self, name: str, files: ControlFiles) -> int:
         """See `ControlNetStore.load`."""
-        net: ControlNet | T2IAdapter
-        if isinstance(files, T2IAdapterFiles):
-            net = load_t2i_adapter(files, self.precision)
-        else:
-            net = load_controlnet(files, self.precision, self.quantization)
-        self._loaded[name] = net
-        return sum(array.nbytes for _, array in tree_flatten(net.parameters()))
+        found = _control(files, self.precision, self.quantization)
+        if not self.lazy:
+            found.get()
+        kind = "t2i_adapter" if isinstance(files, T2IAdapterFiles) else "controlnet"
+        self._loaded[name] = kind, found
+        return found.measured.nbytes
 
     def unload(self, name: str) -> None:
         """See `ControlNetStore.unload`."""
@@ -105,8 +109,10 @@ class Controls:
         """See `Backend.frozen`."""
         return replace(self, _loaded=dict(self._loaded))
 
-    def __iter__(self) -> Iterator[tuple[str, ControlNet | T2IAdapter]]:
-        return iter(self._loaded.items())
+    def residents(self) -> Iterator[tuple[str, str, Control]]:
+        """Kind ("controlnet", "t2i_adapter"), name and network of each, in memory or not."""
+        for name, (kind, network) in self._loaded.items():
+            yield kind, name, network
 
     def condition(
         self,
@@ -120,7 +126,7 @@ class Controls:
     def _conditioned(
         self, control: ControlBranch, text: Sequence[TextStates], sizes: Sequence[Sizes]
     ) -> ConditionedControl | ConditionedAdapter:
-        net, alone = self._loaded[control.name], control.conditional_only and len(text) > 1
+        net, alone = self._loaded[control.name][1].get(), control.conditional_only and len(text) > 1
         channels_last = np.ascontiguousarray(control.pixels.transpose(0, 2, 3, 1))
         pixels = mx.array(channels_last).astype(self.precision)
         if isinstance(net, T2IAdapter):
@@ -136,6 +142,23 @@ class Controls:
         mx.eval(picture, added, *(array for pair in pairs for array in pair.arrays()))
         context = Context(rows=len(text), text=pairs, images=(), scales=(), added=added)
         return ConditionedControl(net, picture, context, alone)
+
+
+def _control(files: ControlFiles, dtype: mx.Dtype, how: Quantization | None) -> Control:
+    """A control of files, no weight read. Nothing in a T2I-Adapter is ever quantised.
+
+    Raises:
+        CheckpointError: Weights are missing, left over or misshapen.
+        RequestError: It is quantised already, in another way.
+    """
+    from ipa_convert import read_control
+
+    converted, where = read_control(files), str(files.path)
+    if isinstance(files, T2IAdapterFiles):
+        adapter = files.spec
+        return resident(Source.of(converted, dtype, where), lambda: T2IAdapter(adapter))
+    spec = files.spec
+    return resident(Source.of(converted, dtype, where, how), lambda: ControlNet(spec))
 
 
 def summed(

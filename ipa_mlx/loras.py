@@ -19,6 +19,7 @@ from ipa.model.ignoring import NOTHING, Ignore
 from ipa_convert import Converted, ConvertedTensor
 
 from .networks.weights import arrays
+from .residency import Resident, Source
 
 if TYPE_CHECKING:
     from ipa_convert import Lora, LoraPair
@@ -98,28 +99,98 @@ class _Attached:
     fuse: bool
 
 
-@dataclass
-class _Acting:
-    """The LoRAs that act in the networks, and the layers to be put back."""
+@dataclass(eq=False)
+class Acting:
+    """The LoRAs that act in the networks, and the layers to be put back.
 
+    A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
+    a copy with other weights; the originals are put back when nothing changes them any more. A
+    network that comes back from its files is changed as those that stayed.
+    """
+
+    networks: Mapping[str, Resident[Any]]
     scales: Mapping[_Attached, LoraScale] = field(default_factory=dict)
     originals: dict[Place, nn.Module] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, network in self.networks.items():
+            network.guests.insert(0, _Settler(self, name))
+
+    def use(self, wanted: Mapping[_Attached, LoraScale]) -> None:
+        """Have LoRAs act, and no others. Evaluated, so that any thread may go on."""
+        if wanted == self.scales:
+            return
+        here = {name: each.get() for name, each in self.networks.items() if each.is_here}
+        layers = self._layers(here, wanted)
+        for place, original in self.originals.items():
+            _put(here[place[0]], place[1], original)
+        self.originals = {}
+        for name, network in here.items():
+            self._put_all(name, network, layers)
+        self.scales = wanted
+
+    def settle(self, name: str, network: nn.Module) -> None:
+        """Have those that act do so in a network that has come."""
+        self._put_all(name, network, self._layers({name: network}, self.scales))
+
+    def forget(self, name: str) -> None:
+        """Let go of the layers of a network that leaves."""
+        self.originals = {p: layer for p, layer in self.originals.items() if p[0] != name}
+
+    def _layers(
+        self, here: Mapping[str, nn.Module], scales: Mapping[_Attached, LoraScale]
+    ) -> dict[Place, nn.Module]:
+        """The layers as they are to be, of networks that are in memory; evaluated."""
+        places = {
+            place: None
+            for attached, scale in scales.items()
+            for place in attached.changes
+            if place[0] in here and scale.at(place[0]) != 0.0
+        }
+        layers = {p: _changed(self._original(here, p), p, scales) for p in places}
+        changed = [layer.change for layer in layers.values() if isinstance(layer, ChangedLayer)]
+        mx.eval([(change.down, change.up) for change in changed])
+        for layer in layers.values():  # one by one: a sum takes several times its layer
+            mx.eval(layer.parameters())
+        return layers
+
+    def _original(self, here: Mapping[str, nn.Module], place: Place) -> nn.Module:
+        if place in self.originals:
+            return self.originals[place]
+        return _child(here[place[0]], place[1].split("."))
+
+    def _put_all(self, name: str, network: nn.Module, layers: Mapping[Place, nn.Module]) -> None:
+        mine = {place: layer for place, layer in layers.items() if place[0] == name}
+        self.originals |= {place: _child(network, place[1].split(".")) for place in mine}
+        for (_, path), layer in mine.items():
+            _put(network, path, layer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Settler:
+    """`residency.Guest`: the LoRAs that act in one network."""
+
+    acting: Acting
+    name: str
+
+    def enter(self, network: nn.Module) -> None:
+        self.acting.settle(self.name, network)
+
+    def leave(self, _: nn.Module) -> None:
+        self.acting.forget(self.name)
 
 
 @dataclass
 class Loras:
     """The loaded LoRAs by name. See `ipa.backend.protocol.LoraSet`.
 
-    A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
-    a copy with other weights; the originals are put back when nothing changes them any more. What
-    is frozen shares `_acting`, for the networks are the same.
+    What is frozen shares `acting`, for the networks are the same.
     """
 
     model: ModelFolder
-    networks: Mapping[str, nn.Module]
+    acting: Acting
     precision: mx.Dtype
     _attached: dict[str, _Attached] = field(default_factory=dict)
-    _acting: _Acting = field(default_factory=_Acting)
 
     def frozen(self) -> Loras:
         """See `Backend.frozen`."""
@@ -136,14 +207,13 @@ class Loras:
             text_encoder_2=model.text_encoder_2,
         )
         lora = read_lora(path, targets, ignore=ignore)
-        layers = {place: self._original(place) for place in lora}
         if fuse:
-            _require_plain(layers, path.name)
+            self._require_plain(lora, path.name)
         self._attached[name] = _Attached(_changes(lora, self.precision), fuse)
         return LoadedLora(
             dict(Counter(network for network, _ in lora)),
             sum(change.nbytes for change in self._attached[name].changes.values()),
-            sum(layer.weight.nbytes for layer in layers.values()) if fuse else 0,
+            sum(self._source(p).nbytes(f"{p[1]}.weight") for p in lora) if fuse else 0,
             lora.dropped,
         )
 
@@ -152,57 +222,43 @@ class Loras:
         del self._attached[name]
 
     def use(self, scales: Mapping[str, LoraScale]) -> None:
-        """See `LoraSet.use`. Evaluated, so that any thread may go on."""
-        wanted = {self._attached[name]: scale for name, scale in scales.items() if scale}
-        if wanted == self._acting.scales:
-            return
-        places = {
-            place: None
-            for attached, scale in wanted.items()
-            for place in attached.changes
-            if scale.at(place[0]) != 0.0
-        }
-        layers = {place: self._changed(place, wanted) for place in places}
-        changed = [layer.change for layer in layers.values() if isinstance(layer, ChangedLayer)]
-        mx.eval([(change.down, change.up) for change in changed])
-        mx.eval([layer.parameters() for layer in layers.values()])
-        for place, original in self._acting.originals.items():
-            self._put(place, original)
-        self._acting.originals = {place: self._at(place) for place in places}
-        for place, layer in layers.items():
-            self._put(place, layer)
-        self._acting.scales = wanted
+        """See `LoraSet.use`."""
+        self.acting.use({self._attached[name]: scale for name, scale in scales.items() if scale})
 
-    def _changed(self, place: Place, scales: Mapping[_Attached, LoraScale]) -> nn.Module:
-        layer = self._original(place)
-        for fuse in (True, False):
-            changes = [
-                attached.changes[place].scaled(factor)
-                for attached, scale in scales.items()
-                if attached.fuse is fuse
-                and place in attached.changes
-                and (factor := scale.at(place[0])) != 0.0
-            ]
-            if changes:
-                layer = (merged if fuse else ChangedLayer)(layer, joined(changes))
-        return layer
+    def _source(self, place: Place) -> Source:
+        return self.acting.networks[place[0]].source
 
-    def _original(self, place: Place) -> nn.Module:
-        originals = self._acting.originals
-        return originals[place] if place in originals else self._at(place)
+    def _require_plain(self, lora: Lora, where: str) -> None:
+        quantized = [p[1] for p in lora if self._source(p).is_quantized(f"{p[1]}.weight")]
+        if quantized:
+            raise RequestError(
+                f"{where} cannot be fused with quantised layers",
+                found=f"{len(quantized)}, such as {quantized[0]}",
+                remedy="leave fuse out: beside them it keeps its precision",
+            )
 
-    def _at(self, place: Place) -> nn.Module:
-        network, path = place
-        return _child(self.networks[network], path.split("."))
 
-    def _put(self, place: Place, layer: nn.Module) -> None:
-        network, path = place
-        *above, last = path.split(".")
-        parent = _child(self.networks[network], above)
-        if isinstance(parent, list):
-            parent[int(last)] = layer
-        else:
-            parent[last] = layer
+def _changed(layer: nn.Module, place: Place, scales: Mapping[_Attached, LoraScale]) -> nn.Module:
+    for fuse in (True, False):
+        changes = [
+            attached.changes[place].scaled(factor)
+            for attached, scale in scales.items()
+            if attached.fuse is fuse
+            and place in attached.changes
+            and (factor := scale.at(place[0])) != 0.0
+        ]
+        if changes:
+            layer = (merged if fuse else ChangedLayer)(layer, joined(changes))
+    return layer
+
+
+def _put(network: nn.Module, path: str, layer: nn.Module) -> None:
+    *above, last = path.split(".")
+    parent = _child(network, above)
+    if isinstance(parent, list):
+        parent[int(last)] = layer
+    else:
+        parent[last] = layer
 
 
 def _child(module: Any, path: Sequence[str]) -> Any:
@@ -225,13 +281,3 @@ def _changes(lora: Lora, precision: mx.Dtype) -> dict[Place, LowRankChange]:
 def _change(name: str, pair: LoraPair, found: Mapping[str, mx.array]) -> LowRankChange:
     change = LowRankChange(found[f"{name}.down"], found[f"{name}.up"])
     return change if pair.scale == 1.0 else change.scaled(pair.scale)
-
-
-def _require_plain(layers: Mapping[Place, nn.Module], where: str) -> None:
-    quantized = [path for (_, path), layer in layers.items() if "scales" in layer]
-    if quantized:
-        raise RequestError(
-            f"{where} cannot be fused with quantised layers",
-            found=f"{len(quantized)}, such as {quantized[0]}",
-            remedy="leave fuse out: beside them it keeps its precision",
-        )

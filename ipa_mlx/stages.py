@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
@@ -17,15 +17,15 @@ import mlx.nn as nn
 import numpy as np
 
 from ipa.arrays import Floats
-from ipa.backend.stage_reader import StageReader
+from ipa.backend.stage_reader import StageReader, control_stage
 from ipa.backend.stages import INPUTS, input_of, is_sequence, kind_of
 from ipa.backend.tap import Emit
 
+from .adapters import ImageAdapter
 from .conditioning import Conditioning
 from .networks.attention import CrossAttention, merge_heads
 from .networks.context import Context
-from .networks.controlnet import ControlNet
-from .report import networks
+from .residency import Resident
 
 _DIFFUSERS = (
     (r"\.conditioning_embedding$", ".controlnet_cond_embedding"),
@@ -115,22 +115,23 @@ class Stages(StageReader):
 
     runtime: Any
     conditioning = Conditioning
-    controlnet = ControlNet
 
     @contextmanager
     def hooked(self, emit: Emit) -> Iterator[None]:
         """See `Taps.hooked`."""
         with ExitStack() as stack:
-            for component, network in self.networks():
-                for path, module in network.named_modules():
-                    name = stage_name(component, path, network)
-                    if name is not None:
-                        _exchange(module, _telling(module, name, emit), stack)
+            for component, resident in self._residents():
+                stack.enter_context(resident.hosting(_Telling(component, emit)))
             yield
 
-    def loaded(self) -> Iterator[tuple[str, nn.Module]]:
-        """See `StageReader`."""
-        return networks(self.runtime)
+    def _residents(self) -> Iterator[tuple[str, Resident[Any]]]:
+        """All networks of a run, in memory or not, by the name of the component in stages."""
+        runtime = self.runtime
+        yield from runtime.networks.items()
+        yield from (("image_encoder", encoder) for _, encoder in runtime.adapters.encoders())
+        yield from (("projector", adapter) for _, adapter in runtime.adapters.residents())
+        for kind, name, control in runtime.controlnets.residents():
+            yield control_stage(kind, name), control
 
     def floats(self, array: mx.array) -> Floats:
         """See `StageReader`."""
@@ -157,10 +158,28 @@ class Stages(StageReader):
         return _split(floats, array)
 
 
-def _exchange(module: nn.Module, call: Callable[..., Any], stack: ExitStack) -> None:
-    kind = type(module)
-    module.__class__ = type(kind.__name__, (kind,), {"__call__": call})
-    stack.callback(setattr, module, "__class__", kind)
+@dataclass(eq=False)
+class _Telling:
+    """`residency.Guest`: a tap's hooks in one component, for as long as it is in memory."""
+
+    component: str
+    emit: Emit
+    _kinds: list[tuple[nn.Module, type]] = field(default_factory=list)
+
+    def enter(self, network: nn.Module | ImageAdapter) -> None:
+        if isinstance(network, ImageAdapter):
+            network = network.projector
+        for path, module in network.named_modules():
+            name = stage_name(self.component, path, network)
+            if name is not None:
+                kind, call = type(module), _telling(module, name, self.emit)
+                module.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+                self._kinds.append((module, kind))
+
+    def leave(self, _: object) -> None:
+        for module, kind in self._kinds:
+            module.__class__ = kind
+        self._kinds.clear()
 
 
 def _telling(module: nn.Module, name: str, emit: Emit) -> Callable[..., Any]:

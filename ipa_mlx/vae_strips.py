@@ -16,6 +16,7 @@ import mlx.nn as nn
 
 from ipa.backend.strips import STRIP_NUMBERS, Strips, neighbours, spans
 
+from .device import evaluate
 from .networks.attention import attend, merge_heads, split_heads
 from .networks.layers import Convolution, GroupNorm, silu, upsample_nearest
 from .networks.unet_blocks import ResnetBlock
@@ -118,19 +119,19 @@ class StripWalk:
             normed(x.rows(*span)) for span in spans(shape[1], shape[2] * shape[3], self.numbers)
         ]
         for part in parts:
-            mx.eval(part)
+            evaluate(part)
         y = mx.concatenate(parts, axis=1).reshape(shape[0], -1, shape[3])
         del parts
         layers = (attention.to_q, attention.to_k, attention.to_v)
         q, k, v = (split_heads(layer(y), attention.heads) for layer in layers)
-        mx.eval(q, k, v)
+        evaluate(q, k, v)
         del y
         made = []
         for top, end in spans(q.shape[2], k.shape[2], _SCORES * self.numbers):
             made.append(attention.to_out(merge_heads(attend(q[:, :, top:end], k, v))))
-            mx.eval(made[-1])
+            evaluate(made[-1])
         whole = flat + mx.concatenate(made, axis=1).reshape(shape)
-        mx.eval(whole)
+        evaluate(whole)
         return _strips([whole])
 
     def _spans(self, x: Strips, layer: Convolution) -> list[tuple[int, int]]:
@@ -144,7 +145,7 @@ def _strips(parts: list[mx.array]) -> Strips:
 
 
 def _keep(strips: Strips, part: mx.array) -> None:
-    mx.eval(part)
+    evaluate(part)
     strips.add(part)
 
 

@@ -31,6 +31,13 @@ def open_backend(
     return backend.load(model, dtype=dtype, device=device)
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether an error of the framework, which is loaded, says that memory ran out."""
+    from .residency import ran_out as is_shortage
+
+    return is_shortage(error)
+
+
 def environment() -> dict[str, str]:
     """Facts of what torch runs on here, by name; loads torch."""
     from .startup import has_steady_products, start

@@ -14,6 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from ipa.arrays import Floats
 from ipa.backend.protocol import Identity, ImageTokens, LoadedAdapter
+from ipa.backend.residency import encoder_part
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.adapter import AdapterSpec, Shapes
 from ipa.model.adapter_kinds import identified
@@ -35,6 +36,7 @@ from .files.weights import MALFORMED, Account, load_component, load_encoder_file
 from .networks.attention import keys_values
 from .networks.context import KeyValue
 from .networks.low_rank import PARTS, SiteChanges, site_changes
+from .report import network_bytes
 
 _ASSUMED = {  # by diffusers' loaders
     "linear": ("tokens", 4),
@@ -251,6 +253,19 @@ class Adapters:
 
     def __iter__(self) -> Iterator[ImageAdapter]:
         return (attached.adapter for attached in self._attached.values())
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of adapters and their encoders, by the names of `ipa.backend.residency`."""
+        found = {f"adapter {name}": a.adapter.nbytes for name, a in self._attached.items()}
+        for name, part in self.seen_by().items():
+            found[part] = network_bytes(self.encoder(name))
+        return found
+
+    def seen_by(self) -> dict[str, str]:
+        """See `Residency.encoders`."""
+        places = {name: a.encoder.folder for name, a in self._attached.items() if a.encoder}
+        ranks = list(dict.fromkeys(places.values()))
+        return {name: encoder_part(ranks.index(place)) for name, place in places.items()}
 
     def encoder(self, name: str) -> torch.nn.Module:
         """An adapter's image encoder. Raises RequestError if it has none."""

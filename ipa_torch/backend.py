@@ -32,6 +32,7 @@ from ipa.backend.protocol import (
 from ipa.backend.schedule import Step
 from ipa.backend.text import PLAIN, Sizes, TextOptions, TextStates
 from ipa.backend.vae_memory import VaeMemory, VaeUse, as_tiling
+from ipa.backend.work import Work
 from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
@@ -47,6 +48,7 @@ from .networks.attention import install
 from .networks.tiny_vae import load_tiny
 from .prediction import predict
 from .report import Measured, base_networks, encoders, measured, report
+from .residency import TorchResidency
 from .sampler import advance, guide
 from .stages import Stages
 from .text import added_conditioning, encode_text, no_text
@@ -82,6 +84,7 @@ class TorchBackend:
     left_out: LeftOut = NOTHING
     vae_memory: VaeMemory = None
     preview_decoder: PreviewDecoder | None = None
+    lazy: bool = False
     adapters: Adapters = field(init=False)
     controlnets: Controls = field(init=False)
     loras: Loras = field(init=False)
@@ -252,6 +255,16 @@ class TorchBackend:
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""
         self.preview_decoder = load_tiny(files, self.device)
+
+    def work_memory(self, work: Work) -> None:
+        """See `Backend.work_memory`: not foretold for torch, whose kernels choose as they run."""
+
+    @property
+    def residency(self) -> TorchResidency:
+        """See `Backend.residency`."""
+        base = {name: part.nbytes for name, part in self._measured.items()}
+        sizes = base | self.adapters.sizes() | self.controlnets.sizes()
+        return TorchResidency(self.device, sizes, self.adapters.seen_by())
 
     @property
     def taps(self) -> Stages:

@@ -16,6 +16,7 @@ from ipa.model.control_files import ControlFiles, T2IAdapterFiles
 from .networks.controlnet import load_controlnet
 from .networks.shallow import Inputs, first_residuals
 from .networks.t2i_adapter import load_t2i_adapter
+from .report import network_bytes
 from .text import added_conditioning
 
 Residuals = list[torch.Tensor]
@@ -117,6 +118,10 @@ class Controls:
     def frozen(self) -> Controls:
         """See `Backend.frozen`."""
         return replace(self, _loaded=dict(self._loaded))
+
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each control, by the names of `ipa.backend.residency`."""
+        return {f"controlnet {name}": network_bytes(net) for name, net in self}
 
     def __iter__(self) -> Iterator[tuple[str, ControlNetModel | T2IAdapter]]:
         return iter(self._loaded.items())

@@ -74,7 +74,7 @@ class Measured:
 
 def measured(networks: Iterable[tuple[str, torch.nn.Module]]) -> dict[str, Measured]:
     """Measure networks by name, once and before LoRAs act in them."""
-    return {name: Measured(_nbytes(module)) for name, module in networks}
+    return {name: Measured(network_bytes(module)) for name, module in networks}
 
 
 def report(parts: Mapping[str, Measured]) -> dict[str, Any]:
@@ -90,5 +90,6 @@ def report(parts: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
-def _nbytes(module: torch.nn.Module) -> int:
+def network_bytes(module: torch.nn.Module) -> int:
+    """The bytes of a network's weights."""
     return sum(tensor.nbytes for tensor in module.parameters())

@@ -12,7 +12,7 @@ import torch
 from diffusers import ControlNetModel
 
 from ipa.arrays import Floats
-from ipa.backend.stage_reader import StageReader
+from ipa.backend.stage_reader import StageReader, control_stage
 from ipa.backend.stages import input_of, is_sequence, kind_of
 from ipa.backend.tap import Emit
 
@@ -28,21 +28,24 @@ class Stages(StageReader):
 
     runtime: Any
     conditioning = Conditioning
-    controlnet = ControlNetModel
 
     @contextmanager
     def hooked(self, emit: Emit) -> Iterator[None]:
         """See `Taps.hooked`."""
         with ExitStack() as stack:
-            for component, network in self.networks():
+            for component, network in self._networks():
                 for path, module in network.named_modules():
                     for handle in _hooks(component, path, module, emit):
                         stack.callback(handle.remove)
             yield
 
-    def loaded(self) -> Iterator[tuple[str, torch.nn.Module]]:
-        """See `StageReader`."""
-        return networks(self.runtime)
+    def _networks(self) -> Iterator[tuple[str, torch.nn.Module]]:
+        """All networks of a run, by the name of the component in stages."""
+        yield from ((name.partition(":")[0], net) for name, net in networks(self.runtime))
+        yield from (("projector", adapter.projector) for adapter in self.runtime.adapters)
+        for name, net in self.runtime.controlnets:
+            kind = "controlnet" if isinstance(net, ControlNetModel) else "t2i_adapter"
+            yield control_stage(kind, name), net
 
     def floats(self, array: torch.Tensor) -> Floats:
         """See `StageReader`."""

@@ -34,6 +34,8 @@ class MappedTensor:
     # In bytes; None where the values lie one after another.
     _strides: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
     _apart: bool = field(default=False, repr=False, compare=False)
+    # What tells a safetensors file from another under its name; None for other files.
+    _mark: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
 
     def apart(self) -> MappedTensor:
         """The same tensor, whose `array` has memory of its own, read from the file as a stream.
@@ -57,6 +59,11 @@ class MappedTensor:
         buffer, offset = (self._read(), 0) if self._apart else (self._buffer, self._offset)
         values: Array = np.ndarray(self.shape, kind, buffer, offset, self._strides)
         return values if values.flags.c_contiguous else np.ascontiguousarray(values)
+
+    def plain_file(self) -> Path | None:
+        """See `Stored.plain_file`."""
+        path = Path(self.where)
+        return path if self._mark is not None and file_mark(path) == self._mark else None
 
     def release(self) -> None:
         """Give the tensor's pages back to the system; views of it stay good and are read again."""
@@ -92,3 +99,16 @@ class MappedTensor:
             return int(np.prod(self.shape, dtype=object)) * size
         reach = sum((n - 1) * stride for n, stride in zip(self.shape, self._strides, strict=True))
         return reach + size
+
+
+def file_mark(path: Path) -> tuple[int, ...] | None:
+    """What tells the file of a path from another, or from itself before a change; None if gone."""
+    try:
+        return mark_of(path.stat())
+    except OSError:
+        return None
+
+
+def mark_of(found: os.stat_result) -> tuple[int, ...]:
+    """The mark of a file: where it is, its size, and when it was changed."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

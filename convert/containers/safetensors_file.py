@@ -22,7 +22,7 @@ from ipa.model.files import require_safetensors
 from .atomic import not_written
 from .dtypes import NUMPY, Array
 from .header import MAX_HEADER_BYTES, Entry, encode_header, parse_header, refuse
-from .mapped import MappedTensor
+from .mapped import MappedTensor, mark_of
 
 _PREFIX = 8  # bytes of the header's length
 
@@ -45,7 +45,8 @@ def open_safetensors(path: Path) -> SafetensorsFile:
     require_safetensors(path)
     where = str(path)
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
+        state = os.fstat(file.fileno())
+        size = state.st_size
         length = int.from_bytes(file.read(_PREFIX), "little")
         if not 2 <= length <= MAX_HEADER_BYTES:
             refuse(where, f"a header of {length} bytes")
@@ -66,6 +67,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
             where=where,
             _buffer=buffer,
             _offset=start + entry.begin,
+            _mark=mark_of(state),
         )
         for name, entry in header.entries.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, Self
 
 from .dtypes import Array
@@ -29,6 +30,13 @@ class Stored(Protocol):
 
     def array(self) -> Array:
         """The tensor's values; BF16 as uint16."""
+
+    def plain_file(self) -> Path | None:
+        """The safetensors file that has exactly these values under the tensor's name.
+
+        None if they are elsewhere, are another view of it, or the file is no longer the one that
+        was opened: then `array` alone gives them.
+        """
 
     def apart(self) -> Stored:
         """The same tensor, whose values are read as a stream and not through a memory map."""
@@ -66,6 +74,10 @@ class Wrapper:
     def array(self) -> Array:
         """The values in the file."""
         return self.whole.array()
+
+    def plain_file(self) -> Path | None:
+        """None: this is another view."""
+        return None
 
     def apart(self) -> Self:
         """The same tensor, read as a stream."""

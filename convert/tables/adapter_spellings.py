@@ -87,6 +87,9 @@ class Joined:
         """The values of both parts, joined."""
         return np.concatenate([self.first.array(), self.second.array()])
 
+    def plain_file(self) -> None:
+        """None: no file has the whole."""
+
     def apart(self) -> Joined:
         """The same tensor, its parts read as a stream."""
         return Joined(self.name, self.first.apart(), self.second.apart())

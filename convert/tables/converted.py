@@ -43,6 +43,11 @@ class ConvertedTensor:
         """The tensor's shape in MLX."""
         return self.tensor.target_shape
 
+    def check(self, values: Array) -> None:
+        """Raise CheckpointError for stored values that hold NaN or infinity; BF16 as uint16."""
+        if self.dtype in WEIGHTS:
+            check_finite(values, self.dtype, self.stored.name, self.stored.where)
+
     def array(self) -> Array:
         """Read the tensor: contiguous, in MLX's layout; BF16 as uint16.
 
@@ -50,8 +55,7 @@ class ConvertedTensor:
             CheckpointError: It holds NaN or infinity.
         """
         values = self.stored.array()
-        if self.dtype in WEIGHTS:
-            check_finite(values, self.dtype, self.stored.name, self.stored.where)
+        self.check(values)
         return np.require(self.layout.to_target(values), requirements=["C", "ALIGNED"])
 
     def original(self) -> Array:

@@ -18,6 +18,7 @@ from ipa.app.commands.fetch import run_fetch, show_catalogue
 from ipa.app.commands.generate import generate
 from ipa.app.commands.inspect import show_inspection
 from ipa.app.commands.parity.command import parity
+from ipa.app.commands.plan import plan
 from ipa.app.commands.show import show
 from ipa.app.commands.sweep import sweep
 from ipa.app.commands.versions import show_versions
@@ -83,6 +84,7 @@ def demo(
 app.command(cls=PanelledCommand, epilog=epilog(RECIPES["generate"]))(generate)
 app.command(cls=PanelledCommand, epilog=epilog(RECIPES["sweep"]))(sweep)
 app.command(cls=LenientCommand, epilog=epilog(RECIPES["explain"]))(explain)
+app.command("plan", cls=PanelledCommand, epilog=epilog(RECIPES["plan"]))(plan)
 app.command(cls=Command)(convert)
 app.command(cls=Command)(doctor)
 app.command(cls=Command)(show)

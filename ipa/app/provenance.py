@@ -22,7 +22,7 @@ from .session import Session, session
 _NOT_KEPT = frozenset(
     {
         *("output", "overwrite", "as_json", "preview", "preview_decoder", "show_reference"),
-        *("influence", "from_", "picture", "offline", "seed", "num_images"),
+        *("influence", "from_", "picture", "offline", "seed", "num_images", "memory_budget"),
     }
 )
 _VAE = frozenset({"vae_memory", "vae_tiling", "vae_tile"})

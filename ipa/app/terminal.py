@@ -34,6 +34,7 @@ from ipa.errors import (
     IncompatibleCaptures,
     IpaError,
     NumericalError,
+    OutOfMemory,
     RequestError,
 )
 from ipa.request.result import Progress
@@ -48,6 +49,7 @@ EXIT_CODES: dict[type[IpaError], int] = {
     CheckpointError: 3,
     BackendError: 4,
     NumericalError: 5,
+    OutOfMemory: 6,
     Cancelled: 130,
 }
 

@@ -27,10 +27,12 @@ from ipa.model.vae import TinyVaeFiles
 from ipa.request.scales import V_ONLY
 
 from .deep import DeepPart
+from .residency import Residency
 from .schedule import Step
 from .tap import Taps
 from .text import PLAIN, Sizes, TextOptions, TextStates
 from .vae_memory import VaeMemory
+from .work import Work, WorkMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,20 @@ class Backend(Protocol):
     vae_memory: VaeMemory
     preview_decoder: PreviewDecoder | None
     left_out: LeftOut
+    lazy: bool
+    """Whether what is loaded from now on is read when it is first used, if the backend can."""
     warnings: list[str]
     """The warnings since `reset`."""
+
+    def work_memory(self, work: Work) -> WorkMemory | None:
+        """The memory that some work of this model takes beside its weights, told without running.
+
+        None where the backend does not foretell.
+        """
+
+    @property
+    def residency(self) -> Residency:
+        """What of the model is in memory."""
 
     @property
     def controlnets(self) -> ControlNetStore:

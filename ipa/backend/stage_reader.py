@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -17,13 +17,11 @@ from .text import TextStates
 class StageReader(ABC):
     """The base of `ipa.backend.tap.Taps`, given what a backend does with its tensors.
 
-    `runtime` is the backend; `conditioning` the class of what its `condition` gives, `controlnet`
-    that of its ControlNets.
+    `runtime` is the backend; `conditioning` the class of what its `condition` gives.
     """
 
     runtime: Any
     conditioning: ClassVar[type]
-    controlnet: ClassVar[type]
 
     @abstractmethod
     def floats(self, array: Array) -> Floats:
@@ -49,10 +47,6 @@ class StageReader(ABC):
     def split(self, array: Array, floats: Floats) -> Array:
         """Split heads: the inverse of `merged`, in the precision of a tensor."""
 
-    @abstractmethod
-    def loaded(self) -> Iterable[tuple[str, Any]]:
-        """The loaded networks by the names of `ipa_*.report`."""
-
     def read(self, value: Any) -> dict[str, Floats]:
         """See `Taps.read`."""
         if isinstance(value, self.conditioning):
@@ -72,14 +66,6 @@ class StageReader(ABC):
                 value, **{name: self.like(fields[name], a) for name, a in arrays.items()}
             )
         return self.map_like(value, arrays[""])
-
-    def networks(self) -> Iterator[tuple[str, Any]]:
-        """All networks of a run, by the name of the component in stages."""
-        yield from ((name.partition(":")[0], net) for name, net in self.loaded())
-        yield from (("projector", adapter.projector) for adapter in self.runtime.adapters)
-        for name, net in self.runtime.controlnets:
-            kind = "controlnet" if isinstance(net, self.controlnet) else "t2i_adapter"
-            yield f"{kind}." + re.sub(r"\W", "_", name), net
 
     def _conditioning(self, value: Any) -> Iterator[tuple[str, Floats]]:
         for head, pair in self._pairs(value):
@@ -107,6 +93,11 @@ class StageReader(ABC):
         if f"{head}.mask" in arrays:
             instead["mask"] = self.like(pair.mask, arrays[f"{head}.mask"][:, None])
         return replace(pair, **instead)
+
+
+def control_stage(kind: str, name: str) -> str:
+    """The name in stages of a control, by its kind, "controlnet" or "t2i_adapter", and its own."""
+    return f"{kind}." + re.sub(r"\W", "_", name)
 
 
 def _fields(value: TextStates | ImageTokens) -> dict[str, Array]:

@@ -21,7 +21,8 @@ from ipa.request.result import Progress, Result
 from ipa.request.scales import StepWeights
 
 from .call_loras import ActingLoras
-from .description import describe_batch
+from .description import describe_batch, describe_request
+from .memory.allotment import Allotted
 from .plan import Plan, make_plan
 from .run import CancelSignal, Run
 from .snapshot import Snapshot
@@ -89,9 +90,17 @@ class BatchRun:
         loras: ActingLoras,
         cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
+        allotted: Allotted | None = None,
     ) -> None:
-        self.runs = [Run(backend, plan, loras, cancel, weights) for plan in plans]
-        self.request = describe_batch(batch, plans) if len(plans) > 1 else None
+        pieces = plans if allotted is None else allotted.plans
+        memory = (None,) * len(pieces) if allotted is None else allotted.memory
+        pairs = zip(pieces, memory, strict=True)
+        self.runs = [Run(backend, plan, loras, cancel, weights, found) for plan, found in pairs]
+        self.request, self.prompts = None, len(plans)
+        if len(plans) > 1:
+            self.request = describe_batch(batch, plans)
+        elif len(pieces) > 1:
+            self.request = describe_request(plans[0])
 
     def events(self) -> Iterator[Progress]:
         """The events of all runs, with steps counted over them, and one result at the end."""
@@ -131,7 +140,7 @@ class BatchRun:
         return {
             **infos[-1],
             "request": {**(self.request or {}), "weights": first["request"]["weights"]},
-            "requests": requests,
+            **({"requests": requests} if self.prompts > 1 else {}),
             **(
                 {"weights_by_step": [info["weights_by_step"] for info in infos]}
                 if "weights_by_step" in first

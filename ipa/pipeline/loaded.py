@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipa.backend.protocol import Backend
 from ipa.backend.vae_memory import VaeMemory, check_vae_memory
 from ipa.errors import RequestError, shown
+from ipa.memory.budget import Budget, check_budget, parse_budget
+from ipa.memory.limits import Limits, check_offers
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.text.prompts import open_tokenizers
@@ -20,6 +23,7 @@ from .call_loras import lora_folder
 from .controls import Controls
 from .fingerprints import fingerprints
 from .loras import Loras
+from .memory.staging import release_over, told
 from .snapshot import Snapshot
 from .words import Inversions
 
@@ -40,6 +44,8 @@ class Loaded:
         self.controls = Controls(backend)
         self.loras = Loras(backend, self.inversions)
         self._lora_folder: Path | None = None
+        self._budget: Budget = None
+        self._limits = Limits()
         self._lock, self._changing = threading.Lock(), threading.Lock()
         self._owner: int | None = None
 
@@ -53,6 +59,33 @@ class Loaded:
         checked = check_vae_memory(memory, self.backend.model.vae)
         with self.changed():
             self.backend.vae_memory = checked
+
+    @property
+    def memory_budget(self) -> Budget:
+        """See `Pipeline.memory_budget`."""
+        return self._budget
+
+    @memory_budget.setter
+    def memory_budget(self, budget: Budget) -> None:
+        checked = check_budget(budget)
+        residency = self.backend.residency
+        limit = parse_budget(checked, residency.machine())
+        with self.changed():
+            self._budget, self._limits = checked, replace(self._limits, budget=limit)
+            self.backend.lazy = limit is not None
+            if limit is not None:
+                release_over(residency, limit)
+
+    @property
+    def memory_offers(self) -> tuple[str, ...]:
+        """See `Pipeline.memory_offers`."""
+        return self._limits.offers
+
+    @memory_offers.setter
+    def memory_offers(self, offers: Sequence[str]) -> None:
+        checked = check_offers(offers)
+        with self._changing:
+            self._limits = replace(self._limits, offers=checked)
 
     @property
     def lora_folder(self) -> Path | None:
@@ -78,6 +111,11 @@ class Loaded:
             "loras": self.loras.describe(),
             "textual_inversions": self.inversions.describe(),
             **described,
+            "memory": {
+                "budget_bytes": self._limits.budget,
+                "offers": list(self._limits.offers),
+                "here": [n for n, p in self.backend.residency.parts().items() if p.is_here],
+            },
             "warnings": [*model.notes, *self._unread(), *described["warnings"]],
         }
 
@@ -111,6 +149,7 @@ class Loaded:
                 controlnets=self.controls.frozen(),
                 loras=self.loras.frozen(),
                 lora_folder=self._lora_folder,
+                limits=self._limits,
                 inversions=self.inversions.copy(),
             )
             return loaded, self.backend.frozen()
@@ -138,6 +177,15 @@ class Loaded:
         with self._lock:
             self._owner = threading.get_ident()
             try:
-                yield
+                with told(self.backend.residency.ran_out, lambda: ("", "")):
+                    yield
             finally:
                 self._owner = None
+
+    @contextmanager
+    def owned_for(self, *parts: str) -> Iterator[None]:
+        """Hold the backend for work with some parts alone, for which a budget makes room."""
+        with self.owned():
+            if self._limits.budget is not None:
+                release_over(self.backend.residency, self._limits.budget, parts)
+            yield

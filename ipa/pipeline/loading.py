@@ -12,6 +12,8 @@ from typing import Any, Unpack
 
 from ipa.checks import check_plain, checked
 from ipa.errors import BackendError, RequestError, shown
+from ipa.memory.budget import check_budget
+from ipa.memory.limits import OFFERS, check_offers
 from ipa.model.folder import ModelFolder
 from ipa.model.ignoring import Ignore
 from ipa.model.quantization import Quantization
@@ -19,6 +21,7 @@ from ipa.sources.hub import FolderOptions, hub_only
 from ipa.sources.models import resolve_model
 from ipa.sources.vae import resolve_vae
 
+from .memory.staging import told
 from .pipeline import Pipeline
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
@@ -27,7 +30,7 @@ _BACKENDS = {
         "ipa_mlx",
         "mlx",
         "pip install mlx (on Linux: mlx[cpu])",
-        frozenset({"dtype", "quantize"}),
+        frozenset({"dtype", "quantize", "lazy"}),
     ),
     "torch": (
         "ipa_torch",
@@ -43,6 +46,9 @@ class LoadOptions(FolderOptions, total=False):
 
     vae: str | Path | None
     ignore: Sequence[str] | str | None
+    memory_budget: float | str | None
+    memory_offers: Sequence[str]
+    lazy: bool
 
 
 @checked
@@ -73,7 +79,9 @@ def load(
             `ipa.sources.vae`. A single file that has none needs one. `ignore`: names of tensors in
             the model's files, with * for any characters, that its networks do not know and that
             may be left out; without it they are refused. What lies outside every network of a
-            single file is left out anyhow, and told.
+            single file is left out anyhow, and told. `memory_budget`, `memory_offers`: see
+            `Pipeline.memory_budget`; with a budget no weight is read here, but when a call first
+            uses it. `lazy`: so without one too, for `Pipeline.plan` (MLX alone).
 
     Raises:
         BackendError: The backend is unknown or not installed.
@@ -90,6 +98,8 @@ def load(
     package, _, _, accepted = _BACKENDS[chosen]
     ignore = Ignore.of(options.get("ignore"))
     Quantization.of(quantize)  # refuses what there is not, before anything is downloaded
+    budget = check_budget(options.get("memory_budget"))
+    offers = check_offers(options.get("memory_offers", OFFERS))
     asked: dict[str, Any] = {"dtype": dtype, "device": device, "quantize": quantize}
     spare = [name for name, value in asked.items() if value is not None and name not in accepted]
     if spare:
@@ -103,10 +113,17 @@ def load(
     folder = resolve_vae(folder, options.get("vae"), offline=hub["offline"])
     if ignore.patterns:
         folder = replace(folder, ignore=ignore)
-    opened = importlib.import_module(package).open_backend(
-        folder, **{name: value for name, value in asked.items() if name in accepted}
-    )
-    return Pipeline(opened)
+    asked["lazy"] = budget is not None or options.get("lazy", False)
+    opening = importlib.import_module(package)
+    with told(opening.ran_out, lambda: ("", "")):
+        opened = opening.open_backend(
+            folder, **{name: value for name, value in asked.items() if name in accepted}
+        )
+    pipe = Pipeline(opened)
+    if budget is not None:
+        pipe.memory_budget = budget
+    pipe.memory_offers = offers
+    return pipe
 
 
 def choose_backend(backend: str | None) -> str:

@@ -19,6 +19,8 @@ from ipa.backend.vae_memory import VaeMemory, as_tiling, of_tiling
 from ipa.backend.watched import watched
 from ipa.checks import check_callback, checked
 from ipa.errors import RequestError, shown
+from ipa.memory.budget import Budget
+from ipa.memory.plan import MemoryPlan
 from ipa.prepare.controls.planning import requested_controls
 from ipa.prepare.image_prompts.attached import adapter_name
 from ipa.prepare.image_prompts.embeds_origin import load_embeds
@@ -29,7 +31,7 @@ from ipa.prepare.image_prompts.parts import listed
 from ipa.prepare.image_prompts.text_direction import plan_direction
 from ipa.prepare.images.clip import clip_pixels
 from ipa.prepare.scaling.lambdas import check_weights
-from ipa.request.batch import make_batch
+from ipa.request.batch import Batch, make_batch
 from ipa.request.embeds import ImageEmbeds
 from ipa.request.image_prompt import ImagePrompt, check_image_prompts
 from ipa.request.pictures import Picture
@@ -43,6 +45,8 @@ from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
 from .changes import adapters, controls, decoders, loras, words
 from .loaded import Loaded
+from .memory.allotment import allot, plan_memory
+from .memory.parts import reading_parts
 from .plan import prompts_from_ip_adapter_image
 from .run import CancelSignal
 from .snapshot import Selection, Snapshot
@@ -119,6 +123,34 @@ class Pipeline:
         self._loaded.vae_memory = of_tiling(tiling, self._loaded.backend.model.vae)
 
     @property
+    def memory_budget(self) -> Budget:
+        """GiB (2³⁰ bytes) that a run may take, "auto", or None for no limit; it may be set.
+
+        With a budget, parts of the model are read for the stages that use them, and let go between
+        stages and calls where there is no room to keep them; pictures stay the same bit for bit.
+        A call that cannot fit is refused before anything is read. "auto" is a share of what the
+        machine can give when it is set. A backend that keeps everything (torch) only refuses.
+        """
+        return self._loaded.memory_budget
+
+    @memory_budget.setter
+    def memory_budget(self, budget: Budget) -> None:
+        self._loaded.memory_budget = budget
+
+    @property
+    def memory_offers(self) -> tuple[str, ...]:
+        """What may be changed of a call that is over the budget; it may be set.
+
+        Names of `ipa.memory.limits.OFFERS`, all of which leave the picture as it is, but for
+        rounding. What was taken is in `Result.info["memory"]`.
+        """
+        return self._loaded.memory_offers
+
+    @memory_offers.setter
+    def memory_offers(self, offers: Sequence[str]) -> None:
+        self._loaded.memory_offers = offers
+
+    @property
     def lora_folder(self) -> Path | None:
         """The folder of LoRAs that prompts may name in A1111's way, besides those that are loaded.
 
@@ -162,7 +194,7 @@ class Pipeline:
         if loaded.encoder is None:
             raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
         pixels = clip_pixels(images, loaded.preprocessing)
-        with self._loaded.owned():
+        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
             return backend.embed_images(name, pixels)
 
     @checked
@@ -190,7 +222,7 @@ class Pipeline:
         direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
         reader = Reader(name, attached, profile_named(profile))
         features = plan_features(prompt, reader, direction)
-        with self._loaded.owned():
+        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
             return features.compute(backend, name)
 
     @checked
@@ -200,7 +232,7 @@ class Pipeline:
         """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
         now, backend = self._snapshot()
         name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
-        with self._loaded.owned():
+        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
             return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
 
     @checked
@@ -293,27 +325,41 @@ class Pipeline:
         check_weights(weights)
         check_tap(tap)
         now, frozen = self._snapshot()
-        prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
-        if ip_adapter_image is not None:
-            if prompts:
-                raise RequestError("pass image_prompts or ip_adapter_image, not both")
-            prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
-        profile = profile_named(arguments.get("profile"))
-        prompts = [
-            listed(entry, profile, joins_faces=joins_faces(entry, now.adapters))
-            for entry in prompts
-        ]
-        arguments["controls"] = requested_controls(
-            arguments.get("controls", ()), controlnet_image, now.controlnets
-        )
-        batch = make_batch(prompts, {"prompt": prompt, **arguments})
+        pictures = (image_prompts, ip_adapter_image, controlnet_image)
+        batch = _batch({"prompt": prompt, **arguments}, pictures, now)
         plans = plan_batch(batch, now)
-        backend, hooks = watched(frozen, tap, sum(len(plan.seeds) for plan in plans))
+        limits = now.limits if weights is None else now.limits.without("fewer")
+        allotted = allot(plans, frozen, limits, watched=tap is not None)
+        backend, hooks = watched(allotted.backend, tap, sum(len(plan.seeds) for plan in plans))
         acting = ActingLoras(
             frozen.loras, [plan.loras for plan in plans], self._loaded.loras.restore
         )
-        run = BatchRun(backend, batch, plans, acting, cancel, weights)
+        run = BatchRun(backend, batch, plans, acting, cancel, weights, allotted)
         return self._run(run, acting.lent(), hooks)
+
+    def plan(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
+        ip_adapter_image: Picture | Sequence[Any] | None = None,
+        controlnet_image: Picture | Sequence[Picture] | None = None,
+        **arguments: Unpack[RequestArguments],
+    ) -> MemoryPlan:
+        """Foretell the memory of a call: each stage's peak, whether it fits, what would take less.
+
+        The arguments are the call's. No weight is read, nothing is computed. Of several prompts it
+        is the one that takes the most, since they run one after another. Bytes are those that the
+        framework counts; freed buffers that it keeps come on top, as far as there is room.
+
+        Raises:
+            RequestError: An argument cannot be honoured.
+        """
+        check_names(arguments)
+        now, frozen = self._snapshot()
+        pictures = (image_prompts, ip_adapter_image, controlnet_image)
+        batch = _batch({"prompt": prompt, **arguments}, pictures, now)
+        return plan_memory(plan_batch(batch, now), frozen, now.limits, frozen.vae_memory)
 
     def _run(
         self,
@@ -323,3 +369,19 @@ class Pipeline:
     ) -> Iterator[Progress]:
         with self._loaded.owned(), loras, hooks:
             yield from run.events()
+
+
+def _batch(arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot) -> Batch:
+    """A call's requests: `pictures` are image_prompts, ip_adapter_image and controlnet_image."""
+    image_prompts, ip_adapter_image, controlnet_image = pictures
+    prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
+    if ip_adapter_image is not None:
+        if prompts:
+            raise RequestError("pass image_prompts or ip_adapter_image, not both")
+        prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
+    profile = profile_named(arguments.get("profile"))
+    prompts = [
+        listed(entry, profile, joins_faces=joins_faces(entry, now.adapters)) for entry in prompts
+    ]
+    controls = requested_controls(arguments.get("controls", ()), controlnet_image, now.controlnets)
+    return make_batch(prompts, {**arguments, "controls": controls})

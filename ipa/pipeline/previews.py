@@ -16,7 +16,8 @@ from ipa.model.vae import VaeSpec
 from ipa.prepare.images.pictures import to_pil
 from ipa.request.request import Request
 
-_FITTED = 24  # latents of the part that a map is fitted to, at most: side
+FITTED = 24
+"""The side of the part that a map is fitted to, at most, in latents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,18 @@ def latent_colours(
         decode: Latents (1, C, h, w) to a picture (1, H, W, 3) in [0, 1]; called once, with a small
             picture, where the map has to be fitted.
     """
-    public = _PUBLIC.get((vae.scaling_factor, vae.scale_factor))
-    return public if public and vae.latent_channels == 4 else fit(vae, latents, decode)
+    public = _public(vae)
+    return fit(vae, latents, decode) if public is None else public
+
+
+def _public(vae: VaeSpec) -> LatentColours | None:
+    known = _PUBLIC.get((vae.scaling_factor, vae.scale_factor))
+    return known if vae.latent_channels == 4 else None
+
+
+def is_fitted(request: Request, vae: VaeSpec) -> bool:
+    """Whether previews of a run need the VAE, which a map of colours is fitted to."""
+    return request.preview == "latent" and _public(vae) is None
 
 
 def fit(vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]) -> LatentColours:
@@ -81,8 +92,8 @@ def fit(vae: VaeSpec, latents: Floats, decode: Callable[[Floats], Floats]) -> La
     Among random latents, or those of the first step, the demo's decoder is not linear at all: a map
     fitted there gave 0.3 or less of correlation with the picture, one fitted here 0.94.
     """
-    top, left = (max(side - _FITTED, 0) // 2 for side in latents.shape[2:])
-    part = latents[:1, :, top : top + _FITTED, left : left + _FITTED]
+    top, left = (max(side - FITTED, 0) // 2 for side in latents.shape[2:])
+    part = latents[:1, :, top : top + FITTED, left : left + FITTED]
     _, channels, height, width = part.shape
     factor = vae.scale_factor
     picture = decode(part)[0].reshape(height, factor, width, factor, 3).mean(axis=(1, 3))

@@ -27,6 +27,8 @@ from ipa.version import __version__
 
 from .call_loras import ActingLoras
 from .description import describe_request
+from .memory.foresight import foresee
+from .memory.staging import Allotment, Staging
 from .plan import Plan, draw, noise_streams
 from .previews import Previews
 from .start import Start, begin
@@ -111,9 +113,14 @@ class Run:
         loras: ActingLoras,
         cancel: CancelSignal | None = None,
         weights: StepWeights | None = None,
+        allotted: Allotment | None = None,
     ) -> None:
         self.backend, self.plan, self.asked = backend, plan, cancel_question(cancel)
-        self.loras = loras
+        self.loras, self.allotted = loras, allotted
+        way = backend.vae_memory
+        self.staging = Staging(
+            backend.residency, allotted, lambda: foresee(plan, backend, None, way)
+        )
         self.weights, self.factors = weights, list[list[float]]()
         self.recording = Recording(plan, backend.model) if plan.request.influence else None
         self.previews, self.estimate = Previews(backend, plan.request), None
@@ -123,7 +130,8 @@ class Run:
     def events(self) -> Iterator[Progress]:
         """Run the loop: encode, denoise, decode. A NumericalError on the way names its run."""
         try:
-            yield from self._events()
+            with self.staging.kept():
+                yield from self._events()
         except NumericalError as error:
             error.info = self._info()
             raise
@@ -135,12 +143,15 @@ class Run:
         yield Progress(stage="encode", step=0, total=1)
         streams = noise_streams(self.plan)
         with self._timed("encode"):
+            self.staging.enter("encode")
             start = begin(self.plan, self.backend, streams)
             conditioning = self._encode(start.channels)
         yield Progress(stage="encode", step=1, total=1)
         latents = np.empty(0, dtype=np.float32)
         began = time.perf_counter()
-        for done, current in self._denoise(conditioning, start, streams):
+        steps_done = self._denoise(conditioning, start, streams)
+        del conditioning, start  # the loop's now, and gone with it: what it holds cannot leave
+        for done, current in steps_done:
             latents, eta = current, (time.perf_counter() - began) / done * (steps - done)
             shown = self.previews.picture(done, steps, self.estimate)
             yield Progress(stage="denoise", step=done, total=steps, eta_s=eta, preview=shown)
@@ -150,6 +161,7 @@ class Run:
             self._check_cancel("decode")
             yield Progress(stage="decode", step=0, total=1)
             with self._timed("decode"):
+                self.staging.enter("decode")
                 images = self._decode(latents)
             yield Progress(stage="decode", step=1, total=1)
         influence = None if self.recording is None else self.recording.influence()
@@ -159,6 +171,7 @@ class Run:
 
     def _encode(self, channels: Floats | None) -> Any:
         texts = self.plan.texts
+        self.staging.enter("text")
         positive = self.backend.encode_text(texts[-1].ids, texts[-1].reading)
         negative = [
             self.backend.encode_text(text.ids, text.reading)
@@ -166,7 +179,23 @@ class Run:
             else self.backend.no_text(positive)
             for text in texts[:-1]
         ]
+        branches = self._branches()
+        self.staging.enter("condition")
+        return self.backend.condition(
+            [*negative, positive],
+            branches,
+            guided=self.plan.guided,
+            sizes=[text.sizes for text in texts if text.sizes is not None],
+            lora_scales=self._lora_scales(),
+            controls=[control.branch for control in self.plan.controls],
+            channels=channels,
+            guidance=self.plan.guidance,
+        )
+
+    def _branches(self) -> list[Branch]:
+        """The image prompts as the network sees them."""
         branches = []
+        self.staging.enter("images")
         for prompt in self.plan.prompts:
             self._check_cancel("encode")
             embeds = prompt.features.compute(self.backend, prompt.adapter)
@@ -187,16 +216,7 @@ class Run:
                 moved=prompt.moved,
             )
             branches.append(branch)
-        return self.backend.condition(
-            [*negative, positive],
-            branches,
-            guided=self.plan.guided,
-            sizes=[text.sizes for text in texts if text.sizes is not None],
-            lora_scales=self._lora_scales(),
-            controls=[control.branch for control in self.plan.controls],
-            channels=channels,
-            guidance=self.plan.guidance,
-        )
+        return branches
 
     def _lora_scales(self) -> dict[str, float]:
         """The scales of adapters' LoRAs; 0 where every λ is 0: then the whole adapter is off.
@@ -222,6 +242,7 @@ class Run:
     ) -> Iterator[tuple[int, Floats]]:
         """Run the steps: yields the number of finished ones and the latents, checked for NaN."""
         plan, backend = self.plan, self.backend
+        self.staging.enter("denoise")
         x = backend.from_numpy(start.latents)
         stochastic = any(step.x_noise for step in plan.schedule.steps)
         memories: list[Array] = []
@@ -298,10 +319,12 @@ class Run:
             **self.described,
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             **self.plan.reused(),
+            "memory": None if self.allotted is None else self.allotted.describe(),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
             "warnings": [
                 *self.plan.warnings,
+                *(() if self.allotted is None else self.allotted.notes),
                 *self.loras.warnings(self.plan.loras),
                 *self.backend.left_out.warnings(),
                 *self.backend.warnings,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from ipa.memory.limits import Limits
 from ipa.model.folder import ModelFolder
 from ipa.prepare.text.tokenizer import ClipTokenizer
 
@@ -35,6 +36,7 @@ class Snapshot:
     loras: Mapping[str, AttachedLora] = field(default_factory=dict)
     lora_folder: Path | None = None
     inversions: Inversions | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

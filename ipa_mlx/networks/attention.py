@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..device import Device, contiguous, device
 from .context import Context, KeyValue
 from .layers import FeedForward, GroupNorm, exp, has_fast_exp
 from .low_rank import UNCHANGED, Changes, changed
@@ -26,7 +27,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx
         (B, heads, L, d).
     """
     scale = q.shape[-1] ** -0.5
-    if _is_on_metal() and q.shape[-1] < _FUSED_ON_METAL[0] and q.shape[-2] > 8:
+    if device() is Device.METAL and q.shape[-1] < _FUSED_ON_METAL[0] and q.shape[-2] > 8:
         return attend_padded(q, k, v, _FUSED_ON_METAL[0], scale, mask)
     if mask or _has_fused_kernel(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
@@ -38,17 +39,13 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx
     return mx.concatenate(parts, axis=2)
 
 
-def _is_on_metal() -> bool:
-    return mx.default_device() == mx.gpu and mx.metal.is_available()
-
-
 def _has_fused_kernel(q: mx.array) -> bool:
     """Whether MLX attends without writing the score matrix out (0.32, on Metal and on CUDA)."""
     width = q.shape[-1]
-    if _is_on_metal():
+    if device() is Device.METAL:
         return width in _FUSED_ON_METAL
     is_half = q.dtype in (mx.float16, mx.bfloat16)
-    return mx.default_device() == mx.gpu and is_half and width % 8 == 0 and width <= 128
+    return device() is Device.CUDA and is_half and width % 8 == 0 and width <= 128
 
 
 def _attend_unfused(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.array:
@@ -133,7 +130,7 @@ class CrossAttention(nn.Module):
 
     def split(self, keys: mx.array, values: mx.array) -> KeyValue:
         """(R, T, C) keys and values by head, in the precision in which they are used."""
-        pair = [mx.contiguous(split_heads(x, self.heads)) for x in (keys, values)]
+        pair = [contiguous(split_heads(x, self.heads)) for x in (keys, values)]
         return KeyValue(*(x.astype(mx.float32) if self.upcast else x for x in pair))
 
     def __call__(self, x: mx.array, context: Context) -> mx.array:

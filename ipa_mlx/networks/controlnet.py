@@ -8,15 +8,12 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ipa.model.control_files import ControlNetFiles
 from ipa.model.controlnet import ControlNetSpec
-from ipa.model.quantization import Quantization
 
 from .attention import CrossAttention
 from .context import Context
 from .layers import Convolution, silu
 from .unet_down import DownHalf
-from .weights import place
 
 
 class ConditioningEmbedding(nn.Module):
@@ -103,19 +100,3 @@ class ControlNet(DownHalf):
         if not self.spec.global_pool_conditions:
             return result
         return result.mean(axis=(1, 2), keepdims=True)
-
-
-def load_controlnet(
-    files: ControlNetFiles, dtype: mx.Dtype, how: Quantization | None
-) -> ControlNet:
-    """Load a ControlNet with its weights; `how` its matrices are quantised, if asked.
-
-    Raises:
-        CheckpointError: Weights are missing, left over, misshapen or not finite.
-        RequestError: It is quantised already, in another way.
-    """
-    from ipa_convert import read_control
-
-    net = ControlNet(files.spec)
-    place(net, read_control(files), dtype, str(files.path), how)
-    return net

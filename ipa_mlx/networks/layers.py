@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,6 +15,8 @@ import numpy as np
 from ipa.backend.text import Sizes
 from ipa.model.clip import Activation
 from ipa.model.unet import Addition
+
+from ..device import anew, device, evaluate, tracer
 
 # Numbers in the matrix that a convolution on a CPU makes of its input: more than the first go in
 # strips, each of about the second (measured at 256² pixels: 1.5 times faster).
@@ -30,12 +33,21 @@ def fused(function: F) -> F:
 
     On the CPU, MLX would start a C++ compiler for each of them, for no gain in speed.
     """
-    return mx.compile(function, shapeless=True) if mx.default_device() == mx.gpu else function
+    compiled = mx.compile(function, shapeless=True)
+
+    @functools.wraps(function)
+    def call(*arrays: mx.array) -> mx.array:
+        if not device().is_gpu:
+            return function(*arrays)
+        traced = tracer()
+        return (compiled if traced is None else traced.kernel("Compiled", function))(*arrays)
+
+    return cast("F", call)
 
 
 def has_fast_exp(x: mx.array) -> bool:
     """Whether MLX's exp is vectorised here: not in its Linux CPU wheel (14 ns a number)."""
-    is_wheel = sys.platform == "linux" and mx.default_device() == mx.cpu
+    is_wheel = sys.platform == "linux" and not device().is_gpu
     return not (is_wheel and x.dtype == mx.float32)
 
 
@@ -115,22 +127,22 @@ class GroupNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) to the same."""
         mean = self._group_mean(x.astype(mx.float32).mean(axis=2))
-        factor = self._factor(_squared_distance(x, mean).mean(axis=2))
-        if x.size > _MOST_NORMED and mx.default_device() == mx.cpu:
-            mx.eval(x, mean, factor)  # or MLX holds the squares beside what comes next
+        factor = self._factor(_squared_distance(anew(x), mean).mean(axis=2))
+        if x.size > _MOST_NORMED and not device().is_gpu:
+            evaluate(x, mean, factor)  # or MLX holds the squares beside what comes next
         return self.scaled(x, mean, factor)
 
     def statistics(self, strips: Iterable[mx.array]) -> tuple[mx.array, mx.array]:
         """Mean and factor of a picture that is in strips of rows, as of the whole, evaluated."""
         parts = list(strips)
         mean = self._group_mean(_row_means(parts, lambda x: x.astype(mx.float32)))
-        factor = self._factor(_row_means(parts, lambda x: _squared_distance(x, mean)))
-        mx.eval(mean, factor)
+        factor = self._factor(_row_means(parts, lambda x: _squared_distance(anew(x), mean)))
+        evaluate(mean, factor)
         return mean, factor
 
     def scaled(self, x: mx.array, mean: mx.array, factor: mx.array) -> mx.array:
         """Some rows of a picture whose mean and factor are these."""
-        return _standardize(x, mean, factor, self.bias.astype(mx.float32))
+        return _standardize(anew(x), mean, factor, self.bias.astype(mx.float32))
 
     def _factor(self, squares: mx.array) -> mx.array:
         variance = self._group_mean(squares)
@@ -150,7 +162,7 @@ def _row_means(strips: Iterable[mx.array], function: Callable[[mx.array], mx.arr
     means = []
     for strip in strips:
         means.append(function(strip).mean(axis=2))
-        mx.eval(means[-1])  # one by one: a strip in float32 is larger than the strip
+        evaluate(means[-1])  # one by one: a strip in float32 is larger than the strip
     return mx.concatenate(means, axis=1)
 
 
@@ -180,7 +192,7 @@ class Convolution(nn.Conv2d):
         """
         batch, height, width, channels = x.shape
         row = batch * width * 9 * channels
-        if mx.default_device() != mx.cpu or height * row <= _MOST_NEIGHBOURS:
+        if device().is_gpu or height * row <= _MOST_NEIGHBOURS:
             if above and below:
                 return super().__call__(x)
             x = mx.pad(x, [(0, 0), (above, below), (0, 0), (0, 0)])
@@ -198,7 +210,7 @@ class Convolution(nn.Conv2d):
         rows = x[:, top + above : end - below]
         strip = mx.conv2d(mx.pad(rows, [(0, 0), (above, below), (1, 1), (0, 0)]), self.weight)
         strip = self._biased(strip)
-        mx.eval(strip)
+        evaluate(strip)
         return strip
 
     def _biased(self, x: mx.array) -> mx.array:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from ipa.model.control_files import T2IAdapterFiles
 from ipa.model.t2i_adapter import NARROWING, AdapterBlock, T2IAdapterSpec
 
 from .layers import Convolution
-from .weights import place
 
 
 class AdapterResnet(nn.Module):
@@ -85,16 +83,3 @@ def halved(x: mx.array) -> mx.array:
     x = mx.pad(x, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
     x = x.reshape(batch, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
     return x.mean(axis=(2, 4))
-
-
-def load_t2i_adapter(files: T2IAdapterFiles, dtype: mx.Dtype) -> T2IAdapter:
-    """Load a T2I-Adapter with its weights; nothing in it is ever quantised.
-
-    Raises:
-        CheckpointError: Weights are missing, left over, misshapen or not finite.
-    """
-    from ipa_convert import read_control
-
-    net = T2IAdapter(files.spec)
-    place(net, read_control(files), dtype, str(files.path))
-    return net

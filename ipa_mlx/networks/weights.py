@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import prod
+from pathlib import Path
+from typing import TypeAlias
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from ipa.errors import CheckpointError, RequestError
-from ipa.model.quantization import GROUP_SIZE, Quantization
+from ipa.model.quantization import Quantization
 from ipa_convert import Converted, ConvertedTensor, is_quantized
 
-_CHUNK_BYTES = 256 << 20  # evaluated together, so that sources are freed on the way
+from ..device import device
+
+_GROUP = 16 << 20  # numbers that are read together, at most about
+_PARTS = 32  # of a component, at least, so that what is read ahead is little beside it
+_THREADS = 4  # that look for what is no number, while one waits for memory
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -23,7 +32,7 @@ _CPU_CACHE = 1 << 30
 
 def keep_freed() -> None:
     """Let MLX keep freed buffers on a CPU."""
-    if mx.default_device() == mx.cpu:
+    if not device().is_gpu:
         mx.set_cache_limit(_CPU_CACHE)
 
 
@@ -48,6 +57,18 @@ def place(
         CheckpointError: See `fill`; or weights cannot be quantised.
         RequestError: The file is quantised in another way.
     """
+    how = chosen_quantization(converted, quantize, where)
+    fill(module, arrays(converted, dtype, quantize), where, how)
+
+
+def chosen_quantization(
+    converted: Converted, quantize: Quantization | None, where: str
+) -> Quantization | None:
+    """How a component will be quantised: as its file is, or as is asked.
+
+    Raises:
+        RequestError: The file is quantised in another way.
+    """
     stored = converted.quantization
     if stored and quantize and stored != quantize:
         raise RequestError(
@@ -55,7 +76,7 @@ def place(
             found=f"{stored.bits} bits, asked for {quantize.bits}",
             remedy="leave quantize out, or take the original model",
         )
-    fill(module, arrays(converted, dtype, None if stored else quantize), where, stored or quantize)
+    return stored or quantize
 
 
 def arrays(
@@ -64,31 +85,87 @@ def arrays(
     """All tensors of a converted component as MLX arrays of one precision, evaluated.
 
     Packed weights stay whole numbers. With `quantize`, matrices come as `nn.QuantizedLinear` has
-    them: as if they had been converted to this precision and quantised in a file.
+    them: as if they had been converted to this precision and quantised in a file. They are read a
+    group at a time, and nothing of a group's files stays in memory beside them.
     """
-    waiting: list[tuple[str, mx.array]] = []
-    size = 0
-    for name, tensor in converted.items():
-        array = _array(tensor, dtype)
-        if quantize is not None and is_quantized(name, tensor.shape, quantize):
-            yield from _quantized(name, array, quantize, tensor.stored.where)
-            continue
-        waiting.append((name, array))
-        size += array.nbytes
-        if size > _CHUNK_BYTES:
-            mx.eval([a for _, a in waiting])
-            yield from waiting
-            waiting, size = [], 0
-    mx.eval([a for _, a in waiting])
-    yield from waiting
+    how = None if converted.quantization else quantize
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for group, stored in _ahead(converted):
+            found = zip(group.items(), _finished(group, stored, dtype, pool), strict=True)
+            for (name, tensor), array in found:
+                if is_quantized(name, tensor.shape, how):
+                    yield from _quantized(name, array, how, tensor.stored.where)
+                else:
+                    yield name, array
 
 
-def _array(tensor: ConvertedTensor, dtype: mx.Dtype) -> mx.array:
-    array = mx.array(tensor.array())  # a copy
+Group: TypeAlias = dict[str, ConvertedTensor]
+
+
+def _ahead(tensors: Mapping[str, ConvertedTensor]) -> Iterator[tuple[Group, list[mx.array]]]:
+    """Groups of tensors as their files have them; each is read while the last is worked on."""
+    files: dict[Path, dict[str, mx.array]] = {}
+    last: tuple[Group, list[mx.array]] | None = None
+    for group in _groups(tensors):
+        stored = [_stored(tensor, files) for tensor in group.values()]
+        mx.async_eval(stored)
+        if last is not None:
+            yield last
+        last = group, stored
+    if last is not None:
+        yield last
+
+
+def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[Group]:
+    group: Group = {}
+    size, most = 0, min(_GROUP, sum(prod(t.shape) for t in tensors.values()) // _PARTS)
+    for name, tensor in tensors.items():
+        group[name] = tensor
+        size += prod(tensor.shape)
+        if size >= most:
+            yield group
+            group, size = {}, 0
+    if group:
+        yield group
+
+
+def _finished(
+    group: Group, stored: Sequence[mx.array], dtype: mx.Dtype, pool: ThreadPoolExecutor
+) -> list[mx.array]:
+    """A group of tensors, checked, in MLX's layout and this precision."""
+    mx.eval(stored)
+    list(pool.map(_check, group.values(), stored))
+    found = [_placed(*pair, dtype) for pair in zip(group.values(), stored, strict=True)]
+    mx.eval(found)
+    return found
+
+
+def _stored(tensor: ConvertedTensor, files: dict[Path, dict[str, mx.array]]) -> mx.array:
+    """A tensor as its file has it: read by MLX straight into its memory, or through our map."""
+    path = tensor.stored.plain_file()
+    if path is not None:
+        if path not in files:
+            files[path] = mx.load(str(path), format="safetensors", stream=mx.cpu)
+        found = files[path].pop(tensor.stored.name, None)
+        if found is not None and found.shape == tensor.stored.shape:
+            return found
+    array = mx.array(tensor.stored.array())  # a copy
     tensor.stored.release()
-    if tensor.dtype == "BF16":
-        array = array.view(mx.bfloat16)
-    return array if array.dtype == mx.uint32 else array.astype(dtype)
+    return array.view(mx.bfloat16) if tensor.dtype == "BF16" else array
+
+
+def _check(tensor: ConvertedTensor, stored: mx.array) -> None:
+    """Raise CheckpointError for what is no number; MLX's memory is looked at where it lies."""
+    if stored.dtype == mx.bfloat16:
+        stored = stored.view(mx.uint16)
+    tensor.check(np.array(stored, copy=False))
+
+
+def _placed(tensor: ConvertedTensor, stored: mx.array, dtype: mx.Dtype) -> mx.array:
+    array = tensor.layout.to_target(stored).reshape(tensor.shape)
+    if array.dtype == mx.uint32:
+        return mx.contiguous(array)
+    return mx.contiguous(array.astype(dtype))
 
 
 def _quantized(
@@ -141,22 +218,3 @@ def fill(
             f"{where}: {len(wrong)} tensors do not fit the module", found=", ".join(wrong[:5])
         )
     module.update(tree_unflatten(list(given.items())))
-
-
-def quantization(module: nn.Module) -> dict[str, int] | None:
-    """The number of quantised layers of a module, and how; None if none is."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.QuantizedLinear)]
-    if not layers:
-        return None
-    first = layers[0]
-    return {"bits": first.bits, "group_size": first.group_size, "layers": len(layers)}
-
-
-def require_quantized(modules: Iterable[nn.Module]) -> None:
-    """Raise RequestError if nothing at all is quantised that should be."""
-    if not any(map(quantization, modules)):
-        raise RequestError(
-            "no layer of this model can be quantised",
-            found=f"no width that is a multiple of {GROUP_SIZE}",
-            remedy="leave quantize out",
-        )

@@ -134,3 +134,19 @@ def test_no_option_of_generate_is_unknown_to_explain() -> None:
     explain = group.commands["explain"]
     known = {n for p in explain.get_params(typer.Context(explain, parent=context)) for n in p.opts}
     assert {n for p in group.commands["generate"].params for n in p.opts} <= known
+
+
+def test_a_budget_changes_no_pixel(call: Callable[..., Result]) -> None:
+    whole = call("generate", "a ring", *SMALL, "-o", "a.png", "--json")
+    staged = call("generate", "a ring", *SMALL, "-o", "b.png", "--json", "--memory-budget", 0.0625)
+    assert staged.exit_code == 0, staged.output
+    told = json.loads(staged.stdout)["memory"]
+    assert told["budget_bytes"] == 1 << 26 and told["staged"]
+    assert np.array_equal(np.asarray(Image.open("a.png")), np.asarray(Image.open("b.png")))
+    assert json.loads(whole.stdout)["memory"] is None
+    for words in ("0", "much", "-1"):
+        done = call("generate", "a ring", *SMALL, "--memory-budget", words)
+        assert done.exit_code == 2 and "--memory-budget must be GiB" in done.stderr, done.stderr
+    over = ("--width", 1024, "--height", 1024, "-n1", "--vae-memory", "whole")
+    done = call("generate", "a ring", *over, "--memory-budget", 0.0625)
+    assert done.exit_code == 2 and "smallest budget" in done.stderr, done.stderr

@@ -13,7 +13,7 @@ from architecture.rooms import PACKAGES, ROOT, Import, circles, imports, sources
 _GROUND = ("ipa.errors", "ipa.arrays")
 _CHECKS = (*_GROUND, "ipa.checks", "ipa.files", "ipa.version")
 _MODEL = (*_CHECKS, "ipa.model")
-_ASKED = (*_MODEL, "ipa.request", "ipa.backend")
+_ASKED = (*_MODEL, "ipa.memory", "ipa.request", "ipa.backend")
 _DATA = ("ipa.demo", "ipa.bases")
 _READY = (*_ASKED, *_DATA, "ipa.prepare", "ipa.sources", "ipa_convert")
 _RUN = (*_READY, "ipa.pipeline")
@@ -29,8 +29,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.files": _GROUND,
     "ipa.model": _CHECKS,
     "ipa_convert": _MODEL,
+    "ipa.memory": _MODEL,
     "ipa.request": _MODEL,
-    "ipa.backend": (*_MODEL, "ipa.request.scales"),
+    "ipa.backend": (*_MODEL, "ipa.memory", "ipa.request.scales"),
     "ipa.prepare": (*_ASKED, *_DATA, "ipa_convert"),
     "ipa.sources": (
         *(*_ASKED, *_DATA, "ipa_convert"),
@@ -44,8 +45,16 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.engine": (*_RUN, "ipa.metadata"),
     "ipa.parity": _RUN,
     "ipa.app": ("ipa", "ipa_convert"),
-    "ipa_mlx": (*_GROUND, "ipa.checks", "ipa.model", "ipa.backend", "ipa_convert", *_SHARED),
-    "ipa_torch": (*_GROUND, "ipa.checks", "ipa.model", "ipa.backend", *_SHARED),
+    "ipa_mlx": (
+        *_GROUND,
+        "ipa.checks",
+        "ipa.model",
+        "ipa.memory",
+        "ipa.backend",
+        "ipa_convert",
+        *_SHARED,
+    ),
+    "ipa_torch": (*_GROUND, "ipa.checks", "ipa.model", "ipa.memory", "ipa.backend", *_SHARED),
 }
 _FRAME = (
     "request_options",
@@ -70,7 +79,7 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
     "ipa.parity.report": ("capture", "compare"),
     "ipa.app.options": _FRAME,
     "ipa.app.commands": (*_FRAME, "options", "help", "command", "summary"),
-    "ipa_mlx.networks": (),
+    "ipa_mlx.networks": ("device",),
     "ipa_torch.networks": ("files",),
     "ipa_torch.files": (),
 }

@@ -15,6 +15,8 @@ MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 450, 40, 9
 # What diffusers and transformers bring themselves, so that the reference has no file for it.
 MLX_ONLY = {
     "blas.py": "a fast BLAS for MLX's Linux wheel",
+    "device.py": "torch runs the same layers on every device",
+    "graph": "the graphs of torch are its own affair",
     "networks/clip.py": "transformers has its own towers",
     "networks/layers.py": "torch has its own layers",
     "networks/projectors.py": "diffusers has its own projectors",

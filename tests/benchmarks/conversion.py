@@ -2,7 +2,8 @@
 
 Random weights in the original names, each tensor another one. Each round copies the file (read,
 write, flush to the disk) and converts it, in turn; what counts is the median of the ratios. Then
-the result is verified, and loaded on MLX against reading the same bytes.
+the result is verified. SD1.5 in float16 is loaded on MLX as well, against reading the same bytes
+into new memory, MLX's own reading of them, and diffusers' loading of the same weights.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ start = time.perf_counter()
 from ipa.sources.models import resolve_model
 import ipa_convert
 model = resolve_model(Path(sys.argv[1]))
-ipa_convert.convert_model(model, Path(sys.argv[2]), dtype=sys.argv[3] or None)
+ipa_convert.convert_model(model, Path(sys.argv[2]), dtype=sys.argv[3] or None, layout=sys.argv[4])
 print(json.dumps({"seconds": time.perf_counter() - start, "peak": peak()}))
 """
 _LOAD = """
@@ -54,13 +55,37 @@ import ipa
 import mlx.core as mx
 base = peak()
 ready = time.perf_counter()
+used = resource.getrusage(resource.RUSAGE_SELF)
 pipe = ipa.load(sys.argv[1], backend="mlx", dtype=sys.argv[2])
-print(json.dumps({
-    "seconds": time.perf_counter() - ready,
+done = time.perf_counter()
+now = resource.getrusage(resource.RUSAGE_SELF)
+residency = pipe._loaded.backend.residency
+found = {
+    "seconds": done - ready,
+    "user": now.ru_utime - used.ru_utime,
+    "system": now.ru_stime - used.ru_stime,
     "imports": ready - start,
     "peak": peak() - base,
     "mlx_peak": mx.get_peak_memory(),
-}))
+}
+residency.release(list(residency.parts()))
+start = time.perf_counter()
+for network in pipe._loaded.backend.networks.values():
+    network.get()
+print(json.dumps(found | {"again": time.perf_counter() - start}))
+"""
+_DIFFUSERS = """
+import json, resource, sys, time
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel
+kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+base, ready = peak(), time.perf_counter()
+parts = [
+    kind.from_pretrained(f"{sys.argv[1]}/{name}", torch_dtype=torch.float16)
+    for name, kind in kinds.items()
+]
+print(json.dumps({"seconds": time.perf_counter() - ready, "peak": peak() - base}))
 """
 
 
@@ -123,7 +148,7 @@ def measure_conversion(source: Path, work: Path, rounds: int, dtype: str) -> dic
         seconds = copy(source, work / "copy")
         (work / "copy").unlink()
         shutil.rmtree(work / "converted", ignore_errors=True)
-        rows.append((seconds, child(_CONVERT, str(source), str(work / "converted"), dtype)))
+        rows.append((seconds, child(_CONVERT, str(source), str(work / "converted"), dtype, "mlx")))
     return {
         "copy_s": [round(seconds, 1) for seconds, _ in rows],
         "convert_s": [round(found["seconds"], 1) for _, found in rows],
@@ -132,9 +157,10 @@ def measure_conversion(source: Path, work: Path, rounds: int, dtype: str) -> dic
     }
 
 
-def measure_loading(folder: Path, rounds: int, dtype: str) -> dict[str, object]:
+def measure_loading(folder: Path, original: Path, rounds: int, dtype: str) -> dict[str, object]:
     """Interleaved rounds of reading the bytes into new memory, of MLX's own reading of the files,
-    and of loading the model, all from the page cache."""
+    of diffusers' loading, and of loading the model, each in a process of its own, all from the page
+    cache. Ratios are of the quickest of each."""
     files = sorted(folder.glob("*/*.safetensors"))
     total = sum(path.stat().st_size for path in files)
     rows = []
@@ -144,23 +170,42 @@ def measure_loading(folder: Path, rounds: int, dtype: str) -> dict[str, object]:
         floor = time.perf_counter() - start
         del read
         peer = child(_MX_LOAD, *map(str, files))["seconds"]
-        rows.append((floor, peer, child(_LOAD, str(folder), dtype)))
+        theirs = child(_DIFFUSERS, str(original))["seconds"]
+        rows.append((floor, peer, theirs, child(_LOAD, str(folder), dtype)))
+    best = [min(row[n] for row in rows) for n in range(3)]
+    ours = {key: min(found[key] for *_, found in rows) for key in rows[0][3]}
     return {
         "bytes": total,
-        "read_s": [round(floor, 2) for floor, _, _ in rows],
-        "mx_load_s": [round(peer, 2) for _, peer, _ in rows],
-        "load_s": [round(found["seconds"], 2) for _, _, found in rows],
-        "load_over_read": round(statistics.median(f["seconds"] / r for r, _, f in rows), 2),
+        "read_s": [round(row[0], 2) for row in rows],
+        "mx_load_s": [round(row[1], 2) for row in rows],
+        "diffusers_s": [round(row[2], 2) for row in rows],
+        "load_s": [round(found["seconds"], 2) for *_, found in rows],
+        "load_again_s": [round(found["again"], 2) for *_, found in rows],
+        "load_user_s": round(ours["user"], 2),
+        "load_system_s": round(ours["system"], 2),
+        "load_over_read": round(ours["seconds"] / best[0], 2),
+        "load_over_mx_load": round(ours["seconds"] / best[1], 2),
+        "load_over_diffusers": round(ours["seconds"] / best[2], 2),
+        "again_over_read": round(ours["again"] / best[0], 2),
         "import_s": round(statistics.median(found["imports"] for *_, found in rows), 2),
         "peak_rss_over_bytes": round(max(found["peak"] for *_, found in rows) / total, 2),
         "mlx_peak_over_bytes": round(max(found["mlx_peak"] for *_, found in rows) / total, 2),
     }
 
 
+def verified(source: Path, folder: Path, dtype: str) -> int:
+    """How many tensors of a conversion were compared with their source; all are right."""
+    from ipa.sources.models import resolve_model
+    from ipa_convert import verify_model
+
+    return verify_model(resolve_model(source), resolve_model(folder), dtype=dtype or None)
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bases", nargs="+", default=["sd15", "sdxl"], choices=sorted(KINDS))
+    parser.add_argument("--loading", action="store_true", help="load alone, SD1.5's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="", help="of the conversion; as stored by default")
     options = parser.parse_args()
@@ -168,22 +213,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             work = Path(name)
             source = work / f"{base}.safetensors"
-            size = write_random(source, base)
-            found = measure_conversion(source, work, options.rounds, options.dtype)
-            from ipa.sources.models import resolve_model
-            from ipa_convert import verify_model
-
-            verified = verify_model(
-                resolve_model(source),
-                resolve_model(work / "converted"),
-                dtype=options.dtype or None,
-            )
-            found |= {"base": base, "bytes": size, "tensors_verified": verified}
-            if base == "sd15":
+            found: dict[str, object] = {"base": base, "bytes": write_random(source, base)}
+            if not options.loading:
+                found |= measure_conversion(source, work, options.rounds, options.dtype)
+                found["tensors_verified"] = verified(source, work / "converted", options.dtype)
                 shutil.rmtree(work / "converted")
-                child(_CONVERT, str(source), str(work / "converted"), "float16")
+            if base == "sd15":
+                child(_CONVERT, str(source), str(work / "converted"), "float16", "mlx")
+                child(_CONVERT, str(source), str(work / "original"), "float16", "diffusers")
                 found["load_float16"] = measure_loading(
-                    work / "converted", options.rounds, "float16"
+                    work / "converted", work / "original", options.rounds, "float16"
                 )
             print(json.dumps(found, indent=2))
 

@@ -73,8 +73,9 @@ def _exchange(pipe: ipa.Pipeline, patch: Patch, first: str, second: str) -> None
 
 
 def _quick_gelu(pipe: ipa.Pipeline, patch: Patch) -> None:
-    (encoder,) = pipe._loaded.backend.adapters.encoders.values()
-    patch.setattr(encoder.layers[1].feed_forward, "activation", ipa_mlx.networks.layers.quick_gelu)
+    ((_, encoder),) = pipe._loaded.backend.adapters.encoders()
+    layer = encoder.get().layers[1].feed_forward
+    patch.setattr(layer, "activation", ipa_mlx.networks.layers.quick_gelu)
 
 
 def _transposed(pipe: ipa.Pipeline, patch: Patch) -> None:

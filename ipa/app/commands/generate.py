@@ -49,6 +49,7 @@ from ipa.app.options.model import (
     ImagePrompts,
     Json,
     LayerChoice,
+    MemoryBudget,
     Model,
     Offline,
     Overwrite,
@@ -106,6 +107,28 @@ def run_generate(
             info["influence"] = [info["influence"][number]]
         saving.save(image, path, info)
     return result, saving.finish()
+
+
+def call_arguments(context: typer.Context) -> dict[str, Any]:
+    """The arguments of a call that the options of generate are; its files are opened."""
+    given = context.params
+    seed, prompt = sampling.parse_seed(given["seed"]), one_prompt(given["text"], given["prompt"])
+    given.update(prompt=prompt, seed=seed)
+    controls = structure.parse_controls(
+        given["control"],
+        given["control_preprocessor"],
+        guess_mode=given["guess_mode"],
+        mask_image=given["mask_image"],
+    )
+    return {
+        **plain_arguments(given),
+        "image_prompts": PromptOptions.of(given).prompts(),
+        **sampling.step_arguments(given["steps"], given["timesteps"], given["sigmas"]),
+        "influence": given["influence"] is not None,
+        "controls": controls,
+        **decoding.preview_arguments(given),
+        **edit.opened(given),
+    }
 
 
 def generate(  # one parameter per option
@@ -183,6 +206,7 @@ def generate(  # one parameter per option
     dtype: Dtype = None,
     device: Device = None,
     quantize: Quantize = None,
+    memory_budget: MemoryBudget = None,
     revision: Revision = None,
     variant: Variant = None,
     offline: Offline = False,
@@ -193,22 +217,10 @@ def generate(  # one parameter per option
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
-        context.params.update(prompt=one_prompt(text, prompt), seed=sampling.parse_seed(seed))
         paths = output_paths(output, max(1, num_images))
-        opening = ModelOptions.of(context.params)
-        prompts = PromptOptions.of(context.params).prompts()
+        opening, arguments = ModelOptions.of(context.params), call_arguments(context)
+        prompts = arguments["image_prompts"]
         check_influence(influence, prompts, max(1, num_images), output)
-        arguments: dict[str, Any] = {
-            **plain_arguments(context.params),
-            "image_prompts": prompts,
-            **sampling.step_arguments(steps, timesteps, sigmas),
-            "influence": influence is not None,
-            "controls": structure.parse_controls(
-                control, control_preprocessor, guess_mode=guess_mode, mask_image=mask_image
-            ),
-            **decoding.preview_arguments(context.params),
-            **edit.opened(context.params),
-        }
         folder = opening.folder()
         check_arguments(arguments, folder, opening.default_scale)
         pipe = opening.open(folder, arguments["controls"])

@@ -46,6 +46,10 @@ RECIPES: Mapping[str, Mapping[str, str]] = {
             "ipa-mlx sweep -i style.png -i chair.png --scales 0.7 --ends 0.3,0.6,1"
         ),
     },
+    "plan": {
+        "Does it fit 8 GB?": "ipa-mlx plan -p 'a heart' -i style.png --memory-budget 4",
+        "How large may it be?": "ipa-mlx plan -p 'a heart' --width 256 --height 256",
+    },
     "explain": {
         "Weights of SDXL's layers, without its files": (
             "ipa-mlx explain -m sdxl -i style.png:0.8@0-0.5 --layers style"

@@ -87,7 +87,7 @@ _SAME = (
     *("dtype", "device", "quantize", "ignore", "revision", "variant", "offline", "vae", "backend"),
     *("layers", "curve", "embeds_scaling", "scale", "mask", "mask_fit", "fit", "sharpen", "face"),
     *("encoder_mask", "enhance_tiles", "enhance_ratio", "neg_content_prompt", "neg_content_scale"),
-    *("preview_decoder", "lora_folder", "guess_mode", "vae_tiling", "vae_memory"),
+    *("preview_decoder", "lora_folder", "guess_mode", "vae_tiling", "vae_memory", "memory_budget"),
 )
 KEYWORDS: Mapping[str, str] = {
     **OPTIONS,

@@ -22,6 +22,10 @@ _FIRST: Mapping[str, tuple[str, ...]] = {
         *("prompt", "image_prompt", "scales", "layers", "seeds", "model", "adapter"),
         *("steps", "guidance", "output"),
     ),
+    "plan": (
+        *("prompt", "image_prompt", "model", "adapter", "width", "height", "num_images"),
+        *("quantize", "memory_budget", "vae_memory"),
+    ),
     "explain": ("image_prompt", "model", "scale", "layers", "curve", "steps", "output"),
     "capture": ("request", "output", "picture", "model", "adapter", "stages", "sketch"),
     "compare": ("forced", "descend", "floor", "request", "model", "adapter", "to_html"),
@@ -60,6 +64,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
             "dtype",
             "device",
             "quantize",
+            "memory_budget",
         ),
         *("ignore", "revision", "variant", "offline"),
     ),

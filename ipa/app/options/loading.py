@@ -27,7 +27,7 @@ from .autoencoder import vae_memory
 from .controls import load_controlnets
 from .faces import check_finding, face_options
 from .loras import load_loras, parse_loras
-from .parsing import one_each, parse_scale
+from .parsing import one_each, parse_budget, parse_scale
 from .texts import load_inversions
 
 _SOURCES = {
@@ -54,6 +54,7 @@ class ModelOptions:
     dtype: str | None = None
     device: str | None = None
     quantize: int | None = None
+    memory_budget: str | None = None
     revision: str | None = None
     variant: str | None = None
     offline: bool = False
@@ -102,17 +103,21 @@ class ModelOptions:
         choose_backend(self.backend)
         parse_scale(self.scale)
         parse_loras(self.lora)
+        parse_budget(self.memory_budget)
         folder = resolve_model(
             self.model, revision=self.revision, variant=self.variant, offline=self.offline
         )
         return resolve_vae(folder, self.vae, offline=self.offline)
 
-    def open(self, folder: ModelFolder, controls: Sequence[Control] = ()) -> Pipeline:
+    def open(
+        self, folder: ModelFolder, controls: Sequence[Control] = (), *, lazy: bool = False
+    ) -> Pipeline:
         """Open a model of `folder`, and load what the options name beside it.
 
         Args:
             folder: The files.
             controls: Those of the call, which say what ControlNets are for.
+            lazy: Read no weights before they are used.
 
         Raises:
             CheckpointError: A file is damaged, or made for another model.
@@ -125,6 +130,8 @@ class ModelOptions:
             device=self.device,
             quantize=self.quantize,
             ignore=self.ignore,
+            lazy=lazy,
+            memory_budget=parse_budget(self.memory_budget),
         )
         pipe.vae_memory = vae_memory(self.vae_memory, self.vae_tiling, self.vae_tile)
         if self.preview_decoder is not None:

@@ -80,6 +80,15 @@ Variant = Annotated[str | None, typer.Option(help="fp16 and the like.")]
 Offline = Annotated[bool, typer.Option(help="Never ask the hub.")]
 Backend = Annotated[str | None, typer.Option(help="mlx or torch", show_default="mlx if installed")]
 Quantize = Annotated[int | None, typer.Option(help="For MLX: 4 or 8 bits for most matrices.")]
+MemoryBudget = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-budget",
+        metavar="GIB",
+        help="Memory that a run may take, or auto: parts of the model come and go to keep to it; "
+        "the picture stays the same.",
+    ),
+]
 IgnoreOption = Annotated[
     list[str] | None,
     typer.Option(

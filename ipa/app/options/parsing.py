@@ -11,6 +11,7 @@ from typing import Any
 
 from ipa.app.session import open_picture
 from ipa.errors import RequestError
+from ipa.memory.budget import Budget, check_budget
 from ipa.request.image_prompt import ImagePrompt
 from ipa.request.scales import V_ONLY, Curve, Layers, Scale
 
@@ -23,6 +24,12 @@ def parse_image_prompt(text: str) -> ImagePrompt:
     """Parse [ADAPTER=]FILE[:SCALE][@START-END] as an image prompt; the file is opened."""
     name, file, scale, options = split_reference(text)
     return ImagePrompt(open_picture(file), adapter=name, scale=scale, **options)
+
+
+def parse_budget(text: str | None) -> Budget:
+    """Parse --memory-budget: GiB, or auto. Raises RequestError for anything else."""
+    number = None if text is None else _number(text)
+    return check_budget(text if number is None else number)
 
 
 def split_reference(text: str) -> tuple[str | None, Path, float | None, dict[str, Any]]:

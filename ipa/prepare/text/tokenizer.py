@@ -431,7 +431,9 @@ def _merges(
         if (
             not isinstance(first, str)
             or not isinstance(second, str)
-            or not {first, second, first + second} <= vocabulary.keys()
+            or first not in vocabulary
+            or second not in vocabulary
+            or first + second not in vocabulary
         ):
             raise CheckpointError(
                 f"{where} {number} does not fit the vocabulary",
