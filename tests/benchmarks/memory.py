@@ -1,8 +1,8 @@
 """The memory plan against what MLX counts, per stage and whole, at true sizes.
 
-    PYTHONPATH=tests .venv/bin/python -m benchmarks.memory                 # the quick arms
+    PYTHONPATH=tests .venv/bin/python -m benchmarks.memory           # the quick arms
     PYTHONPATH=tests .venv/bin/python -m benchmarks.memory --arms sd15-f16-512 sdxl-f16-1024
-    PYTHONPATH=tests .venv/bin/python -m benchmarks.memory --plans         # the targets, by the plan
+    PYTHONPATH=tests .venv/bin/python -m benchmarks.memory --plans   # the targets, planned
 
 One process a run, of one step. Weights are zeros (`benchmarks.hollow_models`): bytes do not depend
 on them. "work" is what a stage allocates beside what is there when it begins.
@@ -128,7 +128,7 @@ def measured(arm: Arm, folder: Path) -> dict[str, Any]:
     found = pipe.plan(**call)
     planned = time.perf_counter() - began
     peaks: dict[str, tuple[int, int]] = {}
-    stage, before = "encode", mx.get_active_memory()
+    stage, before = "", mx.get_active_memory()
     enter = Staging.enter
 
     def entered(self: Any, name: str) -> None:
