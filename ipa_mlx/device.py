@@ -17,6 +17,9 @@ import mlx.core as mx
 
 F = TypeVar("F", bound=Callable[..., mx.array])
 
+COMPILED_KERNEL = "Compiled"
+"""The name of the kernel of an elementwise function that is compiled where it stands."""
+
 
 class Device(Enum):
     """The devices of MLX that have kernels of their own."""

@@ -9,7 +9,8 @@ import mlx.core as mx
 from ipa.model.unet import UNetSpec
 
 from ..conditioning import Conditioning
-from ..device import Device
+from ..device import Device, writing_for
+from ..networks.attention import padded_width
 from ..networks.context import KeyValue
 from ..networks.unet import UNet
 from ..prediction import predict
@@ -40,7 +41,9 @@ class StepShape:
     dtype: mx.Dtype = mx.float16
 
 
-def step_graph(spec: UNetSpec, shape: StepShape, on: Device = Device.METAL) -> Graph:
+def step_graph(
+    spec: UNetSpec, shape: StepShape, on: Device = Device.METAL, *, compiled: bool = False
+) -> Graph:
     """The graph of `prediction.predict`: scaled latents to the prediction in float32.
 
     Its inputs are the latents, then keys and values of the text and of each image prompt by site,
@@ -49,12 +52,13 @@ def step_graph(spec: UNetSpec, shape: StepShape, on: Device = Device.METAL) -> G
     unet = UNet(spec)
     hollow(unet, shape.dtype)
     sites, rows = unet.cross_attentions, shape.rows
-    pairs = [
-        like((rows, site.heads, tokens, site.to_q.weight.shape[0] // site.heads), shape.dtype)
-        for tokens in (TEXT_TOKENS, *shape.prompts)
-        for site in sites
-        for _ in ("keys", "values")
-    ]
+    with writing_for(on):
+        pairs = [
+            like((rows, site.heads, tokens, padded_width(site.width)), shape.dtype)
+            for tokens in (TEXT_TOKENS, *shape.prompts)
+            for site in sites
+            for _ in ("keys", "values")
+        ]
     added = [] if spec.addition is None else [like((rows, spec.time_width), shape.dtype)]
     scales = [[0.7] * len(sites) for _ in shape.prompts]
     size = (shape.pictures, shape.height, shape.width, spec.in_channels)
@@ -62,7 +66,7 @@ def step_graph(spec: UNetSpec, shape: StepShape, on: Device = Device.METAL) -> G
     def step(x: mx.array, *given: mx.array) -> mx.array:
         arrays = iter(given)
         text, *images = (
-            tuple(KeyValue(next(arrays), next(arrays)) for _ in sites)
+            tuple(KeyValue(next(arrays), next(arrays), width=site.width) for site in sites)
             for _ in (TEXT_TOKENS, *shape.prompts)
         )
         pictures = (1,) * len(images)
@@ -71,4 +75,6 @@ def step_graph(spec: UNetSpec, shape: StepShape, on: Device = Device.METAL) -> G
         )
         return predict(unet, x, 501.0, conditioning, scales, None)
 
-    return trace(step, like(size, shape.dtype), *pairs, *added, on=on, module=unet)
+    return trace(
+        step, like(size, shape.dtype), *pairs, *added, on=on, module=unet, compiled=compiled
+    )

@@ -13,7 +13,8 @@ from ipa.model.unet import UNetSpec
 
 from .attention import CrossAttention
 from .context import Context
-from .layers import Convolution, GroupNorm, silu
+from .layers import Convolution
+from .norms import GroupNorm
 from .unet_blocks import UpBlock
 from .unet_down import DownHalf, resnet, transformer
 
@@ -75,7 +76,7 @@ class UNet(DownHalf):
             x = climb(x, skip, time, context, skips[-1].shape[1:3] if skips else (), given)
         if deep is not None and given is not None:
             deep.feature = given[-deep.shallow]
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out.activated(x))
 
     def _last_layers(self, count: int) -> Iterator[tuple[UpBlock, int]]:
         """The blocks that have the last `count` layers of the way up, and how many each has."""

@@ -24,11 +24,11 @@ from ipa_mlx.graph.dispatch import (
     attention_kernel,
     convolution_kernel,
 )
-from ipa_mlx.graph.fusion import fused
 from ipa_mlx.graph.kernels import by_kind, launches
 from ipa_mlx.graph.layouts import are_rows, is_dense, reshaped
 from ipa_mlx.graph.tracing import like, trace
-from ipa_mlx.networks.layers import FeedForward, GroupNorm, silu
+from ipa_mlx.networks.layers import FeedForward, silu
+from ipa_mlx.networks.norms import GroupNorm
 
 # MLX's names of operations with variants, which the export tells by an argument.
 _VARIANTS = re.compile(r"Rsqrt|Sum|Max(?!imum)|Log2|Log10")
@@ -45,7 +45,7 @@ def compiled_by_mlx(function: Callable[..., Any], *arrays: mx.array) -> Counter[
 
 
 def compiled_by_us(function: Callable[..., Any], *arrays: mx.array) -> Counter[str]:
-    graph = fused(trace(function, *arrays, on=Device.CPU))
+    graph = trace(function, *arrays, on=Device.CPU, compiled=True)
     return Counter(
         "Compiled" + "".join(node.arguments) if node.name == "Compiled" else node.name
         for node in graph.nodes
