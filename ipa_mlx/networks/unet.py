@@ -49,13 +49,15 @@ class UNet(DownHalf):
     def __call__(
         self,
         latents: mx.array,
-        timestep: float,
+        timestep: float | mx.array,
         context: Context,
         residuals: Sequence[mx.array | None] = (),
         features: Sequence[mx.array | None] = (),
         deep: DeepPart | None = None,
     ) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
+
+        A timestep that is an array is its sinusoid already, (1, width) in float32.
 
         `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
         to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing. Of
