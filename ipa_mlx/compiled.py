@@ -3,7 +3,8 @@
 `mx.compile` calls a function once for every form of its arguments and keeps the graph: whatever
 changes from step to step or from run to run is an argument, and the weights are part of it. The
 form is: sizes and precisions, which image prompts act at which sites, their masks and modes, what
-controls add, and which deep part is reused. λ, timestep, seed, text and pictures are values.
+controls add, which deep part is reused, and the way of convolutions. λ, timestep, seed, text and
+pictures are values.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .controls import Added
 from .networks.context import Context, KeyValue, Weight
 from .networks.low_rank import LowRank, SiteChanges
 from .networks.unet import UNet
+from .networks.unfolding import route
 
 _MOST_TRACES = 32  # after which all are dropped: graphs of forms that nobody asks for again
 
@@ -94,6 +96,7 @@ class CompiledUNet:
             *_prompts(conditioning, scales),
             [added.residuals, added.features],
             None if deep is None else [deep.branch, deep.feature],
+            route(),
         )
         if deep is not None and deep.feature is None:
             deep.feature = feature
@@ -108,6 +111,7 @@ class CompiledUNet:
         factors: mx.array | None,
         added: Tree,
         deep: Tree,
+        _: str,
     ) -> list[mx.array | None]:
         if self._unet is None:
             raise RuntimeError("a graph outlived its network")

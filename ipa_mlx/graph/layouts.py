@@ -54,6 +54,8 @@ def viewed(node: Node, strides: Strides) -> tuple[Strides, ...] | None:
         return ((0,) * new + tuple(steps),)
     if node.name == "Transpose":
         return (tuple(strides[axis] for axis in node.arguments[0]),)
+    if node.name == "AsStrided":
+        return (tuple(node.arguments[1]),)
     if node.name == "Slice":
         return (tuple(a * b for a, b in zip(strides, node.arguments[2], strict=True)),)
     if node.name in ("Split", "Copy", "StopGradient", "Depends", SAME):

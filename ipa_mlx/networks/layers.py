@@ -17,6 +17,7 @@ from ipa.model.clip import Activation
 from ipa.model.unet import Addition
 
 from ..device import COMPILED_KERNEL, device, evaluate, tracer
+from .unfolding import convolved, is_unfolded
 
 # Numbers in the matrix that a convolution on a CPU makes of its input: more than the first go in
 # strips, each of about the second (measured at 256² pixels: 1.5 times faster).
@@ -132,6 +133,8 @@ class Convolution(nn.Conv2d):
         row = batch * width * 9 * channels
         if device().is_gpu or height * row <= _MOST_NEIGHBOURS:
             if above and below:
+                if is_unfolded(x, len(self.weight)):
+                    return convolved(x, self.weight, self.bias if "bias" in self else None)
                 return super().__call__(x)
             x = mx.pad(x, [(0, 0), (above, below), (0, 0), (0, 0)])
             return self._biased(mx.conv2d(x, self.weight, padding=(0, 1)))

@@ -21,6 +21,8 @@ MLX_ONLY = {
     "networks/layers.py": "torch has its own layers",
     "networks/norms.py": "torch has its own norms",
     "networks/projectors.py": "diffusers has its own projectors",
+    "compiled.py": "torch is run as it is",
+    "networks/unfolding.py": "a way around one gap of MLX",
     "networks/unet.py": "diffusers has its own UNet",
     "networks/unet_blocks.py": "diffusers has its own blocks",
     "networks/unet_down.py": "diffusers has its own UNet and ControlNet",
