@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ def find(folder: Path) -> Path:
     )
 
 
-def unet(folder: Path, base: str) -> Any:
-    """Its UNet of a base ("sd15", "sdxl"), with random weights, not evaluated."""
+def unet(folder: Path, base: str, config: Mapping[str, Any] | None = None) -> Any:
+    """Its UNet of a base ("sd15", "sdxl") or a config, with random weights, not evaluated."""
     if _PACKAGE not in sys.modules:
         package = types.ModuleType(_PACKAGE)
         package.__path__ = [str(find(folder))]
         sys.modules[_PACKAGE] = package
-    config = importlib.import_module(f"{_PACKAGE}.config")
+    configs = importlib.import_module(f"{_PACKAGE}.config")
     module = importlib.import_module(f"{_PACKAGE}.unet")
-    return module.UNetModel(config.UNetConfig(**CONFIGS[base]))
+    return module.UNetModel(configs.UNetConfig(**(config or CONFIGS[base])))
