@@ -19,11 +19,15 @@ MLX_ONLY = {
     "graph": "the graphs of torch are its own affair",
     "networks/clip.py": "transformers has its own towers",
     "networks/layers.py": "torch has its own layers",
+    "networks/norms.py": "torch has its own norms",
     "networks/projectors.py": "diffusers has its own projectors",
+    "compiled.py": "torch is run as it is",
+    "networks/unfolding.py": "a way around one gap of MLX",
     "networks/unet.py": "diffusers has its own UNet",
     "networks/unet_blocks.py": "diffusers has its own blocks",
     "networks/unet_down.py": "diffusers has its own UNet and ControlNet",
     "networks/vae.py": "diffusers has its own autoencoder",
+    "networks/watching.py": "torch has hooks",
     "networks/weights.py": "the reference reads originals in `files`",
 }
 TORCH_ONLY = {
