@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from ipa.errors import CheckpointError
+from ipa.watching import download_bar, watch
+
+_LOG = logging.getLogger("ipa.sources")
 
 Choice: TypeAlias = Callable[[Collection[str]], Collection[str]]
 """A function from the names of all files of a repository to those that are needed."""
@@ -151,7 +155,12 @@ def _fetched(repository: str, choose: Choice, revision: str | None, cached: Path
         return cached
     names = [file.rfilename for file in info.siblings or ()]
     patterns = [glob.escape(name) for name in choose(names)]
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    watching = watch()
+    bar = None if watching is None else download_bar(watching)
+    _LOG.debug("downloading %d files of %s", len(patterns), repository)
+    return Path(
+        snapshot_download(repository, revision=revision, allow_patterns=patterns, tqdm_class=bar)
+    )
 
 
 def _cached(repository: str, markers: Sequence[str], revision: str | None) -> Path | None:

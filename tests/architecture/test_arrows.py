@@ -52,8 +52,8 @@ def test_forbidden_imports(package: str) -> None:
 
 def test_who_reaches_the_converters() -> None:
     """The application; what tells the structure of a lone file, never its weights; what reads the
-    embeddings of pictures and words in files of torch.save; what hashes weights, for both backends
-    alike; what tells how few bytes MLX's networks could have."""
+    embeddings of pictures and words in files of torch.save; what hashes weights, and what
+    counts their bytes, for both backends alike."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
