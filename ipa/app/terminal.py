@@ -102,7 +102,8 @@ class ProgressBar:
         self._bars.update(self._task, description=text)
 
     def __call__(self, event: Progress) -> None:
-        """Advance the bar by an event of a run."""
+        """Advance the bar by an event of a run, and say what is to be known before it starts."""
+        warn(event.notes)
         if event.stage == "denoise":
             # A sampler may take more evaluations than it was asked for steps.
             total = max(self._total, self._finished + event.total)

@@ -140,7 +140,8 @@ class Run:
         self.loras.act(self.plan.loras)
         self.backend.reset()
         steps = len(self.plan.schedule.steps)
-        yield Progress(stage="encode", step=0, total=1)
+        announced = () if self.allotted is None else self.allotted.announced
+        yield Progress(stage="encode", step=0, total=1, notes=announced)
         streams = noise_streams(self.plan)
         with self._timed("encode"):
             self.staging.enter("encode")

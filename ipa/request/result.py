@@ -45,6 +45,8 @@ class Progress:
         eta_s: Estimated seconds until the last denoising step; None before the first is timed.
         preview: A small picture of the current estimate, where one is made.
         result: The result, on the last event.
+        notes: What is to be known before it starts, on the first event: that it takes a lot of
+            memory, and how much.
     """
 
     stage: Stage
@@ -52,4 +54,5 @@ class Progress:
     total: int
     eta_s: float | None = None
     preview: Image.Image | None = None
+    notes: tuple[str, ...] = ()
     result: Result | None = None

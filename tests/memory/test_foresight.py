@@ -15,7 +15,7 @@ import ipa
 from ipa import demo
 from ipa.errors import RequestError
 from ipa.memory.machine import MachineMemory
-from ipa.memory.plan import GIB, MemoryPlan
+from ipa.memory.plan import GIB, MemoryPlan, in_words
 from ipa.pipeline.memory.foresight import NOT_FORETOLD
 from ipa.pipeline.memory.staging import Staging
 from ipa_convert import adapter_bytes, component_bytes
@@ -203,6 +203,20 @@ def test_a_run_that_takes_most_of_the_machine_is_warned_of(
     found = pipe(**large).info
     assert any("the machine may swap" in text for text in found["warnings"])
     assert found["memory"]["foreseen_peak_bytes"] == peak
+
+
+def test_a_large_run_says_what_it_takes_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, large = opened(), call(width=832, height=768, output_type="latent")
+    pipe.vae_memory = "strips"
+    peak = pipe.plan(**large).peak
+    monkeypatch.setattr(MlxResidency, "machine", machine_of(3 * peak))
+    first, *others = pipe.stream(**large)
+    assert first.notes == (f"this run takes {in_words(peak)} in the stage denoise",)
+    assert not any(event.notes for event in others)
+    monkeypatch.setattr(MlxResidency, "machine", machine_of(9 * peak))
+    stream = pipe.stream(**large)
+    assert next(stream).notes == ()
+    stream.close()
 
 
 def test_torch_tells_the_bytes_of_parts_alone() -> None:

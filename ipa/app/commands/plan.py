@@ -40,6 +40,8 @@ def show_memory(found: MemoryPlan) -> None:
     """Print a plan: its stages in order, whether it fits, and what would take less."""
     console = Console(highlight=False)
     console.print(_table(found))
+    if not found.staged:
+        console.print(f"Held all the time: {_held(found.largest)}", markup=False)
     for line in _verdict(found):
         console.print(line, markup=False)
     if found.offers:
@@ -51,13 +53,15 @@ def show_memory(found: MemoryPlan) -> None:
 def _table(found: MemoryPlan) -> Table:
     table = Table(box=None)
     table.add_column("stage")
-    table.add_column("holds", overflow="fold")
+    if found.staged:
+        table.add_column("holds", overflow="fold")
     for title in ("held", "work", "peak"):
         table.add_column(title, justify="right")
     for stage in found.stages:
         style = "bold" if stage is found.largest else ""
         sizes = (stage.held, stage.working, stage.peak)
-        table.add_row(stage.name, Text(_held(stage)), *map(in_words, sizes), style=style)
+        held = [Text(_held(stage))] if found.staged else []
+        table.add_row(stage.name, *held, *map(in_words, sizes), style=style)
     return table
 
 
@@ -67,7 +71,7 @@ def _held(stage: StageMemory) -> str:
 
 
 def _verdict(found: MemoryPlan) -> list[str]:
-    how = "each part is there for its stage alone" if found.staged else "all parts stay there"
+    how = "parts come and go with their stages" if found.staged else "all parts stay"
     lines = [f"Peak: {in_words(found.peak)}, in the stage {found.largest.name}; {how}."]
     if found.budget is not None:
         fits = "It fits" if found.fits else "It does not fit"

@@ -19,6 +19,9 @@ from .staging import Allotment
 _UNASKED = 768 * 768
 """Pixels of all pictures of a run up to which none is foretold without a budget."""
 
+_MUCH = 0.25
+"""The share of what "auto" means from which a run says how much it takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Allotted:
@@ -85,12 +88,11 @@ def _unlimited(plans: Sequence[Plan], backend: Backend, vae: VaeMemory) -> Allot
     if all(plan.width * plan.height * len(plan.seeds) <= _UNASKED for plan in plans):
         return Allotted(tuple(plans), (None,) * len(plans), backend)
     found = (foresee(plan, backend, None, vae) for plan in plans)
-    memory = tuple(Allotment(one, notes=_large(one, backend)) for one in found)
-    return Allotted(tuple(plans), memory, backend)
+    return Allotted(tuple(plans), tuple(_large(one, backend) for one in found), backend)
 
 
-def _large(memory: MemoryPlan, backend: Backend) -> tuple[str, ...]:
-    """A warning about a run that takes more than the machine gives with ease.
+def _large(memory: MemoryPlan, backend: Backend) -> Allotment:
+    """An allotment that says how much a run takes, with a warning if that is too much for ease.
 
     Raises:
         RequestError: It takes more than the machine has.
@@ -103,12 +105,14 @@ def _large(memory: MemoryPlan, backend: Backend) -> tuple[str, ...]:
             found=f"{figure}, of {in_words(machine.total)}",
             remedy="ipa-mlx plan says what takes less; with a memory_budget it may fit",
         )
-    if memory.peak <= machine.automatic:
-        return ()
-    return (
-        f"this run takes {figure}, more than the {in_words(machine.automatic)} that are "
-        f"{machine.automatic_words}: the machine may swap; ipa-mlx plan says what takes less",
-    )
+    if memory.peak > machine.automatic:
+        warning = (
+            f"this run takes {figure}, more than the {in_words(machine.automatic)} that are "
+            f"{machine.automatic_words}: the machine may swap; ipa-mlx plan says what takes less"
+        )
+        return Allotment(memory, notes=(warning,), announced=(warning,))
+    is_much = memory.peak > machine.automatic * _MUCH
+    return Allotment(memory, announced=(f"this run takes {figure}",) if is_much else ())
 
 
 def _ways(

@@ -26,13 +26,16 @@ class Allotment:
         plan: The stages, with the budget if there is one.
         taken: The names of offers that were taken.
         releases: Whether parts leave memory to keep to the budget.
-        notes: Warnings about a run without a budget that takes a lot.
+        notes: Warnings about a run without a budget that takes more than the machine gives with
+            ease.
+        announced: What is said of it before it starts: those, or how much it takes.
     """
 
     plan: MemoryPlan
     taken: tuple[str, ...] = ()
     releases: bool = False
     notes: tuple[str, ...] = ()
+    announced: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """JSON-able, for `Result.info`."""
