@@ -17,6 +17,7 @@ MLX_ONLY = {
     "blas.py": "a fast BLAS for MLX's Linux wheel",
     "device.py": "torch runs the same layers on every device",
     "graph": "the graphs of torch are its own affair",
+    "memory": "the reference does not foretell its memory",
     "networks/clip.py": "transformers has its own towers",
     "networks/layers.py": "torch has its own layers",
     "networks/norms.py": "torch has its own norms",
