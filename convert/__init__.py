@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .reading.t2i_adapter_config import open_t2i_adapter
     from .reading.textual_inversion import read_bundled_words, read_textual_inversion
     from .tables.converted import Converted, ConvertedTensor
+    from .tables.layout import Layout
     from .tables.quantized_layers import is_quantized
     from .writing.adapter_file import convert_adapter
     from .writing.folder import convert_component, convert_model
@@ -36,6 +37,7 @@ __all__ = [
     "ConvertedTensor",
     "Inspection",
     "Kind",
+    "Layout",
     "Lora",
     "LoraPair",
     "LoraTargets",
@@ -92,6 +94,7 @@ _NAMES = {
     "ipa_convert.reading.t2i_adapter_config": ("open_t2i_adapter",),
     "ipa_convert.reading.textual_inversion": ("read_bundled_words", "read_textual_inversion"),
     "ipa_convert.tables.converted": ("Converted", "ConvertedTensor"),
+    "ipa_convert.tables.layout": ("Layout",),
     "ipa_convert.tables.quantized_layers": ("is_quantized",),
     "ipa_convert.writing.adapter_file": ("convert_adapter",),
     "ipa_convert.writing.folder": ("convert_component", "convert_model"),

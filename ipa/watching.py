@@ -52,7 +52,7 @@ def download_bar(watching: Watch) -> type[Any]:
 
     Downloads run in threads of their own, so the watch is taken along.
     """
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):  # type: ignore[misc]
         """A bar that draws nothing."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import mlx.core as mx
@@ -40,6 +41,7 @@ from ipa.model.vae import TinyVaeFiles
 from ipa_convert import read_model
 
 from .adapters import Adapters
+from .compiled import CompiledUNet
 from .conditioning import Conditioning, steered, text_pairs
 from .controls import Controls
 from .device import device
@@ -83,12 +85,21 @@ class MlxBackend:
     adapters: Adapters = field(init=False)
     controlnets: Controls = field(init=False)
     loras: Loras = field(init=False)
+    _compiled: CompiledUNet | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.adapters = Adapters(self.model, self._precision, self.quantization)
         self.controlnets = Controls(self._precision, self.quantization)
         acting = {name: each for name, each in self.networks.items() if name != "vae"}
         self.loras = Loras(self.model, Acting(acting), self._precision)
+        # On a CPU it would take a C++ compiler for each kernel.
+        self.compile_with(CompiledUNet() if device().is_gpu else None)
+
+    def compile_with(self, compiled: CompiledUNet | None) -> None:
+        """Have the UNet evaluated by a compiled one; None: as it is. Once for a backend."""
+        self._compiled = compiled
+        if compiled is not None:
+            self.networks["unet"].guests.append(compiled)
 
     @property
     def unet(self) -> UNet:
@@ -282,10 +293,12 @@ class MlxBackend:
         control_scales: Sequence[Sequence[float]] = (),
         deep: DeepPart | None = None,
     ) -> mx.array:
-        """See `Backend.predict`."""
+        """See `Backend.predict`. Compiled on a GPU."""
         x = (latents * step.input_scale).astype(self._precision)
         given = (conditioning, scales, shares, control_scales, deep)
-        return predict(self.unet, x, step.timestep, *given)
+        unet, uses = self.unet, self.loras.acting.uses
+        compiled = self._compiled and partial(self._compiled, unet, weights=uses)
+        return predict(unet, x, step.timestep, *given, compiled)
 
     def guide(
         self, output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0

@@ -17,6 +17,9 @@ import mlx.core as mx
 
 F = TypeVar("F", bound=Callable[..., mx.array])
 
+COMPILED_KERNEL = "Compiled"
+"""The name of the kernel of an elementwise function that is compiled where it stands."""
+
 
 class Device(Enum):
     """The devices of MLX that have kernels of their own."""
@@ -46,6 +49,7 @@ SAME = "Same"
 
 _chosen: ContextVar[Device | None] = ContextVar("chosen", default=None)
 _tracer: ContextVar[Tracer | None] = ContextVar("tracer", default=None)
+_evaluates: ContextVar[bool] = ContextVar("evaluates", default=True)
 
 
 def device() -> Device:
@@ -83,13 +87,23 @@ def traced_by(who: Tracer) -> Iterator[None]:
         _tracer.reset(token)
 
 
+@contextmanager
+def unevaluated() -> Iterator[None]:
+    """A context in which networks evaluate nothing by themselves, in this thread alone."""
+    token = _evaluates.set(False)
+    try:
+        yield
+    finally:
+        _evaluates.reset(token)
+
+
 def evaluate(*arrays: mx.array) -> None:
     """Evaluate arrays in the middle of a network, for memory; not while its graph is traced."""
     who = _tracer.get()
-    if who is None:
-        mx.eval(*arrays)
-    else:
+    if who is not None:
         who.evaluated(arrays)
+    elif _evaluates.get():
+        mx.eval(*arrays)
 
 
 def anew(array: mx.array) -> mx.array:

@@ -28,7 +28,7 @@ class Recorder:
         Args:
             site: Its rank.
             q: Queries (R, heads, N · L, d), the last row the conditional one.
-            text: What they get of the text, of the same shape.
+            text: What they get of the text, (R, N · L, heads, d).
             context: The image prompts.
         """
         q, norms = q[-1:], [_norm(text[-1:])]
@@ -38,8 +38,9 @@ class Recorder:
                 norms += [mx.zeros_like(norms[0])] * pictures
                 continue
             _, weight, image = next(branches)
+            keys, head = image.keys[-1:], q.shape[-1]
             norms += [
-                _norm(weight * attend(q, image.keys[-1:], values))
+                _norm(weight * attend(q, keys, values, head=head).transpose(0, 2, 1, 3))
                 for values in values_by_picture(image.values[-1:], pictures)
             ]
         stacked = mx.stack(norms)
@@ -65,5 +66,5 @@ def values_by_picture(values: mx.array, pictures: int) -> Iterator[mx.array]:
 
 
 def _norm(part: mx.array) -> mx.array:
-    """The L2 norm over heads and width, (1, heads, L, d) to (L,), in float32."""
-    return mx.sqrt(part.astype(mx.float32).square().sum(axis=(0, 1, 3)))
+    """The L2 norm over heads and width, (1, L, heads, d) to (L,), in float32."""
+    return mx.sqrt(part.astype(mx.float32).square().sum(axis=(0, 2, 3)))

@@ -101,7 +101,7 @@ class _Attached:
 
 @dataclass(eq=False)
 class Acting:
-    """The LoRAs that act in the networks, and the layers to be put back.
+    """The LoRAs that act in the networks, and the layers to be put back; how often others did.
 
     A layer that is changed is replaced in its network by one that holds it (`ChangedLayer`), or by
     a copy with other weights; the originals are put back when nothing changes them any more. A
@@ -110,6 +110,7 @@ class Acting:
 
     networks: Mapping[str, Resident[Any]]
     scales: Mapping[_Attached, LoraScale] = field(default_factory=dict)
+    uses: int = 0
     originals: dict[Place, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,6 +129,7 @@ class Acting:
         for name, network in here.items():
             self._put_all(name, network, layers)
         self.scales = wanted
+        self.uses += 1
 
     def settle(self, name: str, network: nn.Module) -> None:
         """Have those that act do so in a network that has come."""

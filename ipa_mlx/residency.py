@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,7 +19,7 @@ from ipa.memory.machine import MachineMemory, system_memory
 from ipa.model.quantization import GROUP_SIZE, Quantization
 from ipa_convert import Converted, is_quantized
 
-from .networks.weights import arrays, chosen_quantization, place
+from .networks.weights import arrays, chosen_quantization, place, reading_bytes
 
 N = TypeVar("N")
 M = TypeVar("M", bound=nn.Module)
@@ -75,6 +76,12 @@ class Source:
     def _quantization(self) -> Quantization | None:
         return chosen_quantization(self.converted, self.how, self.where)
 
+    @cached_property
+    def reading(self) -> int:
+        """See `Part.reading`."""
+        return reading_bytes(self.converted, self.dtype, self.how)
+
+    @cached_property
     def measured(self) -> Measured:
         """What the network will take, told from the headers."""
         total, layers, how = 0, 0, self._quantization
@@ -83,8 +90,7 @@ class Source:
                 total += prod(tensor.shape) * _WORD
                 layers += 1
             elif how is not None and not self.converted.quantization and self.is_quantized(name):
-                groups = prod(how.groups(tensor.shape))
-                total += prod(how.packed(tensor.shape)) * _WORD + 2 * groups * self.dtype.size
+                total += how.nbytes(tensor.shape, self.dtype.size)
                 layers += 1
             else:
                 total += prod(tensor.shape) * self.dtype.size
@@ -172,7 +178,7 @@ class Resident(Generic[N]):
     @property
     def measured(self) -> Measured:
         """What it takes in memory, there or not."""
-        return self.source.measured()
+        return self.source.measured
 
     def get(self) -> N:
         """The network, read if it is not there.
@@ -233,7 +239,10 @@ class MlxResidency:
 
     def parts(self) -> dict[str, Part]:
         """See `Residency.parts`."""
-        return {n: Part(each.measured.nbytes, each.is_here) for n, each in self.networks.items()}
+        return {
+            name: Part(each.measured.nbytes, each.is_here, each.source.reading)
+            for name, each in self.networks.items()
+        }
 
     def in_bits(self, bits: int) -> dict[str, int]:
         """See `Residency.in_bits`."""

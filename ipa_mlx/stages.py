@@ -25,6 +25,7 @@ from .adapters import ImageAdapter
 from .conditioning import Conditioning
 from .networks.attention import CrossAttention, merge_heads
 from .networks.context import Context
+from .networks.watching import MARK, is_watched
 from .residency import Resident
 
 _DIFFUSERS = (
@@ -172,9 +173,14 @@ class _Telling:
         for path, module in network.named_modules():
             name = stage_name(self.component, path, network)
             if name is not None:
-                kind, call = type(module), _telling(module, name, self.emit)
-                module.__class__ = type(kind.__name__, (kind,), {"__call__": call})
-                self._kinds.append((module, kind))
+                self._exchange(module, _telling(module, name, self.emit))
+        if not is_watched(network):
+            self._exchange(network, type(network).__call__)
+
+    def _exchange(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        kind = type(module)
+        module.__class__ = type(kind.__name__, (kind,), {"__call__": call, MARK: True})
+        self._kinds.append((module, kind))
 
     def leave(self, _: object) -> None:
         for module, kind in self._kinds:
@@ -209,8 +215,8 @@ def _watching(context: Context, name: str, emit: Emit) -> Context:
         stage = f"{name}.{part}"
         if not emit.wants(stage):
             return array
-        instead = emit(stage, _floats(merge_heads(array)))
-        return array if instead is None else _split(instead, array)
+        instead = emit(stage, _floats(array.reshape(*array.shape[:2], -1)))
+        return array if instead is None else _like(array, instead)
 
     return replace(context, watch=watch)
 

@@ -18,7 +18,8 @@ from ipa.backend.strips import STRIP_NUMBERS, Strips, neighbours, spans
 
 from .device import evaluate
 from .networks.attention import attend, merge_heads, split_heads
-from .networks.layers import Convolution, GroupNorm, silu, upsample_nearest
+from .networks.layers import Convolution, silu, upsample_nearest
+from .networks.norms import GroupNorm
 from .networks.unet_blocks import ResnetBlock
 from .networks.vae import Vae, VaeAttention, VaeMidBlock
 

@@ -17,10 +17,12 @@ class Part:
     Attributes:
         nbytes: What its weights hold while it is in memory.
         is_here: Whether it is in memory now.
+        reading: The most that it takes beside that while it is read.
     """
 
     nbytes: int
     is_here: bool
+    reading: int = 0
 
 
 class Residency(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from math import prod
 
 from ipa.errors import RequestError, shown
 
@@ -65,6 +66,10 @@ class Quantization:
     def packed(self, shape: Shape) -> Shape:
         """The shape of a matrix's packed weights, in 32-bit words."""
         return shape[0], shape[1] * self.bits // _WORD
+
+    def nbytes(self, shape: Shape, itemsize: int) -> int:
+        """The bytes of a matrix of this shape, with scales and offsets of so many bytes each."""
+        return prod(self.packed(shape)) * _WORD // 8 + 2 * prod(self.groups(shape)) * itemsize
 
     def unpacked(self, shape: Shape) -> Shape:
         """The shape of a matrix, from that of its packed weights."""

@@ -156,9 +156,11 @@ def _fetched(repository: str, choose: Choice, revision: str | None, cached: Path
     names = [file.rfilename for file in info.siblings or ()]
     patterns = [glob.escape(name) for name in choose(names)]
     watching = watch()
-    bars = {} if watching is None else {"tqdm_class": download_bar(watching)}
+    bar = None if watching is None else download_bar(watching)
     _LOG.debug("downloading %d files of %s", len(patterns), repository)
-    return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **bars))
+    return Path(
+        snapshot_download(repository, revision=revision, allow_patterns=patterns, tqdm_class=bar)
+    )
 
 
 def _cached(repository: str, markers: Sequence[str], revision: str | None) -> Path | None:

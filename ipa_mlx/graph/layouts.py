@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from ..device import SAME
 from .nodes import Node
 
 Strides: TypeAlias = tuple[int, ...]
@@ -53,9 +54,11 @@ def viewed(node: Node, strides: Strides) -> tuple[Strides, ...] | None:
         return ((0,) * new + tuple(steps),)
     if node.name == "Transpose":
         return (tuple(strides[axis] for axis in node.arguments[0]),)
+    if node.name == "AsStrided":
+        return (tuple(node.arguments[1]),)
     if node.name == "Slice":
         return (tuple(a * b for a, b in zip(strides, node.arguments[2], strict=True)),)
-    if node.name in ("Split", "Copy", "StopGradient", "Depends"):
+    if node.name in ("Split", "Copy", "StopGradient", "Depends", SAME):
         return (strides,) * len(made)
     if node.name == "Squeeze":
         gone = {axis % len(shape) for axis in node.arguments[0]}

@@ -17,7 +17,8 @@ import mlx.nn as nn
 from mlx.nn.layers import activations
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ..device import Device, traced_by, tracer, writing_for
+from ..device import COMPILED_KERNEL, SAME, Device, traced_by, tracer, writing_for
+from .fusion import fused
 from .nodes import Graph, Node, Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,6 +58,7 @@ def trace(
     *arrays: mx.array,
     on: Device = Device.METAL,
     module: nn.Module | None = None,
+    compiled: bool = False,
 ) -> Graph:
     """The graph of a function as it is written for a device.
 
@@ -70,9 +72,11 @@ def trace(
         on: The device, whose machine need not be at hand.
         module: Its parameters become the graph's `weights`; see `hollow`. Any other module's would
             be traced to where they come from.
+        compiled: The whole function is, by `mx.compile`: all its chains of elementwise operations
+            are fused, and those of functions in it with their surroundings.
     """
     parameters = tree_flatten(module.parameters()) if module is not None else []
-    record, calls = _Record(), _Calls()
+    record, calls = _Record(), _Calls((COMPILED_KERNEL, SAME) if compiled else ())
 
     def called(*given: mx.array) -> list[mx.array]:
         own = given[len(arrays) :]
@@ -92,13 +96,15 @@ def trace(
         module.update(tree_unflatten(parameters))
     inputs, own = record.inputs[: len(arrays)], record.inputs[len(arrays) :]
     weights = {name: tensor for (name, _), tensor in zip(parameters, own, strict=True)}
-    return record.graph(inputs, weights, calls)
+    graph = record.graph(inputs, weights, calls)
+    return fused(graph) if compiled else graph
 
 
 class _Calls:
     """The calls of kernels in one trace, by the number that marks each."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Sequence[str]) -> None:
+        self.opened = opened  # names of kernels that are not noted, but looked into
         self.noted: list[tuple[str, tuple[Any, ...]]] = []
         self.evaluations: list[tuple[mx.array, ...]] = []
 
@@ -108,6 +114,8 @@ class _Calls:
 
     def kernel(self, name: str, function: F) -> F:
         """See `ipa_mlx.device.Tracer`."""
+        if name in self.opened:
+            return function
 
         @functools.wraps(function)
         def noted(*given: Any, **options: Any) -> Any:
@@ -206,7 +214,7 @@ def _noted() -> Iterator[None]:
 
 
 def _kernel_name(place: Any, name: str) -> str:
-    return name if place is mx.fast else "Compiled"
+    return name if place is mx.fast else COMPILED_KERNEL
 
 
 def _asking(name: str, original: F) -> F:

@@ -7,14 +7,18 @@ import mlx.nn as nn
 
 from ..device import Device, contiguous, device
 from .context import Context, KeyValue
-from .layers import FeedForward, GroupNorm, exp, has_fast_exp
+from .layers import FeedForward, exp, has_fast_exp
 from .low_rank import UNCHANGED, Changes, changed
+from .norms import GroupNorm
 
 _FUSED_ON_METAL = (64, 72, 80, 96, 128)  # head widths with a fused kernel (MLX 0.32)
+_FEW_QUERIES = 8  # up to which Metal has other kernels
 _MAX_SCORES = 1 << 26  # elements of one score matrix where no fused kernel avoids it
 
 
-def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx.array:
+def attend(
+    q: mx.array, k: mx.array, v: mx.array, mask: str | None = None, *, head: int | None = None
+) -> mx.array:
     """softmax(q kᵀ / √d) v, the softmax in float32.
 
     Args:
@@ -22,13 +26,16 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx
         k: (B, heads, T, d).
         v: (B, heads, T, d).
         mask: "causal" or None.
+        head: d, where zeros that a kernel needs follow it in q, k and v; None is their width.
 
     Returns:
         (B, heads, L, d).
     """
-    scale = q.shape[-1] ** -0.5
-    if device() is Device.METAL and q.shape[-1] < _FUSED_ON_METAL[0] and q.shape[-2] > 8:
-        return attend_padded(q, k, v, _FUSED_ON_METAL[0], scale, mask)
+    head = head or q.shape[-1]
+    width, scale = padded_width(head, q.shape[-2]), head**-0.5
+    if width > head:
+        return attend_padded(q, k, v, width, scale, mask)[..., :head]
+    q, k, v = (x if x.shape[-1] == head else x[..., :head] for x in (q, k, v))
     if mask or _has_fused_kernel(q):
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     batch, heads, length, _ = q.shape
@@ -37,6 +44,26 @@ def attend(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx
         return _attend_unfused(q, k, v, scale)
     parts = [_attend_unfused(q[:, :, i : i + rows], k, v, scale) for i in range(0, length, rows)]
     return mx.concatenate(parts, axis=2)
+
+
+def attend_beside(q: mx.array, k: mx.array, v: mx.array, head: int) -> mx.array:
+    """As `attend`, with the heads beside each other: (B, L, heads, d), a view.
+
+    Of the views of several branches their sum makes rows, which a copy of each would else.
+    """
+    return attend(q, k, v, head=head).transpose(0, 2, 1, 3)
+
+
+def padded_width(head: int, queries: int = _FEW_QUERIES + 1) -> int:
+    """The width of heads that Metal has a fused kernel for, where theirs has none; else theirs."""
+    is_narrow = queries > _FEW_QUERIES and head < _FUSED_ON_METAL[0]
+    return _FUSED_ON_METAL[0] if is_narrow and device() is Device.METAL else head
+
+
+def widened(x: mx.array, width: int) -> mx.array:
+    """(…, d) with zeros up to a width."""
+    missing = width - x.shape[-1]
+    return mx.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)]) if missing else x
 
 
 def _has_fused_kernel(q: mx.array) -> bool:
@@ -59,14 +86,13 @@ def _attend_unfused(q: mx.array, k: mx.array, v: mx.array, scale: float) -> mx.a
 def attend_padded(
     q: mx.array, k: mx.array, v: mx.array, width: int, scale: float, mask: str | None = None
 ) -> mx.array:
-    """Attention with heads padded by zeros to a width that has a fused kernel.
+    """Attention with heads padded by zeros to a width that has a fused kernel; the output too.
 
-    Exact: zeros add nothing to q kᵀ, and the padded columns of v are cut off. SD1.5's outer blocks
+    Exact: zeros add nothing to q kᵀ, and the padded columns of v give zeros. SD1.5's outer blocks
     have heads of 40, for which Metal would write out the whole score matrix.
     """
-    head = q.shape[-1]
-    q, k, v = (mx.pad(x, [(0, 0), (0, 0), (0, 0), (0, width - head)]) for x in (q, k, v))
-    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)[..., :head]
+    q, k, v = (widened(x, width) for x in (q, k, v))
+    return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
 
 
 def split_heads(x: mx.array, heads: int) -> mx.array:
@@ -121,6 +147,11 @@ class CrossAttention(nn.Module):
         self.to_v = nn.Linear(context_width, width, bias=False)
         self.to_out = nn.Linear(width, width)
 
+    @property
+    def width(self) -> int:
+        """The width of a head."""
+        return int(self.to_q.weight.shape[0]) // self.heads
+
     def keys_values(self, text: mx.array, changes: Changes = UNCHANGED) -> KeyValue:
         """Text states (R, T, D) to keys and values."""
         return self.split(
@@ -129,9 +160,14 @@ class CrossAttention(nn.Module):
         )
 
     def split(self, keys: mx.array, values: mx.array) -> KeyValue:
-        """(R, T, C) keys and values by head, in the precision in which they are used."""
-        pair = [contiguous(split_heads(x, self.heads)) for x in (keys, values)]
-        return KeyValue(*(x.astype(mx.float32) if self.upcast else x for x in pair))
+        """(R, T, C) keys and values by head, in the precision and width in which they are used.
+
+        Zeros that a kernel needs are added here, once for all steps.
+        """
+        width = padded_width(keys.shape[-1] // self.heads)
+        pair = [widened(split_heads(x, self.heads), width) for x in (keys, values)]
+        pair = [contiguous(x.astype(mx.float32) if self.upcast else x) for x in pair]
+        return KeyValue(*pair, width=keys.shape[-1] // self.heads)
 
     def __call__(self, x: mx.array, context: Context) -> mx.array:
         """(B, L, C) to the same; B is a multiple of the conditioning's rows.
@@ -143,16 +179,17 @@ class CrossAttention(nn.Module):
         changes = context.changes_at(self.site).attn2
         x = x.reshape(rows, -1, shape[-1])
         q = split_heads(changed(self.to_q, x, changes.get("to_q")), self.heads)
-        text = context.text_at(self.site)
+        text, head = context.text_at(self.site), q.shape[-1]
+        q = widened(q, text.keys.shape[-1])  # once for all branches
         if self.upcast:
             q = q.astype(mx.float32)
-        out = context.observe("text", attend(q, text.keys, text.values))
+        out = context.observe("text", attend_beside(q, text.keys, text.values, head))
         if context.recorder is not None:
-            context.recorder.take(self.site, q, out, context)
+            context.recorder.take(self.site, q[..., :head], out, context)
         for number, weight, image in context.images_at(self.site, q.shape[2]):
-            branch = weight * attend(q, image.keys, image.values)
+            branch = weight * attend_beside(q, image.keys, image.values, head)
             out = out + context.observe(f"image.{number}", branch)
-        out = merge_heads(out).astype(x.dtype)
+        out = out.reshape(x.shape).astype(x.dtype)
         return changed(self.to_out, out, changes.get("to_out")).reshape(shape)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import mlx.core as mx
@@ -16,14 +16,13 @@ from ipa.backend.text import Sizes
 from ipa.model.clip import Activation
 from ipa.model.unet import Addition
 
-from ..device import anew, device, evaluate, tracer
+from ..device import COMPILED_KERNEL, device, evaluate, tracer
+from .unfolding import convolved, is_unfolded
 
 # Numbers in the matrix that a convolution on a CPU makes of its input: more than the first go in
 # strips, each of about the second (measured at 256² pixels: 1.5 times faster).
 _MOST_NEIGHBOURS = 1 << 25
 _STRIP_NEIGHBOURS = 5 << 20
-# Numbers in an array whose norm is evaluated in two steps on a CPU.
-_MOST_NORMED = 1 << 22
 
 F = TypeVar("F", bound=Callable[..., mx.array])
 
@@ -40,7 +39,7 @@ def fused(function: F) -> F:
         if not device().is_gpu:
             return function(*arrays)
         traced = tracer()
-        return (compiled if traced is None else traced.kernel("Compiled", function))(*arrays)
+        return (compiled if traced is None else traced.kernel(COMPILED_KERNEL, function))(*arrays)
 
     return cast("F", call)
 
@@ -101,69 +100,9 @@ ACTIVATIONS: dict[Activation, Callable[[mx.array], mx.array]] = {
 
 
 @fused
-def _standardize(x: mx.array, mean: mx.array, factor: mx.array, bias: mx.array) -> mx.array:
-    return ((x.astype(mx.float32) - mean) * factor + bias).astype(x.dtype)
-
-
-@fused
-def _squared_distance(x: mx.array, mean: mx.array) -> mx.array:
-    return mx.square(x.astype(mx.float32) - mean)
-
-
-class GroupNorm(nn.Module):
-    """Group normalisation over (H, W, C/groups), its statistics in float32.
-
-    Sums run over W, then H, then the group: short sums, so that float32 stays exact (nn.GroupNorm
-    loses three digits on large pictures), and no transposed copy. The variance is that of centred
-    values, since E[x²] − E[x]² cancels where the mean is large.
-    """
-
-    def __init__(self, groups: int, channels: int, eps: float) -> None:
-        super().__init__()
-        self.groups, self.eps = groups, eps
-        self.weight = mx.ones((channels,))
-        self.bias = mx.zeros((channels,))
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) to the same."""
-        mean = self._group_mean(x.astype(mx.float32).mean(axis=2))
-        factor = self._factor(_squared_distance(anew(x), mean).mean(axis=2))
-        if x.size > _MOST_NORMED and not device().is_gpu:
-            evaluate(x, mean, factor)  # or MLX holds the squares beside what comes next
-        return self.scaled(x, mean, factor)
-
-    def statistics(self, strips: Iterable[mx.array]) -> tuple[mx.array, mx.array]:
-        """Mean and factor of a picture that is in strips of rows, as of the whole, evaluated."""
-        parts = list(strips)
-        mean = self._group_mean(_row_means(parts, lambda x: x.astype(mx.float32)))
-        factor = self._factor(_row_means(parts, lambda x: _squared_distance(anew(x), mean)))
-        evaluate(mean, factor)
-        return mean, factor
-
-    def scaled(self, x: mx.array, mean: mx.array, factor: mx.array) -> mx.array:
-        """Some rows of a picture whose mean and factor are these."""
-        return _standardize(anew(x), mean, factor, self.bias.astype(mx.float32))
-
-    def _factor(self, squares: mx.array) -> mx.array:
-        variance = self._group_mean(squares)
-        return self.weight.astype(mx.float32) * mx.rsqrt(variance + self.eps)
-
-    def _group_mean(self, rows: mx.array) -> mx.array:
-        """The mean of each row (B, H, C) to that of each group, as (B, 1, 1, C)."""
-        batch, _, channels = rows.shape
-        per_channel = rows.mean(axis=1)
-        per_group = per_channel.reshape(batch, self.groups, -1).mean(axis=-1, keepdims=True)
-        spread = mx.broadcast_to(per_group, (batch, self.groups, channels // self.groups))
-        return spread.reshape(batch, 1, 1, channels)
-
-
-def _row_means(strips: Iterable[mx.array], function: Callable[[mx.array], mx.array]) -> mx.array:
-    """The mean over W of a function of each strip (B, h, W, C), side by side: (B, H, C)."""
-    means = []
-    for strip in strips:
-        means.append(function(strip).mean(axis=2))
-        evaluate(means[-1])  # one by one: a strip in float32 is larger than the strip
-    return mx.concatenate(means, axis=1)
+def geglu(value: mx.array, gate: mx.array) -> mx.array:
+    """value · gelu(gate)."""
+    return value * gelu(gate)
 
 
 class Convolution(nn.Conv2d):
@@ -194,6 +133,8 @@ class Convolution(nn.Conv2d):
         row = batch * width * 9 * channels
         if device().is_gpu or height * row <= _MOST_NEIGHBOURS:
             if above and below:
+                if is_unfolded(x, len(self.weight)):
+                    return convolved(x, self.weight, self.bias if "bias" in self else None)
                 return super().__call__(x)
             x = mx.pad(x, [(0, 0), (above, below), (0, 0), (0, 0)])
             return self._biased(mx.conv2d(x, self.weight, padding=(0, 1)))
@@ -228,7 +169,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, L, C) to the same."""
         value, gate = mx.split(self.proj_in(x), 2, axis=-1)
-        return self.proj_out(value * gelu(gate))
+        return self.proj_out(geglu(value, gate))
 
 
 class Sinusoid(nn.Module):
@@ -238,8 +179,10 @@ class Sinusoid(nn.Module):
         super().__init__()
         self.width, self.flip, self.shift = width, flip_sin_to_cos, freq_shift
 
-    def __call__(self, number: float) -> mx.array:
-        """(1, width) in float32."""
+    def __call__(self, number: float | mx.array) -> mx.array:
+        """(1, width) in float32; an array is taken for that already."""
+        if isinstance(number, mx.array):
+            return number
         row = sinusoid(number, self.width, flip_sin_to_cos=self.flip, freq_shift=self.shift)
         return mx.array(row)
 
@@ -263,8 +206,11 @@ class TimestepEmbedding(nn.Module):
         if guidance_width is not None:
             self.cond_proj = nn.Linear(guidance_width, width, bias=False)
 
-    def __call__(self, timestep: float, guidance: mx.array | None = None) -> mx.array:
-        """A timestep in [0, 1000), and what `cond_proj` made of guidance, to (1, time_width)."""
+    def __call__(self, timestep: float | mx.array, guidance: mx.array | None = None) -> mx.array:
+        """A timestep in [0, 1000), and what `cond_proj` made of guidance, to (1, time_width).
+
+        An array is the timestep's sinusoid, (1, width) in float32.
+        """
         x = self.time_proj(timestep).astype(self.linear_1.weight.dtype)
         if guidance is not None:
             x = x + guidance

@@ -13,7 +13,8 @@ from ipa.model.unet import UNetSpec
 
 from .attention import CrossAttention
 from .context import Context
-from .layers import Convolution, GroupNorm, silu
+from .layers import Convolution
+from .norms import GroupNorm
 from .unet_blocks import UpBlock
 from .unet_down import DownHalf, resnet, transformer
 
@@ -48,13 +49,15 @@ class UNet(DownHalf):
     def __call__(
         self,
         latents: mx.array,
-        timestep: float,
+        timestep: float | mx.array,
         context: Context,
         residuals: Sequence[mx.array | None] = (),
         features: Sequence[mx.array | None] = (),
         deep: DeepPart | None = None,
     ) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
+
+        A timestep that is an array is its sinusoid already, (1, width) in float32.
 
         `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
         to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing. Of
@@ -75,7 +78,7 @@ class UNet(DownHalf):
             x = climb(x, skip, time, context, skips[-1].shape[1:3] if skips else (), given)
         if deep is not None and given is not None:
             deep.feature = given[-deep.shallow]
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out.activated(x))
 
     def _last_layers(self, count: int) -> Iterator[tuple[UpBlock, int]]:
         """The blocks that have the last `count` layers of the way up, and how many each has."""

@@ -9,7 +9,8 @@ import mlx.nn as nn
 
 from .attention import Transformer2D
 from .context import Context
-from .layers import Convolution, GroupNorm, silu, upsample_nearest
+from .layers import Convolution, upsample_nearest
+from .norms import GroupNorm
 
 
 class ResnetBlock(nn.Module):
@@ -30,10 +31,10 @@ class ResnetBlock(nn.Module):
 
     def __call__(self, x: mx.array, time: mx.array | None = None) -> mx.array:
         """(B, H, W, inputs) to (B, H, W, outputs); `time` is (1 or B, time_width), activated."""
-        y = self.conv1(silu(self.norm1(x)))
+        y = self.conv1(self.norm1.activated(x))
         if time is not None:
             y = y + self.time_emb_proj(time)[:, None, None, :]
-        y = self.conv2(silu(self.norm2(y)))
+        y = self.conv2(self.norm2.activated(y))
         return y + (self.conv_shortcut(x) if "conv_shortcut" in self else x)
 
 

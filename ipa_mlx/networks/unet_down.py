@@ -34,7 +34,7 @@ class DownHalf(nn.Module):
             transformer(spec, len(spec.channels) - 1),
         )
 
-    def embed_time(self, timestep: float, context: Context, batch: int) -> mx.array:
+    def embed_time(self, timestep: float | mx.array, context: Context, batch: int) -> mx.array:
         """Embed a timestep in [0, 1000) and what is added to it, activated: (1 or B, width)."""
         time = self.time_embedding(timestep, context.guidance)
         added = context.added

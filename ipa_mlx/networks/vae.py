@@ -10,7 +10,8 @@ import mlx.nn as nn
 from ipa.model.vae import VaeSpec
 
 from .attention import SelfAttention
-from .layers import Convolution, GroupNorm, silu, upsample_nearest
+from .layers import Convolution, upsample_nearest
+from .norms import GroupNorm
 from .unet_blocks import ResnetBlock
 
 _EPS = 1e-6  # of every group norm in the autoencoder
@@ -108,7 +109,7 @@ class VaeEncoder(nn.Module):
         x = self.conv_in(pixels)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(self.conv_norm_out.activated(self.mid_block(x)))
 
 
 class VaeDecoder(nn.Module):
@@ -132,7 +133,7 @@ class VaeDecoder(nn.Module):
         for block in self.up_blocks:
             for layer in block.layers():
                 x = layer(x)
-        return self.conv_out(silu(self.conv_norm_out(x)))
+        return self.conv_out(self.conv_norm_out.activated(x))
 
 
 class Vae(nn.Module):

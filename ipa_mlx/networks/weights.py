@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TypeAlias
@@ -15,13 +16,16 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.quantization import Quantization
-from ipa_convert import Converted, ConvertedTensor, is_quantized
+from ipa_convert import Converted, ConvertedTensor, Layout, is_quantized
 
 from ..device import device
 
 _GROUP = 16 << 20  # numbers that are read together, at most about
 _PARTS = 32  # of a component, at least, so that what is read ahead is little beside it
 _THREADS = 4  # that look for what is no number, while one waits for memory
+
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "U32": 4}
+"""The bytes of a number in a file, by its tag."""
 
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
@@ -116,6 +120,48 @@ def _ahead(tensors: Mapping[str, ConvertedTensor]) -> Iterator[tuple[Group, list
         yield last
 
 
+def reading_bytes(
+    converted: Converted, dtype: mx.Dtype, quantize: Quantization | None = None
+) -> int:
+    """The most that `arrays` takes at any moment beside what it gives in the end.
+
+    That is what a group copies, and what is read ahead, less what is yet to come.
+    """
+    how = None if converted.quantization else quantize
+    sizes = [_sizes(group, dtype, how) for group in _groups(converted)]
+    to_come, most = sum(size.made for size in sizes), 0
+    for size, ahead in zip(sizes, (*sizes[1:], _Sizes()), strict=True):
+        to_come -= size.made
+        most = max(most, size.copied + ahead.stored - to_come)
+    return most
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Bytes of a group as its file has it, of what of it is copied, and of what is made of it."""
+
+    stored: int = 0
+    copied: int = 0
+    made: int = 0
+
+
+def _sizes(group: Group, dtype: mx.Dtype, how: Quantization | None) -> _Sizes:
+    stored = copied = made = 0
+    for name, tensor in group.items():
+        count, item = prod(tensor.shape), ITEM_BYTES[tensor.dtype]
+        stored += count * item
+        if tensor.dtype == "U32":
+            made += count * item
+        elif how is not None and is_quantized(name, tensor.shape, how):
+            copied += count * (item + dtype.size)
+            made += how.nbytes(tensor.shape, dtype.size)
+        else:
+            is_kept = tensor.layout is not Layout.CONVOLUTION and item == dtype.size
+            copied += 0 if is_kept else count * item
+            made += count * dtype.size
+    return _Sizes(stored, copied, made)
+
+
 def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[Group]:
     group: Group = {}
     size, most = 0, min(_GROUP, sum(prod(t.shape) for t in tensors.values()) // _PARTS)
@@ -130,13 +176,14 @@ def _groups(tensors: Mapping[str, ConvertedTensor]) -> Iterator[Group]:
 
 
 def _finished(
-    group: Group, stored: Sequence[mx.array], dtype: mx.Dtype, pool: ThreadPoolExecutor
+    group: Group, stored: list[mx.array], dtype: mx.Dtype, pool: ThreadPoolExecutor
 ) -> list[mx.array]:
     """A group of tensors, checked, in MLX's layout and this precision."""
     mx.eval(stored)
     list(pool.map(_check, group.values(), stored))
     found = [_placed(*pair, dtype) for pair in zip(group.values(), stored, strict=True)]
     mx.eval(found)
+    stored.clear()  # or it would stay while the group after the next is read
     return found
 
 

@@ -52,8 +52,8 @@ def test_forbidden_imports(package: str) -> None:
 
 def test_who_reaches_the_converters() -> None:
     """The application; what tells the structure of a lone file, never its weights; what reads the
-    embeddings of pictures and words in files of torch.save; what hashes weights, for both backends
-    alike."""
+    embeddings of pictures and words in files of torch.save; what hashes weights, and what
+    counts their bytes, for both backends alike."""
     reaching = {
         str(path.relative_to(ROOT / "ipa"))
         for path in sources("ipa")
@@ -61,6 +61,7 @@ def test_who_reaches_the_converters() -> None:
     }
     assert reaching == {
         "pipeline/fingerprints.py",
+        "pipeline/memory/foresight.py",
         "prepare/image_prompts/ipadpt.py",
         "prepare/text/textual_inversion.py",
         "sources/base_configs.py",

@@ -11,7 +11,7 @@ from architecture.rooms import PACKAGES, ROOT, Import, circles, imports, sources
 
 # What a room may import beside itself. A room is a module or a package with all that is in it.
 _GROUND = ("ipa.errors", "ipa.arrays")
-_CHECKS = (*_GROUND, "ipa.checks", "ipa.files", "ipa.version")
+_CHECKS = (*_GROUND, "ipa.checks", "ipa.files", "ipa.version", "ipa.watching")
 _MODEL = (*_CHECKS, "ipa.model")
 _ASKED = (*_MODEL, "ipa.memory", "ipa.request", "ipa.backend")
 _DATA = ("ipa.demo", "ipa.bases")
@@ -27,6 +27,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.bases": (),
     "ipa.checks": _GROUND,
     "ipa.files": _GROUND,
+    "ipa.watching": _GROUND,
     "ipa.model": _CHECKS,
     "ipa_convert": _MODEL,
     "ipa.memory": _MODEL,

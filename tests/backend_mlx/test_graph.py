@@ -12,7 +12,8 @@ import pytest
 from ipa_mlx.device import Device, device, writing_for
 from ipa_mlx.graph.nodes import Graph
 from ipa_mlx.graph.tracing import hollow, like, trace
-from ipa_mlx.networks.layers import Convolution, FeedForward, GroupNorm, silu
+from ipa_mlx.networks.layers import Convolution, FeedForward, silu
+from ipa_mlx.networks.norms import GroupNorm
 
 
 def names(graph: Graph) -> list[str]:
@@ -109,7 +110,7 @@ def test_strips_of_a_cpu_are_traced_without_being_evaluated(
 ) -> None:
     monkeypatch.setattr("ipa_mlx.networks.layers._MOST_NEIGHBOURS", 0)
     monkeypatch.setattr("ipa_mlx.networks.layers._STRIP_NEIGHBOURS", 2 * 9 * 8 * 4)
-    monkeypatch.setattr("ipa_mlx.networks.layers._MOST_NORMED", 0)
+    monkeypatch.setattr("ipa_mlx.networks.norms._MOST_NORMED", 0)
     norm, layer = GroupNorm(2, 4, 1e-5), Convolution(4, 4)
     x = like((1, 8, 8, 4), mx.float32)
     cpu = trace(lambda x: layer(silu(norm(x))), x, on=Device.CPU, module=layer)

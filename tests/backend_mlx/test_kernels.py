@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -17,18 +18,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlx.utils import tree_flatten
 
+from ipa import bases
+from ipa.model.unet import UNetSpec
 from ipa_mlx.device import Device
+from ipa_mlx.graph.counts import Counts, counts
 from ipa_mlx.graph.dispatch import (
     AttentionShape,
     ConvolutionShape,
     attention_kernel,
     convolution_kernel,
 )
-from ipa_mlx.graph.fusion import fused
 from ipa_mlx.graph.kernels import by_kind, launches
 from ipa_mlx.graph.layouts import are_rows, is_dense, reshaped
+from ipa_mlx.graph.steps import StepShape, step_graph
 from ipa_mlx.graph.tracing import like, trace
-from ipa_mlx.networks.layers import FeedForward, GroupNorm, silu
+from ipa_mlx.networks.layers import FeedForward, silu
+from ipa_mlx.networks.norms import GroupNorm
+from ipa_mlx.networks.unet import UNet
 
 # MLX's names of operations with variants, which the export tells by an argument.
 _VARIANTS = re.compile(r"Rsqrt|Sum|Max(?!imum)|Log2|Log10")
@@ -45,7 +51,7 @@ def compiled_by_mlx(function: Callable[..., Any], *arrays: mx.array) -> Counter[
 
 
 def compiled_by_us(function: Callable[..., Any], *arrays: mx.array) -> Counter[str]:
-    graph = fused(trace(function, *arrays, on=Device.CPU))
+    graph = trace(function, *arrays, on=Device.CPU, compiled=True)
     return Counter(
         "Compiled" + "".join(node.arguments) if node.name == "Compiled" else node.name
         for node in graph.nodes
@@ -234,3 +240,32 @@ def test_kernels_that_are_several() -> None:
     }
     assert counted(lambda x, w: x[0, 0] @ w[:, 0, 0].T, x, weight) == {"matmul": 1}
     assert counted(lambda x: x[0, 0, :, ::2] @ x[0, 0, :, ::2].T, x) == {"matmul": 1, "copy": 2}
+
+
+# Launches of a guided step before norms were grouped, by this table: SD1.5 at 64², SDXL at 128²;
+# and those of the MLX examples' UNet (`python -m benchmarks.graph --peer FOLDER`).
+@pytest.mark.parametrize(
+    ("base", "side", "before", "examples"), [("sd15", 64, 2115, 1127), ("sdxl", 128, 2621, 2094)]
+)
+def test_kernels_of_a_step(base: bases.Base, side: int, before: int, examples: int) -> None:
+    config = json.loads((bases.folder(base) / "unet" / "config.json").read_text("utf-8"))
+    spec = UNetSpec.from_config(config)
+
+    def counted_step(*prompts: int, compiled: bool = True) -> Counts:
+        return counts(step_graph(spec, StepShape(side, side, prompts=prompts), compiled=compiled))
+
+    alone, plain = counted_step(), counted_step(compiled=False)
+    assert alone.launches < plain.launches < 0.8 * examples  # measured 0.74 and 0.77
+    assert alone.launches < 0.62 * before  # measured 0.39 and 0.61
+    sites = len(UNet(spec).cross_attentions)
+    with_one, with_four = counted_step(4), counted_step(*(16,) * 4)
+    # One attention a prompt at every site, and at most one sum for all of them.
+    assert with_one.operations - alone.operations <= 2 * sites
+    assert with_four.operations - with_one.operations == 3 * sites
+    assert set(alone.classes) <= {
+        "attention: fused",
+        "attention: unfused",  # SD1.5's coarse heads of 160
+        "convolution: Winograd",
+        "convolution: implicit GEMM",
+    }
+    assert sum(alone.shares.values()) == pytest.approx(1.0)

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 
+from ipa.request.scales import EMBEDS_SCALINGS
+from ipa_mlx.device import Device, writing_for
 from ipa_mlx.networks import attention, layers
-from ipa_mlx.networks.layers import ACTIVATIONS, GroupNorm, silu, sinusoid
+from ipa_mlx.networks.layers import ACTIVATIONS, silu, sinusoid
 from oracle.measure import relative
-
-
-@pytest.mark.parametrize("mean", [0.0, 30.0])
-def test_group_norm_is_exact_on_large_pictures(mean: float, draw: np.random.Generator) -> None:
-    """Float32 sums over 10⁵ values with a large mean: where a single sum loses its digits."""
-    x = (draw.standard_normal((1, 96, 128, 24)) + mean).astype(np.float32)
-    norm = GroupNorm(4, 24, eps=1e-6)
-    norm.weight = mx.array(draw.standard_normal(24, dtype=np.float32))
-    norm.bias = mx.array(draw.standard_normal(24, dtype=np.float32))
-    expected = torch.nn.functional.group_norm(
-        torch.from_numpy(x).double().permute(0, 3, 1, 2),
-        4,
-        torch.from_numpy(np.array(norm.weight)).double(),
-        torch.from_numpy(np.array(norm.bias)).double(),
-        1e-6,
-    )
-    # Measured 1e-7 around 0 and 1.2e-6 around 30: the rounding of the mean itself (30 · 6e-8).
-    assert relative(np.array(norm(mx.array(x))), expected.permute(0, 2, 3, 1).numpy()) < 3e-6
 
 
 @pytest.mark.parametrize("timestep", [0.0, 1.0, 499.3, 999.0])
@@ -60,8 +46,29 @@ def heads(length: int, width: int, draw: np.random.Generator) -> mx.array:
 def test_padded_heads_change_nothing(draw: np.random.Generator) -> None:
     """What Metal is given for heads of 40."""
     q, k, v = heads(20, 40, draw), heads(7, 40, draw), heads(7, 40, draw)
-    padded = attention.attend_padded(q, k, v, 64, 40**-0.5)
-    assert relative(np.array(padded), np.array(attention.attend(q, k, v))) < 1e-6
+    expected = np.array(attention.attend(q, k, v))
+    padded = np.array(attention.attend_padded(q, k, v, 64, 40**-0.5))
+    assert relative(padded[..., :40], expected) < 1e-6
+    assert not padded[..., 40:].any()
+    wide = [attention.widened(x, 64) for x in (q, k, v)]  # as keys and values are kept
+    assert np.array_equal(np.array(attention.attend(*wide, head=40)), expected)
+    with writing_for(Device.METAL):
+        assert relative(np.array(attention.attend(q, k, v)), expected) < 1e-6
+        assert np.array_equal(np.array(attention.attend(*wide, head=40)), padded[..., :40])
+
+
+def test_metal_keeps_keys_and_values_as_wide_as_its_kernel() -> None:
+    site = attention.CrossAttention(120, 16, 3)
+    text = mx.array(np.ones((2, 7, 16), np.float32))
+    narrow = site.keys_values(text)
+    with writing_for(Device.METAL):
+        wide = site.keys_values(text)
+    assert (narrow.keys.shape, wide.keys.shape) == ((2, 3, 7, 40), (2, 3, 7, 64))
+    assert narrow.width == wide.width == site.width == 40
+    assert np.array_equal(np.array(wide.values)[..., :40], np.array(narrow.values))
+    assert not np.array(wide.values)[..., 40:].any()
+    penalised = [replace(p, scaling=EMBEDS_SCALINGS["K+V w/ C penalty"]) for p in (narrow, wide)]
+    assert penalised[0].factor(0.5) == penalised[1].factor(0.5) == 0.5 * 120 / 1280
 
 
 def test_queries_in_parts_change_nothing(
@@ -113,7 +120,7 @@ def test_exponentials_where_exp_is_slow(draw: np.random.Generator) -> None:
     assert np.array(silu(ends))[[0, 1]].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["silu", "quick_gelu", "gelu", "_squared_distance"])
+@pytest.mark.parametrize("name", ["silu", "quick_gelu", "gelu", "geglu"])
 def test_compiled_as_on_a_gpu(
     name: str, monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator
 ) -> None:
@@ -123,21 +130,5 @@ def test_compiled_as_on_a_gpu(
     compiled = mx.compile(function, shapeless=True)
     for shape in ((2, 3, 5, 8), (1, 7, 2, 16)):
         x = mx.array(draw.standard_normal(shape, dtype=np.float32))
-        given = (x, mx.array([0.5])) if name == "_squared_distance" else (x,)
+        given = (x, x + 1) if name == "geglu" else (x,)
         assert relative(np.array(compiled(*given)), np.array(function(*given))) < 2e-7
-
-
-def test_group_norm_compiled_as_on_a_gpu(
-    monkeypatch: pytest.MonkeyPatch, draw: np.random.Generator
-) -> None:
-    norm = GroupNorm(2, 8, 1e-5)
-    norm.weight = mx.array(draw.standard_normal(8, dtype=np.float32))
-    pictures = [mx.array(draw.standard_normal((2, s, 3, 8), dtype=np.float32)) for s in (4, 9)]
-    plain = [np.array(norm(x)) for x in pictures]
-    for name in ("_standardize", "_squared_distance"):
-        monkeypatch.setattr(layers, name, mx.compile(getattr(layers, name), shapeless=True))
-    for x, expected in zip(pictures, plain, strict=True):
-        assert relative(np.array(norm(x)), expected) < 2e-7
-        half = norm(x.astype(mx.float16))
-        assert half.dtype == mx.float16
-        assert relative(np.array(half.astype(mx.float32)), expected) < 2e-3  # measured 4e-4

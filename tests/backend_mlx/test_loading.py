@@ -22,7 +22,7 @@ from ipa_convert.containers.checkpoint import open_file
 from ipa_convert.tables.layout import Tensor
 from ipa_convert.tables.matching import convert
 from ipa_convert.tables.unet import table as unet_table
-from ipa_mlx.networks.layers import GroupNorm
+from ipa_mlx.networks.norms import GroupNorm
 from ipa_mlx.networks.weights import arrays, fill
 from ipa_torch.files.weights import quiet
 

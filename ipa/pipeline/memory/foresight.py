@@ -131,9 +131,12 @@ class _Foresight:
 
     def __init__(self, plan: Plan, backend: Backend) -> None:
         self.plan, self.backend = plan, backend
-        self.parts = {name: part.nbytes for name, part in backend.residency.parts().items()}
+        found = backend.residency.parts()
+        self.parts = {name: part.nbytes for name, part in found.items()}
+        self.reading = {name: part.reading for name, part in found.items()}
         self.used = stage_parts(plan, backend.residency.encoders())
         self.beside = _loras(plan)
+        self.changes = _changes_by_faces(plan, _ITEMS.get(backend.dtype, 2))
 
     def of(self, way: Way, budget: int | None = None) -> MemoryPlan:
         """The memory of the run made in a way."""
@@ -149,8 +152,11 @@ class _Foresight:
             found = [memory for memory in told if memory is not None]
             notes = notes if len(found) == len(told) else (NOT_FORETOLD,)
             before, kept = kept, _kept(name, self.plan, found, kept)
+            made = self.changes if name == "condition" else 0
+            kept += made
             resident = {**held, **self.beside, **({KEPT: before} if before else {})}
-            stages.append(StageMemory(name, resident, _peak(found)))
+            reading = max((self.reading[p] for p in held), default=0) if way.staged else 0
+            stages.append(StageMemory(name, resident, max(_peak(found) + made, reading)))
         return MemoryPlan(tuple(stages), budget, way.staged, notes=notes)
 
     def _parts(self, bits: int | None) -> dict[str, int]:
@@ -200,3 +206,15 @@ def _loras(plan: Plan) -> dict[str, int]:
     for name, path in plan.loras.files.items():  # read when the call begins
         found[f"lora {name}"] = 2 * path.stat().st_size
     return found
+
+
+def _changes_by_faces(plan: Plan, item: int) -> int:
+    """The bytes of what FaceID's LoRAs change in every attention, at their strength."""
+    context, total = plan.loaded.model.unet.context_width, 0
+    for name in {prompt.adapter for prompt in plan.prompts}:
+        rank = plan.loaded.adapters[name].loaded.spec.lora_rank
+        # Self-attention has four matrices from width to width, cross-attention two, and two from
+        # the context.
+        widths = sum(14 * site.width + 2 * context for site in plan.loaded.model.sites)
+        total += rank * widths * item
+    return total
