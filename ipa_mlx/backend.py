@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ipa.arrays import Floats
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 from ipa.backend.protocol import (
     NO_LORA,
     Branch,
@@ -46,7 +47,7 @@ from .networks.unet import UNet
 from .networks.unet_down import added_conditioning
 from .networks.vae import Vae
 from .networks.weights import DTYPES, keep_freed, place, require_quantized
-from .prediction import predict
+from .prediction import forecast, predict
 from .report import Measured, base_networks, encoders, measured, report
 from .sampler import advance, guide
 from .stages import Stages
@@ -220,10 +221,13 @@ class MlxBackend:
         shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
         deep: DeepPart | None = None,
+        past: PastFeatures | None = None,
     ) -> mx.array:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).astype(self._precision)
-        given = (conditioning, scales, shares, control_scales, deep)
+        if past is not None and past.weights is not None:
+            return forecast(self.unet, x, conditioning, past)
+        given = (conditioning, scales, shares, control_scales, deep, past)
         return predict(self.unet, x, step.timestep, *given)
 
     def guide(

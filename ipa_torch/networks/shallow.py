@@ -15,6 +15,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 
 Tensors = list[torch.Tensor]
 
@@ -145,6 +146,11 @@ def reused(
             x = inputs.layer(block, number, torch.cat([x, result], dim=1))
         for upsampler in block.upsamplers or ():
             x = upsampler(x, size)
+    return last_layers(unet, x)
+
+
+def last_layers(unet: UNet2DConditionModel, x: torch.Tensor) -> torch.Tensor:
+    """The UNet's output, of what enters its last norm."""
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
 
 
@@ -183,3 +189,20 @@ def _width_below(unet: UNet2DConditionModel, shallow: int) -> int:
     layers = [resnet for block in unet.up_blocks for resnet in block.resnets]
     before = layers[: len(layers) - shallow]
     return int((before or unet.mid_block.resnets)[-1].out_channels)
+
+
+@contextmanager
+def kept(unet: UNet2DConditionModel, past: PastFeatures | None) -> Iterator[None]:
+    """A context in which an evaluation of all of the UNet gives its last feature to be kept."""
+    if past is None:
+        yield
+        return
+
+    def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        past.keep(args[0])
+
+    handle = unet.conv_norm_out.register_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
