@@ -112,12 +112,13 @@ def _whole_block(
 
 
 def first_residuals(
-    net: ControlNetModel, rows: torch.Tensor, picture: torch.Tensor, inputs: Inputs, count: int
+    net: ControlNetModel, rows: torch.Tensor, embedding: torch.Tensor, inputs: Inputs, count: int
 ) -> Tensors:
-    """A ControlNet's residuals of the first `count` results, not weighted."""
-    is_turned = net.config.controlnet_conditioning_channel_order == "bgr"
-    x = net.conv_in(rows)
-    x = x + net.controlnet_cond_embedding(picture.flip(1) if is_turned else picture)
+    """A ControlNet's residuals of the first `count` results, not weighted.
+
+    `embedding` is that of its picture (`networks.controlnet.embed`).
+    """
+    x = net.conv_in(rows) + embedding
     layers = net.controlnet_down_blocks[:count]
     found = [layer(r) for layer, r in zip(layers, begin(net, x, inputs, count), strict=True)]
     if not net.config.global_pool_conditions:
