@@ -13,6 +13,7 @@ from ipa.arrays import Array, Floats
 from ipa.backend.deep import DeepPart
 from ipa.backend.protocol import Backend, Branch
 from ipa.backend.schedule import MAX_HISTORY
+from ipa.backend.vae_memory import VaeUse
 from ipa.errors import Cancelled, NumericalError, RequestError
 from ipa.model.folder import ModelFolder
 from ipa.prepare.image_prompts.attached import lora_scale
@@ -302,6 +303,7 @@ class Run:
             **self.described,
             **({} if self.weights is None else {"weights_by_step": self.factors}),
             **self.plan.computed.saved,
+            **self._vae_way(),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
             "warnings": [
@@ -311,6 +313,15 @@ class Run:
                 *self.backend.warnings,
             ],
         }
+
+    def _vae_way(self) -> dict[str, str]:
+        """How the run's pictures went through the VAE; {} if none did."""
+        plan = self.plan
+        is_used = plan.request.output_type != "latent" or (
+            plan.edits is not None and plan.edits.latents is None
+        )
+        use = VaeUse(self.backend.vae_memory, self.backend.model.vae)
+        return {"vae_way": use.way(plan.height, plan.width)} if is_used else {}
 
     def _check_cancel(self, where: str) -> None:
         if self.asked():
