@@ -174,14 +174,15 @@ class ModelOptions:
             pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
         for text, kind, encoder in zip(adapters, kinds, encoders, strict=True):
             name, source = named_source(text)
+            options = face_options(kind, find=self.find_faces)
+            options["ignore"] = ignored.of_file(name, source)
             pipe.load_ip_adapter(
                 source,
                 name=name,
                 scale=scale,
-                ignore=ignored.of_file(name, source),
                 image_encoder_folder=encoder or "image_encoder",
                 offline=self.offline,
-                **face_options(kind, find=self.find_faces),
+                **options,
             )
         if self.find_faces:
             check_finding(pipe)
