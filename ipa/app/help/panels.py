@@ -51,6 +51,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
         *("width", "height", "num_images", "scheduler", "timesteps", "sigmas"),
         *("timestep_spacing", "guidance_rescale", "guidance_start", "guidance_end", "eta"),
         *("cache_interval", "cache_branch"),
+        *("forecast", "forecast_window", "forecast_growth", "forecast_warmup"),
     ),
     "Model": (
         *(

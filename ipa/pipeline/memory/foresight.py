@@ -202,7 +202,7 @@ def _kept(name: str, plan: Plan, found: list[WorkMemory], kept: int) -> int:
         return kept + results
     if name == "condition":
         # The conditional half stands beside the whole where some steps are not guided.
-        return results + (results // 2 if plan.guided and not all(plan.guided_steps) else 0)
+        return results + (results // 2 if plan.guided and not all(plan.computed.guided) else 0)
     return 0
 
 
