@@ -54,7 +54,7 @@ from .networks.unet import UNet
 from .networks.unet_down import added_conditioning
 from .networks.vae import Vae
 from .networks.weights import DTYPES, keep_freed
-from .prediction import forecast, predict
+from .prediction import Network, forecast, predict
 from .report import report
 from .residency import MlxResidency, Resident, Source, require_quantized, resident
 from .sampler import advance, guide
@@ -302,7 +302,7 @@ class MlxBackend:
         given = (conditioning, scales, shares, control_scales, deep, past)
         unet, uses = self.unet, self.loras.acting.uses
         compiled = self._compiled and partial(self._compiled, unet, weights=uses)
-        return predict(unet, x, step.timestep, *given, compiled)
+        return predict(Network(unet, compiled or None), x, step.timestep, *given)
 
     def guide(
         self, output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0

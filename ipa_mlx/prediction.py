@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import mlx.core as mx
@@ -23,8 +24,16 @@ Evaluation: TypeAlias = Callable[
 """`CompiledUNet.__call__`, with the weights as they are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A UNet, and the compiled one that is evaluated in its place where nobody looks inside."""
+
+    unet: UNet
+    compiled: Evaluation | None = None
+
+
 def predict(
-    unet: UNet,
+    network: Network,
     x: mx.array,
     timestep: float,
     conditioning: Conditioning,
@@ -33,21 +42,17 @@ def predict(
     control_scales: Sequence[Sequence[float]] = (),
     deep: DeepPart | None = None,
     past: PastFeatures | None = None,
-    evaluation: Evaluation | None = None,
 ) -> mx.array:
-    """Scaled latents (N, h, w, C) to predictions (R, N, h, w, C) in float32; `Backend.predict`.
-
-    `evaluation` is of the compiled UNet, which is taken where nobody looks inside.
-    """
-    seen = x
+    """Scaled latents (N, h, w, C) to predictions (R, N, h, w, C) in float32; `Backend.predict`."""
+    unet, seen = network.unet, x
     if conditioning.channels is not None:
         seen = mx.concatenate([x, conditioning.channels.astype(x.dtype)], axis=-1)
     count = shallow_layers(deep)
     added = summed(conditioning.controls, control_scales, x, timestep, count)
     recorder = None if shares is None else Recorder(conditioning.pictures)
     is_bare = recorder is None and past is None
-    if evaluation is not None and is_bare and not is_watched(unet):
-        output = evaluation(seen, timestep, conditioning, scales, added, deep)
+    if network.compiled is not None and is_bare and not is_watched(unet):
+        output = network.compiled(seen, timestep, conditioning, scales, added, deep)
     else:
         rows = mx.concatenate([seen] * conditioning.rows)
         context = conditioning.context(scales, recorder)

@@ -44,7 +44,7 @@ def ours(side: int) -> Callable[[], Any]:
     conditioning = Conditioning(ROWS, pairs, ())
     x = mx.random.normal((1, side, side, 4))
     mx.eval(unet.parameters(), x, *conditioning.arrays())
-    return lambda: mx.eval(predict(unet, x, 501.0, conditioning, [], None))
+    return lambda: mx.eval(predict(Network(unet), x, 501.0, conditioning, [], None))
 
 
 def theirs(side: int, folder: Path, config: dict[str, Any]) -> Callable[[], Any]:
