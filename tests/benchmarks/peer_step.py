@@ -34,7 +34,7 @@ def ours(side: int) -> Callable[[], Any]:
     from ipa_mlx.conditioning import Conditioning
     from ipa_mlx.networks.unet import UNet
     from ipa_mlx.networks.weights import keep_freed
-    from ipa_mlx.prediction import predict
+    from ipa_mlx.prediction import Network, predict
 
     keep_freed()
     path = bases.folder("sd15") / "unet" / "config.json"
