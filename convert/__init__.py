@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .reading.controlnet_config import open_controlnet
     from .reading.model import read_model
     from .reading.recognition import PredictionType, Recognised, recognise, recognise_unet
-    from .reading.sizes import adapter_bytes, component_bytes
     from .reading.t2i_adapter_config import open_t2i_adapter
     from .reading.textual_inversion import read_bundled_words, read_textual_inversion
     from .tables.converted import Converted, ConvertedTensor
@@ -45,9 +44,7 @@ __all__ = [
     "Part",
     "PredictionType",
     "Recognised",
-    "adapter_bytes",
     "agreement",
-    "component_bytes",
     "convert_adapter",
     "convert_component",
     "convert_lora",
@@ -94,7 +91,6 @@ _NAMES = {
         "recognise",
         "recognise_unet",
     ),
-    "ipa_convert.reading.sizes": ("adapter_bytes", "component_bytes"),
     "ipa_convert.reading.t2i_adapter_config": ("open_t2i_adapter",),
     "ipa_convert.reading.textual_inversion": ("read_bundled_words", "read_textual_inversion"),
     "ipa_convert.tables.converted": ("Converted", "ConvertedTensor"),

@@ -98,6 +98,11 @@ class Source:
             return Measured(total, None)
         return Measured(total, {"bits": how.bits, "group_size": how.group_size, "layers": layers})
 
+    def in_bits(self, how: Quantization) -> Measured:
+        """What it would take, its matrices quantised so, if it is not quantised already."""
+        source = self if self.converted.quantization else replace(self, how=how)
+        return source.measured()
+
     def is_quantized(self, name: str) -> bool:
         """Whether a weight of the network will be, or is in its file."""
         tensor = self.converted[name]
@@ -238,6 +243,14 @@ class MlxResidency:
             name: Part(each.measured.nbytes, each.is_here, each.source.reading)
             for name, each in self.networks.items()
         }
+
+    def in_bits(self, bits: int) -> dict[str, int]:
+        """See `Residency.in_bits`."""
+        how = Quantization(bits)
+        found = {name: each.source.in_bits(how) for name, each in self.networks.items()}
+        is_less = any(one.quantization for one in found.values())
+        is_stored = any(each.measured.quantization for each in self.networks.values())
+        return {n: one.nbytes for n, one in found.items()} if is_less and not is_stored else {}
 
     def encoders(self) -> Mapping[str, str]:
         """See `Residency.encoders`."""

@@ -29,6 +29,10 @@ class TorchResidency:
         """See `Residency.encoders`."""
         return self.seen_by
 
+    def in_bits(self, bits: int) -> dict[str, int]:
+        """See `Residency.in_bits`: never."""
+        return {}
+
     def release(self, names: Collection[str]) -> None:
         """Keep everything, as `can_release` says."""
 

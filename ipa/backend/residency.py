@@ -43,6 +43,9 @@ class Residency(Protocol):
     def encoders(self) -> Mapping[str, str]:
         """The part that is each adapter's image encoder, by the adapter's name."""
 
+    def in_bits(self, bits: int) -> dict[str, int]:
+        """The bytes of all parts if their matrices had so few bits; {} where that cannot be."""
+
     def release(self, names: Collection[str]) -> None:
         """Let parts go. One that is used again is read again from its files, the same bits."""
 

@@ -12,8 +12,7 @@ from ipa.backend.protocol import Backend
 from ipa.backend.vae_memory import VaeMemory
 from ipa.backend.work import DenoiseWork, VaeWork, Work, WorkMemory
 from ipa.memory.plan import MemoryPlan, Offer, StageMemory
-from ipa.model.controlnet import ControlNetSpec
-from ipa.model.quantization import BITS, GROUP_SIZE, Quantization
+from ipa.model.quantization import BITS
 
 from ..plan import Plan
 from .parts import stage_parts
@@ -24,7 +23,6 @@ KEPT = "kept"
 """The name among a stage's residents of what earlier stages made for it."""
 
 NOT_FORETOLD = "this backend does not foretell what its stages take beside weights"
-_ITEMS: Mapping[str, int] = {"float64": 8, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,8 @@ def _changes(plan: Plan, backend: Backend, start: Way, *, fits: bool) -> list[_C
         same.append(_Change("fewer pictures", _FEWER, {"pictures": 1}))
     others = [
         _Change(f"quantize {n}", f"{_BITS} quantize={n}", {"bits": n}, same_picture=False)
-        for n in sorted(_bits(backend), reverse=True)
+        for n in sorted(BITS, reverse=True)
+        if backend.residency.in_bits(n)
     ]
     if not fits:
         others.append(_Change("smaller", _SMALLER, {"sides": 2}, same_picture=False))
@@ -125,13 +124,6 @@ def _changes(plan: Plan, backend: Backend, start: Way, *, fits: bool) -> list[_C
         joined = [every] if len(same) > 1 else []
         joined += [every + one for one in others]
     return [*same, *others, *joined]
-
-
-def _bits(backend: Backend) -> tuple[int, ...]:
-    """The bits that the matrices could have and have not."""
-    if backend.name != "mlx" or backend.describe().get("quantization"):
-        return ()
-    return BITS if min(backend.model.unet.channels) >= GROUP_SIZE else ()
 
 
 class _Foresight:
@@ -168,10 +160,7 @@ class _Foresight:
         return MemoryPlan(tuple(stages), budget, way.staged, notes=notes)
 
     def _parts(self, bits: int | None) -> dict[str, int]:
-        if bits is None:
-            return self.parts
-        saved = {name: _saved(name, self.plan, self.backend, bits) for name in self.parts}
-        return {name: nbytes - saved[name] for name, nbytes in self.parts.items()}
+        return self.parts | (self.backend.residency.in_bits(bits) if bits is not None else {})
 
 
 def _memory(work: Work, backend: Backend, way: Way) -> WorkMemory | None:
@@ -229,32 +218,3 @@ def _changes_by_faces(plan: Plan, item: int) -> int:
         widths = sum(14 * site.width + 2 * context for site in plan.loaded.model.sites)
         total += rank * widths * item
     return total
-
-
-def _saved(name: str, plan: Plan, backend: Backend, bits: int) -> int:
-    """The bytes that a part would be less in so many bits."""
-    component, spec = _specs(plan, backend).get(name, ("", None))
-    if spec is None:
-        return 0
-    from ipa_convert import component_bytes
-
-    item, how = _ITEMS.get(backend.dtype, 2), Quantization(bits)
-    return component_bytes(component, spec, item) - component_bytes(component, spec, item, how)
-
-
-def _specs(plan: Plan, backend: Backend) -> dict[str, tuple[Any, Any]]:
-    """The parts that may be quantised: component and structure by name."""
-    model, loaded = backend.model, plan.loaded
-    found: dict[str, tuple[Any, Any]] = {
-        "unet": ("unet", model.unet),
-        "text_encoder": ("text_encoder", model.text_encoder),
-        "text_encoder_2": ("text_encoder_2", model.text_encoder_2),
-    }
-    for name, part in backend.residency.encoders().items():
-        if name not in loaded.adapters:  # not chosen for this call
-            continue
-        found[part] = ("image_encoder", loaded.adapters[name].loaded.encoder)
-    for name, control in loaded.controlnets.items():
-        if isinstance(control.spec, ControlNetSpec):
-            found[f"controlnet {name}"] = ("controlnet", control.spec)
-    return found
