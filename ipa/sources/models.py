@@ -62,7 +62,7 @@ def resolve_model(
         path = _on_hub(name, variant=variant, **hub)
     elif hub.get("revision") is not None and path.exists():
         raise RequestError(
-            "revision is for models on the hub",
+            "revision= is for models on the hub",
             found=f"{model}, which is {'the embedded model' if model == _DEMO else 'here'}",
             remedy="leave it out, or name the model as owner/name",
         )

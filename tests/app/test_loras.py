@@ -49,7 +49,9 @@ def test_surplus_tensors_of_a_file_are_ignored_by_its_name(
     monkeypatch.chdir(tmp_path)
     pairs = loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=1)
     file = loras.kohya(loras.weak(pairs), "sd")
-    loras.write(Path("a.safetensors"), File({**file, "stray.one": torch.ones(1)}, file.metadata))
+    loras.write(
+        Path("a.safetensors"), File(file.tensors | {"stray.one": torch.ones(1)}, file.metadata)
+    )
     adapter = load_file(tiny / "linear.safetensors") | {"stray.two": torch.ones(1)}
     save_file(adapter, "look.safetensors")
     words = ("generate", "-m", str(tiny), "-p", "a star", *QUICK, "--overwrite", "--lora")
@@ -63,7 +65,7 @@ def test_surplus_tensors_of_a_file_are_ignored_by_its_name(
         code, text = told(*ignored)
         assert code != 0 and found in text and "--ignore FILE=NAME" in text, text
     code, text = told("a=stray.*", "mine=stray.two")
-    assert code == 0 and "stray.one" in text and "stray.two" in text
+    assert code == 0 and "stray.one" in text, text
     assert told("a=stray.*", "look=stray.two")[0] == 0
     for ignored, found in (
         ("b=stray.*", "b; there is a, mine, look"),

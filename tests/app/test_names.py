@@ -111,7 +111,7 @@ def test_a_revision_is_of_the_hub(model: str) -> None:
     done = run(app, ["generate", "-p", "a star", "-m", model, "--revision", "main", "--steps", "1"])
     told = " ".join(done.stderr.split())
     assert done.exit_code != 0 and "--revision is for models on the hub" in told
-    with pytest.raises(RequestError, match="for models on the hub"):
+    with pytest.raises(RequestError, match="revision= is for models on the hub"):
         ipa.load(model, revision="main")
 
 

@@ -164,7 +164,7 @@ def test_a_run_says_how_its_pictures_went(tiny: Path, backend: str, open_pipelin
         pipe.vae_memory = memory
         assert pipe("a star", **call).info["vae_way"] == way
         assert "vae_way" not in pipe("a star", output_type="latent", **call).info
-        edited = pipe("a star", image=start, output_type="latent", **call)
+        edited = pipe("a star", image=start, strength=1.0, output_type="latent", **call)
         assert edited.info["vae_way"] == way
 
 
