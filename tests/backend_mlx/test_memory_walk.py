@@ -15,7 +15,8 @@ from ipa_mlx.graph.tracing import hollow, like, trace
 from ipa_mlx.memory.machines import MACHINES
 from ipa_mlx.memory.walk import peak
 from ipa_mlx.networks.attention import Transformer2D
-from ipa_mlx.networks.layers import Convolution, GroupNorm
+from ipa_mlx.networks.layers import Convolution
+from ipa_mlx.networks.norms import GroupNorm
 from ipa_mlx.networks.unet_blocks import ResnetBlock
 
 DTYPES = (mx.float32, mx.float16, mx.bfloat16)

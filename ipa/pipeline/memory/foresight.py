@@ -23,6 +23,7 @@ KEPT = "kept"
 """The name among a stage's residents of what earlier stages made for it."""
 
 NOT_FORETOLD = "this backend does not foretell what its stages take beside weights"
+_ITEMS: Mapping[str, int] = {"float64": 8, "float32": 4}
 
 
 @dataclass(frozen=True, slots=True)
