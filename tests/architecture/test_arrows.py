@@ -61,7 +61,6 @@ def test_who_reaches_the_converters() -> None:
     }
     assert reaching == {
         "pipeline/fingerprints.py",
-        "pipeline/memory/foresight.py",
         "prepare/image_prompts/ipadpt.py",
         "prepare/text/textual_inversion.py",
         "sources/base_configs.py",
