@@ -101,7 +101,7 @@ class Source:
     def in_bits(self, how: Quantization) -> Measured:
         """What it would take, its matrices quantised so, if it is not quantised already."""
         source = self if self.converted.quantization else replace(self, how=how)
-        return source.measured()
+        return source.measured
 
     def is_quantized(self, name: str) -> bool:
         """Whether a weight of the network will be, or is in its file."""

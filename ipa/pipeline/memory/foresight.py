@@ -25,8 +25,6 @@ KEPT = "kept"
 NOT_FORETOLD = "this backend does not foretell what its stages take beside weights"
 _ITEMS: Mapping[str, int] = {"float64": 8, "float32": 4}
 
-_ITEMS: Mapping[str, int] = {"float64": 8, "float32": 4}
-
 
 @dataclass(frozen=True, slots=True)
 class Way:
