@@ -116,8 +116,6 @@ def arms(groups: Sequence[Group], rounds: Rounds) -> list[Arm]:
 def _arm(case: Case, place: int, turns: Sequence[Turn], count: int) -> Arm:
     told = [turn.outcome.found for turn in turns]
     own: list[Mapping[str, Any]] = [found["cases"][place] for found in told]
-    most = {name: _most(one[name] for one in own) for name in ("peak", "held")}
-    most |= {name: _most(one[name] for one in own) for name in ("process_peak", "process_held")}
     return Arm(
         case=case,
         operations=count,
@@ -125,12 +123,15 @@ def _arm(case: Case, place: int, turns: Sequence[Turn], count: int) -> Arm:
         first=tuple(one["first"] for one in own),
         loading=tuple(found["loading"] for found in told),
         rates=tuple(statistics.median(found["gflops"]) for found in told),
-        **most,
+        peak=_most(own, "peak"),
+        held=_most(own, "held"),
+        process_peak=_most(own, "process_peak"),
+        process_held=_most(own, "process_held"),
     )
 
 
-def _most(numbers: Any) -> int | None:
-    return max((number for number in numbers if number is not None), default=None)
+def _most(own: Sequence[Mapping[str, Any]], name: str) -> int | None:
+    return max((one[name] for one in own if one[name] is not None), default=None)
 
 
 def _with_ratio(

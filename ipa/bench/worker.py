@@ -53,7 +53,7 @@ def measured(group: Group, runs: int) -> dict[str, Any]:
     backend, subjects = _opened(group)
     loading = time.perf_counter() - began
     rates = [_rate(first)]
-    made = [{"first": _seconds(run), "seconds": []} for run in subjects]
+    made: list[dict[str, Any]] = [{"first": _seconds(run), "seconds": []} for run in subjects]
     for number in range(runs):
         turn = [(number + place) % len(group) for place in range(len(group))]
         for place in turn:

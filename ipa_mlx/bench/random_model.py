@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,25 +20,28 @@ from ipa.errors import RequestError
 from ipa.model.adapter import AdapterSpec
 from ipa.model.clip import ClipVisionSpec
 from ipa.model.folder import AdapterFiles, ModelFolder
+from ipa.model.ignoring import Contents
 from ipa.model.left_out import NOTHING
 from ipa.model.preprocessor import default_preprocessing
 from ipa.sources.encoders import EncoderFiles, loaded_adapter
 from ipa_convert.tables.ip_adapter import table
-from ipa_mlx.adapters import Adapters, ImageAdapter
-from ipa_mlx.backend import MlxBackend
-from ipa_mlx.networks.clip import TextEncoder, VisionEncoder
-from ipa_mlx.networks.unet import UNet
-from ipa_mlx.networks.vae import Vae
+from ipa_mlx.adapters import Adapters, ImageAdapter, _Attached, _Encoder
+from ipa_mlx.backend import MlxBackend, _makers
+from ipa_mlx.device import device as default_device
+from ipa_mlx.networks.clip import VisionEncoder
 from ipa_mlx.networks.weights import DTYPES, keep_freed
+from ipa_mlx.residency import Measured, Resident, Source, resident
 
 _NUMBERS = 1 << 20
 _NORM, _BIAS = 0.1, 0.02
+
+Structures = Mapping[str, tuple[AdapterSpec, ClipVisionSpec]]
 
 
 def open_random(
     model: ModelFolder, parts: Collection[str], *, dtype: str | None, device: str | None
 ) -> MlxBackend:
-    """A model of random weights; what is not among `parts` has none, and cannot be run.
+    """A model of random weights; what is not among `parts` is drawn when it is first used.
 
     Args:
         model: Its structure.
@@ -48,7 +52,7 @@ def open_random(
     Raises:
         RequestError: The dtype is unknown, or a device was named.
     """
-    chosen = dtype or ("float16" if mx.default_device() == mx.gpu else "float32")
+    chosen = dtype or ("float16" if default_device().is_gpu else "float32")
     if chosen not in DTYPES or device is not None:
         raise RequestError(
             "MLX takes no such precision or device",
@@ -56,46 +60,71 @@ def open_random(
             remedy=f"one of {', '.join(DTYPES)}, and no device",
         )
     keep_freed()
-    modules = {
-        "unet": UNet(model.unet),
-        "vae": Vae(model.vae),
-        "text_encoder": TextEncoder(model.text_encoder),
-    }
-    if model.text_encoder_2 is not None:
-        modules["text_encoder_2"] = TextEncoder(model.text_encoder_2)
-    for name, module in modules.items():
+    makers = _makers(model)
+    networks = {name: _resident(make, DTYPES[chosen]) for name, make in makers.items()}
+    for name, network in networks.items():
         if name.removesuffix("_2") in parts:
-            draw(module, DTYPES[chosen])
-    return MlxBackend(model=model, dtype=chosen, **modules)
+            network.get()
+    return MlxBackend(model, chosen, networks)
 
 
-def attach(
-    backend: MlxBackend, structures: Mapping[str, tuple[AdapterSpec, ClipVisionSpec]]
-) -> None:
+def attach(backend: MlxBackend, structures: Structures) -> None:
     """Let a backend's adapters be random ones of these structures, which `load_adapter` takes."""
-    adapters = RandomAdapters(backend.model, DTYPES[backend.dtype], None)
-    adapters.structures = dict(structures)
-    backend.adapters = adapters
+    backend.adapters = RandomAdapters(
+        backend.model, DTYPES[backend.dtype], None, structures=structures
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class RandomSource(Source):
+    """Weights in no file: `shapes` by name."""
+
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def shaped(cls, shapes: Mapping[str, tuple[int, ...]], dtype: mx.Dtype) -> RandomSource:
+        """Weights of these shapes."""
+        return cls(None, dtype, None, "random", {}, shapes)
+
+    def measured(self) -> Measured:
+        """What they take."""
+        return Measured(sum(map(self.nbytes, self.shapes)), None)
+
+    def is_quantized(self, name: str) -> bool:
+        """No: they are drawn in the precision of the computation."""
+        return False
+
+    def nbytes(self, name: str) -> int:
+        """The bytes of one."""
+        return math.prod(self.shapes[name]) * self.dtype.size
+
+    def arrays(self, names: Collection[str] | None = None) -> Iterator[tuple[str, mx.array]]:
+        """The weights, or some of them, evaluated one by one, or there would be two of all."""
+        for name in self.shapes if names is None else names:
+            weight = mx.array(_drawn(name, self.shapes[name])).astype(self.dtype)
+            mx.eval(weight)
+            yield name, weight
+
+    def fill(self, network: nn.Module) -> nn.Module:
+        """A network with its weights."""
+        network.load_weights(list(self.arrays()))
+        return network
 
 
 @dataclass
 class RandomAdapters(Adapters):
     """Adapters of random weights: `structures` by the kinds that are asked for."""
 
-    structures: dict[str, tuple[AdapterSpec, ClipVisionSpec]] = field(default_factory=dict)
-    made: dict[str, tuple[ImageAdapter, EncoderFiles]] = field(default_factory=dict)
+    structures: Structures = field(default_factory=dict)
 
     def load(self, name: str, files: AdapterFiles) -> LoadedAdapter:
         """Make one of `files.kind`; no file is read."""
         spec, seen = self.structures[files.kind or ""]
-        sites = self.model.sites
-        names = table(spec, sites)
-        shapes = ((names.target(tensor), tensor.target_shape) for tensor in names.tensors)
-        converted = (
-            (key, mx.array(_drawn(key, shape)).astype(self.precision)) for key, shape in shapes
-        )
-        adapter = ImageAdapter.build(spec, converted, name)
-        mx.eval(adapter.projector.parameters(), adapter.projections)
+        names = table(spec, self.model.sites)
+        shapes = {names.target(tensor): tensor.target_shape for tensor in names.tensors}
+        source = RandomSource.shaped(shapes, self.precision)
+        adapter = Resident(source, lambda: ImageAdapter.build(spec, source.arrays(), name))
+        adapter.get()
         encoder = EncoderFiles(
             folder=Path(f"random/{spec.feature}"),
             variant=None,
@@ -103,36 +132,22 @@ class RandomAdapters(Adapters):
             preprocessing=default_preprocessing(seen.image_size),
             config={},
         )
-        self.made[name] = (adapter, encoder)
-        return loaded_adapter(spec, encoder, "", adapter.nbytes, NOTHING)
+        network = _resident(lambda: VisionEncoder(seen), self.precision)
+        self._encoders.setdefault(encoder.folder, _Encoder(network, "random", Contents((), ())))
+        self._attached[name] = _Attached(adapter, encoder.folder)
+        return loaded_adapter(spec, encoder, "", source.measured().nbytes, NOTHING)
 
-    def unload(self, name: str) -> None:
-        """Forget one."""
-        del self.made[name]
 
-    def __getitem__(self, name: str) -> ImageAdapter:
-        return self.made[name][0]
-
-    def __iter__(self) -> Iterator[ImageAdapter]:
-        return (adapter for adapter, _ in self.made.values())
-
-    def encoder(self, name: str) -> VisionEncoder:
-        """An adapter's image encoder, made when it is first asked for."""
-        _, files = self.made[name]
-        if files.folder not in self.encoders:
-            encoder = VisionEncoder(files.spec)
-            draw(encoder, self.precision)
-            self.encoders[files.folder] = encoder
-        return self.encoders[files.folder]
+def _resident(make: Callable[[], nn.Module], dtype: mx.Dtype) -> Resident[Any]:
+    """A network of random weights, drawn when it is first used."""
+    shapes = {name: array.shape for name, array in tree_flatten(make().parameters())}
+    return resident(RandomSource.shaped(shapes, dtype), make)
 
 
 def draw(module: nn.Module, dtype: mx.Dtype) -> None:
     """Give a module random weights that keep activations alive."""
-    weights = []
-    for name, array in tree_flatten(module.parameters()):
-        weights.append((name, mx.array(_drawn(name, array.shape)).astype(dtype)))
-        mx.eval(weights[-1][1])  # one by one, or there would be two of all
-    module.load_weights(weights)
+    shapes = {name: array.shape for name, array in tree_flatten(module.parameters())}
+    RandomSource.shaped(shapes, dtype).fill(module)
 
 
 def _drawn(name: str, shape: tuple[int, ...]) -> Floats:

@@ -209,6 +209,24 @@ def test_doctor_times_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["bench"]["conditions"]["MLX_CONV_WINOGRAD"] == "not set"
 
 
+def test_kernels_of_steps_are_counted(tmp_path: Path) -> None:
+    """With an adapter more than without, in every site one attention; nothing is run."""
+    kept = tmp_path / "k.json"
+    words = ["--arm", "mlx", "--adapters", "0", "--adapters", "1", "--graph"]
+    done = call("step", *words, "-o", str(kept))
+    assert done.exit_code == 0, done.output
+    plain, one = json.loads(kept.read_text())["steps"]
+    sites = len(public.open_base("demo").sites)
+    gained = sum(one["attentions"].values()) - sum(plain["attentions"].values())
+    assert gained == sites
+    assert sum(one["kernels"].values()) > sum(plain["kernels"].values())
+    assert one["convolutions"] == plain["convolutions"]
+    head = "| kernels | mlx demo step 64² | mlx demo step 64², 1 base adapter |"
+    assert head in done.stdout.splitlines()
+    none = call("decode", "--arm", "mlx", "--graph")
+    assert none.exit_code == 2 and "only steps on MLX" in none.stderr
+
+
 CPU, GPU = {"device": "Device(cpu, 0)"}, {"device": "Device(gpu, 0)"}
 GIB = 2**30
 

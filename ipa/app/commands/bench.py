@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from ipa.bench.cases import (
 )
 from ipa.bench.chart import chart as chart_of
 from ipa.bench.conditions import state
+from ipa.bench.kernels import kernel_lines, plain_kernels, step_kernels
 from ipa.bench.public import ADAPTERS, structure
 from ipa.bench.report import Measurement, markdown, plain
 from ipa.bench.rounds import check_counts, measure
@@ -95,6 +97,12 @@ def bench(
         float | None,
         typer.Option(metavar="SECONDS", help="For all of it; what will not fit is left out."),
     ] = None,
+    graph: Annotated[
+        bool,
+        typer.Option(
+            "--graph", help="Count what MLX's steps ask of a GPU instead; nothing is run."
+        ),
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="JSON", help="Keep all numbers there.")
     ] = None,
@@ -117,16 +125,18 @@ def bench(
         given = {"base": base, "model": model, "dtype": dtype, "device": device}
         made = _Cases(given, _peers(peer), arm, size or [_usual(base)], adapter_kind)
         cases = made.all(stages or ["step"], batch or [1], adapters or [0], steps or [4])
+        _check_sizes(cases, structure(base, model).vae.scale_factor)
+        if graph:
+            _show_kernels(cases, output, as_json=as_json)
+            return
         groups, before = grouped(cases), state()
-        folder = structure(base, model)
-        _check_sizes(cases, folder.vae.scale_factor)
         rounds = measure(
             groups, repeats=repeats, runs=runs, limit=limit, on_turn=_told, cancel=cancel
         )
         found = Measurement.of(groups, rounds, before)
         _check_any(found)
         if output is not None:
-            write_whole(output, _json(found))
+            write_whole(output, _json(plain(found)))
         if chart is not None:
             write_whole(chart, chart_of(found).encode())
     if as_json:
@@ -261,7 +271,15 @@ def _told(repeat: int, group: Group) -> None:
     Console(stderr=True, highlight=False).print(words, style="dim", markup=False, soft_wrap=True)
 
 
-def _json(found: Measurement) -> bytes:
-    import json
+def _show_kernels(cases: Sequence[Case], output: Path | None, *, as_json: bool) -> None:
+    found = step_kernels(cases)
+    if output is not None:
+        write_whole(output, _json(plain_kernels(found)))
+    if as_json:
+        print_json(plain_kernels(found))
+    else:
+        typer.echo("\n".join(kernel_lines(found)))
 
-    return json.dumps(plain(found), ensure_ascii=False, indent=1).encode() + b"\n"
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return json.dumps(values, ensure_ascii=False, indent=1).encode() + b"\n"

@@ -72,7 +72,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "What is recorded": ("steps", "store", "max_bytes", "floor"),
     "What is compared": ("limit", "allow", "swaps", "picture"),
-    "What is measured": ("batch", "adapter_kind", "peer", "runs", "limit"),
+    "What is measured": ("batch", "adapter_kind", "peer", "runs", "limit", "graph"),
     "Output": (
         *("overwrite", "from_", "preview", "preview_decoder", "to_json", "to_junit", "as_json"),
         "help",

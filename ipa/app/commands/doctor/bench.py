@@ -62,15 +62,13 @@ def measured(
 
 def trials(backend: str, facts: Mapping[str, str], *, is_small: bool) -> list[Group]:
     """The groups to measure, the most wanted first."""
-    device = facts.get("device", "")
-    given = {"program": backend, "stage": "step"}
-    if backend == "torch":
-        given["device"] = device
+    device = facts.get("device") if backend == "torch" else None
+    usual = Case(program=backend, stage="step", device=device)
     if is_small:
-        return [_off_and_on(Case(**given, base="demo", width=64, height=64))]
+        return [_off_and_on(replace(usual, base="demo", width=64, height=64))]
     on_cpu = _on_cpu(facts)
     sizes = [("sd15", 256)] * on_cpu + [("sd15", 512), ("sdxl", 1024)]
-    plain = [Case(**given, base=base, width=side, height=side) for base, side in sizes]
+    plain = [replace(usual, base=base, width=side, height=side) for base, side in sizes]
     groups = [_off_and_on(case) for case in plain]
     if backend == "mlx" and not on_cpu:
         step = plain[0]
