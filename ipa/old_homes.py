@@ -34,7 +34,7 @@ OLD_HOMES: Mapping[str, str] = {
     ),
     "ipa.app.faces": "ipa.app.options.faces",
     "ipa.app.fetching": "ipa.app.commands.fetch",
-    "ipa.app.full_speed": "ipa.app.commands.doctor.full_speed",
+    "ipa.app.full_speed": "ipa.app.commands.doctor.bench",
     "ipa.app.generate": (
         "ipa.app.commands.generate, ipa.app.options.loading (check_arguments, "
         "ModelOptions), ipa.app.options.parsing (parse_image_prompt, split_reference, "
@@ -51,7 +51,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.app.parity": "ipa.app.commands.parity.show",
     "ipa.app.picture_store": "ipa.pipeline.picture_store",
     "ipa.app.prompt_options": "ipa.app.options.image_prompts",
-    "ipa.app.random_model": "ipa.app.commands.doctor.full_speed",
+    "ipa.app.random_model": "ipa_mlx.bench.random_model",
     "ipa.app.references": "ipa.app.options.pictures",
     "ipa.app.request_file": "ipa.pipeline.request_file",
     "ipa.app.sampling": "ipa.app.options.sampling",

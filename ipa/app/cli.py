@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ipa.app.commands.bench import bench
 from ipa.app.commands.convert import convert
 from ipa.app.commands.demo import run_demo, show_demo
 from ipa.app.commands.demo_pictures import export_pictures, show_exported
@@ -87,6 +88,7 @@ app.command(cls=LenientCommand, epilog=epilog(RECIPES["explain"]))(explain)
 app.command("plan", cls=PanelledCommand, epilog=epilog(RECIPES["plan"]))(plan)
 app.command(cls=Command)(convert)
 app.command(cls=Command)(doctor)
+app.command(cls=PanelledCommand, epilog=epilog(RECIPES["bench"]))(bench)
 app.command(cls=Command)(show)
 app.command(cls=Command)(engine)
 app.add_typer(parity, name="parity")

@@ -45,6 +45,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.metadata": _RUN,
     "ipa.engine": (*_RUN, "ipa.metadata"),
     "ipa.parity": _RUN,
+    "ipa.bench": (*_RUN, "ipa.parity"),
     "ipa.app": ("ipa", "ipa_convert"),
     "ipa_mlx": (
         *_GROUND,
