@@ -133,5 +133,5 @@ MACHINES: Mapping[Device, Machine] = {
 }
 """The devices. The CPU's is held to measurement, Metal's is from its source alone."""
 
-KERNELS: Mapping[str, int] = {"Convolution": 4}
-"""Kernels of a node on a CPU where they are not one, and one for each thing that it makes."""
+KERNELS: Mapping[str, int] = {"Convolution": 2, "AddMM": 2}
+"""Kernels of a node on a CPU where they are not one, beside one for each thing that it makes."""

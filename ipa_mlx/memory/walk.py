@@ -138,7 +138,7 @@ class _Walk:
         kept = [*touched.values(), *extra]
         for buffer in kept:
             buffer.holders += 1
-        kernels = 0 if is_view else KERNELS.get(node.name, 1 + len(extra))
+        kernels = 0 if is_view else KERNELS.get(node.name, 1) + len(extra)
         if node.name == "Concatenate":
             kernels = len(node.inputs)
         for _ in range(kernels + self._repeats(node)):

@@ -53,18 +53,18 @@ ARMS: dict[str, Arm] = {
     "sd15-f32-384x256-two": Arm("sd15", "float32", 384, 256, pictures=2, guided=False),
     "sd15-f32-512": Arm("sd15", "float32", 512, 512, adapters=PLUS),
     "sd15-f16-128": Arm("sd15", "float16", 128, 128, adapters=PLUS, guided=False),
-    "sd15-8bit-128": Arm("sd15", "float16", 128, 128, 8, adapters=PLUS, guided=False),
-    "sd15-4bit-128": Arm("sd15", "float16", 128, 128, 4, adapters=PLUS, guided=False),
-    "sdxl-f32-256": Arm("sdxl", "float32", 256, 256, guided=False),
-    "sdxl-f16-128": Arm("sdxl", "float16", 128, 128, adapters=PLUS, guided=False),
-    "sdxl-8bit-128": Arm("sdxl", "float16", 128, 128, 8, guided=False),
-    "sdxl-4bit-128": Arm("sdxl", "float16", 128, 128, 4, adapters=PLUS, guided=False),
+    "sd15-8bit-64": Arm("sd15", "float16", 64, 64, 8, guided=False),
+    "sd15-4bit-64": Arm("sd15", "float16", 64, 64, 4, guided=False),
+    "sdxl-f32-128": Arm("sdxl", "float32", 128, 128, guided=False),
+    "sdxl-f16-64": Arm("sdxl", "float16", 64, 64, guided=False),
+    "sdxl-8bit-64": Arm("sdxl", "float16", 64, 64, 8, guided=False),
+    "sdxl-4bit-64": Arm("sdxl", "float16", 64, 64, 4, guided=False),
     "sd15-f16-512": Arm("sd15", "float16", 512, 512, adapters=PLUS, guided=False, budget=3),
     "sdxl-f16-1024": Arm(
         "sdxl", "float16", 1024, 1024, adapters=PLUS, guided=False, vae="strips", budget=8
     ),
 }
-SLOW = ("sd15-f16-512", "sdxl-f16-1024")
+SLOW = ("sd15-f32-512", "sd15-f16-512", "sdxl-f16-1024")
 """Arms for an idle machine: half precision is slow on a CPU."""
 
 TARGETS: dict[str, tuple[Arm, float]] = {
