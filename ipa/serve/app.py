@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -67,10 +68,26 @@ def _described(api: FastAPI) -> dict[str, Any]:
 def _refused(request: Request, error: Exception) -> JSONResponse:
     fault = _fault(error)
     if fault.status != 404:
-        _LOG.warning("refused %s %r: %s", request.method, request.url.path, fault.sentence)
+        _LOG.warning("refused %s %r: %s", request.method, request.url.path, fault.line)
     path = request.url.path
-    headers = fault.headers | dict(getattr(error, "headers", None) or {})
+    headers = fault.headers | ({"Allow": _methods(request)} if fault.status == 405 else {})
     return JSONResponse(fault.body(path), status_code=fault.status_at(path), headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """The methods of all routes of a path; a router's own answer has those of the first alone."""
+    described = request.app.openapi()["paths"]
+    found: set[str] = set()
+    for path, told in described.items():
+        pattern = "/".join(
+            _ANY if part.startswith("{") else re.escape(part) for part in path.split("/")
+        )
+        if re.fullmatch(pattern, request.url.path):
+            found |= {method.upper() for method in told}
+    return ", ".join(sorted(found or {"GET"}))
+
+
+_ANY = "[^/]+"
 
 
 def _fault(error: Exception) -> Fault:

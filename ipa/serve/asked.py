@@ -64,7 +64,7 @@ def make_job(asked: Asked, offers: Offers, shelf: PictureShelf, limits: Limits) 
         Request(**_of_one(arguments))
         _check_work(arguments, limits)
     except RequestError as error:
-        raise fault_of(error, _field_names(asked.names)) from error
+        raise fault_of(error, field_names(asked.names)) from error
     if parts["loras"]:
         arguments["loras"] = parts["loras"] | dict(arguments.get("loras") or {})
     return JobDocument(
@@ -75,7 +75,8 @@ def make_job(asked: Asked, offers: Offers, shelf: PictureShelf, limits: Limits) 
     )
 
 
-def _field_names(own: Mapping[str, str]) -> dict[str, str]:
+def field_names(own: Mapping[str, str]) -> dict[str, str]:
+    """Our arguments' names with those that a client has for them; its own where it has others."""
     return {item.name: item.name for item in fields(Request)} | dict(own)
 
 

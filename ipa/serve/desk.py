@@ -19,7 +19,7 @@ from ipa.pipeline.documents.pictures import PictureShelf
 from ipa.request.influence import Influence
 from ipa.request.result import Progress, Result
 
-from .asked import Asked, make_job
+from .asked import Asked, field_names, make_job
 from .faults import Fault, fault_of
 from .limits import Limits
 from .offers import Offers
@@ -37,7 +37,7 @@ class Record:
 
     def __init__(self, asked: Asked, dialect: str, model: str) -> None:
         self.id, self.dialect, self.warnings = random_id(), dialect, asked.warnings
-        self.created, self.asked, self.names = time.time(), asked, asked.names
+        self.created, self.names = time.time(), field_names(asked.names)
         self.model = model
         self.last: Progress | None = None
         self.preview: Image.Image | None = None
@@ -146,7 +146,7 @@ class Desk:
                 job_id=record.id,
             )
         except Exception as error:
-            raise fault_of(error, asked.names) from error
+            raise fault_of(error, record.names) from error
         with self._lock:
             self._records[record.id] = record
         record.job.add_done_callback(record.finish)

@@ -85,6 +85,11 @@ class Fault(Exception):  # noqa: N818 - it is what is sent
         return "; ".join(parts) + "."
 
     @property
+    def line(self) -> str:
+        """The same for a log, whose lines are not a client's to break."""
+        return " ".join(self.sentence.split())
+
+    @property
     def headers(self) -> dict[str, str]:
         """The headers that go with it."""
         told = {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else {}

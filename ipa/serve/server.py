@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +23,17 @@ from .guard.addresses import LOOPBACK
 _LOG = logging.getLogger("ipa.serve")
 _GOODBYE_S = 3
 _LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn's server, which tells when it listens."""
+
+    begun: Callable[[], None] = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.begun()
 
 
 class Server:
@@ -55,9 +67,7 @@ class Server:
             )
         self.desk, self._thread = desk, threading.Thread(target=self._serve, daemon=True)
         names = {*LOOPBACK, *allow_hosts, f"[{host}]" if ":" in host else host}
-        self._server = uvicorn.Server(
-            _config(desk, make_app(desk, token=token, hosts=names), host, port)
-        )
+        self._server = _Uvicorn(_config(desk, make_app(desk, token=token, hosts=names), host, port))
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Server:
@@ -83,8 +93,13 @@ class Server:
         """Its address on this machine."""
         return f"http://127.0.0.1:{self.port}"
 
-    def run(self) -> None:
-        """Serve in this thread until a signal ends it; then close the desk."""
+    def run(self, begun: Callable[[], None]) -> None:
+        """Serve in this thread until a signal ends it; then close the desk.
+
+        Args:
+            begun: Called when it listens.
+        """
+        self._server.begun = begun
         try:
             self._server.run()
         finally:

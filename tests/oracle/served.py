@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class PaperEngine(Engine):
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Semaphore(0)
-        self.asked: list[dict[str, Any]] = []
+        self.asked: deque[dict[str, Any]] = deque(maxlen=20)
 
     def submit(self, needs: Any = "demo", arguments: Any = None, **options: Any) -> Any:
         call = dict(arguments or {})

@@ -82,7 +82,7 @@ TXT2IMG: Mapping[str, Field] = {
     ),
     "script_name": Field(kind="text", about="Refused.", longest=200),
     "clip_skip": Field(kind="whole", low=0, high=1000),
-    "eta": Field(kind="number", ours="eta", low=0, high=1),
+    "eta": Field(kind="number", about="Of DDIM; the ancestral ones have 1.", low=0, high=1),
     "styles": Field(kind="list", about="Without effect."),
     "subseed_strength": Field(kind="number", about="Refused above 0."),
 }
@@ -238,8 +238,8 @@ def _clip_skip(given: Mapping[str, Any], override: Mapping[str, Any], settings: 
     return max(stop - 1, 0)
 
 
-def _sampler(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """The scheduler of a call, if one is asked for, and warnings."""
+def _sampler(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The scheduler of a call, if one is asked for, with its eta; and warnings."""
     asked = given.get("sampler_name") or given.get("sampler_index")
     kind = given.get("scheduler", "Automatic") or "Automatic"
     plain = kind.strip().lower()
@@ -267,6 +267,11 @@ def _sampler(given: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
             found=shown(f"{asked} {ending}".strip()),
             remedy=f"nearest: {near}; of A1111's there are {', '.join(SAMPLERS)}",
         )
+    eta = given.get("eta", 0.0)
+    if name == "ddim" and eta:
+        return {"scheduler": name, "eta": float(eta)}, warnings
+    if "ancestral" in name and given.get("eta", 1.0) != 1.0:
+        warnings.append("eta is 1 here for ancestral samplers")
     return {"scheduler": name}, warnings
 
 

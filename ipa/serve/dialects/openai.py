@@ -105,6 +105,7 @@ class Delivery:
         stream: By events.
         partial_images: The previews of a stream.
         told: Words that an answer repeats.
+        size: (width, height) that was asked for; None is the model's own.
         edits: Whether it is an edit's: events are called otherwise.
     """
 
@@ -114,6 +115,7 @@ class Delivery:
     stream: bool
     partial_images: int
     told: Mapping[str, str]
+    size: tuple[int, int] | None = None
     edits: bool = False
 
 
@@ -246,7 +248,9 @@ def _asked(
 
 
 def _delivery(given: Mapping[str, Any], *, edits: bool) -> Delivery:
+    size = _size(given.get("size", "auto"))
     return Delivery(
+        size=(size["width"], size["height"]) if size else None,
         by_url=given.get("response_format") == "url",
         kind=given.get("output_format", "png"),
         quality=given.get("output_compression"),

@@ -47,7 +47,7 @@ def _add_jobs(router: APIRouter, desk: Desk) -> None:
     @router.post(
         "/jobs",
         status_code=202,
-        responses=refusals(400, 404, 413, 415, 422, 429, 503),
+        responses=refusals(400, 404, 413, 415, 422, 429, 503) | {202: {"links": _FURTHER}},
         openapi_extra=body_of("Job"),
     )
     async def submit(request: Request) -> dict[str, Any]:
@@ -74,14 +74,28 @@ def _add_jobs(router: APIRouter, desk: Desk) -> None:
 
 
 _LINKS = {"self": "", "events": "/events"}
+_JOB = "/api/v1/jobs/{job_id}"
+# What a job's id is for, as OpenAPI says it.
+_FURTHER = {
+    name: {
+        "operationRef": f"#/paths/{(_JOB + end).replace('/', '~1')}/{method}",
+        "parameters": {"job_id": "$response.body#/id"},
+    }
+    for name, end, method in (
+        ("state", "", "get"),
+        ("cancel", "", "delete"),
+        ("events", "/events", "get"),
+        ("preview", "/preview", "get"),
+        ("influence", "/influence", "get"),
+    )
+}
 
 
 def _add_events(router: APIRouter, desk: Desk, streams: Streams) -> None:
     @router.get(
         "/jobs/{job_id}/events",
-        responses=refusals(404, 422, 503)
-        | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
-        response_class=EventStream,
+        responses=refusals(404, 422, 503) | {200: {"content": {"text/event-stream": {}}}},
+        response_class=Response,
     )
     async def follow(job_id: Id, request: Request) -> Response:
         """A job's events as they come (server-sent), behind the number in Last-Event-ID."""

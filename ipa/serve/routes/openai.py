@@ -22,9 +22,7 @@ from ..waiting import result_of, while_listening
 from .words import body_of, refusals
 
 _REFUSALS = refusals(400, 401, 404, 409, 413, 415, 422, 429, 503, 504)
-_STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 
 
 def openai_routes(desk: Desk) -> APIRouter:
@@ -131,15 +129,15 @@ async def _first(lines: AsyncIterator[bytes]) -> bytes:
 
 
 async def _lines(record: Record, delivery: Delivery) -> AsyncIterator[bytes]:
+    wanted = delivery.size
     sent, created = 0, int(record.created)
-    request = record.asked.request
-    size = f"{request.get('width', 'auto')}x{request.get('height', 'auto')}"
+    size = "auto" if wanted is None else f"{wanted[0]}x{wanted[1]}"
     async for _, event in events(record, 0):
         if event.preview is None or sent >= delivery.partial_images:
             continue
         image = event.preview
-        if "width" in request:
-            image = image.resize((request["width"], request["height"]))
+        if wanted is not None:
+            image = image.resize(wanted)
         file = await run_in_threadpool(encoded, image, delivery.kind, None, delivery.quality)
         told = dialect.partial_event(as_base64(file), sent, delivery, size, created)
         yield server_sent(told["type"], told)
