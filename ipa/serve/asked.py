@@ -61,7 +61,7 @@ def make_job(asked: Asked, offers: Offers, shelf: PictureShelf, limits: Limits) 
         request = _with_names(asked.request, offers, parts)
         _check_texts(request, limits)
         arguments = read_arguments(request, CountedPictures(shelf, limits))
-        Request(**_of_one(arguments))
+        Request(**arguments)
         _check_work(arguments, limits)
     except RequestError as error:
         raise fault_of(error, field_names(asked.names)) from error
@@ -78,11 +78,6 @@ def make_job(asked: Asked, offers: Offers, shelf: PictureShelf, limits: Limits) 
 def field_names(own: Mapping[str, str]) -> dict[str, str]:
     """Our arguments' names with those that a client has for them; its own where it has others."""
     return {item.name: item.name for item in fields(Request)} | dict(own)
-
-
-def _of_one(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments, for the checks that need no model; pictures of several prompts are theirs."""
-    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _with_names(

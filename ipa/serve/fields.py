@@ -48,6 +48,8 @@ class Field:
 
     def read(self, name: str, value: Any) -> Any:
         """Its value, checked. Raises Fault with the field, what was found, and what it may be."""
+        if self.kind == "whole" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # 20.0 is a whole number of JSON
         is_right, needed = _KINDS[self.kind]
         if not is_right(value):
             raise _wrong(name, needed, value)

@@ -78,7 +78,7 @@ def _add_generate(server: MCPServer, desk: Desk, roots: Sequence[Path]) -> None:
         """Make a picture of words, of pictures ("in the style of this file"), or of both."""
         given = {"negative_prompt": negative_prompt, "width": width, "height": height}
         given |= {"num_inference_steps": steps}
-        request = {name: value for name, value in given.items() if value is not None}
+        request: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
         request |= {"prompt": prompt, "seed": seed}
         if pictures:
             entry = {"image": _files(pictures, roots), "scale": scale}

@@ -266,8 +266,11 @@ def form(texts: dict[str, str], files: list[tuple[str, Image.Image]]) -> tuple[b
 @pytest.mark.parametrize(
     ("texts", "part"),
     [
-        ({"model": "demo", "n": "1", "size": "64x64", "response_format": "b64_json"}, "image"),
-        ({"model": "gpt-image-1", "n": "1", "quality": "low", "size": "auto"}, "image[]"),
+        ({"model": "demo", "n": "1", "size": "64x64", "steps": "6"}, "image"),
+        (
+            {"model": "gpt-image-1", "n": "1", "quality": "low", "size": "auto", "steps": "6"},
+            "image[]",
+        ),
     ],
     ids=["Open WebUI", "LibreChat"],
 )

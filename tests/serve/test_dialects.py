@@ -254,6 +254,7 @@ def test_other_units_are_controls() -> None:
         ({"sampler_name": "DPM++ 2S a"}, "nearest"),
         ({"scheduler": "SGM Uniform"}, "Karras"),
         ({"steps": "many"}, "steps must be a whole number"),
+        ({"steps": 20.5}, "steps must be a whole number"),
         ({"override_settings": {"sd_model_checkpoint": "nope"}}, "Offered: demo, other"),
     ],
 )
@@ -298,6 +299,7 @@ def test_a1111s_meaning() -> None:
     assert document.arguments["loras"] == {"pixel": 0.5}
     assert [part.source for part in document.needs.loras] == ["/x/pixel.safetensors"]
     assert txt2img(seed=0).request["seed"] == 0
+    assert repr(txt2img(steps=20.0).request["num_inference_steps"]) == "20"  # of JSON's kind
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -335,6 +337,8 @@ def test_from_a_picture() -> None:
         ({"prompt": "x" * 32_001}, "prompt"),
         ({"num_inference_steps": 0}, "num_inference_steps"),
         ({"nonsense": 1}, None),
+        ({"overlay": None}, "overlay"),
+        ({"mask_image": [[None]]}, None),
     ],
 )
 def test_limits_of_a_request(request_: Mapping[str, Any], field: str | None) -> None:

@@ -101,6 +101,12 @@ IMG2IMG: Mapping[str, Field] = {
 }
 """The fields of img2img."""
 
+OPTIONS: Mapping[str, Field] = {
+    "sd_model_checkpoint": Field(kind="text", about="An offered model.", longest=400),
+    "CLIP_stop_at_last_layers": Field(kind="whole", low=1, high=1000),
+}
+"""The options that are kept; others are passed over."""
+
 _NAMES = {
     "num_images": "batch_size",
     "scheduler": "sampler_name",

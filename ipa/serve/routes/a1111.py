@@ -9,14 +9,15 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from ipa.errors import IpaError, shown
+from ipa.errors import IpaError
 
 from ..asked import Asked
 from ..bodies import json_body
 from ..desk import Desk
 from ..dialects import a1111_answers as answers
-from ..dialects.a1111 import Settings, read_img2img, read_txt2img
+from ..dialects.a1111 import OPTIONS, Settings, read_img2img, read_txt2img
 from ..faults import Fault, fault_of
+from ..fields import read_fields
 from ..images import as_base64, encoded
 from ..offers import Offers
 from ..pictures import CountedPictures
@@ -36,26 +37,12 @@ class Options:
 
     async def set(self, body: Mapping[str, Any]) -> None:
         """Set those that are kept, and load the model if it is another one. Raises Fault."""
-        stop, model = body.get("CLIP_stop_at_last_layers"), body.get("sd_model_checkpoint")
+        given = read_fields(body, OPTIONS)
+        stop, model = given.get("CLIP_stop_at_last_layers"), given.get("sd_model_checkpoint")
         if stop is not None:
-            is_good = isinstance(stop, int) and not isinstance(stop, bool) and 1 <= stop <= 1000
-            if not is_good:
-                raise Fault(
-                    422,
-                    "CLIP_stop_at_last_layers is a whole number from 1",
-                    field="CLIP_stop_at_last_layers",
-                    found=shown(stop),
-                )
             self.now = replace(self.now, clip_stop=stop)
         if model is None:
             return
-        if not isinstance(model, str):
-            raise Fault(
-                422,
-                "sd_model_checkpoint is a name",
-                field="sd_model_checkpoint",
-                found=shown(model),
-            )
         name = self._desk.offers.model(model)
         if name == self.now.model:
             return

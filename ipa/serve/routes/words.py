@@ -7,7 +7,7 @@ from typing import Any
 
 from ipa.pipeline.documents.json_schema import request_schema
 
-from ..dialects.a1111 import IMG2IMG, TXT2IMG
+from ..dialects.a1111 import IMG2IMG, OPTIONS, TXT2IMG
 from ..dialects.native import JOB
 from ..dialects.openai import EDIT, GENERATION
 from ..fields import schema_of
@@ -72,7 +72,7 @@ def schemas() -> dict[str, Any]:
         "Edit": edit,
         "Txt2Img": schema_of(TXT2IMG),
         "Img2Img": schema_of(IMG2IMG, ("init_images",)),
-        "Options": {"type": "object", "properties": {"sd_model_checkpoint": {"type": "string"}}},
+        "Options": schema_of(OPTIONS),
         "PngInfo": {
             "type": "object",
             "properties": {"image": {"type": "string"}},
