@@ -20,6 +20,7 @@ from ipa.app.commands.generate import generate
 from ipa.app.commands.inspect import show_inspection
 from ipa.app.commands.parity.command import parity
 from ipa.app.commands.plan import plan
+from ipa.app.commands.serve import mcp, serve
 from ipa.app.commands.show import show
 from ipa.app.commands.sweep import sweep
 from ipa.app.commands.versions import show_versions
@@ -91,6 +92,8 @@ app.command(cls=Command)(doctor)
 app.command(cls=PanelledCommand, epilog=epilog(RECIPES["bench"]))(bench)
 app.command(cls=Command)(show)
 app.command(cls=Command)(engine)
+app.command(cls=Command)(serve)
+app.command(cls=Command)(mcp)
 app.add_typer(parity, name="parity")
 
 
