@@ -12,7 +12,7 @@ QUICK ?= tests/laws/test_laws.py tests/prepare tests/architecture
 SLOW := $(addprefix prepare/,samplers/test_samplers text/test_tokenizer scaling/test_scales scaling/test_windows) \
 	$(addprefix architecture/test_,wheel arrows pictures rooms)
 
-.PHONY: demo docs test quick test-machines lint bench bench-adapters bench-conversion parity parity-table recorded fuzz clean
+.PHONY: demo docs test quick test-machines lint bench bench-conversion parity parity-table recorded fuzz fuzz-api clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/ipa-mlx demo --backend $(BACKEND)
@@ -37,10 +37,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
-
-bench-adapters: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.adapters $(BENCH_ARGS)
+	$(BIN)/ipa-mlx bench $(or $(BENCH_ARGS),step image decode --size 256)
 
 bench-conversion: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.conversion $(BENCH_ARGS)
@@ -54,6 +51,9 @@ recorded: $(VENV)/.dev
 
 parity-table: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.table $(TABLE_ARGS)
+
+fuzz-api: $(VENV)/.dev
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m benchmarks.api_fuzz $(FUZZ_ARGS)
 
 fuzz: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)

@@ -1,4 +1,8 @@
-"""Where modules were in 0.1: an import of an old place fails with the new one's name."""
+"""Where modules were in 0.1: an import of an old place fails with the new one's name.
+
+Names are there too, where a module became a package: `from package import name` looks for a module
+of that name last.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ OLD_HOMES: Mapping[str, str] = {
     ),
     "ipa.app.faces": "ipa.app.options.faces",
     "ipa.app.fetching": "ipa.app.commands.fetch",
-    "ipa.app.full_speed": "ipa.app.commands.doctor.full_speed",
+    "ipa.app.full_speed": "ipa.app.commands.doctor.bench",
     "ipa.app.generate": (
         "ipa.app.commands.generate, ipa.app.options.loading (check_arguments, "
         "ModelOptions), ipa.app.options.parsing (parse_image_prompt, split_reference, "
@@ -47,7 +51,7 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.app.parity": "ipa.app.commands.parity.show",
     "ipa.app.picture_store": "ipa.pipeline.picture_store",
     "ipa.app.prompt_options": "ipa.app.options.image_prompts",
-    "ipa.app.random_model": "ipa.app.commands.doctor.full_speed",
+    "ipa.app.random_model": "ipa_mlx.bench.random_model",
     "ipa.app.references": "ipa.app.options.pictures",
     "ipa.app.request_file": "ipa.pipeline.request_file",
     "ipa.app.sampling": "ipa.app.options.sampling",
@@ -201,6 +205,16 @@ OLD_HOMES: Mapping[str, str] = {
     "ipa.prepare.hub": "ipa.sources.hub",
     "ipa.prepare.hub_files": "ipa.sources.hub_files",
     "ipa.prepare.hub_name": "ipa.sources.hub",
+    "ipa.prepare.images.BYTES": "ipa.prepare.images.clip",
+    "ipa.prepare.images.MAX_PIXELS": "ipa.prepare.images.pictures",
+    "ipa.prepare.images.centre_crop": "ipa.prepare.images.fit",
+    "ipa.prepare.images.check_pixels": "ipa.prepare.images.pictures",
+    "ipa.prepare.images.clip_pixels": "ipa.prepare.images.clip",
+    "ipa.prepare.images.default_preprocessing": "ipa.model.preprocessor",
+    "ipa.prepare.images.encoder_views": "ipa.prepare.images.clip",
+    "ipa.prepare.images.to_pil": "ipa.prepare.images.pictures",
+    "ipa.prepare.images.to_rgb": "ipa.prepare.images.pictures",
+    "ipa.prepare.images.vae_pixels": "ipa.prepare.images.pictures",
     "ipa.prepare.inpainting": "ipa.prepare.editing.inpainting",
     "ipa.prepare.ipadpt": "ipa.prepare.image_prompts.ipadpt",
     "ipa.prepare.lambdas": "ipa.prepare.scaling.lambdas",
@@ -346,7 +360,8 @@ class OldHomes:
     ) -> ModuleSpec | None:
         """Raise for a module that has moved; folders that are gone are empty packages."""
         if name in OLD_HOMES:
-            raise ModuleNotFoundError(f"{name} has moved; import from {OLD_HOMES[name]}", name=name)
+            # Without name=: `from package import name` would take it for a name that never was.
+            raise ModuleNotFoundError(f"{name} has moved; import from {OLD_HOMES[name]}")
         if name not in _FOLDERS:
             return None
         return ModuleSpec(name, None, is_package=True)

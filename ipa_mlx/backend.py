@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ipa.arrays import Floats
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 from ipa.backend.protocol import (
     NO_LORA,
     Branch,
@@ -53,7 +54,7 @@ from .networks.unet import UNet
 from .networks.unet_down import added_conditioning
 from .networks.vae import Vae
 from .networks.weights import DTYPES, keep_freed
-from .prediction import predict
+from .prediction import Network, forecast, predict
 from .report import report
 from .residency import MlxResidency, Resident, Source, require_quantized, resident
 from .sampler import advance, guide
@@ -292,13 +293,16 @@ class MlxBackend:
         shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
         deep: DeepPart | None = None,
+        past: PastFeatures | None = None,
     ) -> mx.array:
         """See `Backend.predict`. Compiled on a GPU."""
         x = (latents * step.input_scale).astype(self._precision)
-        given = (conditioning, scales, shares, control_scales, deep)
+        if past is not None and past.weights is not None:
+            return forecast(self.unet, x, conditioning, past)
+        given = (conditioning, scales, shares, control_scales, deep, past)
         unet, uses = self.unet, self.loras.acting.uses
         compiled = self._compiled and partial(self._compiled, unet, weights=uses)
-        return predict(unet, x, step.timestep, *given, compiled)
+        return predict(Network(unet, compiled or None), x, step.timestep, *given)
 
     def guide(
         self, output: mx.array, guidance_scale: float, guidance_rescale: float = 0.0

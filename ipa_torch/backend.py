@@ -20,6 +20,7 @@ from transformers import (
 
 from ipa.arrays import Floats
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 from ipa.backend.protocol import (
     NO_LORA,
     Branch,
@@ -46,7 +47,7 @@ from .files.weights import DTYPES, Account, find_device, load_component
 from .loras import Loras
 from .networks.attention import install
 from .networks.tiny_vae import load_tiny
-from .prediction import predict
+from .prediction import forecast, predict
 from .report import Measured, base_networks, encoders, measured, report
 from .residency import TorchResidency
 from .sampler import advance, guide
@@ -212,10 +213,13 @@ class TorchBackend:
         shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
         deep: DeepPart | None = None,
+        past: PastFeatures | None = None,
     ) -> torch.Tensor:
         """See `Backend.predict`."""
         x = (latents * step.input_scale).to(DTYPES[self.dtype])
-        given = (conditioning, scales, shares, control_scales, deep)
+        if past is not None and past.weights is not None:
+            return forecast(self.unet, x, conditioning, past)
+        given = (conditioning, scales, shares, control_scales, deep, past)
         return predict(self.unet, x, step.timestep, *given)
 
     @precise()

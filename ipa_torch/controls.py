@@ -13,7 +13,7 @@ from ipa.backend.protocol import ControlBranch
 from ipa.backend.text import Sizes, TextStates
 from ipa.model.control_files import ControlFiles, T2IAdapterFiles
 
-from .networks.controlnet import load_controlnet
+from .networks.controlnet import embed, embedded, load_controlnet
 from .networks.shallow import Inputs, first_residuals
 from .networks.t2i_adapter import load_t2i_adapter
 from .report import network_bytes
@@ -24,7 +24,7 @@ Residuals = list[torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class ConditionedControl:
-    """A ControlNet for one generation: its picture (1, 3, H, W), and the text (R, T, D).
+    """A ControlNet for one generation: its picture, embedded (1, C, h, w), and the text (R, T, D).
 
     `added` is diffusers' added_cond_kwargs. `conditional_only`: the unconditional row gets nothing.
     """
@@ -48,20 +48,20 @@ class ConditionedControl:
         # What other channels a UNet takes (those of inpainting) come after the latents.
         latents = x[:, : self.net.config.in_channels].repeat(rows, 1, 1, 1)
         text = self.text.repeat_interleave(count, dim=0)
-        picture = self.picture.expand(len(latents), -1, -1, -1)
         added = {n: a.repeat_interleave(count, dim=0) for n, a in self.added.items()}
         if len(weights) <= len(self.net.controlnet_down_blocks):
             inputs = Inputs.of(self.net, latents, timestep, added, encoder_hidden_states=text)
-            results = first_residuals(self.net, latents, picture, inputs, len(weights))
+            results = first_residuals(self.net, latents, self.picture, inputs, len(weights))
         else:
-            down, middle = self.net(
-                latents,
-                timestep,
-                text,
-                controlnet_cond=picture,
-                added_cond_kwargs=added,
-                return_dict=False,
-            )
+            with embedded(self.net, self.picture):
+                down, middle = self.net(
+                    latents,
+                    timestep,
+                    text,
+                    controlnet_cond=self.picture,
+                    added_cond_kwargs=added,
+                    return_dict=False,
+                )
             results = [*down, middle]
         pairs = zip(results, weights, strict=True)
         found = [r * weight if weight else torch.zeros_like(r) for r, weight in pairs]
@@ -149,7 +149,7 @@ class Controls:
         states = torch.cat([row.states for row in text])
         pixels = torch.from_numpy(control.pixels).to(states)
         added = added_conditioning(text, sizes)
-        return ConditionedControl(net, pixels, states, added, alone)
+        return ConditionedControl(net, embed(net, pixels), states, added, alone)
 
 
 def summed(

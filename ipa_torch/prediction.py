@@ -9,12 +9,13 @@ from diffusers import UNet2DConditionModel
 
 from ipa.arrays import Floats
 from ipa.backend.deep import DeepPart, shallow_layers
+from ipa.backend.past import PastFeatures
 
 from .conditioning import Conditioning
 from .controls import Added, summed
 from .influence import Recorder
 from .networks.context import Context
-from .networks.shallow import Inputs, begin, noted, reused
+from .networks.shallow import Inputs, begin, kept, last_layers, noted, reused
 
 
 def predict(
@@ -26,6 +27,7 @@ def predict(
     shares: dict[int, Floats] | None,
     control_scales: Sequence[Sequence[float]] = (),
     deep: DeepPart | None = None,
+    past: PastFeatures | None = None,
 ) -> torch.Tensor:
     """Scaled latents (N, C, h, w) to predictions (R, N, C, h, w) in float32; `Backend.predict`."""
     recorder = None if shares is None else Recorder(conditioning.pictures, len(x))
@@ -39,7 +41,7 @@ def predict(
         seen = torch.cat([x, conditioning.channels.to(x.dtype)], dim=1)
     rows = seen.repeat(conditioning.rows, 1, 1, 1)
     if deep is None or count is None:
-        with noted(unet, deep):
+        with noted(unet, deep), kept(unet, past):
             output = _whole(unet, rows, time, repeated, context, added)
     else:
         output = _shallow(unet, rows, time, repeated, context, added, deep)
@@ -100,3 +102,13 @@ def _shallow(
         pairs = zip(results, added.residuals, strict=True)
         results = [result + residual for result, residual in pairs]
     return reused(unet, results, inputs, deep)
+
+
+def forecast(
+    unet: UNet2DConditionModel, x: torch.Tensor, conditioning: Conditioning, past: PastFeatures
+) -> torch.Tensor:
+    """The same of a feature that is not computed: a sum of earlier ones, in float32."""
+    terms = past.terms(conditioning.rows * len(x))
+    first, *others = (weight * feature.float() for weight, feature in terms)
+    output = last_layers(unet, sum(others, first).to(x.dtype))
+    return output.float().unflatten(0, (conditioning.rows, -1))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ipa.app.commands.bench import bench
 from ipa.app.commands.convert import convert
 from ipa.app.commands.demo import run_demo, show_demo
 from ipa.app.commands.demo_pictures import export_pictures, show_exported
@@ -19,6 +20,7 @@ from ipa.app.commands.generate import generate
 from ipa.app.commands.inspect import show_inspection
 from ipa.app.commands.parity.command import parity
 from ipa.app.commands.plan import plan
+from ipa.app.commands.serve import mcp, serve
 from ipa.app.commands.show import show
 from ipa.app.commands.sweep import sweep
 from ipa.app.commands.versions import show_versions
@@ -87,8 +89,11 @@ app.command(cls=LenientCommand, epilog=epilog(RECIPES["explain"]))(explain)
 app.command("plan", cls=PanelledCommand, epilog=epilog(RECIPES["plan"]))(plan)
 app.command(cls=Command)(convert)
 app.command(cls=Command)(doctor)
+app.command(cls=PanelledCommand, epilog=epilog(RECIPES["bench"]))(bench)
 app.command(cls=Command)(show)
 app.command(cls=Command)(engine)
+app.command(cls=Command)(serve)
+app.command(cls=Command)(mcp)
 app.add_typer(parity, name="parity")
 
 

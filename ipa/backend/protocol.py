@@ -27,6 +27,7 @@ from ipa.model.vae import TinyVaeFiles
 from ipa.request.scales import V_ONLY
 
 from .deep import DeepPart
+from .past import PastFeatures
 from .residency import Residency
 from .schedule import Step
 from .tap import Taps
@@ -332,6 +333,7 @@ class Backend(Protocol):
         shares: dict[int, Floats] | None = None,
         control_scales: Sequence[Sequence[float]] = (),
         deep: DeepPart | None = None,
+        past: PastFeatures | None = None,
     ) -> Array:
         """Evaluate the UNet once on latents (N, C, h, w) in float32.
 
@@ -352,6 +354,9 @@ class Backend(Protocol):
             deep: None computes all of the network, and so does one without a feature, which is
                 given it. With one, the layers above are computed alone, of a ControlNet too; if it
                 has more rows than this evaluation, the conditional ones are taken.
+            past: None computes all of the network, and so does one without weights, which is given
+                the last feature to keep. With weights, the last norm and what follows it are
+                computed alone, of the sum that they make; no attention and no control acts.
 
         Returns:
             (R, N, C, h, w) with R = 2 (unconditional, conditional) if guided, else 1.

@@ -33,6 +33,8 @@ class Step:
     None. `x_noise` multiplies fresh standard noise, which is drawn if `draws`. `sigma` is the noise
     level, noise over signal, at which the network is evaluated; no backend reads it. `x_history`
     multiplies the memories of the rows before, the latest first, at most `MAX_HISTORY` of them.
+    `second` says that it is the second evaluation of the step that the row before began; no backend
+    reads it.
     """
 
     timestep: float
@@ -48,6 +50,7 @@ class Step:
     x_history: tuple[float, ...] = ()
     memory: tuple[float, float, float] = ESTIMATE
     draws: bool = True
+    second: bool = False
 
     @property
     def signal_scale(self) -> float:

@@ -49,6 +49,13 @@ class VaeUse:
             return None
         return tile_of(self.vae, None if self.asked == "tiles" else self.asked, height, width)
 
+    def way(self, height: int, width: int) -> str:
+        """How a picture of this size goes, as `NAMES` calls it."""
+        parts = self.of_pixels(height, width)
+        if parts is None:
+            return "whole"
+        return "strips" if isinstance(parts, StripSize) else "tiles"
+
     def of_latents(self, height: int, width: int) -> Tile | StripSize | None:
         """The same for latents."""
         factor = self.vae.scale_factor

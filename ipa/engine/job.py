@@ -232,6 +232,7 @@ class Job(Generic[R]):
             if self.done():
                 return
             self._state = state
+        self._work = _done  # with it go the pictures that it was asked with
         self._leave()
         try:
             answer()
@@ -242,3 +243,8 @@ class Job(Generic[R]):
             self._changed.notify_all()
         for wake in listeners:
             wake()
+
+
+def _done(*_: Any) -> Any:
+    """What a job that has ended has to do."""
+    raise RuntimeError("a job was run twice")

@@ -11,19 +11,16 @@ import numpy.typing as npt
 
 from ipa.arrays import Floats
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 from ipa.backend.schedule import Schedule
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
 from ipa.model.preprocessor import ClipPreprocessor
+from ipa.prepare.computed import Computed
 from ipa.prepare.controls.pixels import has_holes
 from ipa.prepare.controls.planning import PlannedControl, plan_controls
 from ipa.prepare.editing.edits import Edits, plan_edits, shared_crop, start_size
-from ipa.prepare.guidance import (
-    guidance_embedding,
-    guidance_scale,
-    guidance_warnings,
-    guided_steps,
-)
+from ipa.prepare.guidance import guidance_embedding, guidance_scale
 from ipa.prepare.image_prompts.attached import AttachedAdapter, DefaultScale, adapter_name
 from ipa.prepare.image_prompts.encoding import PlannedFeatures, Reader, plan_features
 from ipa.prepare.image_prompts.faces import check_fits
@@ -31,7 +28,6 @@ from ipa.prepare.image_prompts.noise_picture import with_noise
 from ipa.prepare.image_prompts.parts import prompt_parts
 from ipa.prepare.image_prompts.text_direction import plan_direction
 from ipa.prepare.image_prompts.tiles import tiled
-from ipa.prepare.reuse import full_steps, reuse_warnings
 from ipa.prepare.samplers.noise import OwnStreams, Share, SharedStream, Streams
 from ipa.prepare.samplers.schedules import (
     clipping_warning,
@@ -83,9 +79,9 @@ class Plan:
     """The plan of a run: texts, pictures, schedule, noise. `texts` is (negative, positive) or less.
 
     `guidance` is what a network is told of `guidance_scale` that takes it as an input. `loaded` is
-    what it was planned with, and `loras` those that act. `guided_steps` says at which steps the
-    unconditional half is computed, `full_steps` at which all of the network is. `share` is its part
-    of a call with several prompts, where one generator draws for all of them.
+    what it was planned with, and `loras` those that act. `computed` says what of the network
+    each step computes. `share` is its part of a call with several prompts, where one generator
+    draws for all of them.
     """
 
     request: Request
@@ -98,11 +94,10 @@ class Plan:
     seeds: tuple[int, ...]
     latent_shape: tuple[int, int, int]
     warnings: tuple[str, ...]
+    computed: Computed
     profile: Profile = HOUSE
     controls: tuple[PlannedControl, ...] = ()
     guidance_scale: float = 1.0
-    guided_steps: tuple[bool, ...] = ()
-    full_steps: tuple[bool, ...] = ()
     guidance: Floats | None = None
     edits: Edits | None = None
     loras: CallLoras = field(default_factory=CallLoras)
@@ -123,12 +118,11 @@ class Plan:
 
     def deep_part(self) -> DeepPart | None:
         """What a full step is to fill for those after it; None where all steps are full."""
-        return None if all(self.full_steps) else DeepPart(self.request.cache_branch)
+        return None if all(self.computed.full) else DeepPart(self.request.cache_branch)
 
-    def reused(self) -> dict[str, int]:
-        """The number of steps that reuse the deep part, for descriptions; {} if none is asked."""
-        is_asked = self.request.cache_interval > 1
-        return {"reused_steps": self.full_steps.count(False)} if is_asked else {}
+    def past_features(self) -> PastFeatures | None:
+        """What steps are to fill for those that are forecast; None where none is."""
+        return PastFeatures() if any(self.computed.forecasts) else None
 
     def adapters(self) -> tuple[str, ...]:
         """Each image prompt's adapter, in the order of the request."""
@@ -153,8 +147,9 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
     texts = plan_texts(request, model, loras.tokenizers, (height, width))
     schedule, times, notes = plan_schedule(request, model, edits)
     evaluations = len(schedule.steps)
-    guided, full, idle = _computed(request, model, evaluations)
-    warnings = [*_text_warnings(request, texts), *loras.warnings, *notes, *idle, *model.notes]
+    computed = Computed.of(request, model, schedule.steps)
+    warnings = [*_text_warnings(request, texts), *loras.warnings, *notes, *model.notes]
+    warnings += computed.warnings
     scale = guidance_scale(request, model)
     canvas = Canvas.of(model, width, height, shared_crop(request, edits))
     prompts = tuple(_plan_prompts(request, loaded, canvas, times))
@@ -172,11 +167,10 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
         seeds=_seeds(request, profile),
         latent_shape=shape,
         warnings=tuple(dict.fromkeys(warnings)),
+        computed=computed,
         profile=profile,
         controls=controls,
         guidance_scale=scale,
-        guided_steps=guided,
-        full_steps=full,
         guidance=guidance_embedding(scale, model),
         edits=edits,
         loras=loras,
@@ -186,16 +180,6 @@ def make_plan(request: Request, loaded: Snapshot) -> Plan:
 def _text_warnings(request: Request, texts: Sequence[PlannedText]) -> list[str]:
     """Warnings about what is lost of texts, and what of their syntax is not read."""
     return [*text_warnings(texts), *syntax_warnings(request, texts[-1].inversions)]
-
-
-def _computed(
-    request: Request, model: ModelFolder, evaluations: int
-) -> tuple[tuple[bool, ...], tuple[bool, ...], list[str]]:
-    """Which evaluations are guided, which are full, and warnings of what has no effect there."""
-    guided = guided_steps(request, model, evaluations)
-    full = full_steps(request, model, guided)
-    notes = guidance_warnings(request, model, evaluations)
-    return guided, full, [*notes, *reuse_warnings(request, full)]
 
 
 def _unusual(request: Request, loaded: Snapshot) -> list[str]:

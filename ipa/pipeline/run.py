@@ -13,6 +13,7 @@ from ipa.arrays import Array, Floats
 from ipa.backend.deep import DeepPart
 from ipa.backend.protocol import Backend, Branch
 from ipa.backend.schedule import MAX_HISTORY
+from ipa.backend.vae_memory import VaeUse
 from ipa.errors import Cancelled, NumericalError, RequestError
 from ipa.model.folder import ModelFolder
 from ipa.prepare.image_prompts.attached import lora_scale
@@ -54,7 +55,7 @@ class Recording:
     def take(self, shares: Mapping[int, Floats]) -> None:
         """Record a step of `Backend.predict`. The text's share is what others leave.
 
-        Sites that were not computed have those of the step before, whose result is reused.
+        Sites that were not computed have those of the step before.
         """
         self._steps.append(
             [
@@ -248,22 +249,26 @@ class Run:
         stochastic = any(step.x_noise for step in plan.schedule.steps)
         memories: list[Array] = []
         halves = {True: conditioning}
-        if plan.guided and not all(plan.guided_steps):
+        if plan.guided and not all(plan.computed.guided):
             halves[False] = backend.conditional(conditioning)
         deep: DeepPart | None = None
+        past = plan.past_features()
         for number, step in enumerate(plan.schedule.steps):
             self._check_cancel(f"denoise, step {number + 1}")
             shares: dict[int, Floats] | None = None if self.recording is None else {}
-            if plan.full_steps[number]:
+            if plan.computed.full[number]:
                 deep = plan.deep_part()
+            if past is not None:
+                past.at(number, plan.computed.forecasts[number])
             output = backend.predict(
                 x,
                 step,
-                halves.get(plan.guided_steps[number], conditioning),
+                halves.get(plan.computed.guided[number], conditioning),
                 self._scales(number),
                 shares,
                 control_scales=plan.control_scales(number),
                 deep=deep,
+                past=past,
             )
             if self.recording is not None and shares is not None:
                 self.recording.take(shares)
@@ -319,7 +324,8 @@ class Run:
         return {
             **self.described,
             **({} if self.weights is None else {"weights_by_step": self.factors}),
-            **self.plan.reused(),
+            **self.plan.computed.saved,
+            **self._vae_way(),
             "memory": None if self.allotted is None else self.allotted.describe(),
             "timings_s": {stage: round(seconds, 4) for stage, seconds in self.timings.items()},
             "peak_memory_bytes": self.backend.peak_memory(),
@@ -331,6 +337,15 @@ class Run:
                 *self.backend.warnings,
             ],
         }
+
+    def _vae_way(self) -> dict[str, str]:
+        """How the run's pictures went through the VAE; {} if none did."""
+        plan = self.plan
+        is_used = plan.request.output_type != "latent" or (
+            plan.edits is not None and plan.edits.latents is None
+        )
+        use = VaeUse(self.backend.vae_memory, self.backend.model.vae)
+        return {"vae_way": use.way(plan.height, plan.width)} if is_used else {}
 
     def _check_cancel(self, where: str) -> None:
         if self.asked():

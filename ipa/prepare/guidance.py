@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +30,20 @@ def is_guided(request: Request, model: ModelFolder) -> bool:
     return request.guided and model.unet.guidance_width is None
 
 
-def guided_steps(request: Request, model: ModelFolder, steps: int) -> tuple[bool, ...]:
+def guided_steps(
+    request: Request, model: ModelFolder, evaluations: int, seconds: Collection[int] = ()
+) -> tuple[bool, ...]:
     """Whether the unconditional half is computed, at each evaluation of a run.
+
+    An interval is one of evaluations, but no step is split by it: `seconds` are those that are the
+    second of a step, and each does as the first.
 
     Source: the steps skipped by diffusers' `guiders.ClassifierFreeGuidance`.
     """
-    first, last = int(request.guidance_start * steps), int(request.guidance_end * steps)
+    first, last = (int(x * evaluations) for x in (request.guidance_start, request.guidance_end))
     is_on = is_guided(request, model)
-    return tuple(is_on and first <= step < last for step in range(steps))
+    firsts = (number - (number in seconds) for number in range(evaluations))
+    return tuple(is_on and first <= number < last for number in firsts)
 
 
 def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float32] | None:
@@ -57,7 +64,7 @@ def guidance_embedding(scale: float, model: ModelFolder) -> npt.NDArray[np.float
     return np.pad(row, (0, width % 2))[None]
 
 
-def guidance_warnings(request: Request, model: ModelFolder, steps: int) -> list[str]:
+def guidance_warnings(request: Request, model: ModelFolder, guided: Sequence[bool]) -> list[str]:
     """Warnings about what of a request's guidance has no effect."""
     is_part = request.guidance_start > 0.0 or request.guidance_end < 1.0
     names = [
@@ -69,6 +76,8 @@ def guidance_warnings(request: Request, model: ModelFolder, steps: int) -> list[
         return [f"This model takes the guidance scale as an input: {having}."]
     if is_part and not request.guided:
         return ["There is no guidance: guidance_start and guidance_end have no effect."]
-    if is_part and not any(guided_steps(request, model, steps)):
-        return [f"guidance_start and guidance_end leave none of {steps} steps: nothing is guided."]
+    if is_part and not any(guided):
+        return [
+            f"guidance_start and guidance_end leave none of {len(guided)} steps: nothing is guided."
+        ]
     return []

@@ -11,7 +11,8 @@ of a picture is ‖P_jp‖ / (‖P_text‖ + Σ ‖P_kr‖), norms being L2 over
 query, of what the conditional half computes. With the text's all shares sum to 1.
 
 A step that reuses the deep part of the network (`ipa.prepare.reuse`) has at the cross-attentions
-that it does not compute the shares of the last full step: the terms whose result it uses.
+that it does not compute the shares of the last full step: the terms whose result it uses. One that
+is forecast (`ipa.prepare.forecast`) has those of the last step that is computed.
 
 A share says how large a term is, not what it does. It does not say: which way the term points (two
 may cancel, and a negative λ counts like a positive one), what the residual stream and later layers

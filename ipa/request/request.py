@@ -69,10 +69,10 @@ MAX_TOLD = 1 << 16  # pixels of a side that SDXL is told
 
 # Kept as Python's own, as descriptions have them.
 _NUMBERS: Mapping[type, tuple[str, ...]] = {
-    int: ("num_images", "seed", "cache_interval", "cache_branch"),
+    int: ("num_images", "seed", "cache_interval", "cache_branch", "forecast_warmup"),
     float: (
         *("guidance_rescale", "guidance_start", "guidance_end", "eta"),
-        *("strength", "mask_blur"),
+        *("strength", "mask_blur", "forecast_window", "forecast_growth"),
     ),
 }
 
@@ -137,6 +137,11 @@ class Request:
             See `ipa.prepare.reuse`.
         cache_branch: Where the deep part begins: 0, near the ends of the network, reuses the most;
             each more computes one layer more on the way down and up. DeepCache's cache_branch_id.
+        forecast: Compute some evaluations of the network alone, and forecast the last feature of
+            the others from theirs (Spectrum, arXiv 2603.01623). See `ipa.prepare.forecast`.
+        forecast_window: Of how many evaluations one is computed, at first; rounded down.
+        forecast_growth: What is added to that with every evaluation that is computed.
+        forecast_warmup: How many are computed before the first is forecast.
         eta: For DDIM, how much noise is added, 1 being DDPM's; for TCD its γ, 0.3 being usual.
         timestep_spacing: "leading", "linspace" or "trailing" (which Lightning, Turbo and Hyper
             weights need) instead of what the checkpoint says.
@@ -197,6 +202,10 @@ class Request:
     guidance_end: float = 1.0
     cache_interval: int = 1
     cache_branch: int = 0
+    forecast: bool = False
+    forecast_window: float = 2.0
+    forecast_growth: float = 0.75
+    forecast_warmup: int = 5
     eta: float = 0.0
     timestep_spacing: str | None = None
     timesteps: Sequence[float] | None = None
@@ -229,8 +238,11 @@ class Request:
         check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
         if self.loras is not None:
             object.__setattr__(self, "loras", plain_lora_scales(self.loras))
-        if not isinstance(self.influence, bool):
-            raise RequestError("influence must be True or False", found=shown(self.influence))
+        for name in ("influence", "forecast"):
+            if not isinstance(getattr(self, name), bool):
+                raise RequestError(
+                    f"{name} must be True or False", found=shown(getattr(self, name))
+                )
         if not is_one_of(self.output_type, {"pil", "np", "latent"}):
             raise RequestError(
                 'output_type must be "pil", "np" or "latent"', found=shown(self.output_type)
@@ -253,6 +265,13 @@ class Request:
         _check_integer("seed", self.seed, 0, 2**64 - 1)
         _check_integer("cache_interval", self.cache_interval, 1, MAX_STEPS)
         _check_integer("cache_branch", self.cache_branch, 0, MAX_BRANCH)
+        _check_integer("forecast_warmup", self.forecast_warmup, 1, MAX_STEPS)
+        for name, least in (("forecast_window", 1.0), ("forecast_growth", 0.0)):
+            value = getattr(self, name)
+            if not is_finite(value) or not least <= value <= MAX_STEPS:
+                raise RequestError(
+                    f"{name} must be a number from {least:g} to {MAX_STEPS}", found=shown(value)
+                )
         for name in ("width", "height"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), 1, MAX_SIDE)
@@ -356,6 +375,10 @@ class RequestArguments(TypedDict, total=False):
     guidance_end: float
     cache_interval: int
     cache_branch: int
+    forecast: bool
+    forecast_window: float
+    forecast_growth: float
+    forecast_warmup: int
     eta: float
     timestep_spacing: str | None
     timesteps: Sequence[float] | None

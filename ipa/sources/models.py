@@ -45,6 +45,7 @@ def resolve_model(
 
     Raises:
         CheckpointError: It does not exist or is not a supported model.
+        RequestError: An option is for another kind of source.
     """
     if public := public_model(model):
         model, variant = public.repository, variant or public.variant
@@ -59,6 +60,12 @@ def resolve_model(
         )
     if name is not None:
         path = _on_hub(name, variant=variant, **hub)
+    elif hub.get("revision") is not None and path.exists():
+        raise RequestError(
+            "revision= is for models on the hub",
+            found=f"{model}, which is {'the embedded model' if model == _DEMO else 'here'}",
+            remedy="leave it out, or name the model as owner/name",
+        )
     if not is_file:
         return open_model_folder(path, name=str(model), variant=variant)
     return open_single_file(

@@ -17,7 +17,7 @@ from ..device import Device, unevaluated, writing_for
 from ..networks.attention import padded_width
 from ..networks.context import KeyValue
 from ..networks.unet import UNet
-from ..prediction import predict
+from ..prediction import Network, predict
 from .nodes import Graph
 from .tracing import hollow, like, trace
 
@@ -59,7 +59,7 @@ def step_graph(
 
     def step(x: mx.array, *arrays: mx.array) -> mx.array:
         conditioning = _conditioning(unet, shape, arrays)
-        return predict(unet, x, 501.0, conditioning, _scales(unet, shape), None)
+        return predict(Network(unet), x, 501.0, conditioning, _scales(unet, shape), None)
 
     x = like(_latents(spec, shape), shape.dtype)
     return trace(step, x, *given, on=on, module=unet, compiled=compiled)
@@ -79,7 +79,7 @@ def stepper(spec: UNetSpec, shape: StepShape, *, compiled: bool) -> Callable[[],
     def step() -> mx.array:
         timestep = float(next(timesteps))
         with unevaluated():
-            return predict(unet, x, timestep, conditioning, scales, None, evaluation=evaluation)
+            return predict(Network(unet, evaluation), x, timestep, conditioning, scales, None)
 
     return step
 

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from ipa.arrays import Floats
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 from ipa.model.sites import cross_attention_sites
 from ipa.model.unet import UNetSpec
 
@@ -54,6 +55,7 @@ class UNet(DownHalf):
         residuals: Sequence[mx.array | None] = (),
         features: Sequence[mx.array | None] = (),
         deep: DeepPart | None = None,
+        past: PastFeatures | None = None,
     ) -> mx.array:
         """Latents (B, H, W, C) at a timestep in [0, 1000) to the prediction, of the same shape.
 
@@ -61,7 +63,7 @@ class UNet(DownHalf):
 
         `residuals`, if any, are what ControlNets add to every result on the way down, in order, and
         to the middle's; `features` what T2I-Adapters add to the blocks. None adds nothing. Of
-        `deep` see `Backend.predict`.
+        `deep` and `past` see `Backend.predict`.
         """
         time, x = self.embed_time(timestep, context, latents.shape[0]), self.conv_in(latents)
         given: list[mx.array] | None = None
@@ -78,6 +80,12 @@ class UNet(DownHalf):
             x = climb(x, skip, time, context, skips[-1].shape[1:3] if skips else (), given)
         if deep is not None and given is not None:
             deep.feature = given[-deep.shallow]
+        if past is not None:
+            past.keep(x)
+        return self.finish(x)
+
+    def finish(self, x: mx.array) -> mx.array:
+        """The last feature (B, H, W, C) to the prediction."""
         return self.conv_out(self.conv_norm_out.activated(x))
 
     def _last_layers(self, count: int) -> Iterator[tuple[UpBlock, int]]:

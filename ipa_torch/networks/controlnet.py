@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,3 +67,35 @@ def _pooling(net: Any, files: ControlNetFiles) -> ControlNetModel:
     """A ControlNet with its pooling set in its config."""
     net.register_to_config(global_pool_conditions=files.spec.global_pool_conditions)
     return net
+
+
+def embed(net: ControlNetModel, picture: torch.Tensor) -> torch.Tensor:
+    """Embed a control picture (1, 3, H, W) as the net's own forward does, (1, C, h, w)."""
+    is_turned = net.config.controlnet_conditioning_channel_order == "bgr"
+    embedding: torch.Tensor = net.controlnet_cond_embedding(
+        picture.flip(1) if is_turned else picture
+    )
+    return embedding
+
+
+class _Known(torch.nn.Module):
+    def __init__(self, embedding: torch.Tensor) -> None:
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        return self.embedding
+
+
+@contextmanager
+def embedded(net: ControlNetModel, embedding: torch.Tensor) -> Iterator[None]:
+    """A context in which a net's forward takes this embedding, and not that of its picture.
+
+    diffusers embeds the picture anew in every evaluation, for every row.
+    """
+    module = net.controlnet_cond_embedding
+    net.controlnet_cond_embedding = _Known(embedding)
+    try:
+        yield
+    finally:
+        net.controlnet_cond_embedding = module

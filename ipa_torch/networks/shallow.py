@@ -15,6 +15,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from ipa.backend.deep import DeepPart
+from ipa.backend.past import PastFeatures
 
 Tensors = list[torch.Tensor]
 
@@ -111,12 +112,13 @@ def _whole_block(
 
 
 def first_residuals(
-    net: ControlNetModel, rows: torch.Tensor, picture: torch.Tensor, inputs: Inputs, count: int
+    net: ControlNetModel, rows: torch.Tensor, embedding: torch.Tensor, inputs: Inputs, count: int
 ) -> Tensors:
-    """A ControlNet's residuals of the first `count` results, not weighted."""
-    is_turned = net.config.controlnet_conditioning_channel_order == "bgr"
-    x = net.conv_in(rows)
-    x = x + net.controlnet_cond_embedding(picture.flip(1) if is_turned else picture)
+    """A ControlNet's residuals of the first `count` results, not weighted.
+
+    `embedding` is that of its picture (`networks.controlnet.embed`).
+    """
+    x = net.conv_in(rows) + embedding
     layers = net.controlnet_down_blocks[:count]
     found = [layer(r) for layer, r in zip(layers, begin(net, x, inputs, count), strict=True)]
     if not net.config.global_pool_conditions:
@@ -145,6 +147,11 @@ def reused(
             x = inputs.layer(block, number, torch.cat([x, result], dim=1))
         for upsampler in block.upsamplers or ():
             x = upsampler(x, size)
+    return last_layers(unet, x)
+
+
+def last_layers(unet: UNet2DConditionModel, x: torch.Tensor) -> torch.Tensor:
+    """The UNet's output, of what enters its last norm."""
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
 
 
@@ -183,3 +190,20 @@ def _width_below(unet: UNet2DConditionModel, shallow: int) -> int:
     layers = [resnet for block in unet.up_blocks for resnet in block.resnets]
     before = layers[: len(layers) - shallow]
     return int((before or unet.mid_block.resnets)[-1].out_channels)
+
+
+@contextmanager
+def kept(unet: UNet2DConditionModel, past: PastFeatures | None) -> Iterator[None]:
+    """A context in which an evaluation of all of the UNet gives its last feature to be kept."""
+    if past is None:
+        yield
+        return
+
+    def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        past.keep(args[0])
+
+    handle = unet.conv_norm_out.register_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -18,7 +18,6 @@ from ipa import demo
 from ipa.app.cli import app
 from ipa.app.commands.doctor import examination as doctor
 from ipa.app.commands.doctor.diagnosis import public
-from ipa.app.commands.doctor.full_speed import write_random_model
 from ipa.app.commands.doctor.notes import notes
 from ipa.parity.recorded import open_demo
 
@@ -145,12 +144,3 @@ def test_what_facts_mean(backend: str, facts: dict[str, str], words: str) -> Non
 def test_paths_are_private() -> None:
     told = f"{sys.prefix}/lib/a.so and /Users/jo/x/b.bin: step.000/unet.conv_in, 3 s/step"
     assert public(told) == "…/a.so and …/b.bin: step.000/unet.conv_in, 3 s/step"
-
-
-def test_a_model_of_random_weights(tmp_path: Path) -> None:
-    words = demo.model() / "tokenizer"
-    folder = write_random_model(demo.model(), words, tmp_path / "model")
-    pipe = ipa.load(folder, backend="mlx")
-    assert pipe("a star", num_inference_steps=1, output_type="latent").latents.shape[1:] == (
-        *(4, 16, 16),
-    )

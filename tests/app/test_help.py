@@ -16,7 +16,10 @@ from ipa.app.cli import app
 from ipa.app.help.examples import RECIPES, START
 from ipa.app.help.panels import PANELS, PanelledCommand, placed
 
-PANELLED = (["generate"], ["sweep"], ["explain"], ["parity", "capture"], ["parity", "compare"])
+PANELLED = (
+    *(["generate"], ["sweep"], ["explain"], ["bench"]),
+    *(["parity", "capture"], ["parity", "compare"]),
+)
 
 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[list[str], Any]]:

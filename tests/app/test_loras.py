@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ipa import RequestError
@@ -39,6 +40,40 @@ def test_what_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ]
     with pytest.raises(RequestError, match="finite"):
         parse_loras(["a.safetensors:nan"])
+
+
+def test_surplus_tensors_of_a_file_are_ignored_by_its_name(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of LoRAs and adapters: the name alone is of the model; the error says how."""
+    monkeypatch.chdir(tmp_path)
+    pairs = loras.random_pairs(loras.layers(diffusers_pipeline(tiny)), seed=1)
+    file = loras.kohya(loras.weak(pairs), "sd")
+    loras.write(
+        Path("a.safetensors"), File(file.tensors | {"stray.one": torch.ones(1)}, file.metadata)
+    )
+    adapter = load_file(tiny / "linear.safetensors") | {"stray.two": torch.ones(1)}
+    save_file(adapter, "look.safetensors")
+    words = ("generate", "-m", str(tiny), "-p", "a star", *QUICK, "--overwrite", "--lora")
+    words = (*words, "a.safetensors", "-a", "mine=look.safetensors")
+
+    def told(*ignored: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, [*words, *(w for i in ignored for w in ("--ignore", i))])
+        return done.exit_code, " ".join(done.output.split())
+
+    for ignored, found in (((), "stray.one"), (("a=stray.*",), "stray.two")):
+        code, text = told(*ignored)
+        assert code != 0 and found in text and "--ignore FILE=NAME" in text, text
+    code, text = told("a=stray.*", "mine=stray.two")
+    assert code == 0 and "stray.one" in text, text
+    assert told("a=stray.*", "look=stray.two")[0] == 0
+    for ignored, found in (
+        ("b=stray.*", "b; there is a, mine, look"),
+        ("stray.*", "names no tensor"),
+        ("a=nothing.*", "names no tensor of a.safetensors"),
+    ):
+        code, text = told("mine=stray.two", "a=stray.*", ignored)
+        assert code != 0 and found in text, text
 
 
 def test_two_of_them(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import ipa
 from ipa import demo
 from ipa.app.cli import app
-from ipa.errors import CheckpointError
+from ipa.errors import CheckpointError, RequestError
 from ipa.sources import models as sources
 from ipa.sources.catalogue import ADAPTERS
 from ipa.sources.models import resolve_model
@@ -93,6 +94,25 @@ def test_the_list_is_whole_at_80_columns() -> None:
         ["6.9", "GB"],
         ["98", "MB"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"), [("nope", "lists"), ("sdxxl", "sdxl"), ("plus-sd51", "plus-sd15")]
+)
+def test_a_wrong_short_name_is_told_of_models_and_adapters(name: str, guess: str) -> None:
+    done = run(app, ["fetch", name])
+    told = " ".join(done.stderr.split())
+    assert done.exit_code != 0 and guess in told
+    assert f"lists {len(MODELS)} models and {len(ADAPTERS)} adapters" in told
+
+
+@pytest.mark.parametrize("model", ["demo", str(demo.model())])
+def test_a_revision_is_of_the_hub(model: str) -> None:
+    done = run(app, ["generate", "-p", "a star", "-m", model, "--revision", "main", "--steps", "1"])
+    told = " ".join(done.stderr.split())
+    assert done.exit_code != 0 and "--revision is for models on the hub" in told
+    with pytest.raises(RequestError, match="revision= is for models on the hub"):
+        ipa.load(model, revision="main")
 
 
 def test_the_list_as_json() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
 import ipa_mlx.networks.attention
@@ -20,6 +22,7 @@ from ipa import demo
 from ipa.app.cli import app
 from ipa.errors import RequestError
 from ipa.pipeline.request_file import read_request
+from ipa.prepare.images.pictures import to_pil
 
 FEW = ("--stages", "*/latents", "--stages", "text.*")
 
@@ -85,6 +88,40 @@ def test_what_a_picture_says_of_itself_is_captured_again(
     lost = call("parity", "capture", "-r", "x-2.png", "-o", "c.safetensors")
     assert (lost.exit_code, "--picture" in lost.stderr) == (2, True)
     assert not Path("c.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "typed", "is_same"),
+    [
+        (("--vae-memory", 32), (), True),
+        (("--quantize", 8, "--dtype", "float16"), (), True),
+        (("--vae-memory", 32), ("--vae-memory", "whole"), False),
+        (("--quantize", 8), ("--quantize", 4), False),
+        (("--dtype", "float16"), ("--dtype", "float32"), False),
+    ],
+)
+def test_a_picture_is_captured_as_it_was_made(
+    call: Callable[..., Result], made: Sequence[object], typed: Sequence[object], is_same: bool
+) -> None:
+    """In its precision, with its bits, its VAE in its way; what is typed goes before."""
+    done = call("generate", "-p", "a heart", "-n", 1, "-o", "x.png", "--backend", "mlx", *made)
+    assert done.exit_code == 0, done.output
+    words = ("-r", "x.png", "-o", "x.safetensors", "--stages", "decode/image", "--floor", "none")
+    done = call("parity", "capture", *words, "--backend", "mlx", *typed)
+    assert done.exit_code == 0, done.output
+    image = load_file("x.safetensors")["decode/image"][0].transpose(1, 2, 0)
+    found = np.asarray(to_pil(image[None])[0])
+    assert np.array_equal(found, np.asarray(Image.open("x.png"))) is is_same
+
+
+def test_precisions_of_another_backend_are_told_and_left(call: Callable[..., Result]) -> None:
+    words = ("generate", "-p", "a heart", "-n", 1, "-o", "x.png", "--backend", "mlx")
+    assert call(*words, "--dtype", "float16", "--quantize", 8).exit_code == 0
+    words = ("-r", "x.png", "-o", "x.safetensors", *FEW, "--backend", "torch", "--json")
+    done = call("parity", "capture", *words)
+    assert done.exit_code == 0, done.output
+    assert "made by mlx with dtype float16, quantize 8: not taken here" in done.stderr
+    assert json.loads(done.stdout)["dtype"] == "float32"
 
 
 @pytest.mark.parametrize(

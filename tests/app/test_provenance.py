@@ -65,6 +65,8 @@ def test_the_command_that_is_shown_makes_the_picture_again(
     line = next(line for line in shown.splitlines() if line.startswith("ipa-mlx generate"))
     for part in ("it's a $star", "scale 0.7", "seed                6", "style.png (sha256 "):
         assert part in shown
+    for start in ("guidance start", "guidance end", "cache", "forecast", "eta"):
+        assert f"\n{start}" not in shown, "a default"
     again = call(*shlex.split(line)[1:], "-o", "b.png")
     assert again.exit_code == 0, again.output
     replayed = call("generate", "--from", "a-2.png", "-o", "c.png")

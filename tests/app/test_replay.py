@@ -48,6 +48,7 @@ LOST = object()
 """What a description only names: it is refused, with the word that the field is known by."""
 
 A, B, _C, D = PICTURES
+FORECAST = {"forecast": True, "forecast_warmup": 2, "num_inference_steps": 5}
 EDITED = {"image": A, "width": None, "height": None}
 REQUEST: dict[str, list[dict[str, Any]]] = {
     "prompt": [{"prompt": "a ring"}, {"prompt": ["a ring", "a star"]}],
@@ -89,6 +90,10 @@ REQUEST: dict[str, list[dict[str, Any]]] = {
     "guidance_end": [{"guidance_start": 0.2, "guidance_end": 0.6}],
     "cache_interval": [{"cache_interval": 2, "num_inference_steps": 3}],
     "cache_branch": [{"cache_interval": 2, "cache_branch": 1, "num_inference_steps": 3}],
+    "forecast": [FORECAST],
+    "forecast_window": [FORECAST | {"forecast_window": 3}],
+    "forecast_growth": [FORECAST | {"forecast_growth": 2.0, "num_inference_steps": 7}],
+    "forecast_warmup": [FORECAST | {"forecast_warmup": 1}],
     "eta": [{"scheduler": "ddim", "eta": 0.3}],
     "timestep_spacing": [{"timestep_spacing": "trailing"}],
     "timesteps": [

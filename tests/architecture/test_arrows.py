@@ -60,6 +60,7 @@ def test_who_reaches_the_converters() -> None:
         if "app" not in path.parts and any(name.startswith("ipa_convert") for name in imports(path))
     }
     assert reaching == {
+        "bench/work.py",
         "pipeline/fingerprints.py",
         "prepare/image_prompts/ipadpt.py",
         "prepare/text/textual_inversion.py",

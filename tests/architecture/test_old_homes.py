@@ -18,6 +18,20 @@ def test_an_old_import_names_the_new_home(old: str) -> None:
         importlib.import_module(old)
 
 
+@pytest.mark.parametrize("old", OLD_HOMES)
+def test_so_does_a_name_taken_from_its_package(old: str) -> None:
+    package, _, name = old.rpartition(".")
+    with pytest.raises(ImportError, match=f"{re.escape(old)} has moved"):
+        exec(f"from {package} import {name}", {})  # as a person's program does
+
+
+def test_names_of_packages_are_in_their_new_homes() -> None:
+    for old, new in OLD_HOMES.items():
+        package, _, name = old.rpartition(".")
+        if package == "ipa.prepare.images":
+            assert hasattr(importlib.import_module(new), name), old
+
+
 def test_the_new_homes_are_there() -> None:
     for old, new in OLD_HOMES.items():
         for home in re.sub(r" \([^)]*\)", "", new).split(", "):

@@ -44,7 +44,9 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.sheets": _RUN,
     "ipa.metadata": _RUN,
     "ipa.engine": (*_RUN, "ipa.metadata"),
+    "ipa.serve": (*_RUN, "ipa.metadata", "ipa.engine", "ipa.controls"),
     "ipa.parity": _RUN,
+    "ipa.bench": (*_RUN, "ipa.parity"),
     "ipa.app": ("ipa", "ipa_convert"),
     "ipa_mlx": (
         *_GROUND,
@@ -78,6 +80,8 @@ INSIDE: Mapping[str, tuple[str, ...]] = {
     "ipa.parity.capture": (),
     "ipa.parity.compare": ("capture",),
     "ipa.parity.report": ("capture", "compare"),
+    "ipa.serve.guard": ("faults", "limits"),
+    "ipa.serve.dialects": ("asked", "faults", "fields", "limits", "offers", "pictures"),
     "ipa.app.options": _FRAME,
     "ipa.app.commands": (*_FRAME, "options", "help", "command", "summary"),
     "ipa_mlx.networks": ("device",),

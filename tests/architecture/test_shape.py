@@ -14,6 +14,7 @@ PACKAGES = {"ipa": "ipa", "ipa_mlx": "ipa_mlx", "ipa_torch": "ipa_torch", "ipa_c
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 450, 40, 9
 # What diffusers and transformers bring themselves, so that the reference has no file for it.
 MLX_ONLY = {
+    "bench/graph.py": "the graphs of torch are its own affair",
     "blas.py": "a fast BLAS for MLX's Linux wheel",
     "device.py": "torch runs the same layers on every device",
     "graph": "the graphs of torch are its own affair",

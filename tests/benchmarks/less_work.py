@@ -3,7 +3,8 @@
 The demo model, eight pictures that it has not seen, several seeds each. Every setting makes the
 same pictures as the full run, in turn, so that times are of the same minute. Work is that of all
 evaluations of the network: multiply-adds of its modules, as torch counts them while they run, of
-the full run's. A row left out weighs as much as any; a step that reuses, what it computes.
+the full run's. A row left out weighs as much as any; a step that reuses or is forecast, what it
+computes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ipa import ImagePrompt, demo
 from oracle.judge import WORDS, Judge, Reference, clip_embeddings
 
 FULL = "full"
+FORECAST: Mapping[str, Any] = {"forecast": True}
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     FULL: {},
     **{f"guidance to {end:g}": {"guidance_end": end} for end in (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)},
@@ -33,6 +35,9 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     **{f"reuse, every {n}": {"cache_interval": n} for n in (2, 3, 4)},
     "reuse, every 3, branch 2": {"cache_interval": 3, "cache_branch": 2},
     "reuse 2, guidance to 0.6": {"cache_interval": 2, "guidance_end": 0.6},
+    **{f"forecast, growth {n:g}": FORECAST | {"forecast_growth": n} for n in (0, 0.25, 0.75, 1.5)},
+    "forecast, warm-up 8": FORECAST | {"forecast_warmup": 8},
+    "forecast, guidance to 0.6": FORECAST | {"guidance_end": 0.6},
 }
 
 

@@ -34,7 +34,7 @@ def ours(side: int) -> Callable[[], Any]:
     from ipa_mlx.conditioning import Conditioning
     from ipa_mlx.networks.unet import UNet
     from ipa_mlx.networks.weights import keep_freed
-    from ipa_mlx.prediction import predict
+    from ipa_mlx.prediction import Network, predict
 
     keep_freed()
     path = bases.folder("sd15") / "unet" / "config.json"
@@ -44,7 +44,7 @@ def ours(side: int) -> Callable[[], Any]:
     conditioning = Conditioning(ROWS, pairs, ())
     x = mx.random.normal((1, side, side, 4))
     mx.eval(unet.parameters(), x, *conditioning.arrays())
-    return lambda: mx.eval(predict(unet, x, 501.0, conditioning, [], None))
+    return lambda: mx.eval(predict(Network(unet), x, 501.0, conditioning, [], None))
 
 
 def theirs(side: int, folder: Path, config: dict[str, Any]) -> Callable[[], Any]:

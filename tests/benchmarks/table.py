@@ -38,6 +38,7 @@ from oracle.runs import (
     controls,
     editing,
     faces,
+    forecast,
     image_prompts,
     loras,
     masks,
@@ -69,6 +70,7 @@ SUITES: tuple[Suite, ...] = (
     texts.SKIP,
     samplers.SUITE,
     reuse.SUITE,
+    forecast.SUITE,
 )
 PACKAGES = ("diffusers", "transformers", "torch", "mlx")
 COMMAND = "make -s parity-table > PARITY.md"

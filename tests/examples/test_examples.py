@@ -31,4 +31,4 @@ def test_example(path: Path, tmp_path: Path) -> None:
 
 
 def test_they_are_numbered_without_gaps() -> None:
-    assert [path.name[:3] for path in EXAMPLES] == [f"{n:02d}_" for n in range(1, 12)]
+    assert [path.name[:3] for path in EXAMPLES] == [f"{n:02d}_" for n in range(1, 13)]

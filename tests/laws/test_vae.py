@@ -153,6 +153,19 @@ def test_very_large_pictures_take_strips_by_themselves(
     assert len(seen) == 1 and alone.info["warnings"] == []
     assert relative(alone.images, whole.images) < 1e-5
     assert (alone.info["vae_memory"], alone.info["vae_tiling"]) == (None, None)
+    assert (whole.info["vae_way"], alone.info["vae_way"]) == ("whole", "strips")
+
+
+def test_a_run_says_how_its_pictures_went(tiny: Path, backend: str, open_pipeline: Any) -> None:
+    """Not where none went: from noise to latents."""
+    pipe, call = open_pipeline(tiny, backend), CALL | {"width": 64}
+    start = Image.new("RGB", (64, 24))
+    for memory, way in ((None, "whole"), ("strips", "strips"), ("tiles", "tiles"), (32, "tiles")):
+        pipe.vae_memory = memory
+        assert pipe("a star", **call).info["vae_way"] == way
+        assert "vae_way" not in pipe("a star", output_type="latent", **call).info
+        edited = pipe("a star", image=start, strength=1.0, output_type="latent", **call)
+        assert edited.info["vae_way"] == way
 
 
 def watch_sizes(monkeypatch: pytest.MonkeyPatch, backend: str) -> list[int]:

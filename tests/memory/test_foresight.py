@@ -17,6 +17,7 @@ from ipa import demo
 from ipa.errors import RequestError
 from ipa.memory.machine import MachineMemory
 from ipa.memory.plan import GIB, MemoryPlan, in_words
+from ipa.pipeline.memory import allotment
 from ipa.pipeline.memory.foresight import NOT_FORETOLD
 from ipa.pipeline.memory.staging import Staging
 from ipa_mlx.residency import MlxResidency
@@ -63,9 +64,9 @@ def stages_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[
     [
         ({}, {}),
         ({}, {"num_images": 2, "guidance_scale": 1.0}),
-        ({}, {"width": 384, "height": 320}),
+        ({}, {"width": 256, "height": 224}),
         ({"dtype": "float16"}, {}),
-        ({"dtype": "float16", "quantize": 8}, {}),
+        ({"quantize": 8}, {}),
         ({"quantize": 4}, {"image": PICTURE.resize((160, 128)), "strength": 1.0}),
     ],
     ids=["float32", "two pictures", "larger", "float16", "8 bit", "4 bit, from a picture"],
@@ -184,9 +185,8 @@ def test_large_sizes_without_a_budget_are_answered_first(monkeypatch: pytest.Mon
 def test_a_run_that_takes_most_of_the_machine_is_warned_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipe = opened()
-    pipe.vae_memory = "strips"
-    large = call(width=832, height=768, output_type="latent")
+    pipe, large = opened(), call(output_type="latent")
+    monkeypatch.setattr(allotment, "_UNASKED", 64 * 64)
     peak = pipe.plan(**large).peak
     monkeypatch.setattr(MlxResidency, "machine", machine_of(peak + 1))
     found = pipe(**large).info
@@ -195,12 +195,13 @@ def test_a_run_that_takes_most_of_the_machine_is_warned_of(
 
 
 def test_a_large_run_says_what_it_takes_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipe, large = opened(), call(width=832, height=768, output_type="latent")
-    pipe.vae_memory = "strips"
-    peak = pipe.plan(**large).peak
+    pipe, large = opened(), call(output_type="latent")
+    monkeypatch.setattr(allotment, "_UNASKED", 64 * 64)
+    plan = pipe.plan(**large)
+    peak, most = plan.peak, max(plan.stages, key=lambda stage: stage.peak)
     monkeypatch.setattr(MlxResidency, "machine", machine_of(3 * peak))
     first, *others = pipe.stream(**large)
-    assert first.notes == (f"this run takes {in_words(peak)} in the stage denoise",)
+    assert first.notes == (f"this run takes {in_words(peak)} in the stage {most.name}",)
     assert not any(event.notes for event in others)
     monkeypatch.setattr(MlxResidency, "machine", machine_of(9 * peak))
     stream = pipe.stream(**large)

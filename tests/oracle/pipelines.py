@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline
 from diffusers.guiders import ClassifierFreeGuidance
 
 from ipa_torch.files.weights import quiet
+from oracle.forecast import forecast as forecasting
 from oracle.kept import Kept
 from oracle.reuse import reused
 from oracle.schedulers import diffusers_scheduler
@@ -56,6 +57,7 @@ def run_diffusers(
     guidance_end: float = 1.0,
     cache_interval: int = 1,
     cache_branch: int = 0,
+    forecast: bool = False,
     **arguments: Any,
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
     """Our arguments, in diffusers' words: latents (N, C, h, w), or pictures (N, H, W, 3).
@@ -77,7 +79,17 @@ def run_diffusers(
         arguments |= _interval(arguments, guidance_start, guidance_end)
     count = num_images * (len(prompt) if isinstance(prompt, (list, tuple)) else 1)
     generators = [torch.Generator("cpu").manual_seed(seed + n) for n in range(count)]
-    with reused(pipe, cache_interval, cache_branch, scheduler, more):
+    windows = {
+        name: arguments.pop(f"forecast_{name}")
+        for name in ("window", "growth", "warmup")
+        if f"forecast_{name}" in arguments
+    }
+    saving = (
+        forecasting(pipe, **windows)
+        if forecast
+        else reused(pipe, cache_interval, cache_branch, scheduler, more)
+    )
+    with saving:
         out = pipe(
             prompt,
             ip_adapter_image=images,

@@ -13,6 +13,7 @@ from oracle.runs import (
     adapted,
     controlled_editing,
     controls,
+    forecast,
     image_prompts,
     reuse,
     samplers,
@@ -28,6 +29,7 @@ SUITES = {
     "controlled editing": controlled_editing.SUITE,
     "samplers": samplers.SUITE,
     "reuse": reuse.SUITE,
+    "forecast": forecast.SUITE,
 }
 """Those of which there is nothing more to ask than that ours follows theirs."""
 

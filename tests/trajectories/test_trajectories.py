@@ -19,8 +19,18 @@ from oracle.workshop import Workshop
 
 
 @pytest.mark.parametrize("name", ["deep", "odd"])
+@pytest.mark.parametrize(
+    "saving",
+    [
+        {},
+        {"cache_interval": 2, "cache_branch": 4},
+        {"forecast": True, "forecast_warmup": 2},
+    ],
+    ids=["all steps", "reuse", "forecast"],
+)
 def test_weights_over_the_steps(
     name: str,
+    saving: dict[str, Any],
     backend: str,
     workshop: Workshop,
     references: list[Image.Image],
@@ -45,10 +55,10 @@ def test_weights_over_the_steps(
         images=[[references[2]]],
         scale=at(0),
         callback_on_step_end=change,
-        **(SHARED | LONG),
+        **(SHARED | LONG | saving),
     )
     pipe = workshop.pipeline(folder, backend, "linear")
-    call = SHARED | LONG | {"output_type": "latent"}
+    call = SHARED | LONG | saving | {"output_type": "latent"}
     curve = [(0.0, 1.0), (4 / 6, 0.0)]
     prompts = ipa.ImagePrompt(references[2], scale=blocks, curve=curve)
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,8 +52,21 @@ def run_fetch(name: str, *, revision: str | None, variant: str | None, offline: 
         path = resolve_file(name, revision=revision, offline=offline)
         if not _is_adapter(path):
             return Fetched(name=name, path=path)
+    if found is None and name not in ADAPTERS:
+        raise _unknown(name)
     files = resolve_adapter(name, revision=revision, offline=offline)
     return Fetched(name=name, path=files.weights, image_encoder=files.image_encoder)
+
+
+def _unknown(name: str) -> CheckpointError:
+    """The error for a word that is no name of anything public."""
+    nearest = difflib.get_close_matches(name, [*MODELS, *ADAPTERS], n=2)
+    guess = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+    return CheckpointError(
+        f"{name} is the short name of no public model or adapter",
+        remedy=f"{guess}ipa-mlx fetch alone lists {len(MODELS)} models and {len(ADAPTERS)} "
+        "adapters; any other is owner/name, or owner/name/folder/file.safetensors",
+    )
 
 
 def _is_adapter(path: Path) -> bool:

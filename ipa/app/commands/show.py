@@ -14,6 +14,7 @@ from ipa.app.provenance import Line, line_of, read_metadata
 from ipa.app.request_options import PLAIN
 from ipa.app.terminal import explained, print_json
 from ipa.errors import RequestError
+from ipa.request.request import Request
 
 _OF_PROMPT = ("adapter", "file", "scale", "layers", "curve", "start", "end", "fit", "negative")
 
@@ -22,6 +23,7 @@ _SHOWN = ("width", "height", "seed", "num_images")  # otherwise
 
 
 _USUAL = (None, "", 0.0, False, "plain", "cut", "default")
+_DEFAULTS = Request()
 
 
 def show_picture(metadata: Mapping[str, Any], line: Line | None) -> None:
@@ -51,8 +53,10 @@ def _facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "size", f"{request['width']} × {request['height']}"
         yield "seed", str(request["seed"])
     for name in (*PLAIN, "num_inference_steps", "picture"):
-        if name not in _SHOWN and request.get(name) not in _USUAL:
-            yield name.replace("_", " "), str(request[name])
+        value = request.get(name)
+        is_usual = value in _USUAL or value == getattr(_DEFAULTS, name, None)
+        if name not in _SHOWN and not is_usual:
+            yield name.replace("_", " "), str(value)
     for number, prompt in enumerate(request.get("image_prompts") or (), start=1):
         facts = {name: prompt.get(name) for name in _OF_PROMPT}
         words = [f"{name} {value}" for name, value in facts.items() if value not in (None, "")]

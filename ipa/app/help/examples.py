@@ -56,6 +56,16 @@ RECIPES: Mapping[str, Mapping[str, str]] = {
         ),
         "As a picture": "ipa-mlx explain --curve fade_out -o weights.png",
     },
+    "bench": {
+        "One guided step of Stable Diffusion 1.5, against what is installed": "ipa-mlx bench",
+        "What adapters cost": (
+            "ipa-mlx bench --arm mlx --adapters 0 --adapters 1 --adapters 4 \\\n"
+            "      --adapter-kind base --adapter-kind plus --runs 5"
+        ),
+        "How a step grows with the picture": (
+            "ipa-mlx bench step --size 256 --size 384 --size 512 -o growth.json"
+        ),
+    },
     "capture": {
         "Record how a picture was made": (
             "ipa-mlx parity capture -r heart.png --picture style.png -o run.safetensors"

@@ -8,11 +8,14 @@ from dataclasses import fields
 
 from ipa.app.request_options import OPTIONS
 from ipa.errors import IpaError
+from ipa.model.ignoring import REMEDY
 from ipa.request.control import Control
 from ipa.request.image_prompt import ImagePrompt
 from ipa.request.request import Request
 
 PHRASES: Mapping[str, str] = {
+    REMEDY: "--ignore NAME leaves them out, and --ignore FILE=NAME those of a file that generate "
+    "loads beside the model",
     "load one with load_ip_adapter, and pass ImagePrompt(..., adapter=name)": (
         "load one with --adapter NAME=FILE, and write -i NAME=PICTURE"
     ),

@@ -28,6 +28,7 @@ _FIRST: Mapping[str, tuple[str, ...]] = {
     ),
     "explain": ("image_prompt", "model", "scale", "layers", "curve", "steps", "output"),
     "capture": ("request", "output", "picture", "model", "adapter", "stages", "sketch"),
+    "bench": ("base", "model", "arm", "size", "adapters", "steps", "repeats", "output", "chart"),
     "compare": ("forced", "descend", "floor", "request", "model", "adapter", "to_html"),
 }
 """The parameters for most people, by command: the first panel of its help."""
@@ -51,6 +52,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
         *("width", "height", "num_images", "scheduler", "timesteps", "sigmas"),
         *("timestep_spacing", "guidance_rescale", "guidance_start", "guidance_end", "eta"),
         *("cache_interval", "cache_branch"),
+        *("forecast", "forecast_window", "forecast_growth", "forecast_warmup"),
     ),
     "Model": (
         *(
@@ -70,6 +72,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     ),
     "What is recorded": ("steps", "store", "max_bytes", "floor"),
     "What is compared": ("limit", "allow", "swaps", "picture"),
+    "What is measured": ("batch", "adapter_kind", "peer", "runs", "limit", "graph"),
     "Output": (
         *("overwrite", "from_", "preview", "preview_decoder", "to_json", "to_junit", "as_json"),
         "help",

@@ -20,6 +20,7 @@ from ipa.request.control import Control, Preprocessor
 from ipa.sources.hub import hub_name
 from ipa.sources.models import resolve_file, resolve_repository
 
+from .ignoring import Ignored, named_source
 from .parsing import one_each, split_reference
 
 ControlOption: TypeAlias = Annotated[
@@ -118,7 +119,12 @@ def parse_control(text: str) -> Control:
 
 
 def load_controlnets(
-    pipe: Pipeline, controlnets: Sequence[str], controls: Sequence[Control], *, offline: bool
+    pipe: Pipeline,
+    controlnets: Sequence[str],
+    controls: Sequence[Control],
+    ignored: Ignored,
+    *,
+    offline: bool,
 ) -> None:
     """Load [NAME=]SOURCE each, of either kind; the demo model brings its own by default.
 
@@ -135,13 +141,11 @@ def load_controlnets(
             remedy="add --control NAME=FILE",
         )
     for text in controlnets:
-        name, equals, source = text.partition("=")
-        if not equals or Path(text).exists():
-            name, source = "", text
+        name, source = named_source(text)
         load = (
             pipe.load_t2i_adapter if _is_adapter(source, offline=offline) else pipe.load_controlnet
         )
-        load(source, name=name or None, offline=offline)
+        load(source, name=name, ignore=ignored.of_file(name, source), offline=offline)
 
 
 def _is_adapter(source: str, *, offline: bool) -> bool:

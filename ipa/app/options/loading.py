@@ -26,6 +26,7 @@ from ipa.sources.vae import resolve_vae
 from .autoencoder import vae_memory
 from .controls import load_controlnets
 from .faces import check_finding, face_options
+from .ignoring import Ignored, named_source
 from .loras import load_loras, parse_loras
 from .parsing import one_each, parse_budget, parse_scale
 from .texts import load_inversions
@@ -81,6 +82,25 @@ class ModelOptions:
         }
         return replace(self, **named)
 
+    def as_made(self, run: Mapping[str, Any]) -> ModelOptions:
+        """The same, as the run went that a request file describes, where nothing else was typed.
+
+        Precision and bits are those of its backend alone; another is warned of.
+        """
+        given: dict[str, Any] = {}
+        if run.get("vae_memory") is not None and self._is_bare("vae_memory", "vae_tiling"):
+            given["vae_memory"] = str(run["vae_memory"])
+        wanted = {name: run[name] for name in ("dtype", "quantize") if run.get(name) is not None}
+        if run.get("backend") == choose_backend(self.backend):
+            given |= {name: value for name, value in wanted.items() if self._is_bare(name)}
+        elif wanted.get("dtype", "float32") != "float32" or "quantize" in wanted:
+            told = ", ".join(f"{name} {value}" for name, value in wanted.items())
+            warn([f"the picture was made by {run.get('backend')} with {told}: not taken here"])
+        return replace(self, **given)
+
+    def _is_bare(self, *names: str) -> bool:
+        return all(getattr(self, name) is None for name in names)
+
     def on(
         self, backend: str, dtype: str, device: str | None, quantize: int | None = None
     ) -> ModelOptions:
@@ -123,13 +143,14 @@ class ModelOptions:
             CheckpointError: A file is damaged, or made for another model.
             RequestError: An option is wrong, or has no effect.
         """
+        ignored = Ignored.of(self.ignore, self._beside())
         pipe = load(
             folder,
             backend=self.backend,
             dtype=self.dtype,
             device=self.device,
             quantize=self.quantize,
-            ignore=self.ignore,
+            ignore=ignored.of_model,
             lazy=lazy,
             memory_budget=parse_budget(self.memory_budget),
         )
@@ -137,13 +158,18 @@ class ModelOptions:
         if self.preview_decoder is not None:
             pipe.load_preview_decoder(self.preview_decoder, offline=self.offline)
         pipe.lora_folder = self.lora_folder
-        load_loras(pipe, parse_loras(self.lora), offline=self.offline)
-        self._load_adapters(pipe)
-        load_controlnets(pipe, self.controlnet or (), controls, offline=self.offline)
+        load_loras(pipe, parse_loras(self.lora), ignored, offline=self.offline)
+        self._load_adapters(pipe, ignored)
+        load_controlnets(pipe, self.controlnet or (), controls, ignored, offline=self.offline)
         load_inversions(pipe, self.textual_inversion, offline=self.offline)
         return pipe
 
-    def _load_adapters(self, pipe: Pipeline) -> None:
+    def _beside(self) -> list[tuple[str | None, str]]:
+        """The names and sources of what is loaded beside the model, as `Ignored` knows them."""
+        loras = [(choice.name, choice.source) for choice in parse_loras(self.lora)]
+        return [*loras, *map(named_source, [*(self.adapter or ()), *(self.controlnet or ())])]
+
+    def _load_adapters(self, pipe: Pipeline, ignored: Ignored) -> None:
         """Load [NAME=]SOURCE for each; the demo model brings its own where none is named.
 
         SOURCE is a file, a short name, or owner/name/folder/file.safetensors on the hub.
@@ -154,16 +180,16 @@ class ModelOptions:
         if not adapters and pipe.info()["model"] == "demo":
             pipe.load_ip_adapter(demo.adapter("base"), name="base", scale=scale)
         for text, kind, encoder in zip(adapters, kinds, encoders, strict=True):
-            name, equals, source = text.partition("=")
-            if not equals or Path(text).exists():
-                name, source = "", text
+            name, source = named_source(text)
+            options = face_options(kind, find=self.find_faces)
+            options["ignore"] = ignored.of_file(name, source)
             pipe.load_ip_adapter(
                 source,
-                name=name or None,
+                name=name,
                 scale=scale,
                 image_encoder_folder=encoder or "image_encoder",
                 offline=self.offline,
-                **face_options(kind, find=self.find_faces),
+                **options,
             )
         if self.find_faces:
             check_finding(pipe)

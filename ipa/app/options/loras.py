@@ -12,6 +12,8 @@ import typer
 from ipa.checks import plain_number
 from ipa.pipeline.pipeline import Pipeline
 
+from .ignoring import Ignored
+
 LoraOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -40,10 +42,18 @@ def parse_loras(texts: Sequence[str] | None) -> list[LoraChoice]:
     return [_parse(text) for text in texts or ()]
 
 
-def load_loras(pipe: Pipeline, choices: Sequence[LoraChoice], *, offline: bool) -> None:
+def load_loras(
+    pipe: Pipeline, choices: Sequence[LoraChoice], ignored: Ignored, *, offline: bool
+) -> None:
     """Load the chosen LoRAs, in order."""
     for choice in choices:
-        pipe.load_lora(choice.source, name=choice.name, scale=choice.scale, offline=offline)
+        pipe.load_lora(
+            choice.source,
+            name=choice.name,
+            scale=choice.scale,
+            ignore=ignored.of_file(choice.name, choice.source),
+            offline=offline,
+        )
 
 
 def _parse(text: str) -> LoraChoice:

@@ -93,9 +93,9 @@ IgnoreOption = Annotated[
     list[str] | None,
     typer.Option(
         "--ignore",
-        metavar="NAME",
-        help="Tensors to leave out that are in the file and not known: their names, with * for any "
-        "characters; may be repeated.",
+        metavar="[FILE=]NAME",
+        help="Tensors to leave out that are in the model's file and not known, or in another FILE "
+        "that is loaded: their names, with * for any characters; may be repeated.",
     ),
 ]
 FromPicture = Annotated[

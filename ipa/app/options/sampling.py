@@ -36,6 +36,19 @@ CacheBranchOption = Annotated[
     int,
     typer.Option(help="Where that deep part begins: 0 is the fastest, more computes more."),
 ]
+ForecastOption = Annotated[
+    bool,
+    typer.Option("--forecast", help="Compute some steps alone, and forecast the others: faster."),
+]
+ForecastWindowOption = Annotated[
+    float, typer.Option(help="Of how many steps one is computed, at first.")
+]
+ForecastGrowthOption = Annotated[
+    float, typer.Option(help="What each step that is computed adds to that.")
+]
+ForecastWarmupOption = Annotated[
+    int, typer.Option(help="How many steps are computed before the first forecast.")
+]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(

@@ -86,7 +86,7 @@ def _field(name: str, value: Any, read: Read | None, pictures: Pictures) -> Any:
 
 def _each(value: Any, pictures: Pictures) -> Any:
     if isinstance(value, list):
-        return [None if entry is None else _each(entry, pictures) for entry in value]
+        return [None if entry is None else pictures.open(entry) for entry in value]
     return pictures.open(value)
 
 

@@ -23,7 +23,6 @@ KEPT = "kept"
 """The name among a stage's residents of what earlier stages made for it."""
 
 NOT_FORETOLD = "this backend does not foretell what its stages take beside weights"
-
 _ITEMS: Mapping[str, int] = {"float64": 8, "float32": 4}
 
 
@@ -193,7 +192,7 @@ def _kept(name: str, plan: Plan, found: list[WorkMemory], kept: int) -> int:
         return kept + results
     if name == "condition":
         # The conditional half stands beside the whole where some steps are not guided.
-        return results + (results // 2 if plan.guided and not all(plan.guided_steps) else 0)
+        return results + (results // 2 if plan.guided and not all(plan.computed.guided) else 0)
     return 0
 
 

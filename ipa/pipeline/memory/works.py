@@ -111,7 +111,7 @@ def _denoise(plan: Plan) -> DenoiseWork:
     acting = [c for c in plan.controls if np.asarray(c.table).any()]
     return DenoiseWork(
         pictures=len(plan.seeds),
-        rows=2 if any(plan.guided_steps) and plan.guided else 1,
+        rows=2 if any(plan.computed.guided) and plan.guided else 1,
         text_tokens=_text_tokens(plan),
         image_tokens=_image_tokens(plan),
         masked=tuple(prompt.masks is not None for prompt in plan.prompts),

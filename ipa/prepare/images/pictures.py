@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -45,28 +46,46 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     return _opened(where, f"picture {where}")
 
 
-def open_bytes(file: bytes, what: str = "the picture") -> Image.Image:
-    """Open the bytes of a picture's file as `open_image` opens a file; `what` is for messages."""
-    return _opened(io.BytesIO(file), what)
+def open_bytes(
+    file: bytes,
+    what: str = "the picture",
+    *,
+    formats: Collection[str] = _FORMATS,
+    most_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Open the bytes of a picture's file as `open_image` opens a file.
+
+    Args:
+        file: The bytes.
+        what: What to call it in messages.
+        formats: Those of PIL that may be decoded, of those that ever are.
+        most_pixels: The pixels that its header may tell.
+    """
+    return _opened(io.BytesIO(file), what, formats, most_pixels)
 
 
-def _opened(source: Path | io.BytesIO, what: str) -> Image.Image:
+def _opened(
+    source: Path | io.BytesIO,
+    what: str,
+    formats: Collection[str] = _FORMATS,
+    most_pixels: int = MAX_PIXELS,
+) -> Image.Image:
     Image.init()
     try:
-        with Image.open(source, formats=tuple(_FORMATS & Image.OPEN.keys())) as image:
-            check_pixels(image.width, image.height, what)
+        with Image.open(source, formats=tuple(_FORMATS & {*formats} & Image.OPEN.keys())) as image:
+            check_pixels(image.width, image.height, what, most=most_pixels)
             image.load()
             return eight_bits(image.copy(), what)
     except UnidentifiedImageError as error:
         raise RequestError(
             f"{what} is not one that can be read",
-            remedy=f"supported formats: {', '.join(sorted(_FORMATS))}",
+            remedy=f"supported formats: {', '.join(sorted(formats))}",
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RequestError(
             f"{what} is too large",
             found=str(error),
-            remedy=f"shrink it below {MAX_PIXELS} pixels",
+            remedy=f"shrink it below {most_pixels} pixels",
         ) from error
     except DECODE_ERRORS as error:
         raise RequestError(
@@ -119,11 +138,13 @@ def to_pil(images: npt.NDArray[np.float32]) -> list[Image.Image]:
     return [Image.fromarray(image) for image in (images * 255).round().astype(np.uint8)]
 
 
-def check_pixels(width: int, height: int, what: str, remedy: str = "shrink it") -> None:
-    """Raise RequestError, before anything is made, for more than MAX_PIXELS."""
-    if width * height > MAX_PIXELS:
+def check_pixels(
+    width: int, height: int, what: str, remedy: str = "shrink it", *, most: int = MAX_PIXELS
+) -> None:
+    """Raise RequestError, before anything is made, for more pixels than `most`."""
+    if width * height > most:
         raise RequestError(
             f"{what} is too large",
-            found=f"{width} × {height} pixels; the limit is {MAX_PIXELS}",
+            found=f"{width} × {height} pixels; the limit is {most}",
             remedy=remedy,
         )

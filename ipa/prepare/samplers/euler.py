@@ -60,7 +60,7 @@ def heun(config: SamplerConfig, count: int) -> Rows:
                 x_denoised=-slope,
                 x_history=(slope,),
             )
-            steps.append(row)
+            steps.append(replace(row, second=True))
     return _noise_scale(config, sigmas), tuple(steps)
 
 
@@ -103,7 +103,7 @@ def _two_evaluations(
                 x_noise=up,
                 x_history=(1.0,),
             )
-            steps.append(row)
+            steps.append(replace(row, second=True))
     return _noise_scale(config, sigmas), tuple(steps)
 
 

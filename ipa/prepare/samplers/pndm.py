@@ -7,6 +7,7 @@ one step that is done twice, so that n steps are n + 1 evaluations.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -54,7 +55,8 @@ def pndm(config: SamplerConfig, count: int) -> Rows:
             weights = [gain * w for w in _MULTISTEP[min(4, max(1, index))]]
             if 1 < index < 5:  # the second evaluation is not remembered: the first lies beyond it
                 weights.insert(index - 1, 0.0)
-        steps.append(_row(timestep, float(signal[timestep]), config, x_x, weights))
+        row = _row(timestep, float(signal[timestep]), config, x_x, weights)
+        steps.append(replace(row, second=index == 1))
     return 1.0, tuple(steps)
 
 

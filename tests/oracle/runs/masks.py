@@ -76,6 +76,7 @@ class Case:
 PAIR: dict[str, Any] = {"masks": ((left, right),), "pictures": ((0, 3),)}
 TWO: dict[str, Any] = {"adapters": ("linear", "plus"), "pictures": ((0,), (5,))}
 BLOCKS = {"down": {"block_0": [0.2, 0.9]}, "mid": 0.5, "up": 1.0}
+SOME_STEPS = {"num_inference_steps": 5}
 CASES = {
     "one": Case(masks=((left,),)),
     "soft": Case(masks=((soft,),)),
@@ -104,6 +105,22 @@ CASES = {
     "four levels": Case(**PAIR, model="deep"),
     "four levels, batch": Case(
         masks=((noise,),), model="deep", arguments={"width": 72, "height": 88, "num_images": 2}
+    ),
+    "reuse": Case(**PAIR, arguments=SOME_STEPS | {"cache_interval": 2}),
+    "reuse, two adapters": Case(
+        **TWO,
+        masks=((left,), (soft,)),
+        scales=(BLOCKS, 0.5),
+        arguments=SOME_STEPS | {"cache_interval": 3, "cache_branch": 3},
+    ),
+    "reuse, four levels": Case(
+        masks=((noise,),), model="deep", arguments=SOME_STEPS | {"cache_interval": 2}
+    ),
+    "forecast, two adapters": Case(
+        **TWO,
+        masks=((left,), (soft,)),
+        scales=(BLOCKS, 0.5),
+        arguments=SOME_STEPS | {"forecast": True, "forecast_warmup": 2},
     ),
     "a size at which diffusers guesses wrong": Case(
         masks=((soft,),), model="deep", arguments={"width": 64, "height": 72}

@@ -8,7 +8,9 @@ import typer
 
 from ipa.app.options.model import Backend, Device, Json
 from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar
+from ipa.errors import RequestError
 
+from .bench import LIMIT, Wish
 from .diagnosis import markdown, plain
 from .examination import TOTAL, examine
 
@@ -18,11 +20,20 @@ NOT_HEALTHY = 1
 def doctor(
     backend: Backend = None,
     device: Device = None,
-    full: Annotated[
+    bench: Annotated[
         bool,
         typer.Option(
-            "--full", help="Also time a model of SD1.5's size: 7 GiB of memory, 3 of disk, minutes."
+            "--bench",
+            "--full",
+            help="Also time steps of SD1.5 and SDXL at their true sizes, with random weights: "
+            "adapter off and on, memory, and what MLX can be told. Five minutes.",
         ),
+    ] = False,
+    limit: Annotated[
+        float, typer.Option(metavar="SECONDS", help="For --bench; what does not fit is left out.")
+    ] = LIMIT,
+    small: Annotated[
+        bool, typer.Option("--small", help="For --bench: the demo's sizes alone.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -32,7 +43,10 @@ def doctor(
     and in float16, held to float32. Exit code 1 where something is not well.
     """
     with explained(), cancel_on_interrupt() as cancel, progress_bar(TOTAL) as bar:
-        found = examine(backend, device, bar, cancel, full=full)
+        if not limit > 0:
+            raise RequestError("limit must be more than 0 seconds", found=str(limit))
+        wish = Wish(limit=limit, is_small=small) if bench or small else None
+        found = examine(backend, device, bar, cancel, bench=wish)
     if as_json:
         print_json(plain(found))
     else:

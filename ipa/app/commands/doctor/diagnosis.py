@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ipa.bench.report import Measurement
+from ipa.bench.report import plain as bench_plain
 from ipa.parity.compare.comparison import Comparison
 from ipa.parity.compare.verdict import short, worst_first
 from ipa.parity.report.machine import json_report
+
+from .bench import lines as bench_lines
 
 _WORST = 5
 _PATH = re.compile(r"(?<![\w.…])(?:[A-Za-z]:)?[/\\](?:[^\s|`'\",;:]*[/\\])+")
@@ -39,7 +43,10 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
-    """The checks, speeds, facts of the machine, and notes: what facts mean and what to do."""
+    """The checks, speeds, facts of the machine, and notes: what facts mean and what to do.
+
+    `bench` is what `--bench` measured.
+    """
 
     backend: str
     facts: Mapping[str, str]
@@ -47,6 +54,7 @@ class Diagnosis:
     notes: tuple[str, ...]
     speeds: tuple[Speed, ...]
     seconds: float
+    bench: Measurement | None = None
 
     @property
     def ok(self) -> bool:
@@ -80,6 +88,8 @@ def markdown(of: Diagnosis) -> str:
     if of.speeds:
         lines += ["", "| speed | precision | seconds per step |", "|---|---|---|"]
         lines += [f"| {s.model} | {s.dtype} | {short(s.seconds_per_step, 3)} |" for s in of.speeds]
+    if of.bench is not None:
+        lines += ["", *bench_lines(of.bench)]
     lines += ["", *(f"- {_cell(note)}" for note in of.notes)] if of.notes else []
     lines += ["", "| machine | |", "|---|---|"]
     lines += [f"| {name} | {_cell(fact)} |" for name, fact in of.facts.items()]
@@ -101,6 +111,7 @@ def plain(of: Diagnosis) -> dict[str, Any]:
         "notes": [public(note) for note in of.notes],
         "facts": {name: public(fact) for name, fact in of.facts.items()},
         "seconds": round(of.seconds, 1),
+        **({} if of.bench is None else {"bench": bench_plain(of.bench)}),
     }
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event
 from typing import TypeVar
 
 from ipa.app.terminal import ProgressBar
@@ -21,8 +22,8 @@ from ipa.pipeline.loading import environment as environment_of
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.run import CancelSignal
 
+from .bench import Wish, measured
 from .diagnosis import Check, Diagnosis, Speed
-from .full_speed import full_speed
 from .notes import has_tf32, notes
 
 T = TypeVar("T")
@@ -50,7 +51,6 @@ class Examination:
     device: str | None
     bar: ProgressBar
     cancel: CancelSignal | None
-    full: bool
     checks: list[Check] = field(default_factory=list)
     speeds: list[Speed] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
@@ -61,8 +61,6 @@ class Examination:
         record = self._checked("recorded run", self._recorded)
         made = self._precision("float32", record, record.capture)
         self._precision("float16", record, made)
-        if self.full:
-            self._checked("SD1.5's size", self._full)
 
     def _checked(self, name: str, found: Callable[[], tuple[str, T]]) -> T:
         """Run one check, record it, and return what it made."""
@@ -118,10 +116,6 @@ class Examination:
             return Limits("float16", record.floors["float16"], FACTOR)
         return record.limits(dtype)
 
-    def _full(self) -> tuple[str, None]:
-        self.speeds.append(full_speed(self.backend, self._device, self.cancel))
-        return "a step is finite", None
-
     @property
     def _device(self) -> str | None:
         """The device argument; MLX takes none."""
@@ -137,11 +131,11 @@ def examine(
     backend: str | None,
     device: str | None,
     bar: ProgressBar,
-    cancel: CancelSignal | None = None,
+    cancel: Event | None = None,
     *,
-    full: bool = False,
+    bench: Wish | None = None,
 ) -> Diagnosis:
-    """Run all checks of a backend; `full` also measures the speed of a model of SD1.5's size.
+    """Run all checks of a backend; with `bench` also measure the speed of models of true size.
 
     Raises:
         BackendError: None is installed, or there is none of that name.
@@ -150,17 +144,23 @@ def examine(
     began = time.perf_counter()
     chosen = choose_backend(backend)
     is_set_off = _exact(chosen)
-    of = Examination(chosen, device, bar, cancel, full)
+    of = Examination(chosen, device, bar, cancel)
     try:
         of.run()
     except Sick:
         bar.describe("ended early")
+    if is_set_off:
+        del os.environ[_TF32]  # what is timed runs as it usually does
+    found = None
+    if bench is not None and "device" in of.facts:
+        found = measured(bench, chosen, of.facts, bar, cancel)
     return Diagnosis(
         backend=chosen,
         facts=of.facts,
         checks=tuple(of.checks),
         notes=tuple(notes(chosen, of.facts, tf32_set_off=is_set_off)),
         speeds=tuple(of.speeds),
+        bench=found,
         seconds=time.perf_counter() - began,
     )
 

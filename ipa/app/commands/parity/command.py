@@ -78,6 +78,7 @@ def capture(  # one parameter per option
     textual_inversion: words.InversionOption = None,
     scale: DefaultScale = "1.0",
     vae: decoding.VaeOption = None,
+    vae_memory: decoding.MemoryOption = None,
     stages: Annotated[
         list[str] | None,
         typer.Option("--stages", help="Of which names, such as 'step.*/unet.*'; repeatable."),
@@ -122,7 +123,7 @@ def capture(  # one parameter per option
         )
         asked = read_request(request, picture or ())
         arguments, precisions = asked.arguments, floor_precisions(floor)
-        opening = ModelOptions.of(context.params).beside(asked.sources)
+        opening = ModelOptions.of(context.params).beside(asked.sources).as_made(asked.run)
         folder = opening.folder()
         check_arguments(dict(arguments), folder, opening.default_scale)
         pipe = opening.open(folder, arguments["controls"])
@@ -187,6 +188,7 @@ def compare(  # one parameter per option
     textual_inversion: words.InversionOption = None,
     scale: DefaultScale = "1.0",
     vae: decoding.VaeOption = None,
+    vae_memory: decoding.MemoryOption = None,
     offline: Offline = False,
     to_html: Annotated[
         Path | None, typer.Option("--html", help="Write a report here, one page for a browser.")

@@ -72,7 +72,8 @@ class Opening:
                 remedy="pass --request FILE: JSON of arguments, or a PNG of ipa-mlx generate",
             )
         asked = read_request(options["request"], options["picture"] or ())
-        opening = ModelOptions.of(options).beside(asked.sources)
+        way = {"vae_memory": asked.run.get("vae_memory")}  # precisions are those of the subjects
+        opening = ModelOptions.of(options).beside(asked.sources).as_made(way)
         folder = opening.folder()
         check_arguments(dict(asked.arguments), folder, opening.default_scale)
         return cls(asked, folder, opening)

@@ -1,0 +1,1 @@
+"""How fast a model runs here: stages and whole generations, in processes of their own."""

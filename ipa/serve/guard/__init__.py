@@ -1,0 +1,1 @@
+"""What stands before every route: pure ASGI, so that nothing is read for a stranger."""

@@ -1,0 +1,1 @@
+"""What `ipa.bench` measures with torch: random models, diffusers by itself, the machine itself."""
