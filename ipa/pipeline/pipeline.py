@@ -91,6 +91,7 @@ class Pipeline:
     unload_textual_inversion = _of_loaded(words.unload_textual_inversion)
     load_preview_decoder = _of_loaded(decoders.load_preview_decoder)
     info = _of_loaded(Loaded.info)
+    release = _of_loaded(Loaded.release)
     fingerprints = _of_loaded(Loaded.fingerprints)
 
     @property
