@@ -144,7 +144,7 @@ def _add_results(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         """A finished picture."""
         record, image = desk.image(image_id)
-        file = await run_in_threadpool(encoded, image, format, record.info)
+        file = await run_in_threadpool(encoded, image, format, record.kept.info)
         return Response(file, media_type=MEDIA[format], headers={"cache-control": "no-store"})
 
     @router.get(
@@ -161,7 +161,7 @@ def _add_results(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         """Where an image prompt acted, in grey: black is nowhere, white is alone. The job must have
         asked for it, with `influence` of its request."""
-        found = desk.record(job_id).influence
+        found = desk.record(job_id).kept.influence
         if found is None:
             raise Fault(404, "this job has no influence", remedy='"influence": true asks for it')
         try:
