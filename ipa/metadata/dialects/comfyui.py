@@ -150,6 +150,6 @@ class Graph:
             yield number
             for value in self.nodes[number]["inputs"].values():
                 above = str(value[0]) if isinstance(value, list) and value else None
-                if above in self.nodes and above not in seen:
+                if above is not None and above in self.nodes and above not in seen:
                     seen.add(above)
                     queue.append(above)

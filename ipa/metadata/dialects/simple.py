@@ -31,8 +31,8 @@ def read_invokeai(given: Mapping[str, Any]) -> Foreign:
     reading.named("VAE", _object(reading.pop("vae")).get("name"))
     for lora in objects(reading.pop("loras")):
         known = _object(lora.get("model") or lora.get("lora"))
-        name, scale = known.get("name") or known.get("model_name"), lora.get("weight")
-        reading.named("LoRA", name, known.get("hash", ""), scale)
+        name_of_lora = known.get("name") or known.get("model_name")
+        reading.named("LoRA", name_of_lora, known.get("hash", ""), lora.get("weight"))
     _invokeai_pictures(reading)
     return reading.done(("app_version", "generation_mode", "ref_images", "_canvas_objects"))
 

@@ -232,7 +232,7 @@ def _collect(
         for mask in control.mask if isinstance(control.mask, tuple) else (control.mask,):
             found.mask(mask, f"the mask of {words}")
     for name, words in (("image", "the start picture"), ("mask_image", "its mask")):
-        entries = given.get(name)
+        entries: Any = given.get(name)
         if is_latents(entries):
             for row in entries:
                 found.array(row, words)
@@ -251,7 +251,7 @@ def _collect_prompt(found: Collection, prompt: ImagePrompt, words: str) -> None:
             for picture in pictures_of(given):
                 found.picture(picture, words)
     for face in prompt.faces:
-        vector = getattr(face, "embedding", face)
+        vector: Any = getattr(face, "embedding", face)
         found.add("face", sha256(vector), face_file(face), f"a face of {words}")
     for name in ("mask", "encoder_mask"):
         masks = getattr(prompt, name)
