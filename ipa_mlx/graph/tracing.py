@@ -143,17 +143,26 @@ class _Record:
         self.outputs: list[Tensor] = []
         self.constants: dict[str, mx.array] = {}
         self.primitives: list[Node] = []
+        self._known: dict[str, Tensor] = {}
 
     def take(self, told: Mapping[str, Any]) -> None:
         """The callback."""
         kind = told["type"]
         if kind in ("inputs", "outputs"):
-            setattr(self, kind, list(_tensors(told[kind])))
+            setattr(self, kind, list(map(self._tensor, told[kind])))
         elif kind == "constants":
             self.constants = dict(told["constants"])
         elif kind == "primitive":
-            parts = (tuple(_tensors(told[part])) for part in ("inputs", "outputs"))
+            parts = (tuple(map(self._tensor, told[part])) for part in ("inputs", "outputs"))
             self.primitives.append(Node(told["name"], *parts, tuple(told["arguments"])))
+
+    def _tensor(self, told: tuple[str, Sequence[int], mx.Dtype]) -> Tensor:
+        """One of each, however often it is told."""
+        found = self._known.get(told[0])
+        if found is None:
+            name, shape, dtype = told
+            found = self._known[name] = Tensor(name, tuple(shape), dtype)
+        return found
 
     def graph(self, inputs: list[Tensor], weights: dict[str, Tensor], calls: _Calls) -> Graph:
         """The graph, with the noted calls as nodes, and nothing that only they needed."""
@@ -188,10 +197,6 @@ class _Record:
             return node
         name, (count, *arguments) = calls.noted[int(self.constants[node.inputs[-1].name].item())]
         return Node(name, node.inputs[count:-1], node.outputs, tuple(arguments))
-
-
-def _tensors(told: Sequence[tuple[str, Sequence[int], mx.Dtype]]) -> Iterator[Tensor]:
-    return (Tensor(name, tuple(shape), dtype) for name, shape, dtype in told)
 
 
 def _hollow(array: mx.array, dtype: mx.Dtype) -> mx.array:

@@ -18,7 +18,7 @@ _IN_PLACE = UNARY | frozenset({"AsType", "Softmax", "layer_norm", "rms_norm"})
 _TOGETHER = ELEMENTWISE | frozenset({"Compiled", "Select"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: thousands are made for a plan
 class Operand:
     """An input of a node: how it lies, and whether nothing else will read it or holds it."""
 
@@ -43,7 +43,7 @@ class Operand:
         return all(n == 1 or step == 0 for n, step in zip(shape, self.strides, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """Where an output lies: in the memory of the input of this rank; None: in memory of its own.
 
