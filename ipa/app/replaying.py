@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipa.errors import RequestError
+from ipa.errors import PictureMissingError, RequestError
 from ipa.metadata.dialects.foreign import Foreign
 from ipa.metadata.reading import Told, read_told
 from ipa.pipeline.request_file import read_request
@@ -34,10 +34,6 @@ _OF_PICTURES = frozenset(
 """Parameters about pictures: where these are taken out of a picture, all of them are."""
 
 _TAKEN = ("image_prompts", "controls", "image", "mask_image")
-
-
-class PictureMissingError(RequestError):
-    """A picture that a command names is not at hand."""
 
 
 @dataclass(frozen=True, slots=True)
