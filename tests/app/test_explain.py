@@ -143,7 +143,7 @@ def test_windows_are_those_of_a_profile(
         plans.append(make_plan(*given))
         return plans[-1]
 
-    monkeypatch.setattr("ipa.pipeline.batch.make_plan", seen)
+    monkeypatch.setattr("ipa.pipeline.batch_plan.make_plan", seen)
     words = ("-i", "a.png@0.3-0.6", "--profile", "comfyui", "-n", 10, "--scheduler", "euler_karras")
     found = explained(call("explain", *words, "--json"))
     plain = explained(call("explain", *words[:2], *words[4:], "--json"))

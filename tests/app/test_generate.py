@@ -199,7 +199,7 @@ MISTAKES: dict[str, tuple[tuple[Any, ...], int, str]] = {
     "sigmas for ddim": (("--sigmas", "9,1,0", "--steps", 2, "--scheduler", "ddim"), 2, "euler"),
     "dtype": (("--dtype", "int4"), 2, "float16"),
     "device for mlx": (("--device", "cuda", "--backend", "mlx"), 2, "takes no device"),
-    "suffix": (("-o", "out.jpg"), 2, ".png"),
+    "suffix": (("-o", "out.gif"), 2, ".png"),
     "folder for a file": (("-o", "folder.png"), 2, "is a folder"),
     "missing folder": (("-o", "none/out.png"), 2, "does not exist"),
     "missing model": (("-m", "none/such/model"), 3, "no such model folder"),

@@ -58,7 +58,7 @@ def save_picture(
         raise RequestError(
             "there is no such picture in the result",
             found=f"number {number}",
-            remedy='a number from 0, of a call with output_type="pil"',
+            remedy="count them from 0; only pictures are saved, not arrays or latents",
         )
     saved = Saved(metadata=metadata, quality=quality)
     info, references = picture_info(result, number)
