@@ -17,7 +17,7 @@ from ipa.backend.tap import Tap, check_tap
 from ipa.backend.tiling import VaeTiling
 from ipa.backend.vae_memory import VaeMemory, as_tiling, of_tiling
 from ipa.backend.watched import watched
-from ipa.checks import check_callback, checked
+from ipa.checks import check_callback, check_plain, checked
 from ipa.errors import RequestError, shown
 from ipa.memory.budget import Budget
 from ipa.memory.plan import MemoryPlan
@@ -342,6 +342,13 @@ class Pipeline:
             RequestError: It says nothing, a picture is not at hand, or an adapter that it names is
                 not loaded.
         """
+        check_plain("file", file, (str, Path))
+        if not isinstance(pictures, (list, tuple)):
+            raise RequestError(
+                "pictures must be a list of files and folders", found=shown(pictures)
+            )
+        for entry in pictures:
+            check_plain("an entry of pictures", entry, (str, Path))
         texts = {} if prompt is None else {"prompt": prompt}
         asked = {**changes, **texts}
         return replay(self, self.info(), Path(file), [Path(one) for one in pictures], asked)
