@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipa.engine.needs import Needs
     from ipa.engine.supervisor.supervisor import Supervisor
     from ipa.engine.supervisor.task import Task
+    from ipa.pipeline.documents.saving import save_picture
     from ipa.pipeline.loading import load
     from ipa.pipeline.pipeline import Pipeline
     from ipa.pipeline.run import CancelSignal
@@ -107,6 +108,7 @@ __all__ = [
     "open_image",
     "outpaint",
     "parity",
+    "save_picture",
     "sheets",
     "write_ipadpt",
 ]
@@ -140,6 +142,7 @@ _HOMES = {
     "load": "ipa.pipeline.loading",
     "open_image": "ipa.prepare.images",
     "outpaint": "ipa.prepare.editing.outpainting",
+    "save_picture": "ipa.pipeline.documents.saving",
     "write_ipadpt": "ipa.prepare.image_prompts.ipadpt",
 }
 

@@ -74,6 +74,12 @@ class RequestError(IpaError):
     code = "request"
 
 
+class PictureMissingError(RequestError):
+    """A picture that a request was made with is not at hand."""
+
+    code = "picture-missing"
+
+
 class CheckpointError(IpaError):
     """A file or folder of weights is missing, damaged, or not what is needed."""
 
@@ -99,6 +105,8 @@ class NumericalError(IpaError):
 
 class OutOfMemory(IpaError):  # noqa: N818 - a MemoryError is Python's
     """Memory ran out while something was loaded or computed; the pipeline can go on."""
+
+    code = "memory"
 
 
 class ParityError(IpaError):

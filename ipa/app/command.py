@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from ipa.app.options.without_effect import check_effects
 
-from .provenance import replayed
+from .replaying import replayed
 from .session import begun
 from .terminal import explained
 
@@ -31,7 +31,10 @@ class Command(TyperCommand):
         """Parse what was typed."""
         with explained():
             args = replayed(
-                args, lambda words: self.make_parser(ctx).parse_args(words)[0], self.params
+                args,
+                lambda words: self.make_parser(ctx).parse_args(words)[0],
+                self.params,
+                ctx.meta,
             )
         typed = list(args)  # reading takes them away
         rest = super().parse_args(ctx, args)

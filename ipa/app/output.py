@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from PIL import Image
 
 from ipa.errors import RequestError
 from ipa.files import put_whole
-from ipa.metadata.writing import png_bytes
+from ipa.metadata.ours import NO_HASHES, FileHashes
+from ipa.metadata.writing import AS_USUAL, FORMATS, Saved, format_of, picture_file
 
 from .claims import claim, free_paths
 from .session import session, writes
@@ -22,15 +24,23 @@ from .terminal import say
 _SUFFIX = ".png"
 
 
-def output_paths(output: Path, count: int) -> list[Path]:
+def output_paths(
+    output: Path, count: int, name: Callable[[Path], Path] | None = None
+) -> list[Path]:
     """One path per picture: as given for one, with -1, -2, … before the suffix for several.
 
     A name without a suffix gets .png. Names that are taken are numbered (`ipa.app.claims`).
 
+    Args:
+        output: What was asked for.
+        count: The number of pictures.
+        name: Completes and checks the name: `png_name`, or `picture_name`.
+
     Raises:
-        RequestError: A path is no PNG, cannot be written, or is a picture that the command reads.
+        RequestError: A path has another end, cannot be written, or is a picture that the command
+            reads.
     """
-    target = png_name(output)
+    target = (name or png_name)(output)
     check_writable(target)
     paths = free_paths(target, count)
     is_typed = session().was_typed(output)
@@ -56,6 +66,19 @@ def png_name(output: Path) -> Path:
         f"{output}: pictures are written as PNG, which keeps the request inside",
         found=f"suffix {output.suffix!r}",
         remedy="use a name that ends in .png",
+    )
+
+
+def picture_name(output: Path) -> Path:
+    """A name that ends in .png, .jpg, .jpeg or .webp. Raises RequestError for another end."""
+    if format_of(output) is not None:
+        return output
+    if not output.suffix[1:].isalpha():
+        return output.with_name(output.name + _SUFFIX)
+    raise RequestError(
+        f"{output}: pictures are written as PNG, JPEG or WebP",
+        found=f"suffix {output.suffix!r}",
+        remedy=f"use a name that ends in {', '.join(FORMATS)}",
     )
 
 
@@ -103,26 +126,47 @@ class Saving:
 
     Attributes:
         output: What they are numbered by.
+        saved: How they are written.
+        hashes: Of the files of weights.
+        notes: What their files could not hold.
         done: Where they are.
         rescued: Those that are in a temporary folder.
         failed: Why; and how many are lost, as even that had no room.
     """
 
     output: Path
+    saved: Saved = AS_USUAL
+    hashes: FileHashes = NO_HASHES
+    notes: list[str] = field(default_factory=list)
     done: list[Path] = field(default_factory=list)
     rescued: list[Path] = field(default_factory=list)
     failed: list[OSError] = field(default_factory=list)
 
-    def save(self, image: Image.Image, path: Path, info: dict[str, Any] | None = None) -> None:
+    def save(
+        self,
+        image: Image.Image,
+        path: Path,
+        info: dict[str, Any] | None = None,
+        references: Sequence[bytes] = (),
+    ) -> None:
         """Save one picture. Errors are raised by `finish`, after the others are saved."""
+        made = picture_file(
+            image,
+            info,
+            kind=format_of(path) or "PNG",
+            saved=self.saved,
+            hashes=self.hashes,
+            references=references,
+        )
+        self.notes.extend(note for note in made.notes if note not in self.notes)
         try:
-            self.done.append(_write(image, path, info, self.output))
+            self.done.append(_write(made.data, path, self.output))
             return
         except OSError as error:
             self.failed.append(error)
         with suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix="ipa-mlx-"))
-            self.rescued.append(_write(image, folder / path.name, info, folder / path.name))
+            self.rescued.append(_write(made.data, folder / path.name, folder / path.name))
 
     def finish(self) -> list[Path]:
         """The paths of the pictures. Raises RequestError if one is not where it was asked for."""
@@ -140,9 +184,9 @@ class Saving:
         ) from self.failed[0]
 
 
-def _write(image: Image.Image, path: Path, info: dict[str, Any] | None, output: Path) -> Path:
+def _write(data: bytes, path: Path, output: Path) -> Path:
     return put_whole(
         path,
-        lambda file: file.write(png_bytes(image, info)),
+        lambda file: file.write(data),
         lambda hidden, name: claim(hidden, name, output),
     )

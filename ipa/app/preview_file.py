@@ -10,10 +10,10 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ipa.errors import Cancelled
+from ipa.errors import Cancelled, RequestError
 from ipa.files import put_whole
-from ipa.pipeline.description import METADATA_KEY
-from ipa.pipeline.png_text import png_text
+from ipa.metadata.container import read_contents
+from ipa.metadata.reading import METADATA_KEY
 from ipa.request.result import Progress
 
 from .claims import claim, free_paths
@@ -84,6 +84,6 @@ class PreviewFile:
 
 def _is_preview(path: Path) -> bool:
     try:
-        return _MARK in json.loads(png_text(path) or "{}")
-    except (OSError, ValueError, TypeError, Image.DecompressionBombError):
+        return _MARK in json.loads(read_contents(path).texts.get(METADATA_KEY, "{}"))
+    except (RequestError, ValueError, TypeError, RecursionError):
         return False

@@ -19,6 +19,12 @@ from PIL import Image
 from ipa.errors import RequestError
 from ipa.prepare.images.pictures import open_image
 
+RESTORED = "ipa.restored"
+"""Where a context keeps such arguments."""
+
+HASHES = "ipa.hashes"
+"""Where it keeps the names and hashes of the pictures that those stand for."""
+
 _WRITTEN = ("output", "show_reference", "influence", "preview")
 
 
@@ -49,6 +55,11 @@ class Session:
         """Whether a file to write was typed that has this name."""
         params = {} if self.context is None else self.context.params
         return any(params.get(name) == value and self.typed(name) for name in _WRITTEN)
+
+    @property
+    def restored(self) -> dict[str, Any]:
+        """The arguments that --from took out of a picture; none where its files are at hand."""
+        return {} if self.context is None else dict(self.context.meta.get(RESTORED, {}))
 
     @property
     def overwrites(self) -> bool:

@@ -65,7 +65,8 @@ def explained(*, of_file: bool = False) -> Iterator[None]:
         yield
     except IpaError as error:
         say("[bold red]error:[/]", in_options(error, of_file=of_file))
-        raise typer.Exit(EXIT_CODES.get(type(error), 1)) from error
+        code = next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
+        raise typer.Exit(code) from error
 
 
 def say(head: str, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 from ipa.checks import check_callback, is_finite
 from ipa.errors import RequestError, shown
+from ipa.memory.budget import Budget, check_budget
 from ipa.pipeline.loading import end_thread
 from ipa.pipeline.pipeline import Pipeline
 from ipa.request.request import RequestArguments, check_names
@@ -44,6 +45,9 @@ class Engine:
     Args:
         queue: The jobs that may wait; one more is `EngineBusy`.
         max_models: The models that may be loaded at once; the one unused for longest goes first.
+        memory_budget: What the engine may take, as `Pipeline.memory_budget`: GiB, "auto", or None.
+            With one, only the model at hand has weights in memory, as far as its stages need them;
+            pictures stay the same, bit for bit.
         idle_unload_s: Seconds without a job after which every model is forgotten; None keeps them.
 
     Raises:
@@ -51,12 +55,18 @@ class Engine:
     """
 
     def __init__(
-        self, *, queue: int = 64, max_models: int = 2, idle_unload_s: float | None = None
+        self,
+        *,
+        queue: int = 64,
+        max_models: int = 2,
+        memory_budget: Budget = None,
+        idle_unload_s: float | None = None,
     ) -> None:
         _check_count("queue", queue)
         _check_count("max_models", max_models)
         _check_seconds("idle_unload_s", idle_unload_s)
-        self._waiting, self._shelf = Waiting(queue), Shelf(max_models)
+        self._waiting = Waiting(queue)
+        self._shelf = Shelf(max_models, check_budget(memory_budget))
         self._idle = idle_unload_s
         self._running: Job[Any] | None = None
         self._jobs_done = 0

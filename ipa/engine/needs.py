@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ipa.errors import RequestError, shown
+from ipa.memory.budget import Budget
 from ipa.pipeline.adapter_lists import LoadOptions as AdapterOptions
 from ipa.pipeline.loading import LoadOptions
 from ipa.sources.controls import ControlNetOptions, T2IAdapterOptions
@@ -199,6 +200,12 @@ def _check_names(where: str, given: Mapping[str, Any], known: set[str]) -> None:
             )
 
 
-def load_model(needs: Needs) -> Any:
-    """Load the model of some needs, alone; see `ipa.load`."""
-    return importlib.import_module("ipa.pipeline.loading").load(needs.model, **needs.options)
+def load_model(needs: Needs, budget: Budget = None) -> Any:
+    """Load the model of some needs, alone; see `ipa.load`.
+
+    Args:
+        needs: With a budget of their own, or without.
+        budget: The `memory_budget` where they have none.
+    """
+    options = ({} if budget is None else {"memory_budget": budget}) | dict(needs.options)
+    return importlib.import_module("ipa.pipeline.loading").load(needs.model, **options)

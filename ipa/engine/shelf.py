@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ipa.errors import RequestError
+from ipa.memory.budget import Budget
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.snapshot import Selection
 from ipa.request.result import Progress
@@ -34,11 +35,11 @@ class Shelf:
 
     Parts stay loaded until a job needs another one of their name, or memory is wanted: a job sees
     what it needs and nothing else (`Pipeline.showing`), so its pictures are those of a pipeline
-    that has loaded these alone.
+    that has loaded these alone. With a budget only the model at hand has weights in memory.
     """
 
-    def __init__(self, max_models: int) -> None:
-        self._max_models = max_models
+    def __init__(self, max_models: int, budget: Budget = None) -> None:
+        self._max_models, self._budget = max_models, budget
         self._models: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
 
     @property
@@ -107,6 +108,10 @@ class Shelf:
         )
 
     def _model(self, needs: Needs) -> Loaded:
+        if self._budget is not None:  # which is all the model's at hand
+            for key, other in self._models.items():
+                if key != needs.key:
+                    other.pipeline.release()
         if needs.key in self._models:
             self._models.move_to_end(needs.key)
             return self._models[needs.key]
@@ -116,7 +121,7 @@ class Shelf:
             del gone
             gc.collect()
         _LOG.debug("loading %s", needs.model)
-        loaded = Loaded(load_model(needs))
+        loaded = Loaded(load_model(needs, self._budget))
         self._models[needs.key] = loaded
         return loaded
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ipa.metadata.reading import METADATA_KEY as METADATA_KEY
 from ipa.request.batch import Batch
 
 from .field import describe_fields
 from .fields import REQUEST_FIELDS, describe_prompts
 from .plan import Plan
-
-METADATA_KEY = "ipa-mlx"
-"""The PNG text chunk that holds `Result.info` as JSON, and the command that was typed."""
 
 
 def describe_request(plan: Plan) -> dict[str, Any]:

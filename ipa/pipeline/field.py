@@ -26,12 +26,14 @@ class Field(Generic[T]):
         keys: The entries that it is read from.
         lost: Entries that say no more than that there was something, and what in words: it cannot
             be read back from them.
+        restore: What reads such entries where the pictures have what they stand for; else None.
     """
 
     describe: Callable[[Sequence[T]], dict[str, Any]]
     read: Callable[[Told, PictureStore], Any] | None = None
     keys: tuple[str, ...] = ()
     lost: Mapping[str, str] = field(default_factory=dict)
+    restore: Callable[[Told, PictureStore], Any] | None = None
 
 
 Fields: TypeAlias = Mapping[str, Field[T]]
@@ -59,12 +61,19 @@ def read_fields(rows: Fields[T], description: Told, pictures: PictureStore) -> d
     Raises:
         RequestError: One of them was more than the description holds, or a picture is not at hand.
     """
-    for row in rows.values():
-        refuse_lost(description, row.lost)
-    return {
+    found: dict[str, Any] = {}
+    for name, row in rows.items():
+        if not any(description.get(entry) for entry in row.lost):
+            continue
+        found[name] = None if row.restore is None else row.restore(description, pictures)
+        if found[name] is None:
+            refuse_lost(description, row.lost)
+    return found | {
         name: row.read(description, pictures)
         for name, row in rows.items()
-        if row.read is not None and any(key in description for key in row.keys)
+        if name not in found
+        and row.read is not None
+        and any(key in description for key in row.keys)
     }
 
 

@@ -41,7 +41,7 @@ from .field import (
     read_fields,
     refuse_lost,
 )
-from .picture_store import PictureStore
+from .picture_store import PictureStore, embeds_sha256
 from .plan import Plan
 
 # Requests: described from plans.
@@ -91,7 +91,10 @@ def _edited(name: str) -> Field[Plan]:
         return {key: hashes[:1] if len(set(hashes)) == 1 else hashes}
 
     def read(told: Told, pictures: PictureStore) -> Any:
-        return _one_or_all([pictures.picture(h) for h in told[key]]) if told[key] else None
+        entries = [pictures.start(sha256) for sha256 in told[key]]
+        if entries and all(isinstance(entry, np.ndarray) for entry in entries):
+            return np.stack(entries)  # latents, which are described row by row
+        return _one_or_all(entries) if entries else None
 
     return Field(describe=describe, read=read, keys=(key,))
 
@@ -173,9 +176,14 @@ _REQUEST: Fields[Plan] = {
     "num_inference_steps": _asked("num_inference_steps", lambda plan: plan.request.steps),
     "guidance_scale": _asked("guidance_scale", lambda plan: plan.guidance_scale),
     "scheduler": _asked("scheduler", lambda plan: plan.schedule.name),
-    "latents": Field(describe=_latents, lost={"given_latents_sha256": "latents that were given"}),
+    "latents": Field(
+        describe=_latents,
+        lost={"given_latents_sha256": "latents that were given"},
+        restore=lambda told, pictures: pictures.array(told["given_latents_sha256"]),
+    ),
     "output_type": UNSEEN,
     "influence": UNSEEN,
+    "embed_references": UNSEEN,
     "profile": _asked("profile", lambda plan: plan.profile.name),
     "controls": Field(
         describe=_controls,
@@ -242,13 +250,22 @@ def _pictures(placed: Sequence[PlacedPrompt]) -> dict[str, Any]:
 def _embeds(given: object) -> dict[str, Any]:
     if not isinstance(given, ImageEmbeds):
         return {"embeds_sha256": None}
-    return {"embeds_sha256": sha256(np.concatenate([given.conditional, given.unconditional]))}
+    return {"embeds_sha256": embeds_sha256(given)}
 
 
 def _faces(placed: Sequence[PlacedPrompt]) -> dict[str, Any]:
     faces = placed[0].prompt.faces
     vectors = [face.embedding if isinstance(face, Face) else face for face in faces]
     return {"faces_sha256": [sha256(vector) for vector in vectors]}
+
+
+def _fit(placed: Sequence[PlacedPrompt]) -> dict[str, Any]:
+    return {"fit": placed[0].prompt.fit or CENTER_CROP}
+
+
+def _read_faces(told: Told, pictures: PictureStore) -> Any:
+    found = [pictures.face(sha256) for sha256 in told["faces_sha256"]]
+    return None if any(face is None for face in found) else found
 
 
 def _masks(name: str, key: str) -> Field[PlacedPrompt]:
@@ -275,7 +292,11 @@ def _read_negative(told: Told, pictures: PictureStore) -> Any:
     negative = told["negative"]
     if not isinstance(negative, dict):
         return negative
-    refuse_lost(negative, _EMBEDS)
+    if negative["embeds_sha256"]:
+        embeds = pictures.embeds(negative["embeds_sha256"])
+        if embeds is None:
+            refuse_lost(negative, _EMBEDS)
+        return embeds
     return _one_or_all([pictures.picture(sha256) for sha256 in negative["images_sha256"]])
 
 
@@ -285,15 +306,20 @@ _PROMPT: Fields[PlacedPrompt] = {
     "image": Field(
         describe=_pictures,
         read=lambda told, pictures: _one_or_all(
-            [pictures.picture(sha256) for sha256 in told["images_sha256"]]
+            [pictures.picture(sha256) for sha256 in told["images_sha256"]] or [None]
         ),
         keys=("images_sha256",),
         lost=_EMBEDS,
+        restore=lambda told, pictures: pictures.embeds(told["embeds_sha256"]),
     ),
     "adapter": _of_prompt("adapter", lambda placed: placed.adapter),
     "negative": Field(describe=_describe_negative, read=_read_negative, keys=("negative",)),
-    "fit": _of_prompt("fit", lambda placed: placed.prompt.fit or CENTER_CROP),
-    "face": Field(describe=_faces, lost={"faces_sha256": "faces"}),
+    "fit": Field(
+        describe=_fit,
+        read=lambda told, _: None if told.get("embeds_sha256") else told["fit"],
+        keys=("fit",),
+    ),
+    "face": Field(describe=_faces, lost={"faces_sha256": "faces"}, restore=_read_faces),
     "encoder_mask": _masks("encoder_mask", "encoder_masks"),
     "shortcut_scale": _of_prompt(
         "shortcut_scale", _shortcut, when=lambda placed: _shortcut(placed) is not None
@@ -358,6 +384,16 @@ def _for_each(key: str, read: Callable[[Any, PictureStore], Any]) -> Any:
     return read_all
 
 
+def _read_holes(told: Told, pictures: PictureStore) -> Any:
+    """Control pictures that are arrays, if all of them are at hand."""
+    hashes = told["image_sha256"]
+    several = hashes if isinstance(hashes, list) else [hashes] * (_each_prompts(told) or 1)
+    found = [pictures.array(sha256) for sha256 in several]
+    if any(array is None for array in found):
+        return None
+    return found[0] if _each_prompts(told) is None else found
+
+
 _CONTROL: Fields[PlannedControl] = {
     "name": Field(
         describe=_control_name,
@@ -369,6 +405,7 @@ _CONTROL: Fields[PlannedControl] = {
         read=_for_each("image_sha256", lambda told, pictures: pictures.picture(told)),
         keys=("image_sha256",),
         lost={"has_holes": "a control picture with -1 in it (Control.mask is described)"},
+        restore=lambda told, pictures: _read_holes(told, pictures),
     ),
     "preprocessor": Field(describe=_preprocessor, lost={"preprocessor": "a preprocessor"}),
     "mask": Field(

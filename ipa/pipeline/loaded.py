@@ -98,6 +98,16 @@ class Loaded:
         with self._changing:
             self._lora_folder = chosen
 
+    def release(self) -> None:
+        """Give the memory of all weights back; what is loaded stays loaded.
+
+        A later call reads its weights again from their files, the same bits. Waits for a run that
+        is under way. A backend that keeps everything (torch) keeps them.
+        """
+        with self.changed():
+            residency = self.backend.residency
+            residency.release([name for name, part in residency.parts().items() if part.is_here])
+
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
         model, described = self.backend.model, self.backend.describe()

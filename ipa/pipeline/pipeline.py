@@ -21,6 +21,7 @@ from ipa.checks import check_callback, checked
 from ipa.errors import RequestError, shown
 from ipa.memory.budget import Budget
 from ipa.memory.plan import MemoryPlan
+from ipa.metadata.ours import FileHashes
 from ipa.prepare.controls.planning import requested_controls
 from ipa.prepare.image_prompts.attached import adapter_name
 from ipa.prepare.image_prompts.embeds_origin import load_embeds
@@ -44,6 +45,8 @@ from .adapters import joins_faces, named
 from .batch import BatchRun, plan_batch
 from .call_loras import ActingLoras
 from .changes import adapters, controls, decoders, loras, words
+from .documents.hashes import file_hashes
+from .documents.replaying import replay
 from .loaded import Loaded
 from .memory.allotment import allot, plan_memory
 from .memory.parts import reading_parts
@@ -91,7 +94,15 @@ class Pipeline:
     unload_textual_inversion = _of_loaded(words.unload_textual_inversion)
     load_preview_decoder = _of_loaded(decoders.load_preview_decoder)
     info = _of_loaded(Loaded.info)
+    release = _of_loaded(Loaded.release)
     fingerprints = _of_loaded(Loaded.fingerprints)
+
+    def file_hashes(self) -> FileHashes:
+        """Hashes of the files that are loaded, as A1111 names them; a model's file is read whole.
+
+        They go into pictures, so that programs and sites know the weights again.
+        """
+        return file_hashes(self._snapshot()[0])
 
     @property
     def vae_memory(self) -> VaeMemory:
@@ -304,6 +315,37 @@ class Pipeline:
             raise RuntimeError("a stream ended without its result")
         return result
 
+    @checked
+    def replay(
+        self,
+        file: str | Path,
+        *,
+        prompt: str | Sequence[str] | None = None,
+        pictures: Sequence[str | Path] = (),
+        **changes: Unpack[RequestArguments],
+    ) -> Result:
+        """Run again what a picture's file (PNG, JPEG, WebP) or a request as JSON says.
+
+        A picture of ours is made again bit for bit by the same model, adapters and backend. Of
+        another program's (A1111, ComfyUI, InvokeAI, SwarmUI, Fooocus, Draw Things) its request is
+        taken as far as it can be ours. `Result.info["replay"]` has under "not_restored" what is
+        not as it was: other models, unknown settings, pictures that are not in the file.
+
+        Args:
+            file: The file.
+            prompt: Another text instead of its own.
+            pictures: Files and folders in which its pictures are looked for; those that a PNG
+                embeds need none.
+            **changes: Arguments that replace the picture's own; see `ipa.request.request.Request`.
+
+        Raises:
+            RequestError: It says nothing, a picture is not at hand, or an adapter that it names is
+                not loaded.
+        """
+        texts = {} if prompt is None else {"prompt": prompt}
+        asked = {**changes, **texts}
+        return replay(self, self.info(), Path(file), [Path(one) for one in pictures], asked)
+
     def stream(
         self,
         prompt: str | Sequence[str] = "",
@@ -326,7 +368,7 @@ class Pipeline:
         check_tap(tap)
         now, frozen = self._snapshot()
         pictures = (image_prompts, ip_adapter_image, controlnet_image)
-        batch = _batch({"prompt": prompt, **arguments}, pictures, now)
+        asked, batch = _batch({"prompt": prompt, **arguments}, pictures, now)
         plans = plan_batch(batch, now)
         limits = now.limits if weights is None else now.limits.without("fewer")
         allotted = allot(plans, frozen, limits, watched=tap is not None)
@@ -334,7 +376,7 @@ class Pipeline:
         acting = ActingLoras(
             frozen.loras, [plan.loras for plan in plans], self._loaded.loras.restore
         )
-        run = BatchRun(backend, batch, plans, acting, cancel, weights, allotted)
+        run = BatchRun(backend, batch, plans, acting, cancel, weights, allotted, asked)
         return self._run(run, acting.lent(), hooks)
 
     def plan(
@@ -358,7 +400,7 @@ class Pipeline:
         check_names(arguments)
         now, frozen = self._snapshot()
         pictures = (image_prompts, ip_adapter_image, controlnet_image)
-        batch = _batch({"prompt": prompt, **arguments}, pictures, now)
+        _, batch = _batch({"prompt": prompt, **arguments}, pictures, now)
         return plan_memory(plan_batch(batch, now), frozen, now.limits, frozen.vae_memory)
 
     def _run(
@@ -371,8 +413,13 @@ class Pipeline:
             yield from run.events()
 
 
-def _batch(arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot) -> Batch:
-    """A call's requests: `pictures` are image_prompts, ip_adapter_image and controlnet_image."""
+def _batch(
+    arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot
+) -> tuple[dict[str, Any], Batch]:
+    """A call's arguments but for its image prompts, and its requests.
+
+    `pictures` are image_prompts, ip_adapter_image and controlnet_image.
+    """
     image_prompts, ip_adapter_image, controlnet_image = pictures
     prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
     if ip_adapter_image is not None:
@@ -384,4 +431,5 @@ def _batch(arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snaps
         listed(entry, profile, joins_faces=joins_faces(entry, now.adapters)) for entry in prompts
     ]
     controls = requested_controls(arguments.get("controls", ()), controlnet_image, now.controlnets)
-    return make_batch(prompts, {**arguments, "controls": controls})
+    asked = {**arguments, "controls": controls}
+    return asked, make_batch(prompts, asked)

@@ -112,6 +112,8 @@ class Request:
         negative_target_size: Likewise.
         influence: Measure what each image prompt adds, where and when: `Result.influence`. It
             changes no bit of the pictures.
+        embed_references: Keep what the encoder sees, masks, start and control pictures in
+            `Result.references`, so that a PNG can hold all that its rerun needs.
         profile: Whose meaning of the request: a name of `ipa.request.profiles.PROFILES`, "tencent",
             "diffusers", "comfyui" or "comfyui-as-meant". None is the house's own.
         controls: Pictures that say where things are, each for a loaded ControlNet or
@@ -192,6 +194,7 @@ class Request:
     negative_crops_coords_top_left: Pair | None = None
     negative_target_size: Pair | None = None
     influence: bool = False
+    embed_references: bool = False
     profile: str | None = None
     controls: tuple[Control, ...] = ()
     clip_skip: int | None = None
@@ -238,7 +241,7 @@ class Request:
         check_editing(self.strength, self.padding_mask_crop, self.mask_blur, self.overlay)
         if self.loras is not None:
             object.__setattr__(self, "loras", plain_lora_scales(self.loras))
-        for name in ("influence", "forecast"):
+        for name in ("influence", "forecast", "embed_references"):
             if not isinstance(getattr(self, name), bool):
                 raise RequestError(
                     f"{name} must be True or False", found=shown(getattr(self, name))
@@ -365,6 +368,7 @@ class RequestArguments(TypedDict, total=False):
     negative_crops_coords_top_left: Pair | None
     negative_target_size: Pair | None
     influence: bool
+    embed_references: bool
     profile: str | None
     controls: Control | Sequence[Control]
     clip_skip: int | None

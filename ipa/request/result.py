@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .influence import Influence
+from .references import References
 
 Stage = Literal["load", "encode", "denoise", "decode", "done"]
 
@@ -25,12 +26,14 @@ class Result:
         info: JSON-able: the request, the model, versions, timings in seconds, peak memory in bytes,
             and warnings.
         influence: Shares of the image prompts, if influence=True; else None.
+        references: All pictures that a rerun needs, if embed_references=True; else None.
     """
 
     images: list[Image.Image] | npt.NDArray[np.float32]
     latents: npt.NDArray[np.float32] = field(repr=False)
     info: dict[str, Any]
     influence: Influence | None = field(default=None, repr=False)
+    references: References | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

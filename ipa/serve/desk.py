@@ -8,13 +8,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ipa.engine.engine import Engine
-from ipa.engine.job import Job
+from ipa.engine.job import ENDED, Job
 from ipa.pipeline.documents.pictures import PictureShelf
 from ipa.request.influence import Influence
 from ipa.request.result import Progress, Result
@@ -32,6 +33,31 @@ def random_id() -> str:
     return f"{secrets.randbits(128):032x}"
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a result.
+
+    Attributes:
+        images: The pictures by their ids.
+        influence: Where image prompts acted, if it was asked for.
+        info: `Result.info` without this machine's paths.
+    """
+
+    images: tuple[tuple[str, Image.Image], ...] = ()
+    influence: Influence | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: Result, model: str) -> Kept:
+        """What is kept of a result of an offered model; arrays are not pictures."""
+        images = result.images if isinstance(result.images, list) else []
+        named = tuple((random_id(), image) for image in images)
+        return cls(named, result.influence, _public(result.info, model))
+
+
+_NOTHING = Kept()
+
+
 class Record:
     """A job that a client asked for: how it stands, and what came of it."""
 
@@ -41,10 +67,9 @@ class Record:
         self.model = model
         self.last: Progress | None = None
         self.preview: Image.Image | None = None
-        self.images: list[tuple[str, Image.Image]] = []
-        self.influence: Influence | None = None
-        self.info: dict[str, Any] = {}
         self._job: Job[Result] | None = None
+        self._lock = threading.Lock()
+        self._kept: Kept | None = None
 
     @property
     def job(self) -> Job[Result]:
@@ -60,8 +85,9 @@ class Record:
     @property
     def size(self) -> int:
         """The bytes of its pictures and maps, about."""
-        pixels = sum(image.width * image.height * 3 for _, image in self.images)
-        maps = () if self.influence is None else self.influence.shares
+        kept = self.kept
+        pixels = sum(image.width * image.height * 3 for _, image in kept.images)
+        maps = () if kept.influence is None else kept.influence.shares
         return pixels + sum(share.nbytes for share in maps)
 
     def tell(self, job: Job[Result], event: Progress) -> None:
@@ -69,32 +95,37 @@ class Record:
         self.last = event
         self.preview = event.preview or self.preview
 
-    def finish(self, job: Job[Result]) -> None:
-        """Keep what clients may fetch later."""
-        if job.state != "completed":
-            return
-        result = job.result()
-        images = list(result.images) if not hasattr(result.images, "dtype") else []
-        self.images = [(random_id(), image) for image in images]
-        self.influence = result.influence
-        self.info = _public(result.info, self.model)
+    @property
+    def kept(self) -> Kept:
+        """What came of it; empty as long as nothing did.
+
+        Asked for at any time, not told at the end: who waits for a job may be awake before those
+        that are told of it.
+        """
+        if self.job.state != "completed":
+            return _NOTHING
+        with self._lock:
+            if self._kept is None:
+                self._kept = Kept.of(self.job.result(), self.model)
+            return self._kept
 
     def describe(self) -> dict[str, Any]:
         """How it stands, JSON-able."""
-        job = self.job
-        told: dict[str, Any] = {"id": self.id, "state": job.state, "created": self.created}
-        told["warnings"] = [*self.warnings, *self.info.get("warnings", ())]
+        job, state = self.job, self.job.state  # once: it may end meanwhile
+        kept = self.kept
+        told: dict[str, Any] = {"id": self.id, "state": state, "created": self.created}
+        told["warnings"] = [*self.warnings, *kept.info.get("warnings", ())]
         if self.last is not None:
             told["progress"] = progress_of(self.last)
-        error = job.exception() if job.done() else None
+        error = job.exception() if state in ENDED else None
         if error is not None:
             told |= fault_of(error, self.names).body("/api/")
-        if job.state == "completed":
+        if state == "completed":
             told["images"] = [
-                {"id": key, "url": f"/api/v1/results/{key}"} for key, _ in self.images
+                {"id": key, "url": f"/api/v1/results/{key}"} for key, _ in kept.images
             ]
-            told["info"] = self.info
-            told["has_influence"] = self.influence is not None
+            told["info"] = kept.info
+            told["has_influence"] = kept.influence is not None
         return told
 
 
@@ -149,7 +180,6 @@ class Desk:
             raise fault_of(error, record.names) from error
         with self._lock:
             self._records[record.id] = record
-        record.job.add_done_callback(record.finish)
         record.job.add_done_callback(lambda _: self._trim())
         return record
 
@@ -169,7 +199,7 @@ class Desk:
     def image(self, image_id: str) -> tuple[Record, Image.Image]:
         """A finished picture by its id, with its job. Raises Fault if there is none."""
         for record in self.records():
-            for key, image in record.images:
+            for key, image in record.kept.images:
                 if secrets.compare_digest(key.encode(), image_id.encode()):
                     return record, image
         raise Fault(404, "there is no such picture", remedy="the oldest are forgotten")

@@ -13,6 +13,7 @@ from ipa.errors import (
     EngineBusy,
     EngineClosed,
     IpaError,
+    OutOfMemory,
     RequestError,
 )
 
@@ -27,6 +28,7 @@ _STATUSES: Mapping[type[BaseException], int] = {
     EngineClosed: 503,
     Cancelled: 409,
     DeadlineExceeded: 504,
+    OutOfMemory: 507,
     MemoryError: 507,
 }
 _CODES: Mapping[int, str] = {

@@ -85,8 +85,10 @@ def _add_generate(server: MCPServer, desk: Desk, roots: Sequence[Path]) -> None:
             entry |= {"adapter": adapter} if adapter else {}
             request["image_prompts"] = [entry | ({"layers": layers} if layers else {})]
         record = await _made(desk, Asked(request=request, model=model), context)
-        told = [Image(data=encoded(image, "png", record.info)) for _, image in record.images]
-        return [*told, *record.warnings, *record.info.get("warnings", ())]
+        told = [
+            Image(data=encoded(image, "png", record.kept.info)) for _, image in record.kept.images
+        ]
+        return [*told, *record.warnings, *record.kept.info.get("warnings", ())]
 
 
 def _add_encoder_view(server: MCPServer, desk: Desk, roots: Sequence[Path]) -> None:

@@ -26,10 +26,16 @@ from .random_model import draw
 _TOKENS, _TIMESTEP, _GUIDANCE = 77, 501.0, 7.5
 _OWN = "open_stage"
 
-# What the UNet of the MLX examples is told of a base; the rest are its defaults.
-_EXAMPLES_UNETS: Mapping[str, Mapping[str, Any]] = {
-    "sd15": {"num_attention_heads": (8,) * 4, "cross_attention_dim": (768,) * 4},
-    "sd2": {},
+# What the UNet of the MLX examples is told of a base, as its own loader tells it: blocks of the way
+# up from the top, where its default attends at the wrong end. The rest are its defaults.
+_UP = ("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",)
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "sd15": {
+        "num_attention_heads": (8,) * 4,
+        "cross_attention_dim": (768,) * 4,
+        "up_block_types": _UP,
+    },
+    "sd2": {"up_block_types": _UP},
     "sdxl": {
         "block_out_channels": (320, 640, 1280),
         "layers_per_block": (2, 2, 2),
@@ -37,7 +43,7 @@ _EXAMPLES_UNETS: Mapping[str, Mapping[str, Any]] = {
         "num_attention_heads": (5, 10, 20),
         "cross_attention_dim": (2048,) * 3,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256,
         "projection_class_embeddings_input_dim": 2816,
@@ -91,7 +97,7 @@ def find_package(path: Path) -> str:
 
 def _of_examples(package: str, stage: str, base: str, size: Size, dtype: mx.Dtype) -> Run | None:
     """The networks of the MLX examples, which diffuse-mlx also has."""
-    if base not in _EXAMPLES_UNETS:
+    if base not in EXAMPLES:
         return None
     config = importlib.import_module(f"{package}.config")
     batch, height, width = size
@@ -99,7 +105,7 @@ def _of_examples(package: str, stage: str, base: str, size: Size, dtype: mx.Dtyp
     latents = mx.array(noise((batch, height // 8, width // 8, 4), np.float32)).astype(dtype)
     if stage == "step":
         module = importlib.import_module(f"{package}.unet")
-        settings = config.UNetConfig(**_EXAMPLES_UNETS[base])
+        settings = config.UNetConfig(**EXAMPLES[base])
         unet = module.UNetModel(settings)
         draw(unet, dtype)
         text = mx.array(noise((2 * batch, _TOKENS, settings.cross_attention_dim[0]), np.float32))

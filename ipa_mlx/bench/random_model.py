@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.ignoring import Contents
 from ipa.model.left_out import NOTHING
 from ipa.model.preprocessor import default_preprocessing
+from ipa.model.quantization import Quantization
 from ipa.sources.encoders import EncoderFiles, loaded_adapter
 from ipa_convert.tables.ip_adapter import table
 from ipa_mlx.adapters import Adapters, ImageAdapter, _Attached, _Encoder
@@ -86,9 +87,19 @@ class RandomSource(Source):
         """Weights of these shapes."""
         return cls(None, dtype, None, "random", {}, shapes)
 
+    @cached_property
     def measured(self) -> Measured:
         """What they take."""
         return Measured(sum(map(self.nbytes, self.shapes)), None)
+
+    @cached_property
+    def reading(self) -> int:
+        """Nothing is read: the largest is drawn beside the others."""
+        return max(map(self.nbytes, self.shapes), default=0)
+
+    def in_bits(self, how: Quantization) -> Measured:
+        """What they take: they are never quantised."""
+        return self.measured
 
     def is_quantized(self, name: str) -> bool:
         """No: they are drawn in the precision of the computation."""
@@ -135,7 +146,7 @@ class RandomAdapters(Adapters):
         network = _resident(lambda: VisionEncoder(seen), self.precision)
         self._encoders.setdefault(encoder.folder, _Encoder(network, "random", Contents((), ())))
         self._attached[name] = _Attached(adapter, encoder.folder)
-        return loaded_adapter(spec, encoder, "", source.measured().nbytes, NOTHING)
+        return loaded_adapter(spec, encoder, "", source.measured.nbytes, NOTHING)
 
 
 def _resident(make: Callable[[], nn.Module], dtype: mx.Dtype) -> Resident[Any]:

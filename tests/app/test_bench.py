@@ -22,6 +22,7 @@ from ipa.bench.report import FORMAT
 from ipa.bench.rounds import Turn
 from ipa.bench.stages import open_ours
 from ipa.bench.work import operations, weights
+from ipa_mlx.bench.peers import EXAMPLES
 
 OWN = """
 import numpy as np
@@ -182,6 +183,22 @@ def test_an_error_in_a_process_is_the_arms(tmp_path: Path) -> None:
     assert done.exit_code == 4
     assert "no arm could be measured" in done.stderr and "float5" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("base", ["sd15", "sd2", "sdxl"])
+def test_the_examples_unet_is_told_what_its_loader_tells_it(base: str) -> None:
+    """From the published config; its own default would attend at the wrong levels."""
+    config = json.loads((public.open_base(base).path / "unet" / "config.json").read_text())
+    told = EXAMPLES[base]
+    assert told["up_block_types"] == tuple(config["up_block_types"][::-1])
+    defaults = {"num_attention_heads": (5, 10, 20, 20), "cross_attention_dim": (1024,) * 4}
+    heads = config["attention_head_dim"]
+    levels = len(config["block_out_channels"])
+    found = {name: told.get(name, usual) for name, usual in defaults.items()}
+    assert found["num_attention_heads"] == (
+        tuple(heads) if isinstance(heads, list) else (heads,) * levels
+    )
+    assert found["cross_attention_dim"] == (config["cross_attention_dim"],) * levels
 
 
 def test_random_adapters_are_what_public_files_are() -> None:

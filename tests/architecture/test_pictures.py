@@ -11,7 +11,7 @@ PACKAGES = ("ipa", "ipa_mlx", "ipa_torch", "convert")
 MODES = {"1", "L", "LA", "RGB", "RGBA", "RGBX", "F", "I"}
 OPENS = {
     "ipa/prepare/images/pictures.py": "open_image, which repairs what it opens",
-    "ipa/pipeline/png_text.py": "reads the text of a PNG, and no pixel",
+    "ipa/metadata/container.py": "reads the texts of a JPEG or WebP, and no pixel",
 }
 CONVERTS = {
     "ipa/request/masks.py": "the luminance of what eight_bits gave",

@@ -16,7 +16,7 @@ _MODEL = (*_CHECKS, "ipa.model")
 _ASKED = (*_MODEL, "ipa.memory", "ipa.request", "ipa.backend")
 _DATA = ("ipa.demo", "ipa.bases")
 _READY = (*_ASKED, *_DATA, "ipa.prepare", "ipa.sources", "ipa_convert")
-_RUN = (*_READY, "ipa.pipeline")
+_RUN = (*_READY, "ipa.metadata", "ipa.pipeline")
 _SHARED = ("ipa.request.scales", "ipa.prepare.text.weights", "ipa.sources.encoders")
 RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.errors": (),
@@ -40,11 +40,11 @@ RULES: Mapping[str, tuple[str, ...]] = {
     ),
     "ipa.controls": ("ipa.prepare",),
     "ipa.face_embedder": ("ipa.prepare",),
-    "ipa.pipeline": _READY,
+    "ipa.metadata": _READY,
+    "ipa.pipeline": (*_READY, "ipa.metadata"),
     "ipa.sheets": _RUN,
-    "ipa.metadata": _RUN,
-    "ipa.engine": (*_RUN, "ipa.metadata"),
-    "ipa.serve": (*_RUN, "ipa.metadata", "ipa.engine", "ipa.controls"),
+    "ipa.engine": _RUN,
+    "ipa.serve": (*_RUN, "ipa.engine", "ipa.controls"),
     "ipa.parity": _RUN,
     "ipa.bench": (*_RUN, "ipa.parity"),
     "ipa.app": ("ipa", "ipa_convert"),
@@ -68,6 +68,7 @@ _FRAME = (
     "interrupts",
     "preview_file",
     "provenance",
+    "replaying",
 )
 # Inside a package: what each of its rooms may import of the others in it.
 INSIDE: Mapping[str, tuple[str, ...]] = {

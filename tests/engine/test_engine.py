@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -301,6 +302,20 @@ def test_models_are_forgotten_when_idle_or_too_many() -> None:
         assert engine.submit("demo", SMALL).result().images
 
 
+def test_a_budget_is_kept_by_two_models(reference: Any, lone: dict[tuple[str, int], str]) -> None:
+    """Two models of 35 MB in 0.0625 GiB: weights of one at a time, and the same pictures."""
+    budget, held = 0.0625, mx.get_active_memory()
+    with Engine(memory_budget=budget) as engine:
+        engine.load({"dtype": "float16"}).result()
+        mx.reset_peak_memory()
+        for kind in ("base", "plus", "base"):
+            engine.load({"dtype": "float16"}).result()
+            job = engine.submit(NEEDS[kind], arguments(kind, reference, 0))
+            assert pixels(job.result()) == lone[kind, 0]
+        assert len(engine.state()["loaded"]) == 2
+    assert mx.get_peak_memory() <= budget * (1 << 30) + held
+
+
 def test_a_callback_that_raises_stops_nothing(engine: Engine) -> None:
     def broken(job: Job[Any], event: ipa.Progress) -> None:
         raise ValueError("of the caller")
@@ -355,6 +370,7 @@ BAD: dict[str, tuple[Callable[[Engine], Any], str]] = {
     "priority": (lambda e: e.submit("demo", SMALL, priority="high"), "whole number"),  # type: ignore[arg-type]
     "callback": (lambda e: e.submit("demo", SMALL, on_event=3), "function"),  # type: ignore[arg-type]
     "queue": (lambda _: Engine(queue=0), "queue is a whole number"),
+    "budget": (lambda _: Engine(memory_budget=-1), "memory_budget must be GiB"),
     "idle": (lambda _: Engine(idle_unload_s=float("nan")), "seconds above 0"),
 }
 

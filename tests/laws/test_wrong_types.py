@@ -151,6 +151,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "encoder_views": {"prompt": ImagePrompt(PICTURE)},
     "fingerprints": {},
     "info": {},
+    "release": {},
     "load_controlnet": {"source": demo.controlnet(), "name": "edges"},
     "load_image_embeds": {"path": "nowhere.safetensors"},
     "load_ip_adapter": {"source": demo.adapter("base"), "name": "base"},

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ipa import Engine, Needs, demo
 from ipa.errors import Cancelled
+from ipa.memory.plan import MemoryPlan
 from ipa.request.result import Progress, Result
 from ipa.serve.desk import Desk
 from ipa.serve.limits import Limits
@@ -69,11 +70,20 @@ class PaperEngine(Engine):
         return self._put(None, work, options)
 
     def call(self, needs: Any, function: Any, **options: Any) -> Any:
-        grey = [Image.new("RGB", (8, 8))]
-        return self._put(None, lambda _, job: grey, options)
+        return self._put(None, lambda _, job: function(PaperPipeline()), options)
 
     def load(self, needs: Any, **options: Any) -> Any:
         return self._put(None, lambda _, job: {}, options)
+
+
+class PaperPipeline:
+    """What a pipeline tells without making pictures."""
+
+    def encoder_views(self, prompt: Any) -> list[Image.Image]:
+        return [Image.new("RGB", (8, 8))]
+
+    def plan(self, **arguments: Any) -> MemoryPlan:
+        return MemoryPlan(stages=())
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,18 @@ def test_what_the_encoder_sees(server: Server) -> None:
         assert ask(server, "/api/v1/encoder-view", wrong).status == 422
 
 
+def test_a_plan_is_the_pipelines(server: Server) -> None:
+    pipe = ipa.load("demo")
+    pipe.load_ip_adapter(demo.adapter("base"), name="base")
+    prompts = [ImagePrompt(reference(), adapter="base")]
+    alone = pipe.plan(image_prompts=prompts, width=64, height=64)
+    job = {"request": {"image_prompts": [ENTRY], "width": 64, "height": 64}}
+    told = ask(server, "/api/v1/plan", job)
+    assert told.status == 200 and told.json["peak"] == alone.peak
+    wrong = {"request": {"width": 17, "height": 64}}
+    assert ask(server, "/api/v1/plan", wrong).json["error"]["field"] == "width"
+
+
 def test_cancelling(server: Server) -> None:
     long = {"request": SMALL | {"num_inference_steps": 900}}
     jobs = [ask(server, "/api/v1/jobs", long).json for _ in range(2)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,24 +61,28 @@ from ipa.app.options.model import (
     Variant,
 )
 from ipa.app.options.pictures import MaskFitOption, MaskOption
+from ipa.app.options.saving import (
+    EmbedOption,
+    MetadataOption,
+    NoMetadataOption,
+    OutputOption,
+    QualityOption,
+    saved_as,
+)
 from ipa.app.options.texts import TextArgument, one_prompt
-from ipa.app.output import Saving, output_paths, png_name
+from ipa.app.output import Saving, output_paths, picture_name
 from ipa.app.preview_file import ENLARGED, PreviewFile, preview_path
 from ipa.app.provenance import provenance
 from ipa.app.request_options import plain_arguments
+from ipa.app.session import session
 from ipa.app.summary import summary
 from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar, say, warn
+from ipa.metadata.ours import FileHashes
+from ipa.metadata.writing import AS_USUAL, QUALITY, Saved
+from ipa.pipeline.documents.one_picture import picture_info
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.run import CancelSignal
 from ipa.request.result import Result
-
-
-def _of_picture(request: dict[str, Any], number: int) -> dict[str, Any]:
-    """The arguments that make one picture again: alone, or with those of its generator."""
-    seeds = request["seeds"]
-    if len(set(seeds)) < len(seeds):
-        return {**request, "picture": number + 1}
-    return {**request, "seed": seeds[number], "seeds": [seeds[number]], "num_images": 1}
 
 
 def run_generate(
@@ -87,54 +92,63 @@ def run_generate(
     arguments: dict[str, Any],
     cancel: CancelSignal,
     preview: Path | None = None,
+    saved: Saved = AS_USUAL,
 ) -> tuple[Result, list[Path]]:
     """Run a call with a progress bar and write its pictures, the request inside each.
 
     Returns:
         What was made, and where the pictures are: at `paths`, or numbered where those were taken.
     """
-    with progress_bar(steps_done(arguments)) as bar:
+    is_told = saved.metadata == "full"
+    with ThreadPoolExecutor(1) as beside, progress_bar(steps_done(arguments)) as bar:
+        hashes = beside.submit(pipe.file_hashes if is_told else FileHashes)
         bar.describe("generating")
         enlarged = ENLARGED if arguments.get("preview") == "latent" else 1
         events = PreviewFile(bar, preview and preview_path(preview), enlarged)
         with events.kept_if_cancelled():
             result = pipe(**arguments, on_progress=events, cancel=cancel)
-    saving = Saving(png_name(output))
+    saving = Saving(picture_name(output), saved, hashes.result())
     for number, (image, path) in enumerate(zip(result.images, paths, strict=True)):
-        request = _of_picture(result.info["request"], number)
-        info = {**result.info, **provenance(request), "request": request}
-        if result.influence is not None:
-            info["influence"] = [info["influence"][number]]
-        saving.save(image, path, info)
+        info, references = picture_info(result, number)
+        saving.save(image, path, {**info, **provenance(info["request"])}, references)
+    missing = result.references.missing if result.references else ()
+    warn([*saving.notes, *(f"not embedded: {words}" for words in missing)])
     return result, saving.finish()
 
 
 def call_arguments(context: typer.Context) -> dict[str, Any]:
-    """The arguments of a call that the options of generate are; its files are opened."""
+    """The arguments of a call that the options of generate are; its files are opened.
+
+    Pictures that --from took out of a picture stand for the options that name files.
+    """
     given = context.params
     seed, prompt = sampling.parse_seed(given["seed"]), one_prompt(given["text"], given["prompt"])
     given.update(prompt=prompt, seed=seed)
+    return {
+        **plain_arguments(given),
+        **sampling.step_arguments(given["steps"], given["timesteps"], given["sigmas"]),
+        "influence": given["influence"] is not None,
+        **decoding.preview_arguments(given),
+        **(session().restored or _pictures(given)),
+    }
+
+
+def _pictures(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Image prompts, controls, and what a run starts from."""
     controls = structure.parse_controls(
         given["control"],
         given["control_preprocessor"],
         guess_mode=given["guess_mode"],
         mask_image=given["mask_image"],
     )
-    return {
-        **plain_arguments(given),
-        "image_prompts": PromptOptions.of(given).prompts(),
-        **sampling.step_arguments(given["steps"], given["timesteps"], given["sigmas"]),
-        "influence": given["influence"] is not None,
-        "controls": controls,
-        **decoding.preview_arguments(given),
-        **edit.opened(given),
-    }
+    prompts = PromptOptions.of(given).prompts()
+    return {"image_prompts": prompts, "controls": controls, **edit.opened(given)}
 
 
 def generate(  # one parameter per option
     context: typer.Context,
     text: TextArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .png file.")] = Path("out.png"),
+    output: OutputOption = Path("out.png"),
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text; may be left out.")] = "",
     negative_prompt: Annotated[str | None, typer.Option(help="What to steer away from.")] = None,
     prompt_2: words.SecondOption = None,
@@ -216,12 +230,17 @@ def generate(  # one parameter per option
     offline: Offline = False,
     from_: FromPicture = None,
     picture: PictureFiles = None,
+    embed_references: EmbedOption = False,
+    metadata: MetadataOption = "full",
+    no_metadata: NoMetadataOption = False,
+    quality: QualityOption = QUALITY,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
-        paths = output_paths(output, max(1, num_images))
+        paths = output_paths(output, max(1, num_images), picture_name)
+        saved = saved_as(context.params, output)
         opening, arguments = ModelOptions.of(context.params), call_arguments(context)
         prompts = arguments["image_prompts"]
         check_influence(influence, prompts, max(1, num_images), output)
@@ -229,7 +248,7 @@ def generate(  # one parameter per option
         check_arguments(arguments, folder, opening.default_scale)
         pipe = opening.open(folder, arguments["controls"])
         look.save_views(pipe, prompts, show_reference, profile)
-        result, paths = run_generate(pipe, output, paths, arguments, cancel, preview)
+        result, paths = run_generate(pipe, output, paths, arguments, cancel, preview, saved)
         paths += save_influence(result, prompts, influence)
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})

@@ -1,8 +1,8 @@
-"""`ipa-mlx show`: how a picture of ours was made, for a person."""
+"""`ipa-mlx show`: what a picture's file says of how it was made, for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 
 from ipa.app.options.model import Json
-from ipa.app.provenance import Line, line_of, read_metadata
+from ipa.app.provenance import Line, line_of, our_metadata
 from ipa.app.request_options import PLAIN
 from ipa.app.terminal import explained, print_json
 from ipa.errors import RequestError
+from ipa.metadata.dialects.foreign import Foreign
+from ipa.metadata.reading import Told, read_told
 from ipa.request.request import Request
 
 _OF_PROMPT = ("adapter", "file", "scale", "layers", "curve", "start", "end", "fit", "negative")
@@ -26,10 +28,12 @@ _USUAL = (None, "", 0.0, False, "plain", "cut", "default")
 _DEFAULTS = Request()
 
 
-def show_picture(metadata: Mapping[str, Any], line: Line | None) -> None:
+def show_picture(
+    metadata: Mapping[str, Any], line: Line | None, inside: Iterable[tuple[str, str]] = ()
+) -> None:
     """Print how a picture was made, from its metadata, and the command that makes it again."""
     console = Console(highlight=False)
-    for name, value in _facts(metadata):
+    for name, value in (*_facts(metadata), *inside):
         console.print(f"{name:20s}{value}", markup=False, soft_wrap=True)
     if line is None:
         return
@@ -71,20 +75,73 @@ def _facts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "warning", str(warning)
 
 
+def show_foreign(told: Told) -> None:
+    """Print what other programs say in a picture, and what a call of ours would lose of it."""
+    console = Console(highlight=False)
+
+    def line(name: str, value: object) -> None:
+        console.print(f"{name:20s}{value}", markup=False, soft_wrap=True)
+
+    for foreign in told.foreign:
+        line("made by", foreign.tool)
+        for name, value in foreign.arguments.items():
+            line(name.replace("_", " "), value)
+        for weights in foreign.weights:
+            line("needs", weights.words())
+        for words in foreign.lost:
+            line("not restored", words)
+    for name, value in told.marks.items():
+        line(name.partition(":")[2], value)
+    for words in told.unread:
+        line("not understood", words)
+
+
+def _inside(told: Told) -> Iterator[tuple[str, str]]:
+    """What else lies in a picture of ours."""
+    files = told.contents.references
+    if files:
+        yield "embedded", f"{len(files)} pictures and arrays, {sum(map(len, files))} bytes"
+    others = [foreign.tool for foreign in told.foreign]
+    if others:
+        yield "also for", ", ".join(others)
+    if told.marks:
+        yield "marked", ", ".join(name.partition(":")[2] for name in told.marks)
+
+
+def _foreign_json(foreign: Foreign) -> dict[str, Any]:
+    return {
+        "tool": foreign.tool,
+        "arguments": dict(foreign.arguments),
+        "weights": [weights.words() for weights in foreign.weights],
+        "not_restored": list(foreign.lost),
+    }
+
+
 def show(
     path: Annotated[
-        Path, typer.Argument(metavar="PNG", help="A picture that generate or sweep wrote.")
+        Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP, whoever made it.")
     ],
     as_json: Json = False,
 ) -> None:
-    """Say how a picture was made, and the command that makes it again."""
+    """Say how a picture was made, and the command that makes it again.
+
+    Also of pictures of A1111, ComfyUI, InvokeAI, SwarmUI, Fooocus and Draw Things.
+    """
     with explained():
-        metadata = read_metadata(path)
+        told = read_told(path)
+        if told.ours is None and (told.foreign or told.marks or told.unread):
+            if as_json:
+                others = [_foreign_json(foreign) for foreign in told.foreign]
+                print_json({"foreign": others, "marks": dict(told.marks)})
+            else:
+                show_foreign(told)
+            return
+        metadata = our_metadata(path, told)
         if as_json:
             print_json(metadata)
             return
         try:
-            show_picture(metadata, line_of(metadata))
+            show_picture(metadata, line_of(metadata), _inside(told))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RequestError(
                 f"what {path} says of itself is damaged",

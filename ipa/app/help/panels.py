@@ -74,6 +74,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "What is compared": ("limit", "allow", "swaps", "picture"),
     "What is measured": ("batch", "adapter_kind", "peer", "runs", "limit", "graph"),
     "Output": (
+        *("embed_references", "metadata", "no_metadata", "quality"),
         *("overwrite", "from_", "preview", "preview_decoder", "to_json", "to_junit", "as_json"),
         "help",
     ),

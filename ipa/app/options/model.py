@@ -102,9 +102,9 @@ FromPicture = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        metavar="PNG",
-        help="Begin with all options of the command that made this picture; what else is typed "
-        "replaces its own.",
+        metavar="PICTURE",
+        help="Begin with all options of the command that made this picture, or with what another "
+        "program says in it; what else is typed replaces its own.",
     ),
 ]
 PictureFiles = Annotated[

@@ -14,6 +14,7 @@ from ipa.errors import (
     EngineClosed,
     IpaError,
     NumericalError,
+    OutOfMemory,
     RequestError,
 )
 
@@ -30,6 +31,7 @@ _CODES: Mapping[type[BaseException], int] = {
     RequestError: BAD_PARAMS,
     CheckpointError: BAD_PARAMS,
     BackendError: BAD_PARAMS,
+    OutOfMemory: MEMORY,
     MemoryError: MEMORY,
 }
 

@@ -18,12 +18,13 @@ _PLAIN: Mapping[str, type[errors.IpaError]] = {
         errors.EngineBusy,
         errors.EngineClosed,
         errors.NumericalError,
+        errors.OutOfMemory,
         errors.RequestError,
     )
 }
 _BY_CODE: Mapping[int, type[errors.IpaError]] = {
     BAD_PARAMS: errors.RequestError,
-    MEMORY: errors.BackendError,
+    MEMORY: errors.OutOfMemory,
 }
 
 

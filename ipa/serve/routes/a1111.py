@@ -72,15 +72,15 @@ def _add_pictures(router: APIRouter, desk: Desk, options: Options) -> None:
         record = await run_in_threadpool(desk.submit, asked, _DIALECT)
         await result_of(request, record)
         files = [
-            await run_in_threadpool(encoded, image, "png", record.info)
-            for _, image in record.images
+            await run_in_threadpool(encoded, image, "png", record.kept.info)
+            for _, image in record.kept.images
         ]
         model = desk.offers.model(asked.model)
-        warnings = [*record.warnings, *record.info.get("warnings", ())]
+        warnings = [*record.warnings, *record.kept.info.get("warnings", ())]
         told = {key: value for key, value in body.items() if key not in ("init_images", "mask")}
         sent = body.get("send_images", True) is not False
         images = [as_base64(file) for file in files] if sent else []
-        return answers.answer(images, told, record.info, model, warnings)
+        return answers.answer(images, told, record.kept.info, model, warnings)
 
     @router.post("/sdapi/v1/txt2img", responses=_REFUSALS, openapi_extra=body_of("Txt2Img"))
     async def txt2img(request: Request) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,14 +11,16 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
+from ipa.engine.job import Job
 from ipa.engine.needs import KINDS
 from ipa.errors import IpaError, RequestError, shown
 from ipa.pipeline.documents.json_schema import request_schema
+from ipa.pipeline.pipeline import Pipeline
 from ipa.prepare.samplers.schedules import NAMES as SAMPLERS
 from ipa.prepare.scaling.presets import NAMES as PRESETS
 from ipa.version import __version__
 
-from ..asked import Asked, make_job
+from ..asked import Asked, field_names, make_job
 from ..bodies import json_body
 from ..desk import Desk, Record, progress_of, state_of
 from ..dialects.native import read_job
@@ -29,6 +31,7 @@ from ..streams import EventStream, Streams, alive, event_number, events, server_
 from .words import body_of, refusals
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="An id that the server gave.")]
+R = TypeVar("R")
 _ENDS = {"completed": "done", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -56,6 +59,15 @@ def _add_jobs(router: APIRouter, desk: Desk) -> None:
         record = await run_in_threadpool(desk.submit, asked)
         links = {name: f"/api/v1/jobs/{record.id}{end}" for name, end in _LINKS.items()}
         return record.describe() | {"links": links}
+
+    @router.post(
+        "/plan",
+        responses=refusals(400, 404, 413, 415, 422, 429, 503),
+        openapi_extra=body_of("Job"),
+    )
+    async def plan(request: Request) -> dict[str, Any]:
+        """The memory that a job would take, stage by stage; nothing is computed."""
+        return await _called(desk, read_job(await json_body(request)), _memory)
 
     @router.get("/jobs")
     def jobs() -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _add_results(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         """A finished picture."""
         record, image = desk.image(image_id)
-        file = await run_in_threadpool(encoded, image, format, record.info)
+        file = await run_in_threadpool(encoded, image, format, record.kept.info)
         return Response(file, media_type=MEDIA[format], headers={"cache-control": "no-store"})
 
     @router.get(
@@ -161,7 +173,7 @@ def _add_results(router: APIRouter, desk: Desk) -> None:
     ) -> Response:
         """Where an image prompt acted, in grey: black is nowhere, white is alone. The job must have
         asked for it, with `influence` of its request."""
-        found = desk.record(job_id).influence
+        found = desk.record(job_id).kept.influence
         if found is None:
             raise Fault(404, "this job has no influence", remedy='"influence": true asks for it')
         try:
@@ -214,19 +226,32 @@ def _add_pictures(router: APIRouter, desk: Desk) -> None:
 
 
 async def _done_views(desk: Desk, asked: Asked) -> list[str]:
-    def submit() -> Any:
-        if asked.model is not None and not isinstance(asked.model, str):
-            raise Fault(422, "model is a name", field="model", found=shown(asked.model))
-        document = make_job(asked, desk.offers, desk.shelf, desk.limits)
-        (prompt,) = document.arguments["image_prompts"]
-        return desk.engine.call(document.needs, lambda pipe: pipe.encoder_views(prompt))
-
-    job = await _done(submit)
-    try:
-        views = await job
-    except Exception as error:
-        raise fault_of(error, {"image_prompt": "image_prompt"}) from error
+    if asked.model is not None and not isinstance(asked.model, str):
+        raise Fault(422, "model is a name", field="model", found=shown(asked.model))
+    views = await _called(desk, asked, _views)
     return [as_base64(await run_in_threadpool(encoded, view)) for view in views]
+
+
+def _views(pipeline: Pipeline, arguments: Mapping[str, Any]) -> list[Image.Image]:
+    (prompt,) = arguments["image_prompts"]
+    return pipeline.encoder_views(prompt)
+
+
+def _memory(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return pipeline.plan(**arguments).describe()
+
+
+async def _called(desk: Desk, asked: Asked, work: Callable[[Pipeline, Mapping[str, Any]], R]) -> R:
+    """What a function of the pipeline and the arguments gives, of a job that is not run."""
+
+    def submit() -> Job[R]:
+        document = make_job(asked, desk.offers, desk.shelf, desk.limits)
+        return desk.engine.call(document.needs, lambda pipe: work(pipe, document.arguments))
+
+    try:
+        return await (await run_in_threadpool(submit))
+    except Exception as error:
+        raise fault_of(error, field_names(asked.names)) from error
 
 
 async def _done(work: Any) -> Any:

@@ -78,20 +78,20 @@ async def _answer(
     await result_of(request, record)
     created, base = int(record.created), str(request.base_url)
     pictures = []
-    for key, image in record.images:
+    for key, image in record.kept.images:
         if delivery.by_url:
             pictures.append({"url": f"{base}api/v1/results/{key}?format={delivery.kind}"})
         else:
             file = await run_in_threadpool(
-                encoded, image, delivery.kind, record.info, delivery.quality
+                encoded, image, delivery.kind, record.kept.info, delivery.quality
             )
             pictures.append({"b64_json": as_base64(file)})
-    warnings = [*record.warnings, *record.info.get("warnings", ())]
+    warnings = [*record.warnings, *record.kept.info.get("warnings", ())]
     return JSONResponse(dialect.answer(pictures, delivery, _size(record), created, warnings))
 
 
 def _size(record: Record) -> str:
-    _, image = record.images[0]
+    _, image = record.kept.images[0]
     return f"{image.width}x{image.height}"
 
 
@@ -150,7 +150,9 @@ async def _lines(record: Record, delivery: Delivery) -> AsyncIterator[bytes]:
             raise fault from error
         yield server_sent("error", {"type": "error", **fault.body("/v1/")})
         return
-    for _, image in record.images:
-        file = await run_in_threadpool(encoded, image, delivery.kind, record.info, delivery.quality)
+    for _, image in record.kept.images:
+        file = await run_in_threadpool(
+            encoded, image, delivery.kind, record.kept.info, delivery.quality
+        )
         told = dialect.completed_event(as_base64(file), delivery, _size(record), created)
         yield server_sent(told["type"], told)

@@ -48,7 +48,9 @@ def schemas() -> dict[str, Any]:
     defined = request.pop("$defs") | {"Picture": _PICTURE}
     request.pop("$schema")
     job = schema_of(JOB)
-    job["properties"]["request"] = {"$ref": "#/components/schemas/Request"}
+    job["properties"]["request"] = {
+        "anyOf": [{"$ref": "#/components/schemas/Request"}, {"type": "null"}]
+    }
     job["additionalProperties"] = False
     edit = schema_of(EDIT, ("prompt",))
     edit["properties"] |= {

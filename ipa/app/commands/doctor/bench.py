@@ -17,7 +17,7 @@ from ipa.bench.work import operations, weights
 
 REPEATS, RUNS = 3, 2
 LIMIT = 300.0
-"""Seconds that a whole measurement may take, if nobody said otherwise."""
+"""Seconds that checks and times may take together, if nobody said otherwise."""
 
 _ROOM = 0.75  # of the machine's memory: the rest is the system's
 _BESIDE = 3 << 29  # bytes that a step needs beside weights, in half precision

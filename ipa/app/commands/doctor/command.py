@@ -30,7 +30,10 @@ def doctor(
         ),
     ] = False,
     limit: Annotated[
-        float, typer.Option(metavar="SECONDS", help="For --bench; what does not fit is left out.")
+        float,
+        typer.Option(
+            metavar="SECONDS", help="For all of it with --bench; what does not fit is left out."
+        ),
     ] = LIMIT,
     small: Annotated[
         bool, typer.Option("--small", help="For --bench: the demo's sizes alone.")

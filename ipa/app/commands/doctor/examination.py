@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event
 from typing import TypeVar
 
@@ -153,7 +153,8 @@ def examine(
         del os.environ[_TF32]  # what is timed runs as it usually does
     found = None
     if bench is not None and "device" in of.facts:
-        found = measured(bench, chosen, of.facts, bar, cancel)
+        left = bench.limit - (time.perf_counter() - began)
+        found = measured(replace(bench, limit=max(left, 0.0)), chosen, of.facts, bar, cancel)
     return Diagnosis(
         backend=chosen,
         facts=of.facts,

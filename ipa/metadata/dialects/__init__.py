@@ -1,0 +1,1 @@
+"""What other programs write into their pictures, in the words of our calls."""
