@@ -137,7 +137,8 @@ def test_strips_are_the_whole_picture(
         )
         for strips, alone, wanted, rounded in zip(found, whole, exact, theirs, strict=True):
             assert relative(strips, alone) < MOST
-            assert relative(strips, wanted) < ROUNDINGS * relative(rounded, wanted)
+            # Of a single pixel both may be lucky: one rounding of float32 (6e-8) is allowed.
+            assert relative(strips, wanted) < max(ROUNDINGS * relative(rounded, wanted), 6e-8)
 
 
 @pytest.mark.parametrize("numbers", NUMBERS)
