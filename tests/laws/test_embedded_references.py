@@ -144,7 +144,7 @@ def check(pipe: ipa.Pipeline, result: Result, folder: Path) -> None:
             assert np.array_equal(
                 np.asarray(again.images[which]), np.asarray(result.images[number])
             )
-        # Alone measured 0. Of a batch of two, whose sums have another order, 1.9e-7.
+        # Alone measured 0. Of a batch of two sums have another order: not measured apart from this.
         assert relative(made, wanted) < 4e-6
 
 
