@@ -151,9 +151,9 @@ def _bias(pipe: ipa.Pipeline, patch: Patch) -> None:
 def _padded_scale(pipe: ipa.Pipeline, patch: Patch) -> None:
     attend = ipa_mlx.networks.attention.attend
 
-    def padded(q: mx.array, k: mx.array, v: mx.array, mask: str | None = None) -> mx.array:
+    def padded(q: mx.array, *others: Any, **options: Any) -> mx.array:
         wrong = (q.shape[-1] / 16) ** 0.5 if q.shape[-1] == 12 else 1.0
-        return attend(q * wrong, k, v, mask)
+        return attend(q * wrong, *others, **options)
 
     patch.setattr(ipa_mlx.networks.attention, "attend", padded)
 

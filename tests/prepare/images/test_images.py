@@ -332,7 +332,7 @@ def test_open_image_names_what_is_missing(tmp_path: Path) -> None:
 def test_open_image_refuses_what_is_no_picture(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match="not a picture"):
+    with pytest.raises(RequestError, match="not one that can be read"):
         open_image(path)
 
 
@@ -343,7 +343,7 @@ def test_open_image_refuses_truncated_files(tmp_path: Path, suffix: str) -> None
     whole = path.read_bytes()
     for kept in (len(whole) // 2, len(whole) * 9 // 10):
         path.write_bytes(whole[:kept])
-        with pytest.raises(RequestError, match=r"damaged|not a picture"):
+        with pytest.raises(RequestError, match=r"damaged|not one that can be read"):
             open_image(path)
 
 
