@@ -58,8 +58,9 @@ class ConditionWork:
 class DenoiseWork:
     """One evaluation of the network with all that acts in it, and the step after it.
 
-    `pictures` are made at once; `masked` says for each image prompt whether it has masks. See
-    `ConditionWork` for the rest.
+    `pictures` are made at once; `masked` says for each image prompt whether it has masks. `branch`
+    is that whose deep feature is kept for steps that reuse it, `past` the number of last features
+    that are there when the last is computed. See `ConditionWork` for the rest.
     """
 
     pictures: int
@@ -68,6 +69,8 @@ class DenoiseWork:
     image_tokens: tuple[int, ...] = ()
     masked: tuple[bool, ...] = ()
     controls: tuple[ControlSpec, ...] = ()
+    branch: int | None = None
+    past: int = 0
     height: int
     width: int
 

@@ -15,8 +15,13 @@ from .rounds import Turn
 _SUPPLIES = Path("/sys/class/power_supply")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _PMSET = "/usr/bin/pmset"
-SWITCHES = ("MLX_CONV_WINOGRAD", "MLX_SDPA_PAD_HEAD_DIM", "MLX_DISABLE_COMPILE")
-"""Environment variables that change what MLX runs."""
+SWITCHES = (
+    "IPA_MLX_CONV_ROUTE",
+    "MLX_CONV_WINOGRAD",
+    "MLX_SDPA_PAD_HEAD_DIM",
+    "MLX_DISABLE_COMPILE",
+)
+"""Environment variables that change what runs on MLX."""
 
 
 def conditions(turns: Sequence[Turn], before: Mapping[str, str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ipa.backend.deep import DeepPart
 from ipa.backend.text import Sizes, TextStates
 from ipa.backend.tiling import Tile
 from ipa.backend.vae_memory import StripSize, VaeUse
@@ -249,8 +250,9 @@ def _denoise(subject: Subject, work: DenoiseWork) -> WorkMemory:
     more = subject.unet.in_channels - subject.vae.latent_channels
     channels = [like((work.pictures, height, width, more), mx.float32)] if more > 0 else []
     given = _Given(subject, work, unet, nets, (height, width))
+    deep = None if work.branch is None else DeepPart(work.branch)
 
-    def run(x: mx.array, *arrays: mx.array) -> mx.array:
+    def run(x: mx.array, *arrays: mx.array) -> list[mx.array]:
         rest = iter(arrays)
         beside = [next(rest) for _ in channels]
         conditioning, controls = given.read(rest)
@@ -264,11 +266,15 @@ def _denoise(subject: Subject, work: DenoiseWork) -> WorkMemory:
             context,
             residuals.residuals,
             residuals.features,
+            deep,
         )
-        return output.astype(mx.float32)
+        return [output.astype(mx.float32), *([] if deep is None else [deep.feature])]
 
     arrays = (latents, *channels, *given.arrays)
-    return _counted(run, arrays, networks, _STEP * latents.nbytes)
+    found = _counted(run, arrays, networks, _STEP * latents.nbytes)
+    earlier = found.results - rows * latents.nbytes  # the deep feature that is about to be replaced
+    last = rows * work.pictures * height * width * subject.unet.channels[0] * dtype.size
+    return WorkMemory(found.peak + earlier + work.past * last, found.results)
 
 
 # Latents that a step holds beside the network: x, its estimate, and what earlier rows remember.

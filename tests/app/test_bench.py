@@ -256,6 +256,8 @@ def test_doctor_asks_for_what_a_machine_has() -> None:
     ]
     switched = {name for group in names[2:] for name in group}
     assert "mlx sd15 step 512², MLX_CONV_WINOGRAD=0" in switched
+    routes = {f"mlx sd15 step 512², IPA_MLX_CONV_ROUTE={route}" for route in ("mlx", "unfold")}
+    assert routes < switched
     assert "mlx sd15 step 512², float32, MLX_ENABLE_TF32=1" in switched
     assert len(trials("torch", {"device": "cuda"})) == 2
     sizes = [group[0].width for group in trials("mlx", CPU)]

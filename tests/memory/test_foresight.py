@@ -68,8 +68,13 @@ def stages_counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, tuple[
         ({"dtype": "float16"}, {}),
         ({"quantize": 8}, {}),
         ({"quantize": 4}, {"image": PICTURE.resize((160, 128)), "strength": 1.0}),
+        ({}, {"forecast": True, "num_inference_steps": 40}),
+        ({}, {"cache_interval": 2, "cache_branch": 2, "num_inference_steps": 4}),
     ],
-    ids=["float32", "two pictures", "larger", "float16", "8 bit", "4 bit, from a picture"],
+    ids=[
+        *("float32", "two pictures", "larger", "float16", "8 bit", "4 bit, from a picture"),
+        *("forecast", "reused"),
+    ],
 )
 def test_stages_take_what_was_foretold(
     options: dict[str, Any], more: dict[str, Any], monkeypatch: pytest.MonkeyPatch

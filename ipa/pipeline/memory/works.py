@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ipa.backend.past import MAX_PAST
 from ipa.backend.vae_memory import VaeMemory
 from ipa.backend.work import (
     ConditionWork,
@@ -109,6 +110,7 @@ def _condition(plan: Plan) -> ConditionWork:
 def _denoise(plan: Plan) -> DenoiseWork:
     """The largest step: guided if any is, with every control that ever acts."""
     acting = [c for c in plan.controls if np.asarray(c.table).any()]
+    deep = plan.deep_part()
     return DenoiseWork(
         pictures=len(plan.seeds),
         rows=2 if any(plan.computed.guided) and plan.guided else 1,
@@ -116,6 +118,15 @@ def _denoise(plan: Plan) -> DenoiseWork:
         image_tokens=_image_tokens(plan),
         masked=tuple(prompt.masks is not None for prompt in plan.prompts),
         controls=tuple(plan.loaded.controlnets[c.branch.name].spec for c in acting),
+        branch=None if deep is None else deep.branch,
+        past=_past(plan),
         height=plan.height,
         width=plan.width,
     )
+
+
+def _past(plan: Plan) -> int:
+    """The last features that are kept while the last one is computed."""
+    if plan.past_features() is None:
+        return 0
+    return min(plan.computed.forecasts.count(None) - 1, MAX_PAST)

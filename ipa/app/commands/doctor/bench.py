@@ -23,6 +23,7 @@ _ROOM = 0.75  # of the machine's memory: the rest is the system's
 _BESIDE = 3 << 29  # bytes that a step needs beside weights, in half precision
 _STARTING, _PER_GIGABYTE = 8.0, 2.0  # seconds, of a process; and to make its weights
 _WINOGRAD, _TF32 = "MLX_CONV_WINOGRAD", "MLX_ENABLE_TF32"
+_ROUTE = "IPA_MLX_CONV_ROUTE"
 _TOLD = ("load", "power", _TF32, *SWITCHES)
 
 
@@ -72,6 +73,7 @@ def trials(backend: str, facts: Mapping[str, str], *, is_small: bool) -> list[Gr
     groups = [_off_and_on(case) for case in plain]
     if backend == "mlx" and not on_cpu:
         step = plain[0]
+        groups += [(replace(step, settings=((_ROUTE, value),)),) for value in ("mlx", "unfold")]
         groups += [(replace(step, settings=((_WINOGRAD, value),)),) for value in ("1", "0")]
         wide = replace(step, dtype="float32")
         groups += [(replace(wide, settings=((_TF32, value),)),) for value in ("1", "0")]
