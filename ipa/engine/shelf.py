@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +30,10 @@ class Loaded:
 
 
 class Shelf:
-    """The loaded models of an engine, the latest used last. Its owner thread's alone.
+    """The loaded models of an engine, the latest used last.
+
+    Its owner thread's alone, but for what tells of it: that may be asked from any thread, so the
+    table of models is replaced and never changed.
 
     Parts stay loaded until a job needs another one of their name, or memory is wanted: a job sees
     what it needs and nothing else (`Pipeline.showing`), so its pictures are those of a pipeline
@@ -40,7 +42,7 @@ class Shelf:
 
     def __init__(self, max_models: int, budget: Budget = None) -> None:
         self._max_models, self._budget = max_models, budget
-        self._models: OrderedDict[tuple[str, str], Loaded] = OrderedDict()
+        self._models: dict[tuple[str, str], Loaded] = {}
 
     @property
     def at_hand(self) -> tuple[str, str] | None:
@@ -86,14 +88,14 @@ class Shelf:
 
     def clear(self) -> None:
         """Forget every model, and give its memory back."""
-        self._models.clear()
+        self._models = {}
         gc.collect()
 
     def describe(self) -> list[dict[str, Any]]:
         """What is loaded, JSON-able, the latest used last."""
         return [
             {"model": key[0], **{kind: list(parts) for kind, parts in loaded.parts.items()}}
-            for key, loaded in list(self._models.items())
+            for key, loaded in self._models.items()
         ]
 
     def _missing(self, needs: Needs) -> int:
@@ -113,16 +115,19 @@ class Shelf:
                 if key != needs.key:
                     other.pipeline.release()
         if needs.key in self._models:
-            self._models.move_to_end(needs.key)
-            return self._models[needs.key]
+            return self._last(needs.key, self._models[needs.key])
         while len(self._models) >= self._max_models:
-            key, gone = self._models.popitem(last=False)
-            _LOG.debug("unloading %s", key[0])
-            del gone
+            oldest, *others = self._models
+            _LOG.debug("unloading %s", oldest[0])
+            self._models = {key: self._models[key] for key in others}
             gc.collect()
         _LOG.debug("loading %s", needs.model)
-        loaded = Loaded(load_model(needs, self._budget))
-        self._models[needs.key] = loaded
+        return self._last(needs.key, Loaded(load_model(needs, self._budget)))
+
+    def _last(self, key: tuple[str, str], loaded: Loaded) -> Loaded:
+        """Put a model behind all others."""
+        others = {other: model for other, model in self._models.items() if other != key}
+        self._models = {**others, key: loaded}
         return loaded
 
     def _parts(self, loaded: Loaded, needs: Needs) -> Mapping[str, list[str]]:
