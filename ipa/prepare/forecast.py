@@ -51,7 +51,7 @@ def forecasts(request: Request, guided_steps: Sequence[bool]) -> tuple[Forecast,
     if request.cache_interval > 1:
         raise RequestError(
             "forecast and cache_interval are two ways to do the same steps",
-            found=f"cache_interval={request.cache_interval} with forecast",
+            found=f"cache_interval={request.cache_interval}, with forecast",
             remedy="leave one of them out",
         )
     return tuple(_forecasts(request, guided_steps))

@@ -31,7 +31,7 @@ def test_the_stages_and_what_takes_less(style: str) -> None:
     for word in ("text", "images", "condition", "denoise", "decode", "Held all the time: unet"):
         assert word in found.output
     assert "Peak: " in found.output and "in the stage decode" in found.output
-    assert "Less with:" in found.output and 'vae_memory="strips"' in found.output
+    assert "Less with:" in found.output and "--vae-memory strips" in found.output
 
 
 def test_a_budget_that_is_met_or_not() -> None:

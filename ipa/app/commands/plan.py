@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ipa.app.help.option_words import translated
 from ipa.app.options.loading import ModelOptions, check_arguments
 from ipa.app.terminal import explained, print_json
 from ipa.memory.plan import MemoryPlan, StageMemory, in_words
@@ -47,7 +48,8 @@ def show_memory(found: MemoryPlan) -> None:
     if found.offers:
         console.print("Less with:", style="bold")
     for offer in found.offers:
-        console.print(f"  {in_words(offer.peak):>9}  {offer.words}", markup=False)
+        words = translated(offer.words)
+        console.print(f"  {in_words(offer.peak):>9}  {words}", markup=False, soft_wrap=True)
 
 
 def _table(found: MemoryPlan) -> Table:
