@@ -22,7 +22,7 @@ from PIL import Image
 import ipa
 from ipa import ImagePrompt, demo
 from ipa.engine.supervisor.supervisor import Supervisor
-from ipa.errors import Cancelled, EngineBusy, EngineClosed, RequestError, WorkerLost
+from ipa.errors import Cancelled, EngineBusy, EngineClosed, OutOfMemory, RequestError, WorkerLost
 
 FAKE = Path(__file__).with_name("fake_worker.py")
 
@@ -59,6 +59,19 @@ def test_a_dead_worker_s_jobs_go_to_the_next(fake: Callable[..., Supervisor]) ->
     assert [answer["images"] for answer in answers] == [[prompt] for prompt in prompts]
     assert "made anew after its worker ended" in answers[1]["info"]["warnings"][0]
     assert len({answer["info"]["pid"] for answer in answers}) == 2
+    assert [answer["info"]["was_frugal"] for answer in answers] == [False, True, False, False]
+
+
+def test_what_ran_out_of_memory_is_tried_once_more_for_less(
+    fake: Callable[..., Supervisor],
+) -> None:
+    supervisor = fake()
+    answer = supervisor.submit(job("much memory")).result(20)
+    assert answer["info"]["was_frugal"]
+    assert answer["info"]["warnings"] == ["made anew after memory ran out"]
+    with pytest.raises(OutOfMemory, match="memory ran out"):
+        supervisor.submit(job("no memory")).result(20)
+    assert supervisor.submit(job("good")).result(20)["info"].get("warnings") is None
 
 
 def test_a_poison_job_is_named_and_the_queue_goes_on(fake: Callable[..., Supervisor]) -> None:
