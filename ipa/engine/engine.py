@@ -13,11 +13,14 @@ from typing import Any, TypedDict, TypeVar, Unpack
 from ipa.checks import check_callback, is_finite
 from ipa.errors import RequestError, shown
 from ipa.memory.budget import Budget, check_budget
+from ipa.memory.plan import MemoryPlan
 from ipa.pipeline.loading import end_thread
 from ipa.pipeline.pipeline import Pipeline
 from ipa.request.request import RequestArguments, check_names
 from ipa.request.result import Result
 
+from .activity import awake
+from .frugal import in_less_memory
 from .job import Job, OnEvent
 from .needs import Needs
 from .shelf import Shelf
@@ -34,6 +37,7 @@ class JobOptions(TypedDict, total=False):
     deadline_s: float | None
     on_event: OnEvent | None
     job_id: str | None
+    frugal: bool
 
 
 class Engine:
@@ -108,21 +112,37 @@ class Engine:
             RequestError: A name or a number is wrong. What only the model can tell is told by
                 the job's result.
         """
-        wanted, asked = Needs.of(needs), dict(arguments or {})
-        check_names({name: value for name, value in asked.items() if name not in _CALL})
+        wanted, asked = _asked(needs, arguments)
+        is_frugal = options.get("frugal", False)
 
         def generate(pipeline: Pipeline, job: Job[Result]) -> Result:
-            scales = self._shelf.lora_scales(wanted) | dict(asked.get("loras") or {})
-            call = asked | ({"loras": scales} if scales else {})
-            result: Result | None = None
-            for event in pipeline.stream(cancel=job.should_stop, **call):
-                result = event.result
-                job.tell(event)
-            if result is None:
-                raise RuntimeError("a stream ended without its result")
-            return result
+            call = self._call(wanted, asked)
+            if not is_frugal:
+                return _made(pipeline, job, call)
+            self._shelf.release_others(wanted)
+            with in_less_memory(pipeline, call):
+                return _made(pipeline, job, call)
 
-        return self._put(wanted, generate, options)
+        return self._put(wanted, generate, options, lazy=is_frugal)
+
+    def plan(
+        self,
+        needs: str | Path | Needs | Mapping[str, Any] = "demo",
+        arguments: RequestArguments | Mapping[str, Any] | None = None,
+        **options: Unpack[JobOptions],
+    ) -> Job[MemoryPlan]:
+        """Foretell the memory of a job, which is not run; see `Pipeline.plan`.
+
+        Of a model that is not loaded yet only headers are read; its weights are when a job first
+        uses them. Arguments as those of `submit`.
+        """
+        wanted, asked = _asked(needs, arguments)
+
+        def foretell(pipeline: Pipeline, job: Job[MemoryPlan]) -> MemoryPlan:
+            call = self._call(wanted, asked)
+            return pipeline.plan(**{k: v for k, v in call.items() if k != "weights"})
+
+        return self._put(wanted, foretell, options, lazy=True)
 
     def call(
         self,
@@ -182,8 +202,18 @@ class Engine:
             raise TimeoutError("the engine has not ended yet")
         atexit.unregister(self._at_exit)
 
+    def _call(self, needs: Needs, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call; LoRAs without a scale in it have that of the needs."""
+        scales = self._shelf.lora_scales(needs) | dict(asked.get("loras") or {})
+        return {**asked, **({"loras": scales} if scales else {})}
+
     def _put(
-        self, needs: Needs | None, work: Callable[[Any, Job[R]], R], options: JobOptions
+        self,
+        needs: Needs | None,
+        work: Callable[[Any, Job[R]], R],
+        options: JobOptions,
+        *,
+        lazy: bool = False,
     ) -> Job[R]:
         deadline, on_event = options.get("deadline_s"), options.get("on_event")
         priority = options.get("priority", 0)
@@ -198,6 +228,7 @@ class Engine:
             priority=priority,
             deadline_s=deadline,
             on_event=on_event,
+            lazy=lazy,
         )
         self._waiting.put(job)
         if deadline is not None:
@@ -215,7 +246,8 @@ class Engine:
                 self._shelf.clear()
                 continue
             self._running = job
-            job.run(self._pipeline, self._count)
+            with awake("making a picture"):
+                job.run(self._pipeline, self._count)
         self._shelf.clear()
         end_thread()
 
@@ -224,7 +256,7 @@ class Engine:
         self._jobs_done += 1
 
     def _pipeline(self, job: Job[Any]) -> Pipeline | None:
-        return None if job.needs is None else self._shelf.ready(job.needs, job.tell)
+        return None if job.needs is None else self._shelf.ready(job.needs, job.tell, lazy=job.lazy)
 
     def _at_exit(self) -> None:
         """Stop before the interpreter takes its modules apart under the thread."""
@@ -235,6 +267,27 @@ class Engine:
     def _cancel_all(self) -> None:
         for job in (*self._waiting.listed(), *filter(None, [self._running])):
             job.cancel()
+
+
+def _asked(
+    needs: str | Path | Needs | Mapping[str, Any],
+    arguments: RequestArguments | Mapping[str, Any] | None,
+) -> tuple[Needs, dict[str, Any]]:
+    """What a job needs, and its arguments, whose names are known."""
+    asked = dict(arguments or {})
+    check_names({name: value for name, value in asked.items() if name not in _CALL})
+    return Needs.of(needs), asked
+
+
+def _made(pipeline: Pipeline, job: Job[Result], call: Mapping[str, Any]) -> Result:
+    """The result of a call; the job tells its events."""
+    result: Result | None = None
+    for event in pipeline.stream(cancel=job.should_stop, **call):
+        result = event.result
+        job.tell(event)
+    if result is None:
+        raise RuntimeError("a stream ended without its result")
+    return result
 
 
 def _check_count(name: str, value: object) -> None:

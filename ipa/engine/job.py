@@ -41,8 +41,9 @@ class Job(Generic[R]):
         priority: int = 0,
         deadline_s: float | None = None,
         on_event: OnEvent | None = None,
+        lazy: bool = False,
     ) -> None:
-        self.id, self.needs, self.priority = job_id, needs, priority
+        self.id, self.needs, self.priority, self.lazy = job_id, needs, priority, lazy
         self.submitted = time.monotonic()
         self._deadline = None if deadline_s is None else self.submitted + deadline_s
         self._work, self._on_event = work, on_event

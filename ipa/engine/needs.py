@@ -200,12 +200,14 @@ def _check_names(where: str, given: Mapping[str, Any], known: set[str]) -> None:
             )
 
 
-def load_model(needs: Needs, budget: Budget = None) -> Any:
+def load_model(needs: Needs, budget: Budget = None, *, lazy: bool = False) -> Any:
     """Load the model of some needs, alone; see `ipa.load`.
 
     Args:
         needs: With a budget of their own, or without.
         budget: The `memory_budget` where they have none.
+        lazy: Whether weights are read when they are first used, where needs say nothing of it.
     """
-    options = ({} if budget is None else {"memory_budget": budget}) | dict(needs.options)
+    beside = {"memory_budget": budget, "lazy": lazy or None}
+    options = {k: v for k, v in beside.items() if v is not None} | dict(needs.options)
     return importlib.import_module("ipa.pipeline.loading").load(needs.model, **options)

@@ -52,8 +52,10 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._models)
 
-    def ready(self, needs: Needs, tell: Tell) -> Pipeline:
+    def ready(self, needs: Needs, tell: Tell, *, lazy: bool = False) -> Pipeline:
         """The pipeline that a job needs, loaded as far as it was not; events say what is loaded.
+
+        A lazy one has a model that is not there yet read its weights when they are first used.
 
         Raises:
             IpaError: Something cannot be loaded; what was there stays.
@@ -61,7 +63,7 @@ class Shelf:
         missing = self._missing(needs)
         if missing:
             tell(Progress(stage="load", step=0, total=missing))
-        loaded = self._model(needs)
+        loaded = self._model(needs, lazy=lazy)
         names = self._parts(loaded, needs)
         if missing:
             tell(Progress(stage="load", step=missing, total=missing))
@@ -109,11 +111,15 @@ class Shelf:
             for part in parts
         )
 
-    def _model(self, needs: Needs) -> Loaded:
+    def release_others(self, needs: Needs) -> None:
+        """Give the memory of all weights back but for those of a job's model; they stay loaded."""
+        for key, other in self._models.items():
+            if key != needs.key:
+                other.pipeline.release()
+
+    def _model(self, needs: Needs, *, lazy: bool = False) -> Loaded:
         if self._budget is not None:  # which is all the model's at hand
-            for key, other in self._models.items():
-                if key != needs.key:
-                    other.pipeline.release()
+            self.release_others(needs)
         if needs.key in self._models:
             return self._last(needs.key, self._models[needs.key])
         while len(self._models) >= self._max_models:
@@ -122,7 +128,7 @@ class Shelf:
             self._models = {key: self._models[key] for key in others}
             gc.collect()
         _LOG.debug("loading %s", needs.model)
-        return self._last(needs.key, Loaded(load_model(needs, self._budget)))
+        return self._last(needs.key, Loaded(load_model(needs, self._budget, lazy=lazy)))
 
     def _last(self, key: tuple[str, str], loaded: Loaded) -> Loaded:
         """Put a model behind all others."""

@@ -260,7 +260,9 @@ def _faces(placed: Sequence[PlacedPrompt]) -> dict[str, Any]:
 
 
 def _fit(placed: Sequence[PlacedPrompt]) -> dict[str, Any]:
-    return {"fit": placed[0].prompt.fit or CENTER_CROP}
+    """None where nothing is seen but faces: such an adapter takes no fit."""
+    sees = placed[0].attached.loaded.spec.feature != "face"
+    return {"fit": placed[0].prompt.fit or (CENTER_CROP if sees else None)}
 
 
 def _read_faces(told: Told, pictures: PictureStore) -> Any:
@@ -316,7 +318,7 @@ _PROMPT: Fields[PlacedPrompt] = {
     "negative": Field(describe=_describe_negative, read=_read_negative, keys=("negative",)),
     "fit": Field(
         describe=_fit,
-        read=lambda told, _: None if told.get("embeds_sha256") else told["fit"],
+        read=lambda told, _: told["fit"] if told["images_sha256"] else None,
         keys=("fit",),
     ),
     "face": Field(describe=_faces, lost={"faces_sha256": "faces"}, restore=_read_faces),

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.numpy import load_file
 from typer.testing import CliRunner, Result
 
@@ -113,6 +114,28 @@ def test_a_picture_is_captured_as_it_was_made(
     image = load_file("x.safetensors")["decode/image"][0].transpose(1, 2, 0)
     found = np.asarray(to_pil(image[None])[0])
     assert np.array_equal(found, np.asarray(Image.open("x.png"))) is is_same
+
+
+FOREIGN = (
+    "a heart\nSteps: 1, Sampler: Euler, CFG scale: 5, Seed: 3, Size: 64x64, "
+    "Model hash: 0123456789, Model: dreams, RNG: CPU, Hires upscale: 2, Hires upscaler: Latent"
+)
+
+
+def test_what_another_program_s_picture_loses_is_listed(call: Callable[..., Result]) -> None:
+    """Its request is taken as far as it goes, and none of the rest in silence."""
+    chunk = PngInfo()
+    chunk.add_text("parameters", FOREIGN)
+    Image.new("RGB", (64, 64)).save("foreign.png", pnginfo=chunk)
+    words = ("-r", "foreign.png", "-o", "x.safetensors", *FEW, "--floor", "none", "--json")
+    done = call("parity", "capture", *words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["request"]["guidance_scale"] == 5
+    lost = [line for line in done.stderr.splitlines() if line.startswith("not restored:")]
+    for name in ("dreams", "Hires upscale", "Hires upscaler"):
+        assert any(name in line for line in lost), (name, done.stderr)
+    compared = call("parity", "compare", "x.safetensors", "mlx", "-r", "foreign.png")
+    assert compared.stderr.count("not restored:") == len(lost)
 
 
 def test_precisions_of_another_backend_are_told_and_left(call: Callable[..., Result]) -> None:

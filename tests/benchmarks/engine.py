@@ -6,20 +6,29 @@ Run: PYTHONPATH=tests python -m benchmarks.engine [--rounds N] [--jobs N] [--kil
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
 import os
 import platform
+import random
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 import ipa
-from ipa import Engine, ImagePrompt, Supervisor, demo
+from ipa import Engine, ImagePrompt, Job, Supervisor, demo
 
 NEEDS = {"model": "demo", "adapters": ["base=demo:base"]}
 STEPS = 4
@@ -36,6 +45,7 @@ def main() -> None:
     _latency(options.rounds)
     _readiness(min(5, options.rounds))
     _growth(options.jobs)
+    _crowd(options.jobs)
     _recovery(options.kills)
 
 
@@ -120,21 +130,71 @@ def _growth(jobs: int) -> None:
     print(f"megabytes resident over {jobs} jobs: {' '.join(map(str, marks))}")
 
 
+def _crowd(jobs: int) -> None:
+    """Pictures from 8 threads with cancels, bad jobs and swaps: each as a lone run makes it."""
+    small = {"height": 16, "width": 16, "num_inference_steps": 1}
+    kinds: list[Any] = [NEEDS, {"adapters": ["a=demo:plus"]}, "demo", {"dtype": "float16"}]
+    picture = ipa.open_image(demo.references()[3])
+
+    def call(number: int) -> dict[str, Any]:
+        prompts = [ImagePrompt(picture)] if number % 4 < 2 else []
+        wrong = {"num_images": 0} if number % 9 == 5 else {}
+        return {**small, "image_prompts": prompts, "seed": number % 3, **wrong}
+
+    with Engine(queue=1) as engine:
+        asked = [number for number in range(12) if number % 9 != 5]
+        lone = {n: engine.submit(kinds[n % 4], call(n)).result() for n in asked}
+        lone[5] = engine.submit(kinds[1], call(5) | {"num_images": 1}).result()
+    ends: Counter[str] = Counter()
+    before = _resident()
+    with Engine(queue=jobs) as engine, ThreadPoolExecutor(8) as threads:
+
+        def submit(number: int) -> Job[Any]:
+            job = engine.submit(kinds[number % 4], call(number), job_id=str(number))
+            job.add_done_callback(lambda one: ends.update([one.id]))
+            if number % 7 == 3:
+                threading.Timer(random.random(), job.cancel).start()
+            return job
+
+        states: Counter[str] = Counter()
+        for number, job in enumerate(threads.map(submit, range(jobs))):
+            if job.exception() is None:
+                found, wanted = job.result(), lone[number % 12]
+                states["other pictures"] += not np.array_equal(found.latents, wanted.latents)
+            states[job.state] += 1
+    once = sum(count == 1 for count in ends.values())
+    print(
+        f"crowd of {jobs} from 8 threads: {dict(states)}, ended once {once}, "
+        f"resident {before:.0f} to {_resident():.0f} MB"
+    )
+
+
 def _recovery(kills: int) -> None:
-    seconds = []
+    """SIGKILL at a random moment of each of so many pictures, all of which must be one picture."""
+    seconds, late = [], 0
+    job = {"request": {"prompt": "a star", "num_inference_steps": STEPS, "seed": 1}}
     with Supervisor() as supervisor:
+        wanted = _pixels(supervisor.submit(job).result())
+        answers = []
         for _ in range(kills):
-            task = supervisor.submit({"request": {"num_inference_steps": STEPS}})
+            task = supervisor.submit(job)
             while not task.is_running:
                 time.sleep(0.002)
+            time.sleep(random.random() * 0.3)
+            late += task.done()
             began = time.perf_counter()
             os.kill(supervisor.pid or 0, signal.SIGKILL)
-            task.result()
+            answers.append(task.result())
             seconds.append(time.perf_counter() - began)
+    same = sum(np.array_equal(_pixels(answer), wanted) for answer in answers)
     print(
-        f"killed {kills} times: next picture after median {statistics.median(seconds):.2f} s, "
-        f"at most {max(seconds):.2f} s"
+        f"killed {kills} times, {late} of them after the picture: next one after median "
+        f"{statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s; the same picture {same}"
     )
+
+
+def _pixels(answer: dict[str, Any]) -> Any:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["images"][0]["data"]))))
 
 
 if __name__ == "__main__":

@@ -260,6 +260,22 @@ def test_encoder_view_schema_memory_and_list(begun: Client) -> None:
     assert begun.ask(7, "list")["result"]["loaded"] == []
 
 
+def test_a_plan_is_the_pipeline_s(begun: Client) -> None:
+    request = {"prompt": "a star", **SMALL}
+    plan = begun.ask(2, "plan", request=request)["result"]
+    assert plan == ipa.load("demo").plan("a star", **SMALL).describe()  # type: ignore[arg-type]
+    wrong = begun.ask(3, "plan", request={"promt": "x"})["error"]
+    assert wrong["code"] == -32602 and "did you mean prompt" in wrong["data"]["remedy"]
+    assert "plan" in begun.ask(4, "dance")["error"]["data"]["remedy"]
+
+
+def test_a_frugal_job_says_so(begun: Client) -> None:
+    done = begun.ask("j", "generate", request=SMALL, frugal=True)["result"]
+    assert done["info"]["memory"]["budget_bytes"] == 1 << 26
+    wrong = begun.ask("k", "generate", request=SMALL, frugal="yes")["error"]
+    assert wrong["code"] == -32602
+
+
 TRANSCRIPTS = sorted(
     (Path(__file__).resolve().parents[2] / "examples/swift/transcripts").glob("*.jsonl")
 )

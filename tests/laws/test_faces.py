@@ -14,6 +14,8 @@ from PIL import Image
 
 import ipa
 from ipa import Face, ImageEmbeds, ImagePrompt
+from ipa.metadata.writing import picture_file
+from ipa.pipeline.documents.one_picture import picture_info
 from ipa.prepare.samplers.noise import NoiseStream
 from ipa.request.profiles import PROFILES
 from oracle import adapters, models
@@ -324,3 +326,27 @@ def test_embeds_of_other_adapters(pipe: ipa.Pipeline, references: list) -> None:
         pipe.embed_images(references[:1], adapter="faceid")
     with pytest.raises(ipa.RequestError, match="sees no pictures"):
         pipe.encoder_views(ImagePrompt(references[0], adapter="faceid"))
+
+
+@pytest.mark.parametrize("name", ["faceid", "plus", "unnorm"])
+@pytest.mark.parametrize("is_face", [False, True], ids=["vector", "Face"])
+def test_a_picture_of_a_face_runs_again_alone(
+    name: str, is_face: bool, pipe: ipa.Pipeline, references: list, tmp_path: Path
+) -> None:
+    """The identity lies in the PNG, and of a `Face` its crop; nothing is beside it."""
+    length = 20.0 if name == "unnorm" else 1.0
+    vector = face(1, length)
+    crop = references[0].crop((8, 8, 48, 48))
+    given = Face(vector, crop) if is_face else vector
+    image = references[1] if name == "plus" else None
+    prompt = ImagePrompt(image, adapter=name, face=given, scale=0.8)
+    call = SHARED | {"output_type": "pil", "embed_references": True}
+    result = pipe(image_prompts=prompt, **call)
+    assert result.references is not None and not result.references.missing
+    info, chunks = picture_info(result, 0)
+    path = tmp_path / "face.png"
+    path.write_bytes(picture_file(result.images[0], info, references=chunks).data)
+    again = pipe.replay(path)
+    assert np.array_equal(again.latents, result.latents)
+    other = pipe(image_prompts=replace(prompt, face=face(2, length)), **call)
+    assert not np.array_equal(other.latents, result.latents)

@@ -136,17 +136,8 @@ def _model_options() -> frozenset[str]:
 
 def _load(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
     needs = desk.needs(params)
-
-    def answer(job: Job[dict[str, Any]]) -> None:
-        error = job.exception()
-        if error is not None:
-            desk.answer(number, fault=fault_of(error))
-            return
-        info = job.result()
-        desk.answer(number, {"handle": desk.handle(needs), "info": info})
-
     job = desk.engine.load(needs, on_event=_model_events(desk, number))
-    job.add_done_callback(answer)
+    _answer_with(desk, number, job, lambda info: {"handle": desk.handle(needs), "info": info})
 
 
 def _model_events(desk: Desk, number: Any) -> Callable[[Job[Any], Progress], None]:
@@ -172,8 +163,6 @@ def _put(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
 
 
 def _generate(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
-    from ipa.pipeline.documents.arguments import read_arguments
-
     if number is None or not isinstance(number, (str, int)):
         raise Fault(BAD_PARAMS, "generate has an id, which names its job")
     name = str(number)
@@ -181,22 +170,49 @@ def _generate(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
         if name in desk.jobs and not desk.jobs[name].done():
             raise Fault(BAD_PARAMS, f"there is a job of the id {name!r} already")
     delivery = Delivery(desk, number, params.get("deliver", "data"))
-    request = params.get("request", {})
-    if not isinstance(request, dict):
-        raise Fault(BAD_PARAMS, "request must be an object")
     preview = params.get("preview") or {}
     shown_as = {"preview": preview.get("kind"), "preview_every": preview.get("every", 1)}
-    arguments = read_arguments(request, desk.pictures) | (shown_as if preview else {})
+    is_frugal = params.get("frugal", False)
+    if not isinstance(is_frugal, bool):
+        raise Fault(BAD_PARAMS, "frugal is true or false", {"found": shown(is_frugal)})
     job = desk.engine.submit(
         desk.needs(params),
-        arguments,
+        _arguments(desk, params) | (shown_as if preview else {}),
         job_id=name,
         priority=params.get("priority", 0),
         deadline_s=params.get("deadline_s"),
         on_event=delivery.event,
+        frugal=is_frugal,
     )
     desk.jobs[name] = job
     job.add_done_callback(delivery.finish)
+
+
+def _arguments(desk: Desk, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the call that a message asks for."""
+    from ipa.pipeline.documents.arguments import read_arguments
+
+    request = params.get("request", {})
+    if not isinstance(request, dict):
+        raise Fault(BAD_PARAMS, "request must be an object")
+    return read_arguments(request, desk.pictures)
+
+
+def _plan(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
+    job = desk.engine.plan(desk.needs(params), _arguments(desk, params))
+    _answer_with(desk, number, job, lambda plan: plan.describe())
+
+
+def _answer_with(desk: Desk, number: Any, job: Job[Any], told: Callable[[Any], Any]) -> None:
+    """Answer with what is told of a job's result, or its error, when it has ended."""
+
+    def answer(job: Job[Any]) -> None:
+        try:
+            desk.answer(number, told(job.result()))
+        except BaseException as error:  # noqa: BLE001 - every request is answered once
+            desk.answer(number, fault=fault_of(error))
+
+    job.add_done_callback(answer)
 
 
 class Delivery:
@@ -286,15 +302,7 @@ def _encoder_view(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
     asked = {"image_prompts": [params.get("image_prompt", {})]}
     (prompt,) = read_arguments(asked, desk.pictures)["image_prompts"]
     job = desk.engine.call(desk.needs(params), lambda pipe: pipe.encoder_views(prompt))
-
-    def answer(job: Job[Any]) -> None:
-        error = job.exception()
-        if error is not None:
-            desk.answer(number, fault=fault_of(error))
-            return
-        desk.answer(number, {"images": [_inline(view, "PNG") for view in job.result()]})
-
-    job.add_done_callback(answer)
+    _answer_with(desk, number, job, lambda views: {"images": [_inline(v, "PNG") for v in views]})
 
 
 def _schema(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
@@ -311,6 +319,7 @@ METHODS: Mapping[str, Callable[[Desk, Any, Mapping[str, Any]], None]] = {
     "load": _load,
     "unload": _unload,
     "put": _put,
+    "plan": _plan,
     "generate": _generate,
     "cancel": _cancel,
     "list": _list,

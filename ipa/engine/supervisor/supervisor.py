@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ipa.checks import check_callback
-from ipa.errors import Cancelled, EngineBusy, EngineClosed, RequestError, WorkerLost
+from ipa.errors import Cancelled, EngineBusy, EngineClosed, OutOfMemory, RequestError, WorkerLost
 from ipa.pipeline.documents.pictures import PictureShelf
 
 from .answers import error_of
@@ -33,7 +33,9 @@ class Supervisor:
     """A supervisor of one worker process, for programs that must outlive a crash of the GPU.
 
     A job is sent to a worker; if that dies, jobs it had are sent to the next one, and since a seed
-    gives the same picture, nobody can tell. A job that two workers died of is given up.
+    gives the same picture, nobody can tell. What was running then, or ran out of memory, is tried
+    once more in less memory, as far as that leaves the picture as it is, and the answer's
+    `info["warnings"]` say so. A job that fails a second time is given up.
 
     Args:
         command: What to run as a worker; by default this Python's `ipa.engine.stdio`.
@@ -173,12 +175,14 @@ class Supervisor:
             if self._process is not process:  # it was asked to
                 return
             self._process, self._is_ready = None, False
-            ending = process.ending() | {"reason": self._reasons.pop(process.pid, "it ended")}
+            ending = process.ending() | {
+                "reason": self._reasons.pop(process.pid, "its worker ended")
+            }
             _LOG.warning("worker %d ended: %s", process.pid, ending)
             lost, self._sent = self._sent, []
             for task in lost:
                 if task.is_running:
-                    task.deaths.append(ending)
+                    task.failed(ending)
                 task.rest()
             self._crashes.count()
             given_up = list(self._tasks.values()) if self._crashes.has_given_up else []
@@ -193,11 +197,12 @@ class Supervisor:
         """Answer a job whose worker died, if it is not to be sent again."""
         if task.is_cancelled:
             self._finish(task, error=Cancelled("the job was cancelled", found="its worker ended"))
-        elif len(task.deaths) >= 2:
-            last = task.deaths[-1]
+        elif len(task.failures) >= 2:
+            last = task.failures[-1]
             how = last.get("signal") or f"exit code {last.get('exit_code')}"
+            first = task.failures[0]["reason"]
             error = WorkerLost(
-                f"two workers ended while they did the job {task.id}",
+                f"the job {task.id} failed twice: first {first}, then its worker ended",
                 found=f"{how}; {last['reason']}",
                 remedy="ask for less: a smaller size, fewer pictures; see .ending for its words",
                 ending=last,
@@ -231,11 +236,25 @@ class Supervisor:
         task = self._tasks.get(str(number))
         if task is None:
             return  # of ours, or an answer that came twice
-        if "error" in message:
-            self._finish(task, error=error_of(message["error"]))
-        else:
+        if "error" not in message:
             self._crashes.forget()
-            self._finish(task, result=_told_of(message.get("result"), task))
+            self._finish(task, result=task.told(message.get("result")))
+            return
+        error = error_of(message["error"])
+        if not (isinstance(error, OutOfMemory) and self._is_tried_again(task, error)):
+            self._finish(task, error=error)
+
+    def _is_tried_again(self, task: Task, error: OutOfMemory) -> bool:
+        """Send a job whose memory ran out once more, for less of it."""
+        with self._lock:
+            if task.is_cancelled or not task.failed(
+                {"reason": "memory ran out", **error.to_json()}
+            ):
+                return False
+            if task in self._sent:
+                self._sent.remove(task)
+            self._send_more()
+        return True
 
     def _notice(self, method: str, params: Mapping[str, Any]) -> None:
         task = self._tasks.get(str(params.get("id")))
@@ -273,13 +292,13 @@ class Supervisor:
         if process is None or not self._is_ready:
             return
         waiting = [task for task in self._tasks.values() if task not in self._sent]
-        waiting.sort(key=lambda task: (-task.params.get("priority", 0), not task.deaths))
+        waiting.sort(key=lambda task: (-task.params.get("priority", 0), not task.failures))
         for task in waiting[: max(0, _IN_FLIGHT - len(self._sent))]:
             for sha256 in _hashes(task.params):
                 self._send_picture(process, sha256)
             self._sent.append(task)
             task.rest()
-            process.send({"id": task.id, "method": "generate", "params": task.params})
+            process.send({"id": task.id, "method": "generate", "params": task.sent})
 
     def _send_picture(self, process: Process, sha256: str) -> None:
         if sha256 in self._there:
@@ -326,13 +345,3 @@ def _hashes(value: Any) -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for entry in value:
             yield from _hashes(entry)
-
-
-def _told_of(result: Any, task: Task) -> dict[str, Any]:
-    """A result that says what its job went through."""
-    answer = dict(result) if isinstance(result, Mapping) else {}
-    if task.deaths:
-        info = dict(answer.get("info") or {})
-        died = f"made anew after its worker ended ({task.deaths[0]['reason']})"
-        answer["info"] = info | {"warnings": [*info.get("warnings", ()), died]}
-    return answer

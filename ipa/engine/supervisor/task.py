@@ -11,15 +11,22 @@ OnNotice: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 """A function that is told of progress and previews: the method's name and its params."""
 
 
+_GIB = 1 << 30
+
+
 class Task:
-    """A job in a supervisor's hands. Changed under the supervisor's lock alone."""
+    """A job in a supervisor's hands. Changed under the supervisor's lock alone.
+
+    Attributes:
+        failures: How each of its tries ended that gave no answer; each has a "reason" in words.
+    """
 
     def __init__(
         self, job_id: str, params: Mapping[str, Any], on_notice: OnNotice | None = None
     ) -> None:
         self.id, self.params, self.on_notice = job_id, dict(params), on_notice
         self.future: Future[dict[str, Any]] = Future()
-        self.deaths: list[dict[str, Any]] = []
+        self.failures: list[dict[str, Any]] = []
         self.is_running = False
         self.is_cancelled = False
         self.last_news = time.monotonic()
@@ -38,6 +45,25 @@ class Task:
         """Whether it is answered."""
         return self.future.done()
 
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The params of its next try: a second one is made in less memory."""
+        return self.params | ({"frugal": True} if self.failures else {})
+
+    def failed(self, how: Mapping[str, Any]) -> bool:
+        """Note that a try failed: its worker ended, or memory ran out; True if it was the first."""
+        self.failures.append(dict(how))
+        return len(self.failures) == 1
+
+    def told(self, result: Any) -> dict[str, Any]:
+        """A result that says what the job went through."""
+        answer = dict(result) if isinstance(result, Mapping) else {}
+        if self.failures:
+            info = dict(answer.get("info") or {})
+            words = f"made anew after {self.failures[0]['reason']}{_less(info)}"
+            answer["info"] = info | {"warnings": [*info.get("warnings", ()), words]}
+        return answer
+
     def news(self) -> None:
         """Note that its worker said something of it."""
         now = time.monotonic()
@@ -48,3 +74,15 @@ class Task:
     def rest(self) -> None:
         """Note that it waits again, for a new worker."""
         self.is_running, self.last_news = False, time.monotonic()
+
+
+def _less(info: Mapping[str, Any]) -> str:
+    """In how much less memory a second try was made, in words, as far as its result says it."""
+    memory = info.get("memory") or {}
+    if not memory.get("budget_bytes"):
+        return ""
+    taken = memory.get("taken") or ()
+    ways = {"strips": "the VAE in strips", "fewer": "fewer pictures at once"}
+    named = " and ".join(ways.get(name, str(name)) for name in taken)
+    same = f", {named}: the same picture but for rounding" if named else ", the same picture"
+    return f", within {memory['budget_bytes'] / _GIB:.3g} GiB{same}"

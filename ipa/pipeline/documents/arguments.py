@@ -31,15 +31,16 @@ def read_arguments(
         RequestError: It asks for what there is not.
     """
     check_names(where, given, readable_names())
+    for name, (kind, reads) in _OBJECTS.items():
+        for entry in _objects(name, given.get(name) or []):
+            check_names(name, entry, _readable(kind, reads))
     return build_objects(_opened(given, READS, pictures))
 
 
 def build_objects(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments whose image prompts and controls are built from dicts."""
+    """Arguments whose image prompts and controls are built from dicts, whatever JSON can hold."""
     built = _DEFAULTS | dict(arguments)
-    for name, (kind, reads) in _OBJECTS.items():
-        for entry in built.get(name, ()):
-            check_names(name, entry, _readable(kind, reads))
+    for name, (kind, _) in _OBJECTS.items():
         built[name] = [kind(entry.get("image"), **_rest(entry)) for entry in built.get(name, ())]
     return built
 

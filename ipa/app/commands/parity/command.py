@@ -47,6 +47,7 @@ from .show import (
     save_reports,
     show_capture,
     show_comparison,
+    show_lost,
 )
 
 BAD = 1
@@ -122,6 +123,7 @@ def capture(  # one parameter per option
             max_bytes=max_bytes,
         )
         asked = read_request(request, picture or ())
+        show_lost(asked)
         arguments, precisions = asked.arguments, floor_precisions(floor)
         opening = ModelOptions.of(context.params).beside(asked.sources).as_made(asked.run)
         folder = opening.folder()

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from ipa.app.output import check_writable
-from ipa.app.terminal import print_json
+from ipa.app.terminal import print_json, say
 from ipa.backend.stages import chosen
 from ipa.errors import IncompatibleCaptures, RequestError
 from ipa.files import write_whole
@@ -28,6 +28,7 @@ from ipa.parity.compare.measures import Difference
 from ipa.parity.report.machine import json_report, junit
 from ipa.parity.report.page.html import report
 from ipa.parity.report.text import notes, phases
+from ipa.pipeline.documents.replaying import not_restored
 from ipa.pipeline.request_file import RequestFile
 
 
@@ -98,6 +99,14 @@ class PatternLimits(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+def show_lost(request: RequestFile) -> None:
+    """Say what of another program's picture is not restored: the run is not that picture's."""
+    if request.tool is None:
+        return
+    for words in not_restored(request, {}):
+        say("[yellow]not restored:[/]", f"{words} ({request.tool})")
 
 
 def check_described(request: RequestFile, capture: Capture) -> None:

@@ -18,6 +18,8 @@ from ipa.parity.compare.live import Subject, measured
 from ipa.pipeline.loading import choose_backend
 from ipa.pipeline.request_file import RequestFile, read_request
 
+from .show import show_lost
+
 _LIVE = re.compile(
     r"(?P<backend>mlx|torch)(:(?P<dtype>[a-z0-9]+))?(/(?P<bits>\d+))?(@(?P<device>[a-z0-9:]+))?"
 )
@@ -72,6 +74,7 @@ class Opening:
                 remedy="pass --request FILE: JSON of arguments, or a PNG of ipa-mlx generate",
             )
         asked = read_request(options["request"], options["picture"] or ())
+        show_lost(asked)
         way = {"vae_memory": asked.run.get("vae_memory")}  # precisions are those of the subjects
         opening = ModelOptions.of(options).beside(asked.sources).as_made(way)
         folder = opening.folder()
