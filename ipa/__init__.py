@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ipa.pipeline.documents.saving import save_picture
     from ipa.pipeline.loading import load
     from ipa.pipeline.pipeline import Pipeline
-    from ipa.pipeline.run import CancelSignal
     from ipa.prepare.editing.outpainting import enlarge, outpaint
     from ipa.prepare.image_prompts.ipadpt import write_ipadpt
     from ipa.prepare.images.pictures import open_image
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ipa.request.pictures import Picture
     from ipa.request.result import Progress, Result
     from ipa.request.scales import Curve, Layers, Scale, StepWeights
+    from ipa.watching import CancelSignal
 
     from . import controls as controls
     from . import demo as demo
@@ -130,7 +130,7 @@ _HOMES = {
     "ImagePrompt": "ipa.request.image_prompt",
     "Picture": "ipa.request.pictures",
     **dict.fromkeys(("Progress", "Result"), "ipa.request.result"),
-    "CancelSignal": "ipa.pipeline.run",
+    "CancelSignal": "ipa.watching",
     "Control": "ipa.request.control",
     "ImageEmbeds": "ipa.request.embeds",
     "Influence": "ipa.request.influence",

@@ -147,6 +147,18 @@ class Cancelled(IpaError):  # noqa: N818 - nobody made an error
     code = "cancelled"
 
 
+class PipelineBusy(IpaError):  # noqa: N818 - nobody made an error
+    """Another thread has the pipeline, and did not give it back in the time that was given."""
+
+    code = "pipeline-busy"
+
+
+class PipelineClosed(IpaError):  # noqa: N818 - likewise
+    """The pipeline was closed: its model is gone."""
+
+    code = "pipeline-closed"
+
+
 class EngineError(IpaError):
     """An engine cannot take a job, or finish it."""
 

@@ -35,7 +35,7 @@ from .networks.context import KeyValue
 from .networks.low_rank import SiteChanges, site_changes
 from .networks.projectors import PROJECTORS
 from .networks.weights import fill
-from .residency import Resident, Source, resident
+from .residency import Resident, Source, read_all, resident
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,9 @@ class Adapters:
             contents.append(found.contents)
         files.ignore.check_all(where, *contents)
         if not self.lazy:
-            adapter.get()
+            read_all([adapter] if found is None else [adapter, found.network])
         sha256, place = "", None
         if encoder is not None and found is not None:
-            if not self.lazy:
-                found.network.get()
             sha256, place = _fingerprint(found.network.source, encoder), _place(encoder)
             self._encoders[place] = found
         self._attached[name] = _Attached(adapter, place)

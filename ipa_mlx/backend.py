@@ -56,7 +56,7 @@ from .networks.vae import Vae
 from .networks.weights import DTYPES, keep_freed
 from .prediction import Network, forecast, predict
 from .report import report
-from .residency import MlxResidency, Resident, Source, require_quantized, resident
+from .residency import MlxResidency, Resident, Source, read_all, require_quantized, resident
 from .sampler import advance, guide
 from .stages import Stages
 from .text import encode_text, no_text
@@ -402,8 +402,7 @@ def load(
     if how is not None:
         require_quantized(network.measured for network in networks.values())
     if not lazy:
-        for network in networks.values():
-            network.get()
+        read_all(networks.values())
     gone = (name for part in converted.values() for name in part.dropped)
     left_out = LeftOut.of(model.name, gone)
     backend = MlxBackend(model, chosen, networks, how, left_out=left_out)

@@ -19,7 +19,7 @@ from .networks.context import Context
 from .networks.controlnet import ControlNet
 from .networks.t2i_adapter import T2IAdapter
 from .networks.unet_down import added_conditioning
-from .residency import Resident, Source, resident
+from .residency import Resident, Source, read_all, resident
 
 Residuals = list[mx.array | None]
 
@@ -96,7 +96,7 @@ class Controls:
         """See `ControlNetStore.load`."""
         found = _control(files, self.precision, self.quantization)
         if not self.lazy:
-            found.get()
+            read_all([found])
         kind = "t2i_adapter" if isinstance(files, T2IAdapterFiles) else "controlnet"
         self._loaded[name] = kind, found
         return found.measured.nbytes

@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +17,7 @@ from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import RequestError
 from ipa.model.folder import ModelFolder
 from ipa.model.ignoring import NOTHING, Ignore
+from ipa.watching import watch
 from ipa_convert import Converted, ConvertedTensor
 
 from .networks.weights import arrays
@@ -274,6 +276,7 @@ def _changes(lora: Lora, precision: mx.Dtype) -> dict[Place, LowRankChange]:
     tensors: dict[str, ConvertedTensor] = {}
     for (network, path), pair in lora.items():
         tensors |= {f"{network}.{path}.down": pair.down, f"{network}.{path}.up": pair.up}
+    watch().expect("load", sum(prod(t.shape) * precision.size for t in tensors.values()))
     found = dict(arrays(Converted(lora.where, tensors), precision))
     changes = {place: _change(f"{place[0]}.{place[1]}", lora[place], found) for place in lora}
     mx.eval([(change.down, change.up) for change in changes.values()])

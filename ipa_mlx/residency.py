@@ -17,8 +17,10 @@ from ipa.backend.residency import Part
 from ipa.errors import CheckpointError, RequestError
 from ipa.memory.machine import MachineMemory, system_memory
 from ipa.model.quantization import GROUP_SIZE, Quantization
+from ipa.watching import watch
 from ipa_convert import Converted, is_quantized
 
+from . import end_thread
 from .networks.weights import arrays, chosen_quantization, place, reading_bytes
 
 N = TypeVar("N")
@@ -219,6 +221,19 @@ def resident(source: Source, make: Callable[[], M]) -> Resident[M]:
     return Resident(source, lambda: source.fill(make()))
 
 
+def read_all(networks: Collection[Resident[Any]]) -> None:
+    """Read networks that are not in memory; whoever watches knows from the start how much it is.
+
+    Raises:
+        Cancelled: Whoever watches says so.
+        CheckpointError: Files are damaged, or were written over.
+    """
+    missing = [network for network in networks if not network.is_here]
+    watch().expect("load", sum(network.measured.nbytes for network in missing))
+    for network in missing:
+        network.get()
+
+
 def require_quantized(networks: Iterable[Measured]) -> None:
     """Raise RequestError if nothing at all is quantised that should be."""
     if not any(network.quantization for network in networks):
@@ -261,6 +276,14 @@ class MlxResidency:
         for name in names:
             self.networks[name].release()
         mx.clear_cache()
+
+    def clear(self) -> None:
+        """See `Residency.clear`."""
+        mx.clear_cache()
+
+    def end_thread(self) -> None:
+        """See `Residency.end_thread`."""
+        end_thread()
 
     @contextmanager
     def limited(self, cache: int | None) -> Iterator[None]:

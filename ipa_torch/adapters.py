@@ -30,6 +30,7 @@ from ipa.sources.encoders import (
     left_out_of,
     loaded_adapter,
 )
+from ipa.watching import one_part
 
 from .files.adapter_file import AdapterFile, open_adapter
 from .files.weights import MALFORMED, Account, load_component, load_encoder_file, quiet, reason
@@ -225,10 +226,12 @@ class Adapters:
         file = open_adapter(files.weights, self.model.sites, files.ignore)
         spec = identified(check_file(file, self.model.sites, width), files.kind, where)
         encoder = find_encoder(spec, files, self.model)
-        adapter = ImageAdapter.read(file, self.unet, self.model.sites, spec)
+        with one_part():
+            adapter = ImageAdapter.read(file, self.unet, self.model.sites, spec)
         contents, found = [file.contents], None
         if encoder is not None:
-            found, of_encoder = self._encoder(encoder, files.ignore)
+            with one_part():
+                found, of_encoder = self._encoder(encoder, files.ignore)
             contents.append(of_encoder)
         files.ignore.check_all(where, *contents)
         if encoder is not None and found is not None:

@@ -38,6 +38,7 @@ from ipa.errors import RequestError
 from ipa.model.folder import AdapterFiles, ModelFolder
 from ipa.model.left_out import NOTHING, LeftOut
 from ipa.model.vae import TinyVaeFiles
+from ipa.watching import one_part, watch
 
 from .adapters import Adapters
 from .conditioning import Conditioning, steered
@@ -258,7 +259,8 @@ class TorchBackend:
 
     def load_preview_decoder(self, files: TinyVaeFiles) -> None:
         """See `Backend.load_preview_decoder`."""
-        self.preview_decoder = load_tiny(files, self.device)
+        with one_part():
+            self.preview_decoder = load_tiny(files, self.device)
 
     def work_memory(self, work: Work) -> None:
         """See `Backend.work_memory`: not foretold for torch, whose kernels choose as they run."""
@@ -337,14 +339,18 @@ def _modules(
     model: ModelFolder, dtype: torch.dtype, account: Account
 ) -> dict[str, torch.nn.Module]:
     other = model.other_vae
+    watch().expect("load", 4 if model.is_xl else 3, "parts")
     apart = {"vae": load_vae(model, other, dtype, account)} if other else {}
+    watch().advance("load", len(apart), "parts")
     if model.single_file is not None:
         return {**load_single_file(model, model.single_file, dtype, account), **apart}
     kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     if model.is_xl:
         kinds["text_encoder_2"] = CLIPTextModelWithProjection
-    return apart | {
-        name: load_component(kind, name, model.path / name, dtype, model.variant_of(name), account)
-        for name, kind in kinds.items()
-        if name not in apart
-    }
+    found: dict[str, torch.nn.Module] = dict(apart)
+    for name, kind in kinds.items():
+        if name not in apart:
+            where, variant = model.path / name, model.variant_of(name)
+            found[name] = load_component(kind, name, where, dtype, variant, account)
+            watch().advance("load", 1, "parts")
+    return found

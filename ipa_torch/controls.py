@@ -12,6 +12,7 @@ from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 from ipa.backend.protocol import ControlBranch
 from ipa.backend.text import Sizes, TextStates
 from ipa.model.control_files import ControlFiles, T2IAdapterFiles
+from ipa.watching import one_part
 
 from .networks.controlnet import embed, embedded, load_controlnet
 from .networks.shallow import Inputs, first_residuals
@@ -104,10 +105,11 @@ class Controls:
     def load(self, name: str, files: ControlFiles) -> int:
         """See `ControlNetStore.load`."""
         net: ControlNetModel | T2IAdapter
-        if isinstance(files, T2IAdapterFiles):
-            net = load_t2i_adapter(files, self.unet.dtype).to(self.unet.device)
-        else:
-            net = load_controlnet(files, self.unet.dtype).to(self.unet.device)
+        with one_part():
+            if isinstance(files, T2IAdapterFiles):
+                net = load_t2i_adapter(files, self.unet.dtype).to(self.unet.device)
+            else:
+                net = load_controlnet(files, self.unet.dtype).to(self.unet.device)
         self._loaded[name] = net
         return sum(tensor.nbytes for tensor in net.parameters())
 

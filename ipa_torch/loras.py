@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from ipa.backend.protocol import LoadedLora, LoraScale
 from ipa.errors import CheckpointError
 from ipa.model.ignoring import NOTHING, Ignore
+from ipa.watching import one_part
 
 from .files.lora_file import Networks, Tensors, read_lora
 from .files.weights import MALFORMED, quiet, reason
@@ -67,7 +68,8 @@ class Loras:
     @torch.no_grad()
     def load(self, name: str, path: Path, *, fuse: bool, ignore: Ignore = NOTHING) -> LoadedLora:
         """See `LoraSet.load`."""
-        parts, config, left_out = read_lora(path, self.networks, ignore)
+        with one_part():
+            parts, config, left_out = read_lora(path, self.networks, ignore)
         self._acting.count += 1
         label = f"file{self._acting.count}"
         self._acting.layers.clear()

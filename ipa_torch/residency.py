@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,6 +36,13 @@ class TorchResidency:
     def release(self, names: Collection[str]) -> None:
         """Keep everything, as `can_release` says."""
 
+    def clear(self) -> None:
+        """See `Residency.clear`."""
+        _CLEARING.get(torch.device(self.device).type, _nothing)()
+
+    def end_thread(self) -> None:
+        """See `Residency.end_thread`: nothing that a thread would leave behind."""
+
     @contextmanager
     def limited(self, cache: int | None) -> Iterator[None]:
         """See `Residency.limited`; torch is left as it is."""
@@ -51,6 +58,17 @@ class TorchResidency:
     def ran_out(self, error: BaseException) -> bool:
         """See `Residency.ran_out`."""
         return ran_out(error)
+
+
+def _nothing() -> None:
+    """A CPU's memory goes back by itself."""
+
+
+# What empties the framework's own cache, by the kind of device.
+_CLEARING: Mapping[str, Callable[[], None]] = {
+    "cuda": torch.cuda.empty_cache,
+    "mps": torch.mps.empty_cache,
+}
 
 
 def ran_out(error: BaseException) -> bool:

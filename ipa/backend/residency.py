@@ -49,6 +49,12 @@ class Residency(Protocol):
     def release(self, names: Collection[str]) -> None:
         """Let parts go. One that is used again is read again from its files, the same bits."""
 
+    def clear(self) -> None:
+        """Give buffers that were freed, and that the framework keeps, back to the system."""
+
+    def end_thread(self) -> None:
+        """Give back what the framework keeps for the calling thread, which is about to end."""
+
     def limited(self, cache: int | None) -> AbstractContextManager[None]:
         """A context that keeps at most so many bytes of freed buffers; None: what suits here."""
 

@@ -29,7 +29,7 @@ from ipa.request.result import Progress
 
 if TYPE_CHECKING:
     from ipa.pipeline.pipeline import Pipeline
-    from ipa.pipeline.run import CancelSignal
+    from ipa.watching import CancelSignal
 
 WHOLE = (
     *("start/latents", "text.*/states", "image.0/tokens.*"),

@@ -21,7 +21,7 @@ from ipa.request.result import Progress, Result
 
 if TYPE_CHECKING:
     from ipa.pipeline.pipeline import Pipeline
-    from ipa.pipeline.run import CancelSignal
+    from ipa.watching import CancelSignal
 
 
 _EVERYTHING = Choice()

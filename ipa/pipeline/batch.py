@@ -15,6 +15,7 @@ from ipa.request.batch import Batch
 from ipa.request.influence import Influence
 from ipa.request.result import Progress, Result
 from ipa.request.scales import StepWeights
+from ipa.watching import CancelSignal
 
 from .batch_plan import plan_batch as plan_batch
 from .call_loras import ActingLoras
@@ -22,7 +23,7 @@ from .description import describe_batch, describe_request
 from .documents.references import collect
 from .memory.allotment import Allotted
 from .plan import Plan
-from .run import CancelSignal, Run
+from .run import Run
 
 
 class BatchRun:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ipa.errors import RequestError
+from ipa.prepare.controls.planning import requested_controls
+from ipa.prepare.image_prompts.parts import listed
 from ipa.prepare.samplers.noise import Share
 from ipa.prepare.text.tags import lora_tags
-from ipa.request.batch import Batch
+from ipa.request.batch import Batch, make_batch
 from ipa.request.editing import sources
+from ipa.request.image_prompt import ImagePrompt, check_image_prompts
+from ipa.request.profiles import profile_named
 from ipa.request.request import Request
 
-from .plan import Plan, make_plan
+from .adapters import joins_faces
+from .plan import Plan, make_plan, prompts_from_ip_adapter_image
 from .snapshot import Snapshot
 
 
@@ -61,3 +67,25 @@ def _sharing(plans: list[Plan]) -> list[Plan]:
         )
         for number, plan in enumerate(plans)
     ]
+
+
+def asked_batch(
+    arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot
+) -> tuple[dict[str, Any], Batch]:
+    """A call's arguments but for its image prompts, and its requests.
+
+    `pictures` are image_prompts, ip_adapter_image and controlnet_image.
+    """
+    image_prompts, ip_adapter_image, controlnet_image = pictures
+    prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
+    if ip_adapter_image is not None:
+        if prompts:
+            raise RequestError("pass image_prompts or ip_adapter_image, not both")
+        prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
+    profile = profile_named(arguments.get("profile"))
+    prompts = [
+        listed(entry, profile, joins_faces=joins_faces(entry, now.adapters)) for entry in prompts
+    ]
+    controls = requested_controls(arguments.get("controls", ()), controlnet_image, now.controlnets)
+    asked = {**arguments, "controls": controls}
+    return asked, make_batch(prompts, asked)

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+import gc
+import inspect
+import logging
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from ipa.backend.protocol import Backend
 from ipa.backend.vae_memory import VaeMemory, check_vae_memory
-from ipa.errors import RequestError, shown
+from ipa.errors import PipelineClosed, RequestError, shown
 from ipa.memory.budget import Budget, check_budget, parse_budget
 from ipa.memory.limits import Limits, check_offers
 from ipa.model.controlnet import ControlNetSpec
 from ipa.model.t2i_adapter import T2IAdapterSpec
 from ipa.prepare.text.prompts import open_tokenizers
+from ipa.request.result import Progress
+from ipa.watching import CancelSignal, cancel_question
 
 from .adapters import Adapters
 from .call_loras import lora_folder
+from .calls.turns import Turns, Wait
 from .controls import Controls
 from .fingerprints import fingerprints
 from .loras import Loras
 from .memory.staging import release_over, told
 from .snapshot import Snapshot
 from .words import Inversions
+
+_LOG = logging.getLogger("ipa.pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a pipeline has until it is closed."""
+
+    backend: Backend
+    inversions: Inversions
+    adapters: Adapters
+    controls: Controls
+    loras: Loras
 
 
 class Loaded:
@@ -38,16 +57,77 @@ class Loaded:
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-        self.inversions = Inversions(backend.model, open_tokenizers(backend.model))
-        self.adapters = Adapters(backend)
-        self.controls = Controls(backend)
-        self.loras = Loras(backend, self.inversions)
+        words = Inversions(backend.model, open_tokenizers(backend.model))
+        beside = (Adapters(backend), Controls(backend), Loras(backend, words))
+        self._parts: _Parts | None = _Parts(backend, words, *beside)
         self._lora_folder: Path | None = None
         self._budget: Budget = None
         self._limits = Limits()
-        self._lock, self._changing = threading.Lock(), threading.Lock()
-        self._owner: int | None = None
+        self.turns = Turns()
+        self.streams: WeakSet[Generator[Progress, None, None]] = WeakSet()
+
+    @property
+    def _open(self) -> _Parts:
+        parts = self._parts
+        if parts is None:
+            raise PipelineClosed(
+                "this pipeline was closed", remedy="load the model again: ipa.load(…)"
+            )
+        return parts
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._parts is None
+
+    @property
+    def backend(self) -> Backend:
+        """The backend. Like all that is loaded, PipelineClosed once it is gone."""
+        return self._open.backend
+
+    @property
+    def inversions(self) -> Inversions:
+        """The learned words."""
+        return self._open.inversions
+
+    @property
+    def adapters(self) -> Adapters:
+        """The IP-Adapters."""
+        return self._open.adapters
+
+    @property
+    def controls(self) -> Controls:
+        """The ControlNets and T2I-Adapters."""
+        return self._open.controls
+
+    @property
+    def loras(self) -> Loras:
+        """The LoRAs."""
+        return self._open.loras
+
+    def close(self) -> None:
+        """Forget the model and all that is loaded beside it, and give the memory back.
+
+        What the framework kept of freed buffers goes back to the system, too. Every later call is
+        `PipelineClosed`; closing again does nothing. A run of another thread is waited for, as long
+        as `wait` says; a stream that this thread left in its middle is closed.
+
+        Raises:
+            PipelineBusy: Another thread goes on; nothing was closed.
+        """
+        if self.turns.is_mine:
+            for events in list(self.streams):
+                if inspect.getgeneratorstate(events) == inspect.GEN_SUSPENDED:
+                    events.close()
+        with self.turns.computing(self.turns.wait), self.turns.changing(self.turns.wait):
+            if self.is_closed:
+                return
+            name, residency = self.backend.model.name, self.backend.residency
+            residency.release([each for each, part in residency.parts().items() if part.is_here])
+            self._parts = None
+            gc.collect()  # networks and what acts in them know each other
+            residency.clear()
+        _LOG.info("closed %s", name)
 
     @property
     def vae_memory(self) -> VaeMemory:
@@ -84,7 +164,7 @@ class Loaded:
     @memory_offers.setter
     def memory_offers(self, offers: Sequence[str]) -> None:
         checked = check_offers(offers)
-        with self._changing:
+        with self.unplanned():
             self._limits = replace(self._limits, offers=checked)
 
     @property
@@ -95,7 +175,7 @@ class Loaded:
     @lora_folder.setter
     def lora_folder(self, folder: str | Path | None) -> None:
         chosen = lora_folder(folder)
-        with self._changing:
+        with self.unplanned():
             self._lora_folder = chosen
 
     def release(self) -> None:
@@ -107,6 +187,19 @@ class Loaded:
         with self.changed():
             residency = self.backend.residency
             residency.release([name for name, part in residency.parts().items() if part.is_here])
+        _LOG.info("released the weights of %s", self.backend.model.name)
+
+    def in_words(self) -> str:
+        """The model, the backend, and what is loaded beside it, in a line."""
+        if self.is_closed:
+            return "closed"
+        counts: dict[str, Mapping[str, Any]] = {
+            "adapters": self.adapters,
+            "controls": self.controls,
+            "LoRAs": self.loras,
+        }
+        beside = [f"{title} {', '.join(names)}" for title, names in counts.items() if names]
+        return "; ".join([f"{self.backend.model.name} on {self.backend.name}", *beside])
 
     def info(self) -> dict[str, Any]:
         """What is loaded, JSON-able."""
@@ -149,9 +242,12 @@ class Loaded:
             )
         return fingerprints(self.snapshot()[0], call or {})
 
-    def snapshot(self) -> tuple[Snapshot, Backend]:
-        """What is loaded now, and the backend that has it, whatever is changed from now on."""
-        with self._changing:
+    def snapshot(self, *wait: Wait) -> tuple[Snapshot, Backend]:
+        """What is loaded now, and the backend that has it, whatever is changed from now on.
+
+        `wait`: seconds to wait for a change that is under way; by default the pipeline's.
+        """
+        with self.unplanned(*wait):
             loaded = Snapshot(
                 model=self.backend.model,
                 tokenizers=self.inversions.tokenizers,
@@ -165,9 +261,10 @@ class Loaded:
             return loaded, self.backend.frozen()
 
     @contextmanager
-    def unplanned(self) -> Iterator[None]:
+    def unplanned(self, *wait: Wait) -> Iterator[None]:
         """A context in which no run is planned; one that is under way is not disturbed."""
-        with self._changing:
+        with self.turns.changing(*(wait or (self.turns.wait,))):
+            _ = self._open
             yield
 
     @contextmanager
@@ -177,20 +274,18 @@ class Loaded:
             yield
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
-        """Hold the backend for one run; other threads wait."""
-        if self._owner == threading.get_ident():
-            raise RequestError(
-                "this pipeline is in the middle of a stream in this very thread",
-                remedy="take the stream to its end, or close() it, before the next call",
-            )
-        with self._lock:
-            self._owner = threading.get_ident()
-            try:
-                with told(self.backend.residency.ran_out, lambda: ("", "")):
-                    yield
-            finally:
-                self._owner = None
+    def owned(self, *wait: Wait, cancel: CancelSignal | None = None) -> Iterator[None]:
+        """Hold the backend for one run; other threads wait.
+
+        Args:
+            *wait: Seconds to wait; by default the pipeline's.
+            cancel: Asked while waiting.
+        """
+        (seconds,) = wait or (self.turns.wait,)
+        with self.turns.computing(seconds, cancel and cancel_question(cancel)):
+            residency = self.backend.residency
+            with told(residency.ran_out, lambda: ("", "")):
+                yield
 
     @contextmanager
     def owned_for(self, *parts: str) -> Iterator[None]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -17,12 +19,17 @@ from ipa.memory.limits import OFFERS, check_offers
 from ipa.model.folder import ModelFolder
 from ipa.model.ignoring import Ignore
 from ipa.model.quantization import Quantization
+from ipa.request.result import OnProgress
+from ipa.request.watched import watching
 from ipa.sources.hub import FolderOptions, hub_only
 from ipa.sources.models import resolve_model
 from ipa.sources.vae import resolve_vae
+from ipa.watching import CancelSignal
 
 from .memory.staging import told
 from .pipeline import Pipeline
+
+_LOG = logging.getLogger("ipa.pipeline")
 
 # Backend: (package with open_backend, framework that must be installed, how to install it, options)
 _BACKENDS = {
@@ -59,6 +66,8 @@ def load(
     dtype: str | None = None,
     device: str | None = None,
     quantize: int | None = None,
+    on_progress: OnProgress | None = None,
+    cancel: CancelSignal | None = None,
     **options: Unpack[LoadOptions],
 ) -> Pipeline:
     """Load a model.
@@ -73,6 +82,11 @@ def load(
         device: For torch: "cpu", "cuda", "mps"; None takes the fastest there is.
         quantize: For MLX: 4 or 8 bits for the matrices of attention and feed-forward, to save
             memory; None takes the weights as they are stored.
+        on_progress: Called with a `Progress` of stage "download" (unit "bytes"), then of stage
+            "load": MLX tells bytes, torch parts. In the thread that loads or, of downloads, in
+            one of the hub's, one call at a time.
+        cancel: Asked between tensors, and between chunks of a download, whether to stop: an event,
+            or a function. What was downloaded whole is kept, and the rest goes on from there.
         **options: `revision`: branch, tag or commit on the hub. `offline`: never ask the hub; use
             the local cache. `variant`: "fp16" and the like, in the weights' file names. `vae`:
             another VAE than the model's own: a folder, a file, or a name on the hub; see
@@ -85,6 +99,7 @@ def load(
 
     Raises:
         BackendError: The backend is unknown or not installed.
+        Cancelled: `cancel` says so; nothing stays in memory.
         CheckpointError: The model is missing, damaged or not supported.
         RequestError: An argument is wrong.
     """
@@ -104,26 +119,41 @@ def load(
     spare = [name for name, value in asked.items() if value is not None and name not in accepted]
     if spare:
         raise RequestError(f"the {chosen} backend takes no {', '.join(spare)}")
-    hub = hub_only(options)
-    folder = (
-        model
-        if isinstance(model, ModelFolder)
-        else resolve_model(model, variant=options.get("variant"), **hub)
-    )
-    folder = resolve_vae(folder, options.get("vae"), offline=hub["offline"])
-    if ignore.patterns:
-        folder = replace(folder, ignore=ignore)
     asked["lazy"] = budget is not None or options.get("lazy", False)
-    opening = importlib.import_module(package)
-    with told(opening.ran_out, lambda: ("", "")):
-        opened = opening.open_backend(
-            folder, **{name: value for name, value in asked.items() if name in accepted}
-        )
+    with watching(on_progress, cancel):
+        folder = _found(model, options)
+        if ignore.patterns:
+            folder = replace(folder, ignore=ignore)
+        _LOG.info("loading %s on %s", folder.name, chosen)
+        opened = _opened(package, folder, {n: v for n, v in asked.items() if n in accepted})
     pipe = Pipeline(opened)
     if budget is not None:
         pipe.memory_budget = budget
     pipe.memory_offers = offers
     return pipe
+
+
+def _found(model: str | Path | ModelFolder, options: LoadOptions) -> ModelFolder:
+    """The files of a model and its VAE, downloaded where they are not here."""
+    hub = hub_only(options)
+    if not isinstance(model, ModelFolder):
+        model = resolve_model(model, variant=options.get("variant"), **hub)
+    return resolve_vae(model, options.get("vae"), offline=hub["offline"])
+
+
+def _opened(package: str, folder: ModelFolder, asked: Mapping[str, Any]) -> Any:
+    """A backend with a model; what it had read so far goes if it cannot be."""
+    opening, began = importlib.import_module(package), time.perf_counter()
+    with told(opening.ran_out, lambda: ("", "")):
+        opened = opening.open_backend(folder, **asked)
+    sizes = opened.residency.parts()
+    _LOG.info(
+        "loaded %s: %.1f MB in memory, %.2f s",
+        folder.name,
+        sum(part.nbytes for part in sizes.values() if part.is_here) / 1e6,
+        time.perf_counter() - began,
+    )
+    return opened
 
 
 def choose_backend(backend: str | None) -> str:

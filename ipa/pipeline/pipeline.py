@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
 
-from PIL import Image
-
-from ipa.arrays import Floats
 from ipa.backend.protocol import Backend
 from ipa.backend.tap import Tap, check_tap
 from ipa.backend.tiling import VaeTiling
@@ -22,37 +19,26 @@ from ipa.errors import RequestError, shown
 from ipa.memory.budget import Budget
 from ipa.memory.plan import MemoryPlan
 from ipa.metadata.ours import FileHashes
-from ipa.prepare.controls.planning import requested_controls
-from ipa.prepare.image_prompts.attached import adapter_name
-from ipa.prepare.image_prompts.embeds_origin import load_embeds
-from ipa.prepare.image_prompts.encoder_views import views
-from ipa.prepare.image_prompts.encoding import EncodingOptions, Reader, plan_features
-from ipa.prepare.image_prompts.faces import check_fits
-from ipa.prepare.image_prompts.parts import listed
-from ipa.prepare.image_prompts.text_direction import plan_direction
-from ipa.prepare.images.clip import clip_pixels
 from ipa.prepare.scaling.lambdas import check_weights
-from ipa.request.batch import Batch, make_batch
-from ipa.request.embeds import ImageEmbeds
-from ipa.request.image_prompt import ImagePrompt, check_image_prompts
+from ipa.request.image_prompt import ImagePrompt
 from ipa.request.pictures import Picture
-from ipa.request.profiles import profile_named
 from ipa.request.request import RequestArguments, check_names
-from ipa.request.result import Progress, Result
+from ipa.request.result import OnProgress, Progress, Result
 from ipa.request.scales import StepWeights
+from ipa.watching import CancelSignal
 
-from .adapters import joins_faces, named
-from .batch import BatchRun, plan_batch
+from .batch import BatchRun
+from .batch_plan import asked_batch, plan_batch
 from .call_loras import ActingLoras
+from .calls import asynchronous, encoding
+from .calls.encoding import Seen
+from .calls.turns import CallArguments, Wait, apart, check_wait
 from .changes import adapters, controls, decoders, loras, words
 from .documents.hashes import file_hashes
 from .documents.replaying import replay
 from .loaded import Loaded
 from .memory.allotment import allot, plan_memory
-from .memory.parts import reading_parts
-from .plan import prompts_from_ip_adapter_image
-from .run import CancelSignal
-from .snapshot import Selection, Snapshot
+from .snapshot import Selection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,16 +55,41 @@ def _of_loaded(verb: Callable[Concatenate[Loaded, P], R]) -> Callable[Concatenat
     return method
 
 
+def _of_seen(verb: Callable[Concatenate[Seen, P], R]) -> Callable[Concatenate[Pipeline, P], R]:
+    """A question about what calls see, as one of a pipeline's methods, with its words."""
+
+    @functools.wraps(verb)
+    def method(self: Pipeline, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return verb(self._seen, *args, **kwargs)
+
+    method.__module__, method.__qualname__ = __name__, f"Pipeline.{verb.__name__}"
+    return method
+
+
 class Pipeline:
     """A loaded model, ready to make pictures. Made by `ipa.load`.
 
-    Calls from several threads wait for one another. What is loaded beside the model, and how it is
+    Calls from several threads wait for one another, as long as `wait` says. `close()` gives the
+    memory back, as does the end of a `with` block. What is loaded beside the model, and how it is
     changed, is in `ipa.pipeline.loaded` and `ipa.pipeline.changes`.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._loaded = Loaded(backend)
         self._selection: Selection | None = None
+
+    @property
+    def _seen(self) -> Seen:
+        return Seen(self._loaded, self._selection)
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {self._loaded.in_words()}>"
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     load_ip_adapter = _of_loaded(adapters.load_ip_adapter)
     set_ip_adapter_scale = _of_loaded(adapters.set_ip_adapter_scale)
@@ -95,14 +106,44 @@ class Pipeline:
     load_preview_decoder = _of_loaded(decoders.load_preview_decoder)
     info = _of_loaded(Loaded.info)
     release = _of_loaded(Loaded.release)
+    close = _of_loaded(Loaded.close)
     fingerprints = _of_loaded(Loaded.fingerprints)
+    embed_images = _of_seen(encoding.embed_images)
+    encode_image_prompt = _of_seen(encoding.encode_image_prompt)
+    load_image_embeds = _of_seen(encoding.load_image_embeds)
+    encoder_views = _of_seen(encoding.encoder_views)
+    astream = asynchronous.astream
+    agenerate = asynchronous.agenerate
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed; then every call is `PipelineClosed`."""
+        return self._loaded.is_closed
+
+    @property
+    def busy(self) -> bool:
+        """Whether a picture is made, or something loaded, in any thread at this moment."""
+        return self._loaded.turns.busy
+
+    @property
+    def wait(self) -> Wait:
+        """Seconds that every call, load and setting waits while another thread has the pipeline.
+
+        Then it raises `PipelineBusy`. 0 does not wait; None, the default, waits as long as it
+        takes. It may be set; a call may have a `wait` of its own.
+        """
+        return self._loaded.turns.wait
+
+    @wait.setter
+    def wait(self, wait: Wait) -> None:
+        self._loaded.turns.wait = check_wait(wait)
 
     def file_hashes(self) -> FileHashes:
         """Hashes of the files that are loaded, as A1111 names them; a model's file is read whole.
 
         They go into pictures, so that programs and sites know the weights again.
         """
-        return file_hashes(self._snapshot()[0])
+        return file_hashes(self._seen.snapshot()[0])
 
     @property
     def vae_memory(self) -> VaeMemory:
@@ -181,82 +222,6 @@ class Pipeline:
         view._selection = selection
         return view
 
-    def _snapshot(self) -> tuple[Snapshot, Backend]:
-        loaded, backend = self._loaded.snapshot()
-        return loaded if self._selection is None else self._selection.of(loaded), backend
-
-    @checked
-    def embed_images(self, images: Sequence[Picture], adapter: str | None = None) -> Floats:
-        """CLIP embeddings of pictures, (N, P), by the encoder of an adapter (by default the first).
-
-        For comparing pictures: the cosine of two embeddings is their likeness to that encoder.
-        """
-        if not isinstance(images, (list, tuple)):
-            raise RequestError(
-                "embed_images needs a list of pictures",
-                found=type(images).__name__,
-                remedy="[picture] is one",
-            )
-        now, backend = self._snapshot()
-        if not now.adapters:
-            raise RequestError("no image encoder is loaded", remedy="load_ip_adapter first")
-        name = named(adapter, now.adapters)[0]
-        loaded = now.adapters[name].loaded
-        if loaded.encoder is None:
-            raise RequestError(f"{name} has no image encoder", remedy="name another adapter")
-        pixels = clip_pixels(images, loaded.preprocessing)
-        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
-            return backend.embed_images(name, pixels)
-
-    @checked
-    def encode_image_prompt(
-        self,
-        image: Picture | Sequence[Picture] | ImageEmbeds | None = None,
-        *,
-        adapter: str | None = None,
-        profile: str | None = None,
-        **options: Unpack[EncodingOptions],
-    ) -> ImageEmbeds:
-        """What an adapter's encoder says about pictures: to keep, combine, and prompt with.
-
-        Args:
-            image: One picture or several, or embeds to combine.
-            adapter: A loaded adapter; None takes the only one.
-            profile: That of the calls they are for (`ipa.request.profiles`).
-            **options: combine, negative, fit, sharpen, encoder_mask, enhance_tiles, enhance_ratio,
-                neg_content_prompt, neg_content_scale, face; see `ImagePrompt`.
-        """
-        now, backend = self._snapshot()
-        name, prompt = adapter_name(adapter, now.adapters), ImagePrompt(image, **options)
-        attached = now.adapters[name]
-        check_fits(prompt, attached.loaded.spec, attached.file)
-        direction = plan_direction(prompt, name, attached.loaded, now.model, now.tokenizers)
-        reader = Reader(name, attached, profile_named(profile))
-        features = plan_features(prompt, reader, direction)
-        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
-            return features.compute(backend, name)
-
-    @checked
-    def load_image_embeds(
-        self, path: str | Path, *, adapter: str | None = None, profile: str | None = None
-    ) -> ImageEmbeds:
-        """Embeds for an adapter from a file of ours, or from diffusers' or ComfyUI's .ipadpt."""
-        now, backend = self._snapshot()
-        name, chosen = adapter_name(adapter, now.adapters), profile_named(profile)
-        with self._loaded.owned_for(*reading_parts(name, backend.residency.encoders())):
-            return load_embeds(path, backend, name, now.adapters[name].loaded, chosen)
-
-    @checked
-    def encoder_views(
-        self, prompt: ImagePrompt, *, profile: str | None = None
-    ) -> list[Image.Image]:
-        """What the image encoder sees of each picture of a prompt, or of its tiles, as pictures."""
-        if not isinstance(prompt, ImagePrompt):
-            raise RequestError("encoder_views needs ImagePrompt", found=type(prompt).__name__)
-        now, _ = self._snapshot()
-        name = adapter_name(prompt.adapter, now.adapters)
-        return views(prompt, now.adapters[name].loaded, profile_named(profile))
-
     def __call__(
         self,
         prompt: str | Sequence[str] = "",
@@ -265,10 +230,10 @@ class Pipeline:
         ip_adapter_image: Picture | Sequence[Any] | None = None,
         controlnet_image: Picture | Sequence[Picture] | None = None,
         weights: StepWeights | None = None,
-        on_progress: Callable[[Progress], None] | None = None,
+        on_progress: OnProgress | None = None,
         cancel: CancelSignal | None = None,
         tap: Tap | None = None,
-        **arguments: Unpack[RequestArguments],
+        **arguments: Unpack[CallArguments],
     ) -> Result:
         """Make pictures.
 
@@ -289,11 +254,14 @@ class Pipeline:
             cancel: Asked between steps whether to stop: an event, or a function.
             tap: Told of every stage of the computation, and may change it (`ipa.backend.tap`); of
                 one picture at a time.
-            **arguments: See `ipa.request.request.Request`.
+            **arguments: See `ipa.request.request.Request`. And `wait`: the seconds to wait while
+                another thread has the pipeline; 0 does not wait, None waits as long as it takes;
+                by default `Pipeline.wait`.
 
         Raises:
             RequestError: An argument cannot be honoured; nothing was computed.
             Cancelled: `cancel` was set; the pipeline stays usable.
+            PipelineBusy: Another thread had the pipeline for longer than `wait`.
             NumericalError: The computation gave NaN or a picture of one single colour.
         """
         check_callback("on_progress", on_progress)
@@ -363,19 +331,22 @@ class Pipeline:
         weights: StepWeights | None = None,
         cancel: CancelSignal | None = None,
         tap: Tap | None = None,
-        **arguments: Unpack[RequestArguments],
-    ) -> Iterator[Progress]:
+        **arguments: Unpack[CallArguments],
+    ) -> Generator[Progress, None, None]:
         """The same as a call, as a generator of events; the last one carries the result.
 
         Arguments are checked at once, before the first event is asked for. What is loaded or set
         after that does not reach it.
+
+        The pipeline is this stream's from its first event to its end: take it there, or close() it
+        (`contextlib.closing`). Other threads wait until then, as long as their `wait` says.
         """
-        check_names(arguments)
+        request, wait = apart(arguments, self.wait)
         check_weights(weights)
         check_tap(tap)
-        now, frozen = self._snapshot()
+        now, frozen = self._seen.snapshot(wait)
         pictures = (image_prompts, ip_adapter_image, controlnet_image)
-        asked, batch = _batch({"prompt": prompt, **arguments}, pictures, now)
+        asked, batch = asked_batch({"prompt": prompt, **request}, pictures, now)
         plans = plan_batch(batch, now)
         limits = now.limits if weights is None else now.limits.without("fewer")
         allotted = allot(plans, frozen, limits, watched=tap is not None)
@@ -384,7 +355,10 @@ class Pipeline:
             frozen.loras, [plan.loras for plan in plans], self._loaded.loras.restore
         )
         run = BatchRun(backend, batch, plans, acting, cancel, weights, allotted, asked)
-        return self._run(run, acting.lent(), hooks)
+        turn = self._loaded.owned(wait, cancel=cancel)
+        events = _events(run, turn, acting.lent(), hooks)
+        self._loaded.streams.add(events)
+        return events
 
     def plan(
         self,
@@ -405,38 +379,16 @@ class Pipeline:
             RequestError: An argument cannot be honoured.
         """
         check_names(arguments)
-        now, frozen = self._snapshot()
+        now, frozen = self._seen.snapshot()
         pictures = (image_prompts, ip_adapter_image, controlnet_image)
-        _, batch = _batch({"prompt": prompt, **arguments}, pictures, now)
+        _, batch = asked_batch({"prompt": prompt, **arguments}, pictures, now)
         return plan_memory(plan_batch(batch, now), frozen, now.limits, frozen.vae_memory)
 
-    def _run(
-        self,
-        run: BatchRun,
-        loras: AbstractContextManager[None],
-        hooks: AbstractContextManager[None],
-    ) -> Iterator[Progress]:
-        with self._loaded.owned(), loras, hooks:
-            yield from run.events()
 
-
-def _batch(
-    arguments: dict[str, Any], pictures: tuple[Any, Any, Any], now: Snapshot
-) -> tuple[dict[str, Any], Batch]:
-    """A call's arguments but for its image prompts, and its requests.
-
-    `pictures` are image_prompts, ip_adapter_image and controlnet_image.
-    """
-    image_prompts, ip_adapter_image, controlnet_image = pictures
-    prompts: Sequence[ImagePrompt] = check_image_prompts(image_prompts)
-    if ip_adapter_image is not None:
-        if prompts:
-            raise RequestError("pass image_prompts or ip_adapter_image, not both")
-        prompts = prompts_from_ip_adapter_image(ip_adapter_image, now.adapters)
-    profile = profile_named(arguments.get("profile"))
-    prompts = [
-        listed(entry, profile, joins_faces=joins_faces(entry, now.adapters)) for entry in prompts
-    ]
-    controls = requested_controls(arguments.get("controls", ()), controlnet_image, now.controlnets)
-    asked = {**arguments, "controls": controls}
-    return asked, make_batch(prompts, asked)
+def _events(
+    run: BatchRun, *around: AbstractContextManager[None]
+) -> Generator[Progress, None, None]:
+    with ExitStack() as stack:
+        for context in around:
+            stack.enter_context(context)
+        yield from run.events()

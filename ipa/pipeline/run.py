@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ipa.backend.deep import DeepPart
 from ipa.backend.protocol import Backend, Branch
 from ipa.backend.schedule import MAX_HISTORY
 from ipa.backend.vae_memory import VaeUse
-from ipa.errors import Cancelled, NumericalError, RequestError
+from ipa.errors import Cancelled, NumericalError
 from ipa.model.folder import ModelFolder
 from ipa.prepare.image_prompts.attached import lora_scale
 from ipa.prepare.images.pictures import to_pil
@@ -25,6 +25,7 @@ from ipa.request.influence import Halves, Influence
 from ipa.request.result import Progress, Result
 from ipa.request.scales import StepWeights
 from ipa.version import __version__
+from ipa.watching import CancelSignal, cancel_question
 
 from .call_loras import ActingLoras
 from .description import describe_request
@@ -77,31 +78,6 @@ class Recording:
             shares=tuple(np.stack(site) for site in zip(*self._steps, strict=True)),
             crops=self._crops,
         )
-
-
-class CancelEvent(Protocol):
-    """The protocol of an event that stops a run: a `threading.Event` is one."""
-
-    def is_set(self) -> bool:
-        """Whether the run should stop."""
-
-
-CancelSignal: TypeAlias = "CancelEvent | Callable[[], bool]"
-"""A signal to stop: an event, or a function that returns a bool."""
-
-
-def cancel_question(cancel: CancelSignal | None) -> Callable[[], bool]:
-    """A function that asks whether to cancel. Raises RequestError for what is no signal."""
-    if cancel is None:
-        return lambda: False
-    asked: object = getattr(cancel, "is_set", cancel)
-    if not callable(asked) or isinstance(cancel, type):
-        raise RequestError(
-            "cancel says whether to stop",
-            found=type(cancel).__name__,
-            remedy="pass a threading.Event, or a function that gives True or False",
-        )
-    return asked
 
 
 class Run:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ipa.watching import Unit
+
 from .influence import Influence
 from .references import References
 
-Stage = Literal["load", "encode", "denoise", "decode", "done"]
+Stage = Literal["download", "load", "encode", "denoise", "decode", "done"]
+OnProgress: TypeAlias = "Callable[[Progress], None]"
+"""A function that is told of each event."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,13 +43,15 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """One event of a run.
+    """One event of a run, or of what takes long before it.
 
     Attributes:
-        stage: "encode", "denoise", "decode", then "done" once, with the result. Of an engine's job
-            "load" before them, where something had to be loaded.
-        step: Steps of the stage that are finished; of "denoise", evaluations of the network.
-        total: Steps of the stage.
+        stage: Of a run "encode", "denoise", "decode", then "done" once, with the result. Of what is
+            loaded "download" and "load", of pictures that are encoded alone "encode"; an engine's
+            job has them before its run, where something had to be loaded.
+        step: How much of the stage is finished; of "denoise", evaluations of the network.
+        total: How much there is; 0 where it is not known. It may grow while files are found.
+        unit: What both count: "steps", "bytes", "parts" (files, networks), "pictures".
         eta_s: Estimated seconds until the last denoising step; None before the first is timed.
         preview: A small picture of the current estimate, where one is made.
         result: The result, on the last event.
@@ -55,6 +62,7 @@ class Progress:
     stage: Stage
     step: int
     total: int
+    unit: Unit = "steps"
     eta_s: float | None = None
     preview: Image.Image | None = None
     notes: tuple[str, ...] = ()

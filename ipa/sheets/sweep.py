@@ -16,10 +16,10 @@ from PIL import Image
 from ipa.checks import check_callback
 from ipa.errors import RequestError, shown
 from ipa.pipeline.pipeline import Pipeline
-from ipa.pipeline.run import CancelSignal, cancel_question
 from ipa.request.image_prompt import ImagePrompt, check_image_prompts
 from ipa.request.result import Progress
 from ipa.request.scales import is_list
+from ipa.watching import CancelSignal, cancel_question
 
 from .likeness import Likeness
 

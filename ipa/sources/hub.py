@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 from ipa.errors import CheckpointError
-from ipa.watching import download_bar, watch
+from ipa.watching import download_bar, is_watched, watch
 
 _LOG = logging.getLogger("ipa.sources")
 
@@ -156,11 +156,14 @@ def _fetched(repository: str, choose: Choice, revision: str | None, cached: Path
     names = [file.rfilename for file in info.siblings or ()]
     patterns = [glob.escape(name) for name in choose(names)]
     watching = watch()
-    bar = None if watching is None else download_bar(watching)
-    _LOG.debug("downloading %d files of %s", len(patterns), repository)
-    return Path(
+    watching.check("download")
+    bar = download_bar(watching) if is_watched() else None
+    _LOG.info("fetching %d files of %s", len(patterns), repository)
+    folder = Path(
         snapshot_download(repository, revision=revision, allow_patterns=patterns, tqdm_class=bar)
     )
+    watching.check("download")  # some of the hub's transports tell their bars nothing on the way
+    return folder
 
 
 def _cached(repository: str, markers: Sequence[str], revision: str | None) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,11 +12,13 @@ import numpy as np
 from ipa.arrays import Floats
 from ipa.backend.protocol import PreviewDecoder
 from ipa.model.vae import TinyVaeFiles, TinyVaeSpec
+from ipa.watching import watch
 from ipa_convert.reading.components import read_tiny_vae
 
 from .layers import Convolution, upsample_nearest
 from .weights import place
 
+_BYTES = 4  # of a number in float32
 _CLAMP = 3.0  # latents beyond it are bent back
 
 
@@ -71,7 +74,9 @@ def load_tiny(files: TinyVaeFiles) -> PreviewDecoder:
         CheckpointError: Its weights are damaged, or are not exactly those of its structure.
     """
     decoder = TinyDecoder(files.spec)
-    place(decoder, read_tiny_vae(files), mx.float32, files.name)
+    converted = read_tiny_vae(files)
+    watch().expect("load", sum(prod(tensor.shape) * _BYTES for tensor in converted.values()))
+    place(decoder, converted, mx.float32, files.name)
     return partial(_pictures, decoder)
 
 

@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ipa.errors import CheckpointError, RequestError
 from ipa.model.quantization import Quantization
+from ipa.watching import watch
 from ipa_convert import Converted, ConvertedTensor, Layout, is_quantized
 
 from ..device import device
@@ -90,17 +91,19 @@ def arrays(
 
     Packed weights stay whole numbers. With `quantize`, matrices come as `nn.QuantizedLinear` has
     them: as if they had been converted to this precision and quantised in a file. They are read a
-    group at a time, and nothing of a group's files stays in memory beside them.
+    group at a time, and nothing of a group's files stays in memory beside them. Whoever watches is
+    told of every tensor's bytes, and may stop it.
     """
-    how = None if converted.quantization else quantize
+    how, watching = None if converted.quantization else quantize, watch()
     with ThreadPoolExecutor(_THREADS) as pool:
         for group, stored in _ahead(converted):
             found = zip(group.items(), _finished(group, stored, dtype, pool), strict=True)
             for (name, tensor), array in found:
+                made = [(name, array)]
                 if is_quantized(name, tensor.shape, how):
-                    yield from _quantized(name, array, how, tensor.stored.where)
-                else:
-                    yield name, array
+                    made = _quantized(name, array, how, tensor.stored.where)
+                yield from made
+                watching.advance("load", sum(part.nbytes for _, part in made))
 
 
 Group: TypeAlias = dict[str, ConvertedTensor]

@@ -8,6 +8,7 @@ the caller lets go of it by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 from ipa.errors import BackendError, CheckpointError
 from ipa.model.folder import ModelFolder, OtherVae, SingleFile
 from ipa.model.ignoring import REMEDY
+from ipa.watching import watch
 
 from .spellings import Spelling, text_spelling, unet_spelling, vae_spelling
 from .weights import (
@@ -75,10 +77,12 @@ def load_single_file(
         with quiet():
             reader = _Reader(file.path, model, dtype, account)
             reader.refuse_more()
-            parts = {"unet": reader.unet()}
+            readers: dict[str, Callable[[], torch.nn.Module]] = {"unet": reader.unet}
             if model.other_vae is None:
-                parts["vae"] = reader.vae()
-            parts |= {name: reader.text(name) for name in _TEXT_KINDS if _has(model, name)}
+                readers["vae"] = reader.vae
+            texts = [name for name in _TEXT_KINDS if _has(model, name)]
+            readers |= {name: partial(reader.text, name) for name in texts}
+            parts = {name: _told(read) for name, read in readers.items()}
     except (OSError, *MALFORMED, SafetensorError) as error:
         raise CheckpointError(
             f"{file.path} cannot be loaded by diffusers",
@@ -90,6 +94,12 @@ def load_single_file(
         _check(name, module, file.path)
     reader.leave_the_rest()
     return {n: module.eval().requires_grad_(requires_grad=False) for n, module in parts.items()}
+
+
+def _told(read: Callable[[], torch.nn.Module]) -> torch.nn.Module:
+    found = read()
+    watch().advance("load", 1, "parts")
+    return found
 
 
 def _has(model: ModelFolder, name: str) -> bool:

@@ -51,13 +51,17 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa_mlx": (
         *_GROUND,
         "ipa.checks",
+        "ipa.watching",
         "ipa.model",
         "ipa.memory",
         "ipa.backend",
         "ipa_convert",
         *_SHARED,
     ),
-    "ipa_torch": (*_GROUND, "ipa.checks", "ipa.model", "ipa.memory", "ipa.backend", *_SHARED),
+    "ipa_torch": (
+        *(*_GROUND, "ipa.checks", "ipa.watching", "ipa.model"),
+        *("ipa.memory", "ipa.backend", *_SHARED),
+    ),
 }
 _FRAME = (
     "request_options",

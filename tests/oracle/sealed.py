@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-_CHANGES = ("load_", "unload_", "set_")
+_CHANGES = ("load_", "unload_", "set_", "close")
 _READS = {"load_image_embeds"}  # from a file, into nothing
 
 

@@ -6,7 +6,6 @@ Nothing here is changed by a run: a pipeline is handed out with nothing loaded b
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -31,13 +30,10 @@ XL = models.Tiny(unet=models.XL_UNET, second_text=models.SECOND_TEXT)
 
 
 def _whole(pipe: ipa.Pipeline) -> Mapping[int, Any]:
-    """A copy has locks of its own; MLX's types of numbers are one each and cannot be copied."""
+    """MLX's types of numbers are one each and cannot be copied."""
     from ipa_mlx.networks.weights import DTYPES  # not before `preload`
 
-    types = {id(dtype): dtype for dtype in DTYPES.values()}
-    return types | {
-        id(lock): threading.Lock() for lock in (pipe._loaded._lock, pipe._loaded._changing)
-    }
+    return {id(dtype): dtype for dtype in DTYPES.values()}
 
 
 _LOADED = Kept(_whole)

@@ -20,10 +20,10 @@ from ipa.app.output import save_png
 from ipa.app.terminal import progress_bar
 from ipa.arrays import Floats
 from ipa.pipeline.pipeline import Pipeline
-from ipa.pipeline.run import CancelSignal
 from ipa.prepare.images.pictures import open_image, to_rgb
 from ipa.request.image_prompt import ImagePrompt
 from ipa.sheets.sheet import contact_sheet
+from ipa.watching import CancelSignal
 
 STEPS, GUIDANCE, MIX_SCALE = 8, 4.0, 0.7
 SCALES = (0.25, 0.5, 0.75, 1.0)

@@ -81,8 +81,8 @@ from ipa.metadata.ours import FileHashes
 from ipa.metadata.writing import AS_USUAL, QUALITY, Saved
 from ipa.pipeline.documents.one_picture import picture_info
 from ipa.pipeline.pipeline import Pipeline
-from ipa.pipeline.run import CancelSignal
 from ipa.request.result import Result
+from ipa.watching import CancelSignal
 
 
 def run_generate(

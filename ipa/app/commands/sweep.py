@@ -54,7 +54,6 @@ from ipa.errors import Cancelled, RequestError
 from ipa.model.folder import ModelFolder
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.plan import make_plan
-from ipa.pipeline.run import CancelSignal
 from ipa.pipeline.snapshot import Snapshot
 from ipa.prepare.scaling.lambdas import lambda_table
 from ipa.prepare.text.prompts import open_tokenizers
@@ -63,6 +62,7 @@ from ipa.request.request import Request
 from ipa.sheets.sheet import draw_sheet
 from ipa.sheets.sweep import REFERENCE, Axis, Made, Sweep, make_cells
 from ipa.sheets.sweep_report import describe_sweep, sweep_blocks
+from ipa.watching import CancelSignal
 
 _WORDS: tuple[str, ...] = ("end", "layers", "curve", "scale")
 

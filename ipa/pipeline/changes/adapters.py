@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Unpack, overload
 
 from ipa.checks import check_callback, checked
+from ipa.request.result import OnProgress
 from ipa.request.scales import Scale
+from ipa.request.watched import watching
 from ipa.sources.adapters import resolve_adapter
 from ipa.sources.hub import hub_only
+from ipa.watching import CancelSignal
 
 from ..adapter_lists import LoadOptions, wanted_adapters
 from ..loaded import Loaded
@@ -24,6 +27,8 @@ def load_ip_adapter(
     subfolder: str = "",
     name: str | None = None,
     scale: Scale = 1.0,
+    on_progress: OnProgress | None = None,
+    cancel: CancelSignal | None = None,
     **options: Unpack[LoadOptions],
 ) -> str: ...
 
@@ -37,6 +42,8 @@ def load_ip_adapter(
     subfolder: str | list[str] = "",
     name: list[str] | None = None,
     scale: Scale | list[Scale] = 1.0,
+    on_progress: OnProgress | None = None,
+    cancel: CancelSignal | None = None,
     **options: Unpack[LoadOptions],
 ) -> list[str]: ...
 
@@ -50,6 +57,8 @@ def load_ip_adapter(
     subfolder: str | list[str] = "",
     name: list[str] | None = None,
     scale: Scale | list[Scale] = 1.0,
+    on_progress: OnProgress | None = None,
+    cancel: CancelSignal | None = None,
     **options: Unpack[LoadOptions],
 ) -> list[str]: ...
 
@@ -63,6 +72,8 @@ def load_ip_adapter(
     subfolder: str | Sequence[str] = "",
     name: str | Sequence[str] | None = None,
     scale: Scale | Sequence[Scale] = 1.0,
+    on_progress: OnProgress | None = None,
+    cancel: CancelSignal | None = None,
     **options: Unpack[LoadOptions],
 ) -> str | list[str]:
     """Load an IP-Adapter beside those already loaded; see `ipa.sources.models`.
@@ -78,6 +89,7 @@ def load_ip_adapter(
         subfolder: Folder of the file inside it.
         name: What image prompts call it; by default the short name, or the file's stem.
         scale: λ where an image prompt gives none.
+        on_progress, cancel: As for `ipa.load`.
         **options: revision and offline. `image_encoder_folder`: where its image encoder lies, a
             folder or a file such as ComfyUI's clip_vision/NAME.safetensors: beside the adapter,
             or else in the current folder; by default "image_encoder". Where none is named, one
@@ -92,6 +104,7 @@ def load_ip_adapter(
         The adapter's name; of several a list.
 
     Raises:
+        Cancelled: `cancel` says so; nothing of it is loaded.
         CheckpointError: The file is damaged, or made for another base model or encoder.
         RequestError: The name is taken, the scale does not fit the UNet, or it must be told
             which kind of adapter it is.
@@ -101,19 +114,21 @@ def load_ip_adapter(
         source=source, weight_name=weight_name, subfolder=subfolder, name=name, scale=scale
     )
     scales = [loaded.adapters.checked(one.scale) for one in wanted]
-    found = [
-        resolve_adapter(
-            one.source,
-            weight_name=one.weight_name,
-            subfolder=one.subfolder,
-            image_encoder_folder=options.get("image_encoder_folder", "image_encoder"),
-            **hub_only(options),
-        )
-        for one in wanted
-    ]
-    names = [one.name or files.name for one, files in zip(wanted, found, strict=True)]
-    with loaded.changed():
-        loaded.adapters.load_all(names, found, scales, options)
+    folder = options.get("image_encoder_folder", "image_encoder")
+    with watching(on_progress, cancel):
+        found = [
+            resolve_adapter(
+                one.source,
+                weight_name=one.weight_name,
+                subfolder=one.subfolder,
+                image_encoder_folder=folder,
+                **hub_only(options),
+            )
+            for one in wanted
+        ]
+        names = [one.name or files.name for one, files in zip(wanted, found, strict=True)]
+        with loaded.changed():
+            loaded.adapters.load_all(names, found, scales, options)
     return names if isinstance(wanted, list) else names[0]
 
 

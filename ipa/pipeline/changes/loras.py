@@ -8,8 +8,11 @@ from typing import Unpack
 
 from ipa.checks import checked
 from ipa.model.ignoring import Ignore
+from ipa.request.result import OnProgress
+from ipa.request.watched import watching
 from ipa.sources.hub import FileOptions
 from ipa.sources.loras import resolve_lora
+from ipa.watching import CancelSignal
 
 from ..loaded import Loaded
 
@@ -23,6 +26,8 @@ def load_lora(
     scale: float = 1.0,
     fuse: bool = False,
     ignore: Sequence[str] | None = None,
+    on_progress: OnProgress | None = None,
+    cancel: CancelSignal | None = None,
     **options: Unpack[FileOptions],
 ) -> str:
     """Load a LoRA beside those already loaded; it acts in the UNet and the text encoders.
@@ -39,6 +44,7 @@ def load_lora(
         fuse: Add it to copies of the weights, once, and not to every layer's output: no cost
             per step, for the memory of the layers that it changes. The originals are kept.
         ignore: As for `load_controlnet`.
+        on_progress, cancel: As for `ipa.load`.
         **options: revision and offline; `weight_name`: file inside the folder or repository;
             `subfolder`: folder of the file inside it.
 
@@ -46,14 +52,17 @@ def load_lora(
         The LoRA's name.
 
     Raises:
+        Cancelled: `cancel` says so; nothing of it is loaded.
         CheckpointError: The file is damaged, holds what has no place in this model, or is made
             for another base model.
         RequestError: The name is taken, the scale is no number, or it cannot be fused.
     """
-    asked, path = Ignore.of(ignore), resolve_lora(source, **options)
-    chosen = name or path.stem
-    with loaded.changed():
-        loaded.loras.load(chosen, path, scale, fuse=fuse, ignore=asked)
+    asked = Ignore.of(ignore)
+    with watching(on_progress, cancel):
+        path = resolve_lora(source, **options)
+        chosen = name or path.stem
+        with loaded.changed():
+            loaded.loras.load(chosen, path, scale, fuse=fuse, ignore=asked)
     return chosen
 
 

@@ -21,6 +21,7 @@ from ipa.request.masks import Mask
 from ipa.request.picture_options import CENTER_CROP, Fit
 from ipa.request.pictures import Picture, pictures_of
 from ipa.request.profiles import HOUSE, Profile
+from ipa.watching import watch
 
 from .attached import AttachedAdapter
 from .embeds_origin import black_pixels, origin_of
@@ -85,6 +86,8 @@ class PlannedFeatures:
 
     def compute(self, backend: Backend, adapter: str) -> ImageEmbeds:
         """Run the encoder on the pictures, then combine the features."""
+        given = [s for s in (self.source, self.negative) if isinstance(s, np.ndarray)]
+        watch().expect("encode", sum(map(len, given)), "pictures")
         embeds = self._encode(self.source, backend, adapter)
         if self.closer is not None:
             embeds = self.closer.of(embeds, backend, adapter)
@@ -102,6 +105,7 @@ class PlannedFeatures:
         if isinstance(source, ImageEmbeds):
             return source
         conditional, unconditional = backend.encode_images(adapter, source)
+        watch().advance("encode", len(source), "pictures")
         return ImageEmbeds(conditional=conditional, unconditional=unconditional, origin=self.origin)
 
 

@@ -27,6 +27,7 @@ from ipa.prepare.images.pictures import check_pixels, to_rgb
 from ipa.request.embeds import ImageEmbeds
 from ipa.request.image_prompt import ImagePrompt
 from ipa.request.picture_options import CENTER_CROP, Fit
+from ipa.watching import watch
 
 from .encoder_masks import masked_pixels, masked_view, picture_masks, seen_mask
 
@@ -104,7 +105,11 @@ class PlannedEnhancement:
     def of(self, whole: ImageEmbeds, backend: Backend, adapter: str) -> ImageEmbeds:
         """Enhance the features of the pictures; the unconditional ones stay."""
         batches = np.split(self.parts, range(_BATCH, len(self.parts), _BATCH))
-        states = [backend.encode_images(adapter, batch)[0] for batch in batches]
+        watch().expect("encode", len(self.parts), "pictures")
+        states = []
+        for batch in batches:
+            states.append(backend.encode_images(adapter, batch)[0])
+            watch().advance("encode", len(batch), "pictures")
         closer = self.how.apply(whole.conditional, np.concatenate(states))
         return replace(whole, conditional=closer, unconditional=whole.unconditional[:1])
 

@@ -20,7 +20,7 @@ from ipa.parity.recorded import Recorded, arguments, hold, open_demo, recorded
 from ipa.pipeline.loading import choose_backend
 from ipa.pipeline.loading import environment as environment_of
 from ipa.pipeline.pipeline import Pipeline
-from ipa.pipeline.run import CancelSignal
+from ipa.watching import CancelSignal
 
 from .bench import Wish, measured
 from .diagnosis import Check, Diagnosis, Speed

@@ -9,7 +9,7 @@ from ipa.backend.tap import Tap
 from ipa.errors import RequestError
 from ipa.parity.recording import Exact
 from ipa.pipeline.pipeline import Pipeline
-from ipa.pipeline.run import CancelSignal
+from ipa.watching import CancelSignal
 
 AUTO = "auto"
 _NONE = "none"
