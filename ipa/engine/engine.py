@@ -224,7 +224,9 @@ class Engine:
         self._jobs_done += 1
 
     def _pipeline(self, job: Job[Any]) -> Pipeline | None:
-        return None if job.needs is None else self._shelf.ready(job.needs, job.tell)
+        return (
+            None if job.needs is None else self._shelf.ready(job.needs, job.tell, job.should_stop)
+        )
 
     def _at_exit(self) -> None:
         """Stop before the interpreter takes its modules apart under the thread."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from ipa.memory.budget import Budget
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.snapshot import Selection
 from ipa.request.result import Progress
+from ipa.request.watched import watching
 
 from .needs import KINDS, Needs, Part, load_model
 
@@ -50,19 +50,25 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._models)
 
-    def ready(self, needs: Needs, tell: Tell) -> Pipeline:
-        """The pipeline that a job needs, loaded as far as it was not; events say what is loaded.
+    def ready(
+        self, needs: Needs, tell: Tell, should_stop: Callable[[], bool] = lambda: False
+    ) -> Pipeline:
+        """The pipeline that a job needs, loaded as far as it was not.
+
+        Events say how many parts are loaded and, in between, how many bytes of them.
 
         Raises:
+            Cancelled: It should stop; what is not loaded whole is not there.
             IpaError: Something cannot be loaded; what was there stays.
         """
         missing = self._missing(needs)
         if missing:
-            tell(Progress(stage="load", step=0, total=missing))
-        loaded = self._model(needs)
-        names = self._parts(loaded, needs)
+            tell(Progress(stage="load", step=0, total=missing, unit="parts"))
+        with watching(tell, should_stop):
+            loaded = self._model(needs)
+            names = self._parts(loaded, needs)
         if missing:
-            tell(Progress(stage="load", step=missing, total=missing))
+            tell(Progress(stage="load", step=missing, total=missing, unit="parts"))
         for part, name in zip(needs.adapters, names["adapters"], strict=True):
             loaded.pipeline.set_ip_adapter_scale(part.scale, name)
         return loaded.pipeline.showing(
@@ -86,8 +92,9 @@ class Shelf:
 
     def clear(self) -> None:
         """Forget every model, and give its memory back."""
-        self._models.clear()
-        gc.collect()
+        while self._models:
+            _, gone = self._models.popitem()
+            gone.pipeline.close()
 
     def describe(self) -> list[dict[str, Any]]:
         """What is loaded, JSON-able, the latest used last."""
@@ -117,10 +124,8 @@ class Shelf:
             return self._models[needs.key]
         while len(self._models) >= self._max_models:
             key, gone = self._models.popitem(last=False)
-            _LOG.debug("unloading %s", key[0])
-            del gone
-            gc.collect()
-        _LOG.debug("loading %s", needs.model)
+            _LOG.info("unloading %s", key[0])
+            gone.pipeline.close()
         loaded = Loaded(load_model(needs, self._budget))
         self._models[needs.key] = loaded
         return loaded
