@@ -58,6 +58,8 @@ if TYPE_CHECKING:
         NumericalError,
         OutOfMemory,
         ParityError,
+        PipelineBusy,
+        PipelineClosed,
         RequestError,
         WorkerLost,
     )
@@ -88,6 +90,8 @@ __all__ = [
     "ParityError",
     "Picture",
     "Pipeline",
+    "PipelineBusy",
+    "PipelineClosed",
     "Progress",
     "RequestError",
     "Result",
@@ -115,7 +119,7 @@ __all__ = [
 
 _ERRORS = (
     *("BackendError", "Cancelled", "CheckpointError", "IpaError", "NumericalError"),
-    *("OutOfMemory", "ParityError", "RequestError"),
+    *("OutOfMemory", "ParityError", "RequestError", "PipelineBusy", "PipelineClosed"),
     *("DeadlineExceeded", "EngineBusy", "EngineClosed", "EngineError", "WorkerLost"),
 )
 _HOMES = {

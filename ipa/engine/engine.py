@@ -256,7 +256,9 @@ class Engine:
         self._jobs_done += 1
 
     def _pipeline(self, job: Job[Any]) -> Pipeline | None:
-        return None if job.needs is None else self._shelf.ready(job.needs, job.tell, lazy=job.lazy)
+        if job.needs is None:
+            return None
+        return self._shelf.ready(job.needs, job.tell, job.should_stop, lazy=job.lazy)
 
     def _at_exit(self) -> None:
         """Stop before the interpreter takes its modules apart under the thread."""

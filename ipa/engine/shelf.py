@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from ipa.memory.budget import Budget
 from ipa.pipeline.pipeline import Pipeline
 from ipa.pipeline.snapshot import Selection
 from ipa.request.result import Progress
+from ipa.request.watched import watching
 
 from .needs import KINDS, Needs, Part, load_model
 
@@ -52,21 +52,32 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._models)
 
-    def ready(self, needs: Needs, tell: Tell, *, lazy: bool = False) -> Pipeline:
-        """The pipeline that a job needs, loaded as far as it was not; events say what is loaded.
+    def ready(
+        self,
+        needs: Needs,
+        tell: Tell,
+        should_stop: Callable[[], bool] = lambda: False,
+        *,
+        lazy: bool = False,
+    ) -> Pipeline:
+        """The pipeline that a job needs, loaded as far as it was not.
+
+        Events say how many parts are loaded and, in between, how many bytes of them.
 
         A lazy one has a model that is not there yet read its weights when they are first used.
 
         Raises:
+            Cancelled: It should stop; what is not loaded whole is not there.
             IpaError: Something cannot be loaded; what was there stays.
         """
         missing = self._missing(needs)
         if missing:
-            tell(Progress(stage="load", step=0, total=missing))
-        loaded = self._model(needs, lazy=lazy)
-        names = self._parts(loaded, needs)
+            tell(Progress(stage="load", step=0, total=missing, unit="parts"))
+        with watching(tell, should_stop):
+            loaded = self._model(needs, lazy=lazy)
+            names = self._parts(loaded, needs)
         if missing:
-            tell(Progress(stage="load", step=missing, total=missing))
+            tell(Progress(stage="load", step=missing, total=missing, unit="parts"))
         for part, name in zip(needs.adapters, names["adapters"], strict=True):
             loaded.pipeline.set_ip_adapter_scale(part.scale, name)
         return loaded.pipeline.showing(
@@ -90,8 +101,9 @@ class Shelf:
 
     def clear(self) -> None:
         """Forget every model, and give its memory back."""
-        self._models = {}
-        gc.collect()
+        gone, self._models = self._models, {}
+        for loaded in gone.values():
+            loaded.pipeline.close()
 
     def describe(self) -> list[dict[str, Any]]:
         """What is loaded, JSON-able, the latest used last."""
@@ -124,10 +136,10 @@ class Shelf:
             return self._last(needs.key, self._models[needs.key])
         while len(self._models) >= self._max_models:
             oldest, *others = self._models
-            _LOG.debug("unloading %s", oldest[0])
+            _LOG.info("unloading %s", oldest[0])
+            gone = self._models[oldest]
             self._models = {key: self._models[key] for key in others}
-            gc.collect()
-        _LOG.debug("loading %s", needs.model)
+            gone.pipeline.close()
         return self._last(needs.key, Loaded(load_model(needs, self._budget, lazy=lazy)))
 
     def _last(self, key: tuple[str, str], loaded: Loaded) -> Loaded:

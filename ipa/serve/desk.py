@@ -138,7 +138,7 @@ def _public(info: Mapping[str, Any], model: str) -> dict[str, Any]:
 def progress_of(event: Progress) -> dict[str, Any]:
     """An event, JSON-able, without its pictures."""
     told = {"stage": event.stage, "step": event.step, "total": event.total}
-    return {**told, "eta_s": event.eta_s}
+    return {**told, "unit": event.unit, "eta_s": event.eta_s}
 
 
 class Desk:

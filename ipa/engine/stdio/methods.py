@@ -142,8 +142,10 @@ def _load(desk: Desk, number: Any, params: Mapping[str, Any]) -> None:
 
 def _model_events(desk: Desk, number: Any) -> Callable[[Job[Any], Progress], None]:
     def tell(job: Job[Any], event: Progress) -> None:
-        told = {"id": number, "step": event.step, "total": event.total}
-        desk.tell("model/progress", told)
+        if event.unit == "bytes":
+            return
+        told = {"id": number, "stage": event.stage, "step": event.step, "total": event.total}
+        desk.tell("model/progress", {**told, "unit": event.unit})
 
     return tell
 
@@ -232,10 +234,10 @@ class Delivery:
         if not self._has_begun:
             self._has_begun = True
             self._tell("job/started")
-        if event.stage == "done":
-            return
+        if event.stage == "done" or event.unit == "bytes":
+            return  # of bytes protocol 1 has no message
         told = {"stage": event.stage, "step": event.step, "total": event.total}
-        self._tell("job/progress", **told, eta_s=event.eta_s)
+        self._tell("job/progress", **told, unit=event.unit, eta_s=event.eta_s)
         if event.preview is not None:
             self._tell("job/preview", step=event.step, image=_inline(event.preview, "WEBP"))
 
