@@ -79,7 +79,7 @@ def lone(reference: Any) -> dict[tuple[str, int], str]:
 
 def seen(pipe: ipa.Pipeline) -> Iterator[str]:
     """The names of the adapters that a call would see."""
-    return iter(pipe._loaded.snapshot()[0].adapters)
+    return iter(pipe._seen.snapshot()[0].adapters)
 
 
 class Gate:
