@@ -282,7 +282,7 @@ class Loaded:
             cancel: Asked while waiting.
         """
         (seconds,) = wait or (self.turns.wait,)
-        with self.turns.computing(seconds, cancel and cancel_question(cancel)):
+        with self.turns.computing(seconds, None if cancel is None else cancel_question(cancel)):
             residency = self.backend.residency
             with told(residency.ran_out, lambda: ("", "")):
                 yield
