@@ -66,6 +66,10 @@ class PreviewFile:
             say("[yellow]warning:[/]", f"no more previews in {self._path}: {error}")
             self._path = None
         self._has_written = self._path is not None
+        events = session().events
+        if events is not None and self._path is not None:
+            told = {"path": str(self._path.resolve()), "step": event.step, "total": event.total}
+            events.tell("preview", told)
 
     @contextmanager
     def kept_if_cancelled(self) -> Iterator[None]:

@@ -19,6 +19,8 @@ from PIL import Image
 from ipa.errors import RequestError
 from ipa.prepare.images.pictures import open_image
 
+from .events import EventLines
+
 RESTORED = "ipa.restored"
 """Where a context keeps such arguments."""
 
@@ -37,12 +39,14 @@ class Session:
         pictures: The files that were read as pictures, and what they hold.
         outputs: Names that were asked for, of files to write.
         told: Warnings that were shown already.
+        events: Where programs are told what happens; None where nobody asked.
     """
 
     context: Any = None
     pictures: list[tuple[Path, Image.Image]] = field(default_factory=list)
     outputs: list[Path] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
+    events: EventLines | None = None
 
     def typed(self, name: str) -> bool:
         """Whether an option was typed, by the name of its parameter."""
@@ -77,8 +81,8 @@ def session() -> Session:
 
 @contextmanager
 def begun(context: Any) -> Iterator[Session]:
-    """A context with a new session."""
-    made = Session(context)
+    """A context with a new session. Raises RequestError where --events asks for what is not."""
+    made = Session(context, events=EventLines.asked(context.params.get("events")))
     token = _CURRENT.set(made)
     try:
         yield made

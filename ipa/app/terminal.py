@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.progress import (
     Progress as Bars,
 )
+from rich.text import Text
 
 from ipa.app.help.option_words import in_options
 from ipa.errors import (
@@ -38,6 +39,8 @@ from ipa.errors import (
     RequestError,
 )
 from ipa.request.result import Progress
+from ipa.request.watched import watching
+from ipa.watching import CancelSignal
 
 from .interrupts import heard, leave
 from .session import session
@@ -64,13 +67,26 @@ def explained(*, of_file: bool = False) -> Iterator[None]:
     try:
         yield
     except IpaError as error:
-        say("[bold red]error:[/]", in_options(error, of_file=of_file))
         code = next((EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES), 1)
+        events = session().events
+        if events is None:
+            say("[bold red]error:[/]", in_options(error, of_file=of_file))
+        else:
+            message = in_options(error, of_file=of_file)
+            events.tell("error", {**error.to_json(), "message": message, "exit_code": code})
         raise typer.Exit(code) from error
 
 
 def say(head: str, text: str) -> None:
-    """Print a line on standard error, whole: paths are not broken at the edge of the terminal."""
+    """Print a line on standard error, whole: paths are not broken at the edge of the terminal.
+
+    Where programs read events it is one of them, its head without colours.
+    """
+    events = session().events
+    if events is not None:
+        kind = Text.from_markup(head).plain.strip(":; ")
+        events.tell("note", {"kind": kind, "text": text})
+        return
     Console(stderr=True, highlight=False).print(f"{head} {escape(text)}", soft_wrap=True)
 
 
@@ -105,12 +121,28 @@ class ProgressBar:
     def __call__(self, event: Progress) -> None:
         """Advance the bar by an event of a run, and say what is to be known before it starts."""
         warn(event.notes)
+        events = session().events
+        if events is not None:
+            events.progress(event)
         if event.stage == "denoise":
             # A sampler may take more evaluations than it was asked for steps.
             total = max(self._total, self._finished + event.total)
             self._bars.update(self._task, completed=self._finished + event.step, total=total)
         elif event.stage == "done":
             self._finished = int(self._bars.tasks[0].completed)
+
+
+def _is_quiet(console: Console) -> bool:
+    """Whether no bar is drawn: nobody looks, or programs read."""
+    return not console.is_terminal or session().events is not None
+
+
+@contextmanager
+def telling(cancel: CancelSignal) -> Iterator[None]:
+    """A context whose loading and downloads Ctrl-C stops, and programs are told of."""
+    events = session().events
+    with watching(None if events is None else events.progress, cancel):
+        yield
 
 
 @contextmanager
@@ -124,7 +156,7 @@ def progress_bar(total: int) -> Iterator[ProgressBar]:
         TextColumn("steps"),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, transient=True, disable=_is_quiet(console)) as bars:
         yield ProgressBar(bars, total)
 
 
@@ -139,7 +171,7 @@ def bytes_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, transient=True, disable=_is_quiet(console)) as bars:
         task = bars.add_task(description, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
 

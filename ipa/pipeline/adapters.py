@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -18,6 +19,8 @@ from ipa.request.faces import FaceEmbedder
 from ipa.request.scales import Scale, plain_scale
 
 from .registry import Registry
+
+_LOG = logging.getLogger("ipa.pipeline")
 
 
 class AdapterOptions(TypedDict, total=False):
@@ -56,6 +59,9 @@ class Adapters(Registry[AttachedAdapter]):
         ignore = Ignore.of(options.get("ignore"))
         asked = replace(files, kind=options.get("kind") or files.kind, ignore=ignore)
         loaded = self._backend.load_adapter(name, asked)
+        _LOG.info(
+            "loaded the adapter %s from %s: %.1f MB", name, files.weights, loaded.nbytes / 1e6
+        )
         embedder = options.get("face_embedder")
         self._put(name, AttachedAdapter(asked, loaded, scale, lora_scale, embedder))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from ipa.backend.protocol import Backend
@@ -11,6 +12,8 @@ from ipa.model.controlnet import ControlNetSpec
 from ipa.prepare.controls.planning import AttachedControl
 
 from .registry import Registry
+
+_LOG = logging.getLogger("ipa.pipeline")
 
 
 class Controls(Registry[AttachedControl]):
@@ -40,6 +43,7 @@ class Controls(Registry[AttachedControl]):
             )
         files.spec.check_base(self._backend.model, files.label)
         nbytes = self._backend.controlnets.load(name, files)
+        _LOG.info("loaded the control %s from %s: %.1f MB", name, files.label, nbytes / 1e6)
         self._put(name, AttachedControl(files, nbytes))
 
     def unload(self, name: str | None, kind: type[ControlSpec] = ControlNetSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from ipa.prepare.text.textual_inversion import bundled_words
 
 from .registry import Registry
 from .words import Inversions
+
+_LOG = logging.getLogger("ipa.pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Loras(Registry[AttachedLora]):
         number = plain_number(scale, "scale")
         words, left_out = bundled_words(path, name, self._backend.model, ignore)
         loaded = self._backend.loras.load(name, path, fuse=fuse, ignore=ignore)
+        _LOG.info("loaded the LoRA %s from %s: %.1f MB", name, path, loaded.nbytes / 1e6)
         try:
             self._use(chosen_scales(self, None) | {name: LoraScale.of(number)})
             left_out |= self._inversions.add_bundled(words)

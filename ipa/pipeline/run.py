@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from .memory.staging import Allotment, Staging
 from .plan import Plan, draw, noise_streams
 from .previews import Previews
 from .start import Start, begin
+
+_LOG = logging.getLogger("ipa.pipeline")
 
 
 class Recording:
@@ -145,6 +148,7 @@ class Run:
         influence = None if self.recording is None else self.recording.influence()
         info = self._info() | ({} if influence is None else {"influence": influence.describe()})
         result = Result(images=images, latents=latents, info=info, influence=influence)
+        _LOG.debug("a run of %d steps: %s", steps, self.timings)
         yield Progress(stage="done", step=1, total=1, eta_s=0.0, result=result)
 
     def _encode(self, channels: Floats | None) -> Any:

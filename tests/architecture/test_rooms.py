@@ -66,6 +66,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
 _FRAME = (
     "request_options",
     "session",
+    "events",
     "terminal",
     "output",
     "claims",

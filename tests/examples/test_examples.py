@@ -31,4 +31,17 @@ def test_example(path: Path, tmp_path: Path) -> None:
 
 
 def test_they_are_numbered_without_gaps() -> None:
-    assert [path.name[:3] for path in EXAMPLES] == [f"{n:02d}_" for n in range(1, 13)]
+    assert [path.name[:3] for path in EXAMPLES] == [f"{n:02d}_" for n in range(1, 14)]
+
+
+@pytest.mark.parametrize("name", ["10_engine", "13_app"])
+def test_applications_are_typed(name: str) -> None:
+    """As their authors check them: strictly, with what the package says of its types."""
+    words = ["--strict", "--config-file", "", f"examples/{name}.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *words, "--cache-dir", ".mypy_cache/examples"],
+        cwd=FOLDER.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import aclosing
@@ -221,6 +224,45 @@ def test_asyncio_has_the_same_events_and_picture(pipe: ipa.Pipeline) -> None:
     assert np.array_equal(events[-1].result.latents, plain[-1].result.latents)
     result = asyncio.run(pipe.agenerate("a star", **SMALL))
     assert np.array_equal(result.latents, plain[-1].result.latents)
+
+
+def test_what_is_loaded_and_closed_is_logged(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG", "ipa"), load(backend) as pipe:
+        pipe.load_ip_adapter("demo:base", name="base")
+        pipe.load_controlnet(demo.controlnet(), name="edges")
+        pipe("a star", **SMALL)
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    for level, words in (
+        ("INFO", "loaded demo: "),
+        ("INFO", "loaded the adapter base from "),
+        ("INFO", "loaded the control edges from "),
+        ("DEBUG", "a run of 2 steps"),
+        ("INFO", "closed demo"),
+    ):
+        assert any(one == level and text.startswith(words) for one, text in told), words
+
+
+def test_the_library_sets_no_handler() -> None:
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "ipa"]
+    assert names and not any(logging.getLogger(name).handlers for name in names)
+
+
+WITHOUT_THE_COMMAND = """
+import sys
+for name in ("typer", "rich", "huggingface_hub", "tqdm", "torch"):
+    sys.modules[name] = None  # as if it were not installed
+import ipa
+with ipa.load("demo", backend="mlx", on_progress=print) as pipe:
+    pipe.load_ip_adapter(ipa.demo.adapter("base"), name="base")
+    picture = ipa.open_image(ipa.demo.references()[0])
+    assert pipe("a star", ip_adapter_image=picture, num_inference_steps=1).images
+"""
+
+
+def test_local_files_need_neither_the_command_nor_the_hub() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_THE_COMMAND], check=True, capture_output=True)
 
 
 MANY = SMALL | {"num_inference_steps": 900}

@@ -44,6 +44,7 @@ from ipa.app.options.model import (
     Device,
     Dtype,
     EmbedsScalingChoice,
+    EventsOption,
     FromPicture,
     IgnoreOption,
     ImageEncoderOption,
@@ -76,7 +77,15 @@ from ipa.app.provenance import provenance
 from ipa.app.request_options import plain_arguments
 from ipa.app.session import session
 from ipa.app.summary import summary
-from ipa.app.terminal import cancel_on_interrupt, explained, print_json, progress_bar, say, warn
+from ipa.app.terminal import (
+    cancel_on_interrupt,
+    explained,
+    print_json,
+    progress_bar,
+    say,
+    telling,
+    warn,
+)
 from ipa.metadata.ours import FileHashes
 from ipa.metadata.writing import AS_USUAL, QUALITY, Saved
 from ipa.pipeline.documents.one_picture import picture_info
@@ -236,6 +245,7 @@ def generate(  # one parameter per option
     quality: QualityOption = QUALITY,
     overwrite: Overwrite = False,
     as_json: Json = False,
+    events: EventsOption = None,
 ) -> None:
     """Make a picture from words and pictures; the whole request is kept inside the PNG."""
     with explained(), cancel_on_interrupt() as cancel:
@@ -244,12 +254,18 @@ def generate(  # one parameter per option
         opening, arguments = ModelOptions.of(context.params), call_arguments(context)
         prompts = arguments["image_prompts"]
         check_influence(influence, prompts, max(1, num_images), output)
-        folder = opening.folder()
+        with telling(cancel):
+            folder = opening.folder()
         check_arguments(arguments, folder, opening.default_scale)
-        pipe = opening.open(folder, arguments["controls"])
+        with telling(cancel):
+            pipe = opening.open(folder, arguments["controls"])
         look.save_views(pipe, prompts, show_reference, profile)
         result, paths = run_generate(pipe, output, paths, arguments, cancel, preview, saved)
         paths += save_influence(result, prompts, influence)
+    lines = session().events
+    if lines is not None:
+        files = [str(path.resolve()) for path in paths]
+        lines.tell("result", {"files": files, "seed": result.info["request"]["seed"]})
     if as_json:
         print_json({"files": [str(path.resolve()) for path in paths], **result.info})
         return

@@ -76,6 +76,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Output": (
         *("embed_references", "metadata", "no_metadata", "quality"),
         *("overwrite", "from_", "preview", "preview_decoder", "to_json", "to_junit", "as_json"),
+        "events",
         "help",
     ),
 }

@@ -119,4 +119,12 @@ Overwrite = Annotated[
         "--overwrite", help="Replace files that exist; else the name is numbered: NAME-2."
     ),
 ]
+EventsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--events",
+        metavar="json[:FD]",
+        help="Progress, previews, result and errors as lines of JSON, on standard error or FD.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
