@@ -35,9 +35,9 @@ async def likeness(studio: Studio, body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: There are no such pictures.
     """
-    names, scales = body.get("names"), body.get("scales")
+    names, scales = _listed(body, "names"), _listed(body, "scales")
     number = body.get("prompt", 0)
-    if not _is_list(names) or not _is_list(scales) or len(names) != len(scales):
+    if len(names) != len(scales):
         raise RequestError("names and scales are lists of one length", found=shown(names))
     asked = read_job(body.get("job") or {})
     studio.pictures.make_ready(body["job"])
@@ -58,5 +58,10 @@ async def likeness(studio: Studio, body: Mapping[str, Any]) -> dict[str, Any]:
     return {"likeness": measures, "enough": found.scale, "reason": found.reason}
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= _MOST
+def _listed(body: Mapping[str, Any], name: str) -> list[Any]:
+    value = body.get(name)
+    if not isinstance(value, list) or not 0 < len(value) <= _MOST:
+        raise RequestError(
+            f"{name} is a list", found=shown(value), remedy=f"of 1 to {_MOST} entries"
+        )
+    return value

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ipa.controls import edges
 from ipa.errors import IpaError, PictureMissingError
@@ -17,8 +17,6 @@ from ipa.serve.images import encoded
 from ipa.serve.pictures import FORMATS, CountedPictures
 
 from .folder import Folder
-
-_ORIENTATION = 0x0112  # EXIF's tag
 
 
 class Pictures:
@@ -43,11 +41,7 @@ class Pictures:
         """
         image = CountedPictures(self._desk.shelf, self._desk.limits).open(file)
         with Image.open(io.BytesIO(file), formats=FORMATS) as header:
-            turn = header.getexif().get(_ORIENTATION, 1)
             notes = ["only its first frame is used"] if _frames(header) > 1 else []
-        if turn != 1:
-            image.getexif()[_ORIENTATION] = turn
-            image = ImageOps.exif_transpose(image)
         image = _without_idle_alpha(image)
         if "A" in image.getbands():
             notes.append("where it is transparent, the encoder sees what lies below")

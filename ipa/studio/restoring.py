@@ -54,8 +54,8 @@ def _ours(told: Told, ours: Mapping[str, Any], pictures: Pictures) -> dict[str, 
     if isinstance(own, Mapping) and isinstance(own.get("job"), Mapping):
         _take_demo(pictures, {*named(own["job"]), *named(own.get("form"))})
         here = _here(own, pictures)
-        lost = sorted({*named(own["job"])} - {one["sha256"] for one in here})
-        words = [f"a picture that is no longer in this folder ({one[:12]}…)" for one in lost]
+        gone = sorted({*named(own["job"])} - {one["sha256"] for one in here})
+        words = [f"a picture that is no longer in this folder ({one[:12]}…)" for one in gone]
         kept = {key: own.get(key) for key in ("job", "form", "id", "number")}
         return answer | kept | {"pictures": here, "not_restored": words}
     request = ours.get("request")

@@ -39,12 +39,13 @@ function Size({form, change, offered}) {
     const factor = side / Math.sqrt(first.width * first.height);
     change({width: fit(first.width * factor), height: fit(first.height * factor)});
   };
-  return html`<fieldset><legend>Size</legend><div class="row">
+  return html`<fieldset class="size"><legend>Size</legend>
     <div class="segments" role="group" aria-label="Shape">
       ${Object.entries(SHAPES).map(([name, [w, h]]) => html`<button type="button"
         aria-pressed=${width === fit(w * side) && height === fit(h * side)}
         onClick=${() => change({width: fit(w * side), height: fit(h * side)})}>${name}</button>`)}
       <button type="button" disabled=${!first} onClick=${asPicture}>As picture</button></div>
+    <div class="sides">
     <${NumberField} label="Width" hidden value=${width} low=${8} high=${offered.limits.side} step=${step}
       set=${(value) => change({width: fit(value)})} /><span class="times">×</span>
     <${NumberField} label="Height" hidden value=${height} low=${8} high=${offered.limits.side} step=${step}

@@ -86,6 +86,6 @@ export function Square({slot, change, see}) {
     onDblClick=${() => canMove && change({box: null})}
     onWheel=${(event) => { if (canMove) { event.preventDefault(); shift(0, 0, event.deltaY < 0 ? ZOOM : 1 / ZOOM); } }}>
     <img src=${reference(shown, 640)} alt="" draggable=${false} style=${behind(slot)} />
-    ${view && html`<img class="view" src=${view} alt="" draggable=${false} />`}
+    ${view && html`<img class="truth" src=${view} alt="" draggable=${false} />`}
   </div>`;
 }
