@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from ipa.errors import PictureMissingError, RequestError
-from ipa.files import write_whole
+from ipa.files import take_name, write_whole
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 """The name of a picture that was made: when, and what keeps two of one second apart."""
@@ -125,6 +125,6 @@ class Folder:
     def _move(path: Path, target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+            take_name(path, target)
         except OSError as error:
             raise RequestError(f"{path.name} cannot be moved", found=str(error)) from error

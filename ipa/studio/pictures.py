@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from ipa.prepare.images.pictures import to_rgb
 from ipa.request.pictures import picture_sha256
 from ipa.serve.desk import Desk
 from ipa.serve.images import encoded
-from ipa.serve.pictures import FORMATS, CountedPictures
+from ipa.serve.pictures import CountedPictures
 
 from .folder import Folder
 
@@ -40,8 +39,7 @@ class Pictures:
             RequestError: It is no PNG, JPEG or WebP, too large, or cannot be kept.
         """
         image = CountedPictures(self._desk.shelf, self._desk.limits).open(file)
-        with Image.open(io.BytesIO(file), formats=FORMATS) as header:
-            notes = ["only its first frame is used"] if _frames(header) > 1 else []
+        notes = ["only its first frame is used"] if _is_animated(file) else []
         image = _without_idle_alpha(image)
         if "A" in image.getbands():
             notes.append("where it is transparent, the encoder sees what lies below")
@@ -103,13 +101,14 @@ def named(value: Any) -> Iterator[str]:
             yield from named(one)
 
 
-def _frames(image: Image.Image) -> int:
-    """The frames of a picture; the second of a telephone's JPEG (MPO) is no animation."""
-    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+def _is_animated(file: bytes) -> bool:
+    """Whether the head of a PNG or WebP tells of more frames than one."""
+    is_webp = file[8:12] == b"WEBP" and b"ANIM" in file[:64]
+    return is_webp or (file[1:4] == b"PNG" and b"acTL" in file.partition(b"IDAT")[0])
 
 
 def _without_idle_alpha(image: Image.Image) -> Image.Image:
     """A picture without transparency that hides nothing, as canvases write it."""
     if image.mode != "RGBA" or image.getchannel("A").getextrema() != (255, 255):
         return image
-    return image.convert("RGB")
+    return to_rgb(image)

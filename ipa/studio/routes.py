@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from ipa.errors import IpaError, PictureMissingError
-from ipa.prepare.images.pictures import open_bytes
+from ipa.prepare.images.pictures import open_bytes, to_rgb
 from ipa.prepare.samplers.schedules import NAMES as SAMPLERS
 from ipa.prepare.scaling.presets import NAMES as LAYERS
 from ipa.serve.bodies import json_body
@@ -47,6 +47,7 @@ def studio_routes(studio: Studio) -> APIRouter:
     _add_jobs(router, studio)
     _add_pictures(router, studio)
     _add_gallery(router, studio)
+    _add_uses(router, studio)
     return router
 
 
@@ -196,6 +197,10 @@ def _add_gallery(router: APIRouter, studio: Studio) -> None:
             raise Fault(404, "this picture keeps no request")
         return {"text": await _done(code, way, told["job"], studio)}
 
+
+def _add_uses(router: APIRouter, studio: Studio) -> None:
+    """What is done with a picture that was made."""
+
     @router.post("/studio/gallery/{name}/reference")
     async def reference(name: Name) -> dict[str, Any]:
         """Make a reference of it."""
@@ -225,7 +230,7 @@ async def _picture(file: bytes, width: int | None) -> Response:
 
 
 def _small(file: bytes, width: int) -> bytes:
-    image = open_bytes(file).convert("RGB")
+    image = to_rgb(open_bytes(file))
     image.thumbnail((width, width), Image.Resampling.LANCZOS)
     return encoded(image, "webp", quality=88)
 

@@ -138,11 +138,12 @@ def test_stop_and_queue(page: Any, folder: Path, server: Server) -> None:
     other.goto(server.url)
     other.locator(".queue li").nth(2).wait_for()
     page.get_by_role("button", name="Cancel picture 2").click()
-    playwright.expect(other.locator(".queue li")).to_have_count(2)
+    playwright.expect(other.locator(".queue li")).to_have_count(2, timeout=20_000)
+    other.close()
     before = len(list(folder.glob("*.png")))
-    for _ in range(2):
-        page.locator("#generate", has_text="Stop").click()
-        page.wait_for_timeout(300)
+    page.locator("#generate", has_text="Stop").click()
+    playwright.expect(page.locator(".queue li")).to_have_count(0, timeout=20_000)
+    page.locator("#generate", has_text="Stop").click()
     page.locator("#generate", has_text="Generate").wait_for()
     assert len(list(folder.glob("*.png"))) == before
 
