@@ -22,6 +22,7 @@ from ipa.app.commands.parity.command import parity
 from ipa.app.commands.plan import plan
 from ipa.app.commands.serve import mcp, serve
 from ipa.app.commands.show import show
+from ipa.app.commands.studio import studio
 from ipa.app.commands.sweep import sweep
 from ipa.app.commands.versions import show_versions
 from ipa.app.help.examples import RECIPES, START, epilog
@@ -94,6 +95,7 @@ app.command(cls=Command)(show)
 app.command(cls=Command)(engine)
 app.command(cls=Command)(serve)
 app.command(cls=Command)(mcp)
+app.command(cls=Command)(studio)
 app.add_typer(parity, name="parity")
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
@@ -31,13 +31,20 @@ from .routes.words import schemas
 _LOG = logging.getLogger("ipa.serve")
 
 
-def make_app(desk: Desk, *, token: str | None = None, hosts: Collection[str] = LOOPBACK) -> ASGIApp:
+def make_app(
+    desk: Desk,
+    *,
+    token: str | None = None,
+    hosts: Collection[str] = LOOPBACK,
+    further: Sequence[APIRouter] = (),
+) -> ASGIApp:
     """The application over a desk, which stays the caller's to close.
 
     Args:
         desk: Where its jobs go.
         token: What a client must show; None lets all pass that the guards do.
         hosts: The names that it goes by, compared whole.
+        further: Routes that come before its own, behind the same guards.
     """
     api = FastAPI(
         title="ipa-mlx",
@@ -47,7 +54,13 @@ def make_app(desk: Desk, *, token: str | None = None, hosts: Collection[str] = L
         redirect_slashes=False,
     )
     api.state.desk = desk
-    for routes in (page_routes(), native_routes(desk), openai_routes(desk), a1111_routes(desk)):
+    for routes in (
+        *further,
+        page_routes(),
+        native_routes(desk),
+        openai_routes(desk),
+        a1111_routes(desk),
+    ):
         api.include_router(routes)
     for kind in (Fault, IpaError, HTTPException, RequestValidationError, Exception):
         api.add_exception_handler(kind, _refused)

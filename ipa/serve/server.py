@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import uvicorn
+from fastapi import APIRouter
 
 from ipa.errors import IpaError, RequestError
 
@@ -45,6 +46,7 @@ class Server:
         port: 0 takes a free one.
         token: What clients must show; needed where others can reach it.
         allow_hosts: Names beside those of this machine that it goes by.
+        further: Routes that come before its own, behind the same guards.
 
     Raises:
         RequestError: It would be open to others without a token.
@@ -58,6 +60,7 @@ class Server:
         port: int = 7860,
         token: str | None = None,
         allow_hosts: Sequence[str] = (),
+        further: Sequence[APIRouter] = (),
     ) -> None:
         if host not in _LOCAL and not token:
             raise RequestError(
@@ -67,7 +70,8 @@ class Server:
             )
         self.desk, self._thread = desk, threading.Thread(target=self._serve, daemon=True)
         names = {*LOOPBACK, *allow_hosts, f"[{host}]" if ":" in host else host}
-        self._server = _Uvicorn(_config(desk, make_app(desk, token=token, hosts=names), host, port))
+        app = make_app(desk, token=token, hosts=names, further=further)
+        self._server = _Uvicorn(_config(desk, app, host, port))
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Server:

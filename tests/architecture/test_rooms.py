@@ -45,6 +45,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "ipa.sheets": _RUN,
     "ipa.engine": _RUN,
     "ipa.serve": (*_RUN, "ipa.engine", "ipa.controls"),
+    "ipa.studio": (*_RUN, "ipa.engine", "ipa.controls", "ipa.sheets", "ipa.serve"),
     "ipa.parity": _RUN,
     "ipa.bench": (*_RUN, "ipa.parity"),
     "ipa.app": ("ipa", "ipa_convert"),

@@ -66,20 +66,20 @@ def serve(
 ) -> None:
     """Serve pictures over HTTP: an API of its own, OpenAI's and A1111's, on this machine."""
     with explained():
-        server = _needing("ipa.serve.server", "serve")
-        parts = _parts(adapter, controlnet, t2i_adapter, lora, textual_inversion)
-        options = _given(backend=backend, dtype=dtype, device=device, quantize=quantize)
-        offers = _offers(model, parts, folder, options)
+        server = needing("ipa.serve.server", "serve")
+        parts = parts_of(adapter, controlnet, t2i_adapter, lora, textual_inversion)
+        options = given_options(backend=backend, dtype=dtype, device=device, quantize=quantize)
+        offers = offers_of(model, parts, folder, options)
         if host not in _LOCAL and token is None:
             place = Path(typer.get_app_dir("ipa-mlx")) / "serve-token"
             token = server.kept_token(place)
             say("[bold]token:[/]", f"{token} (kept in {place})")
-        desk = _desk(offers, queue)
+        desk = desk_of(offers, queue)
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         opened = server.Server(
             desk, host=host, port=port, token=token, allow_hosts=allow_host or ()
         )
-        _load_first(desk)
+        load_first(desk)
         opened.run(lambda: say("[bold]serving:[/]", f"http://{host}:{opened.port}/"))
 
 
@@ -101,17 +101,17 @@ def mcp(
 ) -> None:
     """Be tools of a language model (MCP, standard input and output): generate, encoder_view."""
     with explained():
-        tools = _needing("ipa.serve.tools", "mcp")
-        parts = _parts(adapter, controlnet, None, lora, None)
-        options = _given(backend=backend, dtype=dtype, quantize=quantize)
-        desk = _desk(_offers(model, parts, folder, options))
+        tools = needing("ipa.serve.tools", "mcp")
+        parts = parts_of(adapter, controlnet, None, lora, None)
+        options = given_options(backend=backend, dtype=dtype, quantize=quantize)
+        desk = desk_of(offers_of(model, parts, folder, options))
         try:
             tools.make_tools(desk, pictures or ()).run("stdio")
         finally:
             desk.close()
 
 
-def _needing(module: str, extra: str) -> Any:
+def needing(module: str, extra: str) -> Any:
     """A module that needs an extra, imported. Raises RequestError where that is not installed."""
     try:
         return importlib.import_module(module)
@@ -123,13 +123,14 @@ def _needing(module: str, extra: str) -> Any:
         ) from error
 
 
-def _parts(
+def parts_of(
     adapter: Sequence[str] | None,
     controlnet: Sequence[str] | None,
     t2i_adapter: Sequence[str] | None,
     lora: Sequence[str] | None,
     textual_inversion: Sequence[str] | None,
 ) -> dict[str, Sequence[str]]:
+    """What is offered beside models, by kind."""
     return {
         "adapters": adapter or (),
         "controlnets": controlnet or (),
@@ -139,11 +140,12 @@ def _parts(
     }
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def given_options(**options: Any) -> dict[str, Any]:
+    """Those options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _offers(
+def offers_of(
     model: Sequence[str] | None,
     parts: dict[str, Sequence[str]],
     folder: Path | None,
@@ -159,14 +161,15 @@ def _offers(
     return Offers.of(model or [], parts, folder, options)
 
 
-def _desk(offers: Offers, queue: int = 16) -> Desk:
+def desk_of(offers: Offers, queue: int = 16) -> Desk:
+    """A desk with an engine of its own."""
     from ipa.serve.desk import Desk
     from ipa.serve.limits import Limits
 
     return Desk(offers, Limits(queue=queue))
 
 
-def _load_first(desk: Desk) -> None:
+def load_first(desk: Desk) -> None:
     """Begin to load what most requests will need; what fails is told, and again to who asks."""
     job = desk.load(desk.offers.model(None))
 

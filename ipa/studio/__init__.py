@@ -1,0 +1,1 @@
+"""The studio: a page for people over the server, and the folder of what they made with it."""
