@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
 import sys
 import time
 from pathlib import Path
 
 from ipa.errors import PictureMissingError, RequestError
 from ipa.files import take_name, write_whole
+from ipa.serve.desk import random_id
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
 """The name of a picture that was made: when, and what keeps two of one second apart."""
@@ -68,7 +68,7 @@ class Folder:
         Raises:
             RequestError: It cannot be written, such as on a full disk.
         """
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{random_id()[:6]}"
         self._write(self.root / f"{name}.png", file)
         return name
 
