@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ipa.app.options.model import Backend, Device, Dtype, Quantize
-from ipa.app.options.offers import Adapters, ControlNets, Folder, Loras, Models
+from ipa.app.options.offers import Adapters, ControlNets, Loras, Models
 from ipa.app.terminal import explained, say
 from ipa.errors import RequestError
 
@@ -26,13 +26,16 @@ def studio(
     adapter: Adapters = None,
     controlnet: ControlNets = None,
     lora: Loras = None,
-    models: Folder = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Offer all that lies in it, as --folder of serve."),
+    ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Where pictures are kept. [default: ipa-mlx in your Pictures]",
-            show_default=False,
+            help="Where pictures are kept.",
+            show_default="ipa-mlx in your Pictures",
         ),
     ] = None,
     port: Annotated[
