@@ -36,7 +36,7 @@ class Result:
 
     images: list[Image.Image] | npt.NDArray[np.float32]
     latents: npt.NDArray[np.float32] = field(repr=False)
-    info: dict[str, Any]
+    info: dict[str, Any] = field(repr=False)
     influence: Influence | None = field(default=None, repr=False)
     references: References | None = field(default=None, repr=False)
 

@@ -71,16 +71,32 @@ def astream(
     return _followed(begin, pipe._loaded)
 
 
-async def agenerate(pipe: Streaming, prompt: str | Sequence[str] = "", **arguments: Any) -> Result:
-    """The same as a call for asyncio; whoever stops waiting for it stops the run.
-
-    Args:
-        pipe: The pipeline.
-        prompt: As for a call.
-        **arguments: Those of `astream`.
-    """
+async def agenerate(
+    pipe: Streaming,
+    prompt: str | Sequence[str] = "",
+    *,
+    image_prompts: ImagePrompt | Sequence[ImagePrompt] = (),
+    ip_adapter_image: Picture | Sequence[Any] | None = None,
+    controlnet_image: Picture | Sequence[Picture] | None = None,
+    weights: StepWeights | None = None,
+    cancel: CancelSignal | None = None,
+    tap: Tap | None = None,
+    **arguments: Unpack[CallArguments],
+) -> Result:
+    """The same as a call for asyncio; whoever stops waiting for it stops the run."""
+    events = astream(
+        pipe,
+        prompt,
+        image_prompts=image_prompts,
+        ip_adapter_image=ip_adapter_image,
+        controlnet_image=controlnet_image,
+        weights=weights,
+        cancel=cancel,
+        tap=tap,
+        **arguments,
+    )
     result: Result | None = None
-    async with aclosing(astream(pipe, prompt, **arguments)) as events:
+    async with aclosing(events):
         async for event in events:
             result = event.result
     if result is None:
