@@ -14,13 +14,7 @@ import pytest
 from PIL import Image
 
 from ipa import demo
-from ipa.serve.desk import Desk
-from ipa.serve.offers import Offers
 from ipa.serve.server import Server
-from ipa.studio.folder import Folder
-from ipa.studio.routes import studio_routes
-from ipa.studio.studio import Studio
-from oracle.served import OFFERS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -28,19 +22,6 @@ if CHROMIUM is None:
 playwright = pytest.importorskip("playwright.sync_api")
 
 STYLE, SUBJECT = ".slot[data-kind=style]", ".slot[data-kind=subject]"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("studio")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    desk = Desk(Offers.of(["demo"], OFFERS))
-    routes = studio_routes(Studio(desk, Folder(folder)))
-    with Server(desk, port=0, further=[routes]) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import importlib.resources
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,11 @@ from PIL.PngImagePlugin import PngInfo
 from ipa import demo
 from ipa.app.commands.studio import free_port
 from ipa.errors import RequestError
-from ipa.serve.desk import Desk
-from ipa.serve.offers import Offers
 from ipa.serve.server import Server
 from ipa.studio.folder import Folder
-from ipa.studio.routes import studio_routes
-from ipa.studio.studio import Studio
-from oracle.served import OFFERS, Answer, ask, picture_of
+from oracle.served import Answer, ask, picture_of
 
 MOST_BYTES = 150_000
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("studio")
-
-
-@pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    desk = Desk(Offers.of(["demo"], OFFERS))
-    routes = studio_routes(Studio(desk, Folder(folder)))
-    with Server(desk, port=0, further=[routes]) as made:
-        yield made
 
 
 def put(server: Server, file: bytes, path: str = "/studio/pictures", method: str = "PUT") -> Answer:

@@ -1,0 +1,29 @@
+"""A studio on the demo, for a file of tests: its folder and its server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipa.serve.desk import Desk
+from ipa.serve.offers import Offers
+from ipa.serve.server import Server
+from ipa.studio.folder import Folder
+from ipa.studio.routes import studio_routes
+from ipa.studio.studio import Studio
+from oracle.served import OFFERS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("studio")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[Server]:
+    desk = Desk(Offers.of(["demo"], OFFERS))
+    routes = studio_routes(Studio(desk, Folder(folder)))
+    with Server(desk, port=0, further=[routes]) as made:
+        yield made
