@@ -112,7 +112,7 @@ def test_two_runs_do_not_mix(
     asked = iter([False] * 3 + [True] * 9)
     with pytest.raises(Cancelled):
         pipe("a circle", cancel=lambda: next(asked), **(calls[0] | {"cache_interval": 9}))
-    monkeypatch.setattr("ipa.pipeline.loaded.Loaded.owned", lambda self: nullcontext())
+    monkeypatch.setattr("ipa.pipeline.loaded.Loaded.owned", lambda self, *_, **__: nullcontext())
     runs = zip_longest(*(pipe.stream("a star", **call) for call in calls))
     last = [event for pair in runs for event in pair if event is not None and event.result]
     found = {event.result.info["request"]["cache_interval"]: event.result for event in last}
