@@ -31,10 +31,11 @@ class _Words:
     Args:
         job: As /api/v1/jobs takes it.
         studio: Whose pictures and models it names.
+        address: The server's, such as "http://127.0.0.1:7860".
     """
 
-    def __init__(self, job: Mapping[str, Any], studio: Studio) -> None:
-        self.studio, self.job = studio, job
+    def __init__(self, job: Mapping[str, Any], studio: Studio, address: str) -> None:
+        self.studio, self.job, self.address = studio, job, address
         self.request: Mapping[str, Any] = job.get("request") or {}
         offers = studio.desk.offers
         self.model = offers.models[offers.model(job.get("model"))].model
@@ -61,9 +62,10 @@ class _Words:
         return str(self.studio.folder.kept_path(given["sha256"]))
 
 
-def code(way: str, job: Mapping[str, Any], studio: Studio) -> str:
-    """A job as one of `WAYS`. Raises RequestError if that has no words for it."""
-    return WAYS[way](_Words(job, studio))
+def code(way: str, job: Mapping[str, Any], studio: Studio, address: str) -> str:
+    """A job as one of `WAYS`, the server being at an address. Raises RequestError if that has no
+    words for it."""
+    return WAYS[way](_Words(job, studio, address))
 
 
 def _cli(words: _Words) -> str:
@@ -179,7 +181,7 @@ def _pil(words: _Words, given: Any, entry: Mapping[str, Any]) -> str:
 def _curl(words: _Words) -> str:
     files = sorted(set(_files(words, words.request)))
     kind = "-H 'Content-Type: application/octet-stream'"
-    address = "http://127.0.0.1:7860/api/v1"
+    address = f"{words.address}/api/v1"
     lines = [f"curl -T {shlex.quote(path)} {kind} {address}/pictures" for path in files]
     body = json.dumps(dict(words.job), ensure_ascii=False)
     sent = f"curl -H 'Content-Type: application/json' -d {shlex.quote(body)} {address}/jobs"

@@ -40,7 +40,6 @@ async def likeness(studio: Studio, body: Mapping[str, Any]) -> dict[str, Any]:
     if len(names) != len(scales):
         raise RequestError("names and scales are lists of one length", found=shown(names))
     asked = read_job(body.get("job") or {})
-    studio.pictures.make_ready(body["job"])
     images = await run_in_threadpool(lambda: [open_image(studio.folder.path(n)) for n in names])
     desk = studio.desk
     job = await run_in_threadpool(make_job, asked, desk.offers, desk.shelf, desk.limits)

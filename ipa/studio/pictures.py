@@ -28,6 +28,7 @@ class Pictures:
 
     def __init__(self, desk: Desk, folder: Folder) -> None:
         self._desk, self._folder = desk, folder
+        desk.shelf.behind = folder.kept
 
     def put(self, file: bytes) -> dict[str, Any]:
         """Take a picture's file; it is written anew, upright, without what else was in it.
@@ -80,13 +81,6 @@ class Pictures:
     def edges(self, sha256: str) -> dict[str, Any]:
         """Outlines of a picture, for a control; as `put`."""
         return self.keep(edges(to_rgb(self.open(sha256))))
-
-    def make_ready(self, job: Any) -> None:
-        """Put the pictures that a job names on the shelf again, after a start or long after."""
-        for sha256 in named(job):
-            file = self._folder.kept(sha256)
-            if file is not None:
-                self._desk.shelf.put(file)
 
 
 def named(value: Any) -> Iterator[str]:

@@ -188,14 +188,17 @@ def _add_gallery(router: APIRouter, studio: Studio) -> None:
         return await _done(restored, file, studio.pictures)
 
     @router.get("/studio/gallery/{name}/code")
-    async def written(name: Name, way: Annotated[str, Query(alias="as")]) -> dict[str, str]:
+    async def written(
+        name: Name, way: Annotated[str, Query(alias="as")], request: Request
+    ) -> dict[str, str]:
         """What makes it again elsewhere."""
         if way not in WAYS:
             raise Fault(404, "it cannot be written so", found=way[:20], remedy=", ".join(WAYS))
         told = await settings(name)
         if told["job"] is None:
             raise Fault(404, "this picture keeps no request")
-        return {"text": await _done(code, way, told["job"], studio)}
+        address = str(request.base_url).rstrip("/")
+        return {"text": await _done(code, way, told["job"], studio, address)}
 
 
 def _add_uses(router: APIRouter, studio: Studio) -> None:

@@ -58,7 +58,6 @@ class Studio:
         if form is not None and len(json.dumps(form)) > _LONGEST_FORM:
             raise Fault(422, "the form is too long", field="form")
         asked = read_job(job)
-        self.pictures.make_ready(job)
         record = self.desk.submit(asked, STUDIO)
         told = {"job": dict(job), "form": form, "id": record.id}
         record.job.add_done_callback(lambda _: self._keep(record, told))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("studio")
 
 
+@pytest.fixture(scope="session")
+def opened() -> Callable[[Path], Server]:
+    """A studio that keeps its pictures in a folder."""
+
+    def open_studio(folder: Path) -> Server:
+        desk = Desk(Offers.of(["demo"], OFFERS))
+        return Server(desk, port=0, further=[studio_routes(Studio(desk, Folder(folder)))])
+
+    return open_studio
+
+
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[Server]:
-    desk = Desk(Offers.of(["demo"], OFFERS))
-    routes = studio_routes(Studio(desk, Folder(folder)))
-    with Server(desk, port=0, further=[routes]) as made:
+def server(folder: Path, opened: Callable[[Path], Server]) -> Iterator[Server]:
+    with opened(folder) as made:
         yield made

@@ -8,6 +8,7 @@ import importlib.resources
 import io
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,19 @@ def test_a_picture_brings_back_what_made_it_bit_for_bit(server: Server, folder: 
     (again,) = finished(server, told["job"])
     assert again != name
     assert pixels(file) == pixels((folder / f"{again}.png").read_bytes())
+
+
+def test_pictures_of_the_last_start_are_here(
+    opened: Callable[[Path], Server], tmp_path: Path
+) -> None:
+    """What the page asks on its own finds them as a job does."""
+    with opened(tmp_path) as first:
+        job = job_of(first)
+    with opened(tmp_path) as second:
+        assert ask(second, "/api/v1/plan", job).status == 200
+        view = {"image_prompt": job["request"]["image_prompts"][0]}
+        assert len(ask(second, "/api/v1/encoder-view", view).json["images"]) == 1
+        assert finished(second, job)
 
 
 def test_each_picture_of_a_batch_comes_back_alone(server: Server, folder: Path) -> None:
@@ -209,6 +223,8 @@ def test_code_runs_again_to_the_same_picture(
     )
     for way in ("cli", "diffusers", "curl"):
         assert "star" in ask(server, f"/studio/gallery/{name}/code?as={way}").json["text"]
+    curl = ask(server, f"/studio/gallery/{name}/code?as=curl").json["text"]
+    assert f"127.0.0.1:{server.port}/api/v1/jobs" in curl
     assert ask(server, f"/studio/gallery/{name}/code?as=basic").status == 404
 
 

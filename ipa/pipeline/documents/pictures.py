@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -54,11 +54,15 @@ class PictureShelf:
     """Pictures that were put aside, by the hash of their pixels: files' bytes, the oldest first.
 
     Safe from any thread.
+
+    Attributes:
+        behind: Asked for the file of a picture that is not here (any more); None if it has none.
     """
 
     def __init__(self, most_bytes: int = 512 << 20) -> None:
         self._most, self._files = most_bytes, OrderedDict[str, bytes]()
         self._lock = Lock()
+        self.behind: Callable[[str], bytes | None] = lambda sha256: None
 
     def put(self, file: bytes) -> tuple[str, Image.Image]:
         """Keep a file; returns the hash of its pixels, and the picture.
@@ -83,6 +87,8 @@ class PictureShelf:
 
     def file(self, sha256: str) -> bytes:
         """The file of a picture. Raises RequestError if it is not here (any more)."""
+        if sha256 not in self._files and (file := self.behind(sha256)) is not None:
+            self.put(file)
         with self._lock:
             if sha256 not in self._files:
                 raise RequestError(
