@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -39,6 +41,8 @@ def test_the_same_picture_in_less(engine: Engine, side: int, taken: list[str]) -
 
     Where nothing was taken, bits are the same; strips are the whole picture to rounding.
     """
+    gc.collect()
+    others = mx.get_active_memory()  # what other tests of this process keep
     first = engine.submit(NEEDS, call(side), frugal=True).result()
     plain = engine.submit(NEEDS, call(side)).result()
     engine.load({"dtype": "float16"}).result()
@@ -46,8 +50,9 @@ def test_the_same_picture_in_less(engine: Engine, side: int, taken: list[str]) -
     for less in (first, again):
         memory = less.info["memory"]
         assert memory["taken"] == taken and memory["staged"]
-        assert less.info["peak_memory_bytes"] <= memory["budget_bytes"]
-        assert less.info["peak_memory_bytes"] < 0.9 * plain.info["peak_memory_bytes"]
+        peak = less.info["peak_memory_bytes"] - others
+        assert peak <= memory["budget_bytes"]
+        assert peak < 0.9 * (plain.info["peak_memory_bytes"] - others)
         assert np.array_equal(less.latents, plain.latents)
         a, b = (np.asarray(one.images[0], np.int16) for one in (less, plain))
         assert np.abs(a - b).max() <= (1 if taken else 0)
