@@ -162,11 +162,19 @@ def test_a_disk_that_takes_nothing_is_told_and_the_queue_goes_on(
     monkeypatch.setattr("ipa.studio.folder.write_whole", full)
     sent = ask(server, "/studio/jobs", {"job": job})
     ask(server, f"/api/v1/jobs/{sent.json['id']}/events")
+    before = time.monotonic()
+    while "error" not in (told := _told(server, sent.json["id"])):  # it is kept after its end
+        assert time.monotonic() - before < 30
     monkeypatch.undo()
     finished(server, job)
-    state = _first_state(server)
-    (told,) = [one for one in state["jobs"] if one["id"] == sent.json["id"]]
+    assert _told(server, sent.json["id"]) == told
     assert "No space left" in told["error"] and told["saved"] == []
+
+
+def _told(server: Server, job_id: str) -> dict[str, Any]:
+    """What every page is told of a job."""
+    (told,) = [one for one in _first_state(server)["jobs"] if one["id"] == job_id]
+    return dict(told)
 
 
 def _first_state(server: Server) -> dict[str, Any]:

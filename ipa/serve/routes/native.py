@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -11,11 +11,12 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 
+from ipa.engine.document import JobDocument
 from ipa.engine.job import Job
 from ipa.engine.needs import KINDS
 from ipa.errors import IpaError, RequestError, shown
+from ipa.memory.plan import MemoryPlan
 from ipa.pipeline.documents.json_schema import request_schema
-from ipa.pipeline.pipeline import Pipeline
 from ipa.prepare.samplers.schedules import NAMES as SAMPLERS
 from ipa.prepare.scaling.presets import NAMES as PRESETS
 from ipa.version import __version__
@@ -67,7 +68,8 @@ def _add_jobs(router: APIRouter, desk: Desk) -> None:
     )
     async def plan(request: Request) -> dict[str, Any]:
         """The memory that a job would take, stage by stage; nothing is computed."""
-        return await _called(desk, read_job(await json_body(request)), _memory)
+        foretold = await _answered(desk, read_job(await json_body(request)), _memory)
+        return foretold.describe()
 
     @router.get("/jobs")
     def jobs() -> dict[str, Any]:
@@ -228,25 +230,24 @@ def _add_pictures(router: APIRouter, desk: Desk) -> None:
 async def _done_views(desk: Desk, asked: Asked) -> list[str]:
     if asked.model is not None and not isinstance(asked.model, str):
         raise Fault(422, "model is a name", field="model", found=shown(asked.model))
-    views = await _called(desk, asked, _views)
+    views = await _answered(desk, asked, _views)
     return [as_base64(await run_in_threadpool(encoded, view)) for view in views]
 
 
-def _views(pipeline: Pipeline, arguments: Mapping[str, Any]) -> list[Image.Image]:
-    (prompt,) = arguments["image_prompts"]
-    return pipeline.encoder_views(prompt)
+def _views(desk: Desk, document: JobDocument) -> Job[list[Image.Image]]:
+    (prompt,) = document.arguments["image_prompts"]
+    return desk.engine.call(document.needs, lambda pipeline: pipeline.encoder_views(prompt))
 
 
-def _memory(pipeline: Pipeline, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return pipeline.plan(**arguments).describe()
+def _memory(desk: Desk, document: JobDocument) -> Job[MemoryPlan]:
+    return desk.engine.plan(document.needs, document.arguments)
 
 
-async def _called(desk: Desk, asked: Asked, work: Callable[[Pipeline, Mapping[str, Any]], R]) -> R:
-    """What a function of the pipeline and the arguments gives, of a job that is not run."""
+async def _answered(desk: Desk, asked: Asked, ask: Callable[[Desk, JobDocument], Job[R]]) -> R:
+    """What the engine answers of a job that is not run."""
 
     def submit() -> Job[R]:
-        document = make_job(asked, desk.offers, desk.shelf, desk.limits)
-        return desk.engine.call(document.needs, lambda pipe: work(pipe, document.arguments))
+        return ask(desk, make_job(asked, desk.offers, desk.shelf, desk.limits))
 
     try:
         return await (await run_in_threadpool(submit))
