@@ -101,9 +101,8 @@ def parameters(function: Callable[..., Any]) -> Iterator[str]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             plain = inspect.unwrap(function)
-            kind = re.fullmatch(r"Unpack\[(\w+)\]", plain.__annotations__[name])
-            # Without one they are handed on to a method that is tried itself.
-            yield from plain.__globals__[kind[1]].__annotations__ if kind else ()
+            kind = re.fullmatch(r"Unpack\[(\w+)\]", plain.__annotations__[name])[1]
+            yield from plain.__globals__[kind].__annotations__
         elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL and name != "self":
             yield name
 
